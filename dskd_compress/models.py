@@ -1,0 +1,238 @@
+"""A timm name or a local checkpoint becomes a model, with what it is and costs."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dskd_compress.config import ModelSection
+from dskd_compress.timm_import import import_timm
+from dskd_export.documents import ModelFacts
+from dskd_export.errors import CheckpointError, ModelError
+
+Norm = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def create_model(section: ModelSection, *, num_classes: int | None, input_size: int | None) -> nn.Module:
+    """Create a timm classifier and load its weights.
+
+    Args:
+        section: name, weights and extra arguments.
+        num_classes: width of the classifier; None keeps the model's own (1000 for most).
+        input_size: square input in pixels, given to models of a fixed size (ViT, Swin); None keeps theirs.
+
+    Raises:
+        ModelError: timm does not know the name, refuses the arguments, or its weights cannot be had.
+        CheckpointError: the local checkpoint is missing, unsafe, damaged, or of another model.
+    """
+    timm = import_timm()
+    arguments: dict[str, Any] = dict(section.kwargs)
+    if num_classes is not None:
+        arguments.setdefault("num_classes", num_classes)
+    if input_size is not None and _has_fixed_input(section.name):
+        arguments.setdefault("img_size", input_size)
+    try:
+        model: nn.Module = timm.create_model(section.name, pretrained=section.pretrained, **arguments)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ModelError(
+            f"timm.create_model('{section.name}') refuses its arguments {arguments}: {error}",
+            "Change kwargs or data.input_size in the recipe.",
+        ) from error
+    except Exception as error:
+        raise _creation_error(section, error) from error
+    if section.checkpoint is not None:
+        load_weights(model, section.checkpoint)
+    return model
+
+
+def _has_fixed_input(name: str) -> bool:
+    timm = import_timm()
+    if ":" in name:  # hf-hub: the size is only known after the configuration was fetched
+        return False
+    config = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    return bool(config is not None and config.fixed_input_size)
+
+
+def _creation_error(section: ModelSection, error: Exception) -> ModelError:
+    """Say which of the three happened: unknown name, weights that cannot be had, or something else."""
+    timm = import_timm()
+    name = section.name
+    if ":" not in name and not timm.is_model(name.split(".")[0]):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        meant = f"Did you mean {', '.join(close)}?" if close else "See: dskd-compress models list"
+        return ModelError(f"timm {timm.__version__} has no model '{name}'.", meant)
+    if section.pretrained or ":" in name:
+        return ModelError(
+            f"The pretrained weights of '{name}' could not be loaded: {_first_line(error)}",
+            "Check the network, give local weights with --teacher-checkpoint or checkpoint:, "
+            "or set pretrained: false.",
+        )
+    return ModelError(f"timm could not create '{name}': {_first_line(error)}", "Change kwargs in the recipe.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict without running any code from the file.
+
+    Takes safetensors and torch files that hold only tensors, in timm's own layouts
+    (`state_dict_ema`, `model_ema`, `state_dict`, `model`, or the bare dict; the EMA wins).
+
+    Raises:
+        CheckpointError: missing, damaged, holds more than tensors, or holds no state dict.
+    """
+    timm = import_timm()
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint.", "Check the path.")
+    try:
+        weights = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        if isinstance(error.__cause__, pickle.UnpicklingError) and "Unsupported" in str(error.__cause__):
+            raise CheckpointError(
+                f"{path} is refused: it holds more than tensors, and loading it could run code from it.",
+                "Save the weights alone: safetensors.torch.save_file(model.state_dict(), 'model.safetensors')",
+            ) from error
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: {_first_line(error.__cause__ or error)}",
+            "Give a .safetensors file, or a torch file that holds a state dict.",
+        ) from error
+    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors.", "Give a file that holds the model's state dict.")
+    return tensors
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a checkpoint strictly.
+
+    Raises:
+        CheckpointError: as `read_weights`, or the weights are of another model; names what differs.
+    """
+    weights = read_weights(path)
+    own = model.state_dict()
+    missing = sorted(own.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - own.keys())
+    wrong = sorted(
+        f"{name} is {tuple(weights[name].shape)}, the model has {tuple(own[name].shape)}"
+        for name in own.keys() & weights.keys()
+        if own[name].shape != weights[name].shape
+    )
+    faults = [
+        f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        if names
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{path} does not fit {architecture(model)}: {'; '.join(faults)}.",
+            "Give the checkpoint of this architecture, or set kwargs (num_classes, ...) as it was trained.",
+        )
+    model.load_state_dict(weights, strict=True)
+
+
+def architecture(model: nn.Module) -> str:
+    """timm's name of a model, its pretrained tag left out."""
+    config = getattr(model, "pretrained_cfg", None) or {}
+    return str(config.get("architecture") or type(model).__name__)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters, buffers not counted."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of one forward pass of one image, counted by torch's own counter.
+
+    Args:
+        input_size: channels, height, width.
+    """
+    was_training = model.training
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *input_size, device=device))
+    model.train(was_training)
+    return int(counter.get_total_flops()) // 2
+
+
+def model_facts(
+    model: nn.Module, input_size: tuple[int, int, int], weights: str, sha256: str | None = None
+) -> ModelFacts:
+    """What a model is and costs, for the documents.
+
+    Args:
+        input_size: channels, height, width that the MACs are counted at.
+        weights: where the weights come from, in words.
+        sha256: of the weights file, where there is one.
+    """
+    tensors = model.state_dict().values()
+    return ModelFacts(
+        name=architecture(model),
+        parameters=count_parameters(model),
+        macs=count_macs(model, input_size),
+        size_mb=sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6,
+        input_size=input_size,
+        weights=weights,
+        sha256=sha256,
+    )
+
+
+def state_sha256(model: nn.Module) -> str:
+    """Digest of every parameter and buffer: equal exactly when the weights are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def has_fixed_input(model: nn.Module) -> bool:
+    """Whether a model takes images of one size only (ViT, Swin and the like)."""
+    return bool((getattr(model, "pretrained_cfg", None) or {}).get("fixed_input_size"))
+
+
+class TeacherInput(nn.Module):
+    """Images as the student sees them -> images as the teacher expects them, on the device.
+
+    Undoes the student's normalisation and applies the teacher's (both affine, so exact up to
+    rounding), and resizes where the teacher takes one fixed size that is not the student's.
+
+    Args:
+        student_norm, teacher_norm: RGB mean and std of pixels in [0, 1].
+        size: height and width to resize to; None keeps the student's.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, student_norm: Norm, teacher_norm: Norm, size: tuple[int, int] | None) -> None:
+        super().__init__()
+        (student_mean, student_std), (mean, std) = (
+            (torch.tensor(norm[0]), torch.tensor(norm[1])) for norm in (student_norm, teacher_norm)
+        )
+        self.size = size
+        self.same = bool(torch.equal(student_mean, mean) and torch.equal(student_std, std))
+        self.register_buffer("scale", (student_std / std).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("shift", ((student_mean - mean) / std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """BxCxHxW in the student's normalisation -> BxCxH'xW' in the teacher's."""
+        if not self.same:
+            images_BCHW = images_BCHW * self.scale + self.shift
+        if self.size is not None:
+            images_BCHW = F.interpolate(
+                images_BCHW, self.size, mode="bicubic", align_corners=False, antialias=True
+            )
+        return images_BCHW

@@ -1,0 +1,38 @@
+"""The one way to import timm."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+_torchvision_schemas: object | None = None
+
+
+def import_timm() -> ModuleType:
+    """Import timm; works also where torchvision's wheel and torch come from different builds.
+
+    A torchvision that was built for CUDA does not find its operators beside a CPU-only torch and
+    dies on import ("operator torchvision::nms does not exist"), and timm with it. On exactly that
+    error the two operator schemas are declared, without an implementation, and the import is
+    tried again: transforms and models work, `torchvision.ops.nms` stays unavailable.
+
+    Raises:
+        MissingExtra: torch, torchvision or timm is not installed.
+    """
+    from dskd_export.errors import require
+
+    torch = require("torch", "train")
+    try:
+        require("torchvision", "train")
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+        global _torchvision_schemas
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _torchvision_schemas = library  # the declarations live as long as this object
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        require("torchvision", "train")
+    return require("timm", "train")

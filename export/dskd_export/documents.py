@@ -1,0 +1,278 @@
+"""The JSON documents of a run folder, typed.
+
+One class for each file (or line of a `.jsonl` file) that a stage writes and a later stage or
+the report reads. They are the contract between the packages: `dskd_compress` writes them,
+`dskd_export.report` reads them without torch. A value that could not be measured is `None`
+with its reason beside it, never 0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dskd_export.errors import DataError
+
+
+class Document(BaseModel):
+    """Base of all documents: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class Interval(Document):
+    """A point estimate with its 95 % interval, in the unit of the field that holds it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Accuracy(Document):
+    """Accuracy on labelled images; fractions in [0, 1], Wilson score intervals."""
+
+    top1: Interval
+    top5: Interval | None = Field(default=None, description="None with fewer than six classes")
+    images: int
+
+
+class DataFacts(Document):
+    """Which images were used."""
+
+    source: str
+    sha256: str
+    sha256_of: Literal["content", "listing"] = Field(
+        description="content: every pixel counted; listing: file names and sizes"
+    )
+    train_images: int | None
+    val_images: int | None
+    classes: list[str]
+    skipped: list[str] = Field(default_factory=list, description="unreadable images, by name")
+
+
+class DeviceFacts(Document):
+    """The machine that produced a number."""
+
+    device: str = Field(description="cpu or cuda:0")
+    cpu: str
+    cores: int = Field(description="cores this process may use")
+    memory_gb: float
+    gpu: str | None = None
+    driver: str | None = None
+    platform: str
+    governor: str | None = Field(default=None, description="CPU frequency governor where the system tells")
+
+
+class Provenance(Document):
+    """How a number was obtained."""
+
+    command: str
+    started_at: str = Field(description="ISO 8601, UTC")
+    seconds: float
+    seed: int
+    commit: str | None = Field(description="git commit of the tool's checkout, with '+dirty' where changed")
+    versions: dict[str, str]
+    device: DeviceFacts
+    recipe_sha256: str
+
+
+class StageRecord(Document):
+    """`stages/<stage>.json`: what a stage read and wrote, so that a stale result shows as stale."""
+
+    stage: str
+    settings_sha256: dict[str, str] = Field(description="recipe section -> sha256 of its canonical JSON")
+    inputs: dict[str, str] = Field(description="what was read -> sha256")
+    outputs: dict[str, str] = Field(description="file written, relative to the run folder -> sha256")
+    provenance: Provenance
+
+
+class ModelFacts(Document):
+    """What a model is and costs."""
+
+    name: str = Field(description="timm architecture")
+    parameters: int
+    macs: int | None = Field(description="multiply-accumulates for one image of input_size")
+    size_mb: float = Field(description="weights on disk, 1 MB = 10^6 bytes")
+    input_size: tuple[int, int, int] = Field(description="channels, height, width")
+    weights: str = Field(description="where the weights come from")
+    sha256: str | None = None
+
+
+class TapFacts(Document):
+    """Where DSKD reads the features of a model."""
+
+    kind: Literal["vector", "map"]
+    channels: int
+    grid: tuple[int, int] | None = Field(default=None, description="height and width of a map tap")
+    layout: str = Field(description="the model's own layout: NCHW, NHWC, tokens, vector")
+
+
+class StepRecord(Document):
+    """One line of `train.jsonl` for an optimisation step."""
+
+    kind: Literal["step"] = "step"
+    step: int = Field(description="1 after the first update")
+    epoch: int = Field(description="0-based")
+    losses: dict[str, float] = Field(description="'loss' is the total; the other terms are weighted as added")
+    grad_norm: float | None
+    learning_rate: float
+    images_per_s: float
+    monitors: dict[str, float] = Field(default_factory=dict, description="method diagnostics, unitless")
+
+
+class EpochRecord(Document):
+    """One line of `train.jsonl` for an epoch's end."""
+
+    kind: Literal["epoch"] = "epoch"
+    epoch: int
+    step: int
+    train_loss: float
+    val_loss: float
+    top1: float = Field(description="fraction in [0, 1] on the validation set, of the EMA where there is one")
+    top5: float | None
+    best: bool
+    seconds: float
+
+
+class TrainingDocument(Document):
+    """`teacher.json` and `distill.json`: what a training ended with."""
+
+    role: Literal["teacher", "student"]
+    method: str
+    method_settings: dict[str, Any]
+    model: ModelFacts
+    teacher: ModelFacts | None = Field(default=None, description="None where the teacher itself is trained")
+    taps: dict[str, TapFacts] = Field(default_factory=dict, description="'teacher' and 'student'")
+    discarded: dict[str, int] = Field(
+        default_factory=dict, description="training-only module -> parameters thrown away at the end"
+    )
+    epochs: int
+    steps: int
+    best_epoch: int
+    best: Accuracy
+    last: Accuracy
+    teacher_accuracy: Accuracy | None = None
+    images_per_s: float = Field(description="training images per second, validation not counted")
+    peak_memory_mb: float | None
+    data: DataFacts
+    provenance: Provenance
+
+
+class Parity(Document):
+    """Outputs of two runners on the same inputs."""
+
+    reference: str
+    candidate: str
+    batch: int
+    images: int
+    max_abs: float = Field(description="largest absolute difference of logits")
+    output_scale: float = Field(description="largest absolute reference logit")
+    max_abs_relative: float = Field(description="max_abs / output_scale")
+    mean_abs_relative: float
+    cosine_min: float = Field(description="smallest cosine over images")
+    kl_max: float = Field(description="largest KL(reference || candidate) over images, in nats")
+    top1_agreement: float = Field(description="fraction of images with the same first class")
+    finite: bool
+
+
+class Check(Document):
+    """One line of a gate."""
+
+    name: str
+    value: float | None
+    limit: float
+    comparison: Literal["<=", ">="]
+    passed: bool
+    detail: str = ""
+
+
+class PreprocessParity(Document):
+    """The torch-free preprocessing against timm's, on real images."""
+
+    images: int
+    max_abs_pixel: float = Field(description="largest difference in units of 1/255 before normalisation")
+    max_abs_normalised: float
+    differing_pixels: int
+
+
+class ValidationDocument(Document):
+    """`validation.json`."""
+
+    parity: list[Parity]
+    accuracy: dict[str, Accuracy] = Field(description="runner -> accuracy on the validation set")
+    preprocess: PreprocessParity
+    checks: list[Check]
+    passed: bool
+    data: DataFacts
+    bundle_sha256: str
+    provenance: Provenance
+
+
+class Latency(Document):
+    """Latency of one call with one batch, in milliseconds."""
+
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    p999_ms: float
+    mean_ms: float
+    min_ms: float
+    max_ms: float
+    coefficient_of_variation: float = Field(description="standard deviation / mean")
+    iterations: int
+    warmup_iterations: int
+    stable: bool = Field(description="the rate settled during warm-up and did not drift afterwards")
+    reason: str = Field(default="", description="why it is not stable")
+
+
+class BenchmarkRow(Document):
+    """One measured cell: a model on a runner with a batch size."""
+
+    model: Literal["teacher", "student"]
+    runner: str = Field(description="torch or onnxruntime")
+    provider: str = Field(description="cpu, cuda")
+    precision: str
+    batch: int
+    threads: int | None
+    part: Literal["engine", "with_preprocessing"] = Field(
+        description="engine: arrays in, logits out; with_preprocessing: decoded image in, logits out"
+    )
+    latency: Latency | None
+    throughput_images_per_s: float | None
+    load_ms: float | None = Field(default=None, description="time to open the model")
+    first_inference_ms: float | None = None
+    samples_key: str | None = Field(default=None, description="array in benchmark.samples.npz, seconds")
+    unavailable: str = Field(default="", description="why there is no measurement")
+
+
+class BenchmarkDocument(Document):
+    """`benchmark.json`."""
+
+    rows: list[BenchmarkRow]
+    bundle_sha256: str
+    provenance: Provenance
+
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+
+
+def read_document(path: Path, kind: type[DocumentT]) -> DocumentT:
+    """Read one JSON document.
+
+    Raises:
+        DataError: the file is missing or is not a document of this kind.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file.", "Run the stage that writes it first.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(
+            f"{path}: not a valid {kind.__name__}: {where}: {first['msg']}",
+            "Delete the file and run the stage again.",
+        ) from error

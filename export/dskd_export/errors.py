@@ -1,0 +1,119 @@
+"""The exception tree of both packages.
+
+    DskdError                          exit code
+    ├── UsageError                     2   the command line is wrong
+    │   └── RecipeError                2   the recipe is wrong
+    ├── DataError                      3   the images are wrong
+    │   └── BundleError                3   the bundle is damaged or unsafe
+    ├── ModelError                     3   the model or its weights are wrong
+    │   ├── CheckpointError            3   weights that cannot be loaded
+    │   ├── TapError                   3   a tap that the model does not have
+    │   └── TrainingDiverged           3   NaN or Inf in a loss
+    ├── EnvironmentProblem             4   this machine cannot do it
+    │   └── MissingExtra               4   an optional dependency is not installed
+    ├── GateFailed                     5   the work was done, the result is not good enough
+    └── Interrupted                    130 stopped by the user, progress saved
+
+Only `dskd_compress.cli` turns these into a message and an exit code. Anything
+that is not a `DskdError` is our bug: exit code 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class DskdError(Exception):
+    """A problem that the user can act on: what is wrong, where, and (in `hint`) what to change."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class UsageError(DskdError):
+    """The command line asks for something that does not exist or does not fit together."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """The recipe is not valid; the message lists every fault with its line."""
+
+
+class DataError(DskdError):
+    """The data set is missing, unreadable or does not fit the models."""
+
+    exit_code = 3
+
+
+class BundleError(DataError):
+    """A bundle that is incomplete, altered or unsafe to open."""
+
+
+class ModelError(DskdError):
+    """A model that does not exist or does not fit its role."""
+
+    exit_code = 3
+
+
+class CheckpointError(ModelError):
+    """Weights that cannot be loaded: damaged, unsafe, or of another model."""
+
+
+class TapError(ModelError):
+    """A tap that the model cannot give."""
+
+
+class TrainingDiverged(ModelError):
+    """A loss became NaN or Inf."""
+
+
+class EnvironmentProblem(DskdError):
+    """This machine cannot do what was asked: a device, a library, or room on the disk is missing."""
+
+    exit_code = 4
+
+
+class MissingExtra(EnvironmentProblem):
+    """An optional dependency is not installed."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"{module} is not installed.", f"Install it with: pip install 'dskd-compress[{extra}]'")
+
+
+class GateFailed(DskdError):
+    """The work was done and its result is not good enough by the recipe's limits."""
+
+    exit_code = 5
+
+
+class Interrupted(DskdError):
+    """Stopped by Ctrl-C or SIGTERM after the state was saved."""
+
+    exit_code = 130
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Args:
+        module: the module to import, for example `"onnxruntime"`.
+        extra: the extra of this distribution that brings it, for example `"onnx"`.
+
+    Raises:
+        MissingExtra: it is not installed; the message holds the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] != module.split(".")[0]:
+            raise  # the module is there; something that it needs is not
+        raise MissingExtra(module, extra) from error

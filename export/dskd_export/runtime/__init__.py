@@ -1,0 +1,1 @@
+"""Runners: one way to call a model, whatever executes it."""

@@ -1,0 +1,89 @@
+"""ModelSpec: everything a device needs to know to feed the model, kept with the model.
+
+Written as `spec.json` into the bundle and as metadata into the ONNX file, so that neither can
+be used with the wrong preprocessing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dskd_export.errors import BundleError
+
+METADATA_KEY = "dskd_spec"
+SCHEMA_VERSION = 1
+
+
+class ModelSpec(BaseModel):
+    """Input, preprocessing and classes of an exported classifier."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    architecture: str = Field(description="timm name of the student")
+    input_name: str = "input"
+    output_name: str = "logits"
+    channels: Literal[3] = 3
+    height: int = Field(ge=1, description="pixels")
+    width: int = Field(ge=1, description="pixels")
+    mean: tuple[float, float, float] = Field(description="of pixels scaled to [0, 1], RGB")
+    std: tuple[float, float, float] = Field(description="of pixels scaled to [0, 1], RGB")
+    interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+    crop_pct: float = Field(gt=0, description="crop size / resized size; above 1 the resized image is padded")
+    crop_mode: Literal["center", "squash", "border"] = "center"
+    classes: tuple[str, ...] = Field(min_length=1, description="in the order of the logits")
+    opset: int
+    student_sha256: str = Field(description="sha256 of student.safetensors")
+
+    @model_validator(mode="after")
+    def _positive_std(self) -> ModelSpec:
+        if min(self.std) <= 0:
+            raise ValueError("std must be positive")
+        return self
+
+    def to_json(self) -> str:
+        """Canonical JSON: the same spec gives the same bytes."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def to_metadata(self) -> dict[str, str]:
+        """ONNX `metadata_props` that hold this spec."""
+        return {METADATA_KEY: self.model_dump_json()}
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "spec.json") -> ModelSpec:
+        """Parse and check a spec.
+
+        Raises:
+            BundleError: the text is not a valid spec; the message names the field.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "document"
+            raise BundleError(f"{where}: {field}: {first['msg']}", "Export the student again.") from error
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str], where: str) -> ModelSpec:
+        """Read the spec out of an ONNX file's metadata.
+
+        Raises:
+            BundleError: there is none, or it is not valid.
+        """
+        if METADATA_KEY not in metadata:
+            raise BundleError(
+                f"{where} holds no '{METADATA_KEY}' metadata: it was not written by dskd-compress.",
+                "Export the student with: dskd-compress export",
+            )
+        return cls.from_json(metadata[METADATA_KEY], where)
+
+    @classmethod
+    def read(cls, path: Path) -> ModelSpec:
+        """Read `spec.json`."""
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise BundleError(f"{path}: {error.strerror}", "Export the student again.") from error
