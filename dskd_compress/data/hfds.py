@@ -1,0 +1,127 @@
+"""Hugging Face data sets with random access, through timm's reader."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+from PIL import Image
+
+from dskd_compress.data.folders import find_val_split
+from dskd_compress.data.image_set import StoredSet, decode_rgb
+from dskd_compress.data.streams import require_reader
+from dskd_compress.timm_import import import_timm
+from dskd_export.errors import DataError
+
+
+class HfdsSet:
+    """One split of a Hugging Face data set."""
+
+    def __init__(self, source: str, split: str) -> None:
+        """Open a split with timm's `hfds` reader.
+
+        Args:
+            source: `hfds/NAME`; other columns than `image` and `label` are named as
+                `hfds/NAME?image=img&label=fine_label`.
+            split: name of the split.
+
+        Raises:
+            DataError: no such data set, split or column, or labels that are no class labels.
+        """
+        import_timm()
+        from timm.data import create_dataset
+
+        name, columns = _columns(source)
+        try:
+            dataset = create_dataset(
+                name, split=split, input_key=columns.get("image"), target_key=columns.get("label")
+            )
+        except Exception as error:  # the library raises what it likes; all of it is about this source
+            raise _refused(source, split, error) from error
+        self.split = split
+        self.reader: Any = dataset.reader
+        by_index = {index: name for name, index in self.reader.class_to_idx.items()}
+        self._classes = tuple(by_index[index] for index in sorted(by_index))
+        column, image_column = columns.get("label", "label"), columns.get("image", "image")
+        if image_column not in self.reader.dataset.column_names:
+            raise DataError(
+                f"{source} has no column '{image_column}'. It has: {', '.join(self.reader.dataset.column_names)}.",
+                "Name the columns: hfds/NAME?image=img&label=fine_label",
+            )
+        if not self._classes:
+            raise DataError(
+                f"{source}: column '{column}' is no class label.",
+                "Name the columns: hfds/NAME?image=img&label=fine_label",
+            )
+        labels = np.asarray(self.reader.dataset.with_format("numpy")[column][:])
+        if len(labels) and (not np.issubdtype(labels.dtype, np.integer) or int(labels.min()) < 0):
+            raise DataError(f"{source}: split '{split}' has images without labels.", "Name another split.")
+        self.labels = labels.astype(np.int64)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the class label."""
+        return self._classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> Image.Image:
+        """Image `index`, RGB."""
+        return decode_rgb(self.name(index), lambda: self.reader[index][0])
+
+    def label(self, index: int) -> int:
+        """Class of image `index`."""
+        return int(self.labels[index])
+
+    def name(self, index: int) -> str:
+        """Split and row."""
+        return f"{self.split}/{index}"
+
+    def stored_bytes(self, index: int) -> None:
+        """Not known without reading the row."""
+        return
+
+    def content(self, index: int) -> bytes:
+        """The encoded image."""
+        with self.reader[index][0] as stream:
+            return bytes(stream.read())
+
+
+def open_hfds(source: str, train_split: str, val_split: str | None) -> tuple[StoredSet, StoredSet | None]:
+    """Open a Hugging Face data set; the second set is None where it has to be split off.
+
+    Raises:
+        EnvironmentProblem: `datasets` is not installed.
+        DataError: as `HfdsSet`, or a split that is not there.
+    """
+    datasets = require_reader("hfds")
+    name, _ = _columns(source)
+    try:
+        splits = [str(split) for split in datasets.get_dataset_split_names(name.partition("/")[2])]
+    except Exception as error:  # as above
+        raise _refused(source, train_split, error) from error
+    there = f"It has: {', '.join(splits)}."
+    if train_split not in splits:
+        raise DataError(f"{source} has no split '{train_split}'. {there}", "Correct data.train_split.")
+    val = find_val_split(splits, val_split, source, there)
+    return HfdsSet(source, train_split), None if val is None else HfdsSet(source, val)
+
+
+def _columns(source: str) -> tuple[str, dict[str, str]]:
+    name, _, query = source.partition("?")
+    columns = dict(parse_qsl(query))
+    if unknown := set(columns) - {"image", "label"}:
+        raise DataError(
+            f"{source}: unknown '{sorted(unknown)[0]}'.", "Only image=COLUMN and label=COLUMN are known."
+        )
+    return name, columns
+
+
+def _refused(source: str, split: str, error: Exception) -> DataError:
+    first = str(error).splitlines()[0] if str(error) else ""
+    return DataError(
+        f"{source}, split '{split}': {type(error).__name__}: {first}",
+        "Correct data.source; other columns than image and label: hfds/NAME?image=img&label=fine_label",
+    )

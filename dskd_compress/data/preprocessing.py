@@ -1,0 +1,132 @@
+"""From an RGB image to the student's input, with timm's own transforms.
+
+Shape suffixes: B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from dskd_compress.config import AugmentSection, DataSection
+from dskd_compress.timm_import import import_timm
+
+Transform = Callable[[Image.Image], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What timm calls the data config of a model."""
+
+    input_size: tuple[int, int, int]  # channels, height, width in pixels
+    mean: tuple[float, ...]  # of pixels in [0, 1], RGB
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float  # crop size / resized size
+    crop_mode: str  # center, squash or border
+
+
+def resolve_preprocessing(section: DataSection, model: Any) -> Preprocessing:
+    """Take a timm model's own data config; what the recipe sets wins.
+
+    Args:
+        section: the recipe's `data`.
+        model: a timm model, usually the student.
+    """
+    import_timm()
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(model)
+    channels, height, width = config["input_size"]
+    if section.input_size is not None:
+        height = width = section.input_size
+    return Preprocessing(
+        input_size=(channels, height, width),
+        mean=tuple(section.mean or config["mean"]),
+        std=tuple(section.std or config["std"]),
+        interpolation=section.interpolation or config["interpolation"],
+        crop_pct=section.crop_pct or config["crop_pct"],
+        crop_mode=section.crop_mode or config["crop_mode"],
+    )
+
+
+def eval_transform(preprocessing: Preprocessing, *, normalise: bool = True) -> Transform:
+    """Return timm's evaluation transform: RGB image -> float32 [C, H, W], normalised.
+
+    Args:
+        preprocessing: the model's data config.
+        normalise: False gives uint8 [C, H, W] before normalisation.
+    """
+    import_timm()
+    from timm.data import create_transform
+
+    return create_transform(  # type: ignore[no-any-return]
+        input_size=preprocessing.input_size,
+        interpolation=preprocessing.interpolation,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        crop_pct=preprocessing.crop_pct,
+        crop_mode=preprocessing.crop_mode,
+        use_prefetcher=not normalise,
+    )
+
+
+def train_transform(preprocessing: Preprocessing, augment: AugmentSection) -> Transform:
+    """Return timm's training transform: RGB image -> uint8 [C, H, W], augmented.
+
+    Random erasing and mixing are not part of it: they act on normalised batches.
+
+    Raises:
+        RecipeError: timm does not know the `auto_augment` policy.
+    """
+    import_timm()
+    from timm.data import create_transform
+
+    from dskd_export.errors import RecipeError
+
+    try:
+        return create_transform(  # type: ignore[no-any-return]
+            input_size=preprocessing.input_size,
+            is_training=True,
+            scale=augment.scale,
+            ratio=augment.ratio,
+            hflip=augment.hflip,
+            vflip=augment.vflip,
+            color_jitter=augment.color_jitter or None,
+            auto_augment=augment.auto_augment,
+            interpolation=preprocessing.interpolation,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
+            use_prefetcher=True,
+        )
+    except (AssertionError, KeyError, ValueError, IndexError) as error:
+        raise RecipeError(
+            f"data.augment.auto_augment: timm cannot read '{augment.auto_augment}' ({error}).",
+            "Write for example rand-m9-mstd0.5, original, 3a or augmix-m5-w3.",
+        ) from error
+
+
+class Normalise:
+    """uint8 batches -> float batches on the device, with the very operations of timm's transform.
+
+    Divisors are tensors on the device: CUDA turns a division by a Python number into a
+    multiplication by its reciprocal, which is not the same float.
+    """
+
+    def __init__(
+        self, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype | None = None
+    ) -> None:
+        self.device = device
+        self.dtype = dtype or torch.float32
+        self.range = torch.tensor(255.0, device=device)
+        self.mean_C11 = torch.tensor(preprocessing.mean, device=device).view(-1, 1, 1)
+        self.std_C11 = torch.tensor(preprocessing.std, device=device).view(-1, 1, 1)
+
+    def __call__(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Move, scale to [0, 1], subtract the mean, divide by the std."""
+        images_BCHW = images_BCHW.to(self.device, non_blocking=True).to(torch.float32)
+        return images_BCHW.div_(self.range).sub_(self.mean_C11).div_(self.std_C11).to(self.dtype)

@@ -1,0 +1,181 @@
+"""What runs in the worker processes: an index in, an augmented uint8 image out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from dskd_compress.data.image_set import ImageSet, UnreadableImage
+from dskd_compress.data.preprocessing import Transform
+from dskd_compress.data.randomness import kept_generators, seed_all, seed_of
+from dskd_compress.data.streams import ReaderWarnings, StreamSet
+from dskd_export.errors import DataError
+
+# With half of a set unreadable, the chance that all of these fail is 2^-64.
+MAX_REPLACEMENTS = 64
+
+
+class Sample(NamedTuple):
+    """One image for a batch, or what stands in its way."""
+
+    image: torch.Tensor | None  # uint8 [C, H, W]
+    label: int
+    failures: tuple[UnreadableImage, ...] = ()
+    # An error that must cross the process border as a value: torch rewrites those that are raised.
+    error: DataError | None = None
+
+
+class Batch(NamedTuple):
+    """Samples put together."""
+
+    images: torch.Tensor | None  # uint8 [B, C, H, W]; None where no image could be read
+    targets: torch.Tensor  # int64 [B]
+    failures: list[UnreadableImage]
+    error: DataError | None
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack the images that could be read."""
+    readable = [(sample.image, sample.label) for sample in samples if sample.image is not None]
+    return Batch(
+        torch.stack([image for image, _ in readable]) if readable else None,
+        torch.tensor([label for _, label in readable], dtype=torch.int64),
+        [failure for sample in samples for failure in sample.failures],
+        next((sample.error for sample in samples if sample.error is not None), None),
+    )
+
+
+class TrainSamples(Dataset[Sample]):
+    """Augmented images; asked for by (epoch, index).
+
+    The augmentation of an image draws from a generator seeded by (seed, epoch, index): neither the
+    number of workers nor the place where an interrupted epoch goes on changes it. An unreadable
+    image is replaced by another one, chosen from the same seed, so that a batch keeps its size.
+    """
+
+    def __init__(self, images: ImageSet, transform: Transform, seed: int) -> None:
+        self.images = images
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Sample]:
+        """Return a batch; torch calls this instead of `__getitem__` where it exists."""
+        with kept_generators():
+            return [self._sample(epoch, index) for epoch, index in keys]
+
+    def _sample(self, epoch: int, index: int) -> Sample:
+        failures: list[UnreadableImage] = []
+        chosen = index
+        for attempt in range(1, MAX_REPLACEMENTS + 1):
+            try:
+                image = self.images.image(chosen)
+            except UnreadableImage as failure:
+                failures.append(failure)
+                chosen = seed_of(self.seed, epoch, index, attempt) % len(self.images)
+                continue
+            seed_all(self.seed, epoch, index)
+            return Sample(self.transform(image), self.images.label(chosen), tuple(failures))
+        return Sample(
+            None,
+            -1,
+            tuple(failures),
+            DataError(
+                f"{failures[0].name} and {len(failures) - 1} drawn in its place are unreadable.",
+                "Repair or delete the unreadable images.",
+            ),
+        )
+
+
+class ValSamples(Dataset[Sample]):
+    """Images for evaluation; an unreadable one is left out."""
+
+    def __init__(self, images: ImageSet, transform: Transform) -> None:
+        self.images = images
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        try:
+            return Sample(self.transform(self.images.image(index)), self.images.label(index))
+        except UnreadableImage as failure:
+            return Sample(None, -1, (failure,))
+
+
+class StreamSamples(IterableDataset[Sample]):
+    """One run through a stream; the augmentation is seeded by (seed, worker, position)."""
+
+    def __init__(
+        self,
+        stream: StreamSet,
+        transform: Transform,
+        *,
+        training: bool,
+        batch_size: int,
+        workers: int,
+        seed: int = 0,
+    ) -> None:
+        self.stream = stream
+        self.transform = transform
+        self.training = training
+        self.seed = seed
+        self.dataset: Any = stream.reader(training=training, batch_size=batch_size, seed=seed)
+        self.dataset.set_loader_cfg(num_workers=workers)
+
+    def length(self) -> int | None:
+        """Images that one run gives, over all workers."""
+        return len(self.dataset) or None
+
+    def __iter__(self) -> Iterator[Sample]:
+        info = get_worker_info()
+        worker = info.id if info is not None else 0
+        with ReaderWarnings() as warnings:
+            samples = iter(self.dataset)
+            position = 0
+            while True:
+                try:
+                    image, label = next(samples)
+                except StopIteration:
+                    return
+                except Exception as error:  # a reader's own; the stream cannot go on after it
+                    yield Sample(
+                        None,
+                        -1,
+                        error=DataError(
+                            f"{self.stream.source}, {self.stream.name(position)}: {error!r}",
+                            "Repair the shard, or leave it out of the split.",
+                        ),
+                    )
+                    return
+                if not 0 <= int(label) < len(self.stream.classes):
+                    yield Sample(None, -1, error=self._without_class(int(label), position))
+                    return
+                failures = tuple(
+                    UnreadableImage(f"worker {worker}, {self.stream.name(position)}", reason)
+                    for reason in warnings.drain()
+                )
+                if not self.training:
+                    yield Sample(self.transform(image.convert("RGB")), int(label), failures)
+                else:
+                    with kept_generators():
+                        seed_all(self.seed, worker, position)
+                        augmented = self.transform(image.convert("RGB"))
+                    yield Sample(augmented, int(label), failures)
+                position += 1
+
+    def _without_class(self, label: int, position: int) -> DataError:
+        return DataError(
+            f"{self.stream.source}, {self.stream.name(position)}: label {label}, but there are "
+            f"{len(self.stream.classes)} class names.",
+            "Name every class, in the order of the numbers, and leave unlabelled images out.",
+        )

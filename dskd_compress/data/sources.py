@@ -1,0 +1,141 @@
+"""From the recipe's `data` section to a training and a validation set."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from dskd_compress.config import DataSection
+from dskd_compress.data.arrays import open_digits, open_npz_file, open_npz_folder
+from dskd_compress.data.facts import fingerprint
+from dskd_compress.data.folders import open_folder
+from dskd_compress.data.hfds import open_hfds
+from dskd_compress.data.image_set import StoredSet
+from dskd_compress.data.splits import split_set
+from dskd_compress.data.streams import StreamSet, open_streams
+from dskd_compress.data.tars import open_tar
+from dskd_export.documents import DataFacts
+from dskd_export.errors import DataError
+
+Images: TypeAlias = StoredSet | StreamSet
+
+
+@dataclass(frozen=True)
+class DataSets:
+    """Training and validation images of one source."""
+
+    source: str
+    train: Images
+    val: Images
+    max_unreadable: float = DataSection().max_unreadable
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the labels; `check_data` proves that both sets agree."""
+        return self.train.classes
+
+    def facts(self, skipped: Iterable[str] = ()) -> DataFacts:
+        """Describe the images: counts, classes, and a hash that is the same on every machine.
+
+        Args:
+            skipped: names of unreadable images that the loaders met.
+        """
+        sha256, sha256_of = self._sha256()
+        return DataFacts(
+            source=self.source,
+            sha256=sha256,
+            sha256_of=sha256_of,
+            train_images=self.train.length if isinstance(self.train, StreamSet) else len(self.train),
+            val_images=self.val.length if isinstance(self.val, StreamSet) else len(self.val),
+            classes=list(self.classes),
+            skipped=sorted(set(skipped)),
+        )
+
+    def _sha256(self) -> tuple[str, Literal["content", "listing"]]:
+        if isinstance(self.train, StreamSet) or isinstance(self.val, StreamSet):
+            # A stream's images cannot be listed without reading it all; its names and counts can.
+            parts = [part for part in (self.train, self.val) if isinstance(part, StreamSet)]
+            listing = [(part.split, part.classes, part.length) for part in parts]
+            return hashlib.sha256(repr(listing).encode()).hexdigest(), "listing"
+        return fingerprint({"train": self.train, "val": self.val})
+
+
+def open_data(section: DataSection, seed: int) -> DataSets:
+    """Open the source of a recipe.
+
+    Where the source has no validation split, `section.val_fraction` of every class is held out by
+    `section.split_seed`; the training seed does not change it.
+
+    Args:
+        section: the recipe's `data`.
+        seed: the training seed; no split depends on it.
+
+    Raises:
+        DataError: the source is not there, or its layout or its labels are not usable.
+        EnvironmentProblem: a library that the source needs is not installed.
+    """
+    source, train_split, val_split = section.source, section.train_split, section.val_split
+    prefix = source.partition("/")[0].lower() if "/" in source else ""
+    train: StoredSet
+    val: StoredSet | None = None
+    if prefix in ("wds", "tfds", "hfids"):
+        rest = source.partition("/")[2]
+        if prefix == "wds" and ":" not in rest and not Path(rest).is_dir():
+            raise _missing(Path(rest))
+        streams = open_streams(f"{prefix}/{rest}", train_split, val_split)
+        return DataSets(source, *streams, max_unreadable=section.max_unreadable)
+    if prefix == "hfds":
+        train, val = open_hfds(f"hfds/{source.partition('/')[2]}", train_split, val_split)
+    elif source == "digits":
+        if val_split is not None:
+            raise DataError(
+                f"digits has no split '{val_split}'.",
+                "Leave data.val_split out; data.val_fraction is held out.",
+            )
+        train = open_digits()
+    else:
+        path = Path(source).expanduser()
+        try:
+            train, val = _open_path(path, train_split, val_split)
+        except PermissionError as error:
+            raise DataError(f"{error.filename}: {error.strerror}.", "Make it readable for this user.") from error
+    if val is None:
+        train, val = split_set(train, section.val_fraction, section.split_seed)
+    return DataSets(source, train, val, max_unreadable=section.max_unreadable)
+
+
+def _open_path(path: Path, train_split: str, val_split: str | None) -> tuple[StoredSet, StoredSet | None]:
+    if path.is_dir():
+        if (path / f"{train_split}.npz").is_file():
+            return open_npz_folder(path, train_split, val_split)
+        return open_folder(path, train_split, val_split)
+    if path.is_file():
+        if path.suffix.lower() == ".npz":
+            return open_npz_file(path, train_split, val_split)
+        if path.suffix.lower() == ".tar":
+            return open_tar(path, train_split, val_split)
+        raise DataError(
+            f"{path}: a file that is neither .npz nor .tar.",
+            "Unpack it and name the folder, or pack it with `tar -cf`.",
+        )
+    raise _missing(path)
+
+
+def _missing(path: Path) -> DataError:
+    """Name the part of the path that is not there and what lies beside it."""
+    parent = path.parent
+    while not parent.is_dir() and parent != parent.parent:
+        path, parent = parent, parent.parent
+    names = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
+    candidates = [*names, "digits"] if parent == Path() else names
+    close = difflib.get_close_matches(path.name, candidates, n=1, cutoff=0.5)
+    hint = (
+        f"Did you mean '{'digits' if close == ['digits'] else parent / close[0]}'?"
+        if close
+        else ("Set data.source to a folder, a .npz or .tar file, digits, or hfds/NAME, wds/PATH, tfds/NAME.")
+    )
+    return DataError(f"data.source: '{path}' does not exist.", hint)

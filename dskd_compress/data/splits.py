@@ -1,0 +1,55 @@
+"""Holding out a validation set, per class."""
+
+from __future__ import annotations
+
+import hashlib
+
+from dskd_compress.data.image_set import StoredSet, SubsetSet
+from dskd_export.errors import DataError
+
+
+def split_set(whole: StoredSet, fraction: float, split_seed: int) -> tuple[SubsetSet, SubsetSet]:
+    """Split one set into training and validation, the same share of every class.
+
+    Every image draws a number from sha256(seed, class, name); in each class the images with the
+    smallest numbers are held out. So the split depends on names alone: not on the machine, the
+    order of the files or a random generator's version, and a class that is added later moves no
+    image of the others.
+
+    Args:
+        whole: the images.
+        fraction: share held out, in (0, 1); at least one image of a class, never all of them.
+        split_seed: another seed, another split.
+
+    Returns:
+        Training and validation set, both in the order of `whole`.
+
+    Raises:
+        DataError: a class has a single image, which cannot be in both.
+    """
+    members: dict[int, list[int]] = {}
+    for index in range(len(whole)):
+        members.setdefault(whole.label(index), []).append(index)
+    single = [whole.classes[label] for label, indices in sorted(members.items()) if len(indices) == 1]
+    if single:
+        raise DataError(
+            f"{_listed('class', 'classes', single)} only 1 image, too few to split off a validation set.",
+            "Add images, remove the class, or give the source a validation folder of its own "
+            "(data.val_split names it).",
+        )
+    held_out: set[int] = set()
+    for label, indices in members.items():
+        count = min(max(int(len(indices) * fraction + 0.5), 1), len(indices) - 1)
+        ranked = sorted(indices, key=lambda i: _draw(split_seed, whole.classes[label], whole.name(i)))
+        held_out.update(ranked[:count])
+    train = [index for index in range(len(whole)) if index not in held_out]
+    return SubsetSet(whole, train), SubsetSet(whole, sorted(held_out))
+
+
+def _draw(split_seed: int, class_name: str, name: str) -> bytes:
+    return hashlib.sha256(f"{split_seed}\0{class_name}\0{name}".encode()).digest()
+
+
+def _listed(one: str, many: str, names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{one.capitalize()} {shown} has" if len(names) == 1 else f"{len(names)} {many} ({shown}) have"

@@ -1,0 +1,226 @@
+"""Data sets that can only be read from the front: wds/, tfds/ and hfids/ of timm."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from PIL import Image
+
+from dskd_compress.data.naming import VAL_NAMES
+from dskd_compress.timm_import import import_timm
+from dskd_export.errors import DataError, EnvironmentProblem
+
+# The pip package behind each prefix of timm's reader strings.
+READER_PACKAGES = {
+    "hfds": ("datasets", "datasets"),
+    "hfids": ("datasets", "datasets"),
+    "tfds": ("tensorflow_datasets", "tensorflow-datasets tensorflow-cpu"),
+    "wds": ("webdataset", "webdataset"),
+}
+CLASS_FILE = "classnames.txt"
+
+
+@dataclass(frozen=True)
+class StreamSet:
+    """Labelled images in the order in which a timm reader gives them.
+
+    In training the reader shuffles with its own buffer and each worker reads its share of the
+    shards. So the order depends on the number of workers, unlike that of an `ImageSet`, and going
+    on within an epoch reads and drops what was seen.
+    """
+
+    source: str
+    split: str
+    classes: tuple[str, ...]
+    length: int | None
+
+    def __len__(self) -> int:
+        """Number of images.
+
+        Raises:
+            DataError: the reader does not know.
+        """
+        if self.length is None:
+            raise DataError(
+                f"{self.source}: the number of images in '{self.split}' is not known.",
+                "Name the split with its count, for example data.val_split='val-{0000..0003}.tar|5000'.",
+            )
+        return self.length
+
+    def name(self, index: int) -> str:
+        """Position in the stream, for messages; streams have no file names."""
+        return f"{self.split}, image {index} of the stream"
+
+    def reader(self, *, training: bool, batch_size: int = 1, seed: int = 0) -> Any:
+        """Return timm's `IterableImageDataset` for this split.
+
+        Args:
+            training: shuffle, and repeat up to whole batches in every worker.
+            batch_size: images a batch.
+            seed: of the shuffling.
+        """
+        return create_reader(self.source, self.split, training=training, batch_size=batch_size, seed=seed)
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+        """Yield (RGB image, label) in the stored order."""
+        for image, label in self.reader(training=False):
+            yield image.convert("RGB"), int(label)
+
+
+def open_streams(source: str, train_split: str, val_split: str | None) -> tuple[StreamSet, StreamSet]:
+    """Open a source of timm's iterable readers.
+
+    Args:
+        source: `wds/FOLDER_OR_URL`, `tfds/NAME` or `hfids/NAME`.
+        train_split: name of the split; for wds also shards and count, `train-{000..009}.tar|50000`.
+        val_split: the same for validation; None: val, validation or test, whichever the reader lists.
+
+    Raises:
+        EnvironmentProblem: the library behind the reader is not installed; the pip package is named.
+        DataError: no such data, no such split, no classes.
+    """
+    prefix, _, rest = source.partition("/")
+    require_reader(prefix)
+    if prefix == "wds":
+        _refuse_commands(rest)
+    train = create_reader(source, train_split, training=False)
+    listed = _listed_splits(train.reader)
+    val_name = val_split or next((name for name in VAL_NAMES if name in listed), None)
+    if val_name is None:
+        raise DataError(
+            f"{source} lists no validation split ({', '.join(listed) or 'it lists none'}).",
+            "Name one with data.val_split; a stream cannot be split by a seed.",
+        )
+    val = create_reader(source, val_name, training=False)
+    classes = _classes(source, train.reader)
+    return (
+        StreamSet(source, train_split, classes, len(train) or None),
+        StreamSet(source, val_name, classes, len(val) or None),
+    )
+
+
+def require_reader(prefix: str) -> ModuleType:
+    """Import the library behind a prefix.
+
+    Raises:
+        EnvironmentProblem: it is not installed; the pip package is named.
+    """
+    module, package = READER_PACKAGES[prefix]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"A data.source of {prefix}/... needs {module}, which cannot be imported ({error}).",
+            f"Install it with: pip install {package}",
+        ) from error
+
+
+def create_reader(source: str, split: str, *, training: bool, batch_size: int = 1, seed: int = 0) -> Any:
+    """Call timm's `create_dataset` for an iterable source.
+
+    Raises:
+        DataError: timm or the library behind it refuses; the message is theirs.
+    """
+    import_timm()
+    from timm.data import create_dataset
+
+    prefix, _, rest = source.partition("/")
+    try:
+        dataset = create_dataset(
+            source if prefix != "wds" else "wds/",
+            root=rest if prefix == "wds" else None,
+            split=split,
+            is_training=training,
+            batch_size=batch_size,
+            seed=seed,
+            # hfids streams; tfds reads prepared files only and would stop where they are missing.
+            download=prefix == "tfds",
+        )
+    except Exception as error:  # the libraries raise what they like; all of it is about this source
+        raise DataError(
+            f"{source}, split '{split}': {type(error).__name__}: {error}",
+            "Correct data.source, data.train_split or data.val_split.",
+        ) from error
+    if prefix == "wds":
+        for name in dataset.reader.split_info.filenames:
+            _refuse_commands(name)
+    return dataset
+
+
+def shards(dataset: Any) -> int | None:
+    """Number of shard files where the reader has them; more workers than that would idle."""
+    files = getattr(getattr(dataset.reader, "split_info", None), "filenames", None)
+    return None if files is None else len(files)
+
+
+class ReaderWarnings(logging.Handler):
+    """Collects what timm's readers only log when they drop an image."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.reasons: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the message."""
+        self.reasons.append(record.getMessage())
+
+    def __enter__(self) -> ReaderWarnings:
+        logger = logging.getLogger("timm.data.readers")
+        logger.addHandler(self)
+        self._propagated, logger.propagate = logger.propagate, False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logger = logging.getLogger("timm.data.readers")
+        logger.removeHandler(self)
+        logger.propagate = self._propagated
+
+    def drain(self) -> list[str]:
+        """Return the messages since the last call."""
+        reasons, self.reasons = self.reasons, []
+        return reasons
+
+
+def _refuse_commands(address: str) -> None:
+    """Refuse what webdataset would hand to a shell: `pipe:` addresses and quoting tricks in URLs.
+
+    Raises:
+        DataError: the address is one of those, or empty.
+    """
+    if not address or address.startswith("pipe:") or re.search(r"[`$;|&<>'\"\\\n\s]", address):
+        raise DataError(
+            f"wds/{address}: not a folder or URL that is safe to open.",
+            "Name a folder or an https address without spaces, quotes and shell characters.",
+        )
+
+
+def _listed_splits(reader: Any) -> list[str]:
+    info = getattr(reader, "info", None)
+    if isinstance(info, dict):  # wds
+        return list(info.get("splits", {}))
+    builder = getattr(reader, "builder", None)  # tfds, hfids
+    return list(getattr(getattr(builder, "info", None), "splits", None) or {})
+
+
+def _classes(source: str, reader: Any) -> tuple[str, ...]:
+    if reader.class_to_idx:
+        by_index = {index: name for name, index in reader.class_to_idx.items()}
+        return tuple(by_index[index] for index in sorted(by_index))
+    prefix, _, root = source.partition("/")
+    if prefix == "wds":
+        try:
+            with require_reader("wds").gopen(f"{root}/{CLASS_FILE}") as file:
+                text = file.read().decode("utf-8")
+        except OSError as error:
+            raise DataError(
+                f"{source}: shards hold class numbers only, and {CLASS_FILE} cannot be read ({error}).",
+                f"Put a {CLASS_FILE} beside the shards: one class name a line, in the order of the numbers.",
+            ) from error
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+    raise DataError(f"{source}: the label column names no classes.", "Use a source whose labels are class labels.")

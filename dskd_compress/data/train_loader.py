@@ -1,0 +1,290 @@
+"""Training batches, the same ones whatever the machine does meanwhile.
+
+Shape suffixes: B batch, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from dskd_compress.config import DataSection
+from dskd_compress.data.preprocessing import Normalise, Preprocessing, train_transform
+from dskd_compress.data.randomness import epoch_order, kept_generators, seed_all, seed_of
+from dskd_compress.data.samples import Batch, StreamSamples, TrainSamples, collate
+from dskd_compress.data.sources import DataSets
+from dskd_compress.data.streams import StreamSet, shards
+from dskd_compress.data.unreadable import Budget
+from dskd_compress.data.workers import end_at_exit, end_workers, init_worker, worker_death_explained
+from dskd_compress.timm_import import import_timm
+from dskd_export.errors import DataError, RecipeError
+
+PREFETCHED_BATCHES = 4  # a worker
+# Keeps the draws of mixing and erasing apart from those of any image.
+_BATCH_STREAM = -1
+
+
+class Loader(Protocol):
+    """Batches of (images [B, C, H, W], targets), with the names of what could not be read."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """Names of unreadable images met so far."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]: ...
+
+
+class TrainLoader:
+    """Gives the batches of any epoch, from any batch on; its worker processes live as long as it does.
+
+    Order and augmentation depend on (seed, epoch, image) alone: `epoch(e, skip_batches=k)` gives
+    exactly the batches k, k+1, ... of `epoch(e)` and decodes none of those before. Every batch has
+    `batch_size` images (the rest of an epoch is dropped: batch normalisation fails on a single
+    image); an unreadable image is named in `skipped` and replaced by another.
+
+    Mixup, cutmix and random erasing (which paints the mean colour) act on the device, drawn from
+    (seed, epoch, batch). Training's own random generators are left as they were.
+    """
+
+    def __init__(
+        self,
+        sets: DataSets,
+        section: DataSection,
+        preprocessing: Preprocessing,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Prepare; processes start with the first epoch.
+
+        Args:
+            sets: what `open_data` gave.
+            section: the recipe's `data`: workers and augmentation.
+            preprocessing: of the student.
+            batch_size: images a batch.
+            seed: of order and augmentation.
+            device: where the batches are wanted.
+            dtype: of the images; None: float32.
+
+        Raises:
+            DataError: fewer images than one batch holds.
+            RecipeError: mixing with an odd batch, or an augmentation policy that timm does not know.
+        """
+        import_timm()
+        from timm.data import Mixup
+        from timm.data.random_erasing import RandomErasing
+
+        augment = section.augment
+        self.seed = seed
+        self.workers = section.workers
+        self._batch_size = batch_size
+        self._device = torch.device(device)
+        self._normalise = Normalise(preprocessing, self._device, dtype)
+        self._mixup: Any = None
+        if augment.mixup > 0 or augment.cutmix > 0:
+            if batch_size % 2:
+                raise RecipeError(
+                    f"train.batch_size: mixup and cutmix pair the images of a batch, {batch_size} is odd.",
+                    "Make it even, or set data.augment.mixup and data.augment.cutmix to 0.",
+                )
+            self._mixup = Mixup(
+                mixup_alpha=augment.mixup,
+                cutmix_alpha=augment.cutmix,
+                label_smoothing=0.0,
+                num_classes=len(sets.classes),
+            )
+        self._erasing: Any = RandomErasing(augment.erase, device=self._device) if augment.erase > 0 else None
+
+        self._transform = train_transform(preprocessing, augment)
+        self._batches: DataLoader[Any] | None = None
+        self._order: _EpochBatches | None = None
+        self._stream: StreamSet | None = None
+        if isinstance(sets.train, StreamSet):
+            self._stream = sets.train
+            available = shards(sets.train.reader(training=False))
+            self.workers = self.workers if available is None else min(self.workers, available)
+            length = self._stream_samples(self._stream, 0).length()
+        else:
+            length = len(sets.train)
+            self._samples = TrainSamples(sets.train, self._transform, seed)
+            self._order = _EpochBatches(length, batch_size, seed)
+        if length is not None and length < batch_size:
+            raise DataError(
+                f"{sets.source}: {length} training images are fewer than one batch of {batch_size}.",
+                "Lower train.batch_size, or add images.",
+            )
+        self._length = length
+        self._budget = Budget(sets.source, length, sets.max_unreadable)
+
+    def _stream_samples(self, stream: StreamSet, seed: int) -> StreamSamples:
+        return StreamSamples(
+            stream,
+            self._transform,
+            training=True,
+            batch_size=self._batch_size,
+            workers=max(self.workers, 1),
+            seed=seed,
+        )
+
+    def _loader(self, epoch: int) -> DataLoader[Any]:
+        samples: Any
+        options: dict[str, Any]
+        generator = torch.Generator()  # the loader draws from the global one otherwise, once an epoch
+        if self._stream is not None:
+            # timm's readers shuffle by this seed in this process and by the loader's in workers.
+            seed = seed_of(self.seed, epoch) & 0x7FFFFFFF
+            generator.manual_seed(seed)
+            samples = self._stream_samples(self._stream, seed)
+            options = {"batch_size": self._batch_size, "drop_last": True}
+        else:
+            samples, options = self._samples, {"batch_sampler": self._order}
+        loader: DataLoader[Any] = DataLoader(
+            samples,
+            num_workers=self.workers,
+            collate_fn=collate,
+            worker_init_fn=init_worker,
+            persistent_workers=self.workers > 0,
+            prefetch_factor=PREFETCHED_BATCHES if self.workers else None,
+            pin_memory=self._device.type == "cuda",
+            generator=generator,
+            **options,
+        )
+        end_at_exit(loader)
+        return loader
+
+    @property
+    def skipped(self) -> list[str]:
+        """Names of unreadable images met so far."""
+        return self._budget.skipped
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch.
+
+        Raises:
+            DataError: the source is a stream that does not know its length.
+        """
+        if self._length is None:
+            raise DataError("The number of training images is not known.", "Name the split with its count.")
+        return self._length // self._batch_size
+
+    def epoch(self, epoch: int, skip_batches: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the batches of an epoch.
+
+        Args:
+            epoch: 0-based.
+            skip_batches: leave out so many; a stream has to read them, everything else does not.
+
+        Yields:
+            Images [B, C, H, W] on the device, normalised; targets int64 [B], or with mixing float [B, K].
+
+        Raises:
+            DataError: too many images are unreadable.
+            EnvironmentProblem: a worker process died.
+        """
+        first = skip_batches
+        if self._order is not None:
+            self._order.epoch, self._order.skip_batches = epoch, skip_batches
+        else:
+            # A reader keeps the state of its shuffling: a new one gives the same epoch again.
+            first = 0
+            self.close()
+            self._budget.restart()
+        if self._batches is None:
+            self._batches = self._loader(epoch)
+        with worker_death_explained(self.workers):
+            batches: Iterator[tuple[int, Batch]] = enumerate(self._batches, first)
+            for number, batch in islice(batches, skip_batches - first, None):
+                self._budget.add(batch.failures, (number + 1) * self._batch_size)
+                if batch.error is not None:
+                    raise batch.error
+                if batch.images is not None:
+                    yield self._finish(batch.images, batch.targets, epoch, number)
+
+    def _finish(
+        self, images_BCHW: torch.Tensor, targets: torch.Tensor, epoch: int, number: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        images_BCHW = self._normalise(images_BCHW)
+        targets = targets.to(self._device, non_blocking=True)
+        if self._mixup is None and self._erasing is None:
+            return images_BCHW, targets
+        with kept_generators():
+            seed_all(self.seed, epoch, number, _BATCH_STREAM)
+            if self._erasing is not None:
+                images_BCHW = self._erasing(images_BCHW)
+            if self._mixup is not None:
+                images_BCHW, targets = self._mixup(images_BCHW, targets)
+        return images_BCHW, targets
+
+    def close(self) -> None:
+        """End the worker processes; the next epoch starts new ones."""
+        if self._batches is not None:
+            end_workers(self._batches)
+        self._batches = None
+
+
+class _EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) of the epoch that is set, without those to skip."""
+
+    def __init__(self, length: int, batch_size: int, seed: int) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.epoch = 0
+        self.skip_batches = 0
+
+    def __len__(self) -> int:
+        return max(self.length // self.batch_size - self.skip_batches, 0)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch = self.epoch
+        order = epoch_order(self.length, self.seed, epoch)
+        for number in range(self.skip_batches, self.length // self.batch_size):
+            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield [(epoch, int(index)) for index in chosen]
+
+
+class _OneEpoch:
+    """A `Loader` over one epoch of a `TrainLoader`."""
+
+    def __init__(self, loader: TrainLoader, epoch: int, skip_batches: int) -> None:
+        self._loader, self._epoch, self._skip_batches = loader, epoch, skip_batches
+
+    @property
+    def skipped(self) -> list[str]:
+        """Names of unreadable images met so far."""
+        return self._loader.skipped
+
+    def __len__(self) -> int:
+        return max(len(self._loader) - self._skip_batches, 0)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return self._loader.epoch(self._epoch, self._skip_batches)
+
+
+def train_loader(
+    sets: DataSets,
+    section: DataSection,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    device: torch.device | str,
+    skip_batches: int = 0,
+    dtype: torch.dtype | None = None,
+) -> Loader:
+    """Return the batches of one epoch; for several epochs a `TrainLoader` keeps its workers.
+
+    Args and errors: as `TrainLoader` and `TrainLoader.epoch`.
+    """
+    loader = TrainLoader(
+        sets, section, preprocessing, batch_size=batch_size, seed=seed, device=device, dtype=dtype
+    )
+    return _OneEpoch(loader, epoch, skip_batches)

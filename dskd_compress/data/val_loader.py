@@ -1,0 +1,182 @@
+"""Evaluation batches, and single images for exports and checks.
+
+Shape suffixes: B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from dskd_compress.data.image_set import ImageSet, UnreadableImage
+from dskd_compress.data.preprocessing import Normalise, Preprocessing, eval_transform
+from dskd_compress.data.randomness import epoch_order
+from dskd_compress.data.samples import StreamSamples, ValSamples, collate
+from dskd_compress.data.sources import DataSets
+from dskd_compress.data.streams import StreamSet
+from dskd_compress.data.train_loader import Loader
+from dskd_compress.data.unreadable import Budget
+from dskd_compress.data.workers import end_at_exit, init_worker, worker_death_explained
+from dskd_export.errors import DataError
+
+
+class ValLoader:
+    """Gives the validation set in its order, the last batch as small as it is.
+
+    An unreadable image is named in `skipped` and left out: its batch is smaller. The worker
+    processes live as long as the loader, which can be run through again and again.
+    """
+
+    def __init__(
+        self,
+        sets: DataSets,
+        preprocessing: Preprocessing,
+        *,
+        batch_size: int,
+        device: torch.device | str,
+        workers: int,
+    ) -> None:
+        """Prepare; processes start with the first batch.
+
+        Args:
+            sets: what `open_data` gave.
+            preprocessing: of the model.
+            batch_size: images a batch.
+            device: where the batches are wanted.
+            workers: processes that decode.
+        """
+        transform = eval_transform(preprocessing, normalise=False)
+        torch_device = torch.device(device)
+        samples: Any
+        self._length: int | None
+        if isinstance(sets.val, StreamSet):
+            # Several readers would interleave their shards: one keeps the stored order.
+            workers = min(workers, 1)
+            samples = StreamSamples(sets.val, transform, training=False, batch_size=batch_size, workers=1)
+            self._length = sets.val.length
+        else:
+            samples = ValSamples(sets.val, transform)
+            self._length = len(sets.val)
+        self.workers = workers
+        self._batch_size = batch_size
+        self._device = torch_device
+        self._normalise = Normalise(preprocessing, torch_device)
+        self._budget = Budget(sets.source, self._length, sets.max_unreadable)
+        self._batches: DataLoader[Any] = DataLoader(
+            samples,
+            batch_size=batch_size,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=init_worker,
+            persistent_workers=workers > 0,
+            pin_memory=torch_device.type == "cuda",
+            generator=torch.Generator(),  # leaves the global one alone
+        )
+        end_at_exit(self._batches)
+
+    @property
+    def skipped(self) -> list[str]:
+        """Names of unreadable images met so far."""
+        return self._budget.skipped
+
+    def __len__(self) -> int:
+        """Batches, those that turn out to hold no readable image included.
+
+        Raises:
+            DataError: the source is a stream that does not know its length.
+        """
+        if self._length is None:
+            raise DataError("The number of validation images is not known.", "Name the split with its count.")
+        return -(-self._length // self._batch_size)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield images float32 [B, C, H, W], normalised, and targets int64 [B], on the device.
+
+        Raises:
+            DataError: too many images are unreadable.
+            EnvironmentProblem: a worker process died.
+        """
+        with worker_death_explained(self.workers):
+            for number, batch in enumerate(self._batches, 1):
+                self._budget.add(batch.failures, number * self._batch_size)
+                if batch.error is not None:
+                    raise batch.error
+                if batch.images is not None:
+                    yield (
+                        self._normalise(batch.images),
+                        batch.targets.to(self._device, non_blocking=True),
+                    )
+
+
+def val_loader(
+    sets: DataSets,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int,
+) -> Loader:
+    """Return the validation batches in a fixed order; see `ValLoader`."""
+    return ValLoader(sets, preprocessing, batch_size=batch_size, device=device, workers=workers)
+
+
+def iter_images(
+    images: ImageSet | StreamSet,
+    limit: int | None = None,
+    seed: int = 0,
+    *,
+    max_unreadable: float = 0.001,
+    skipped: list[str] | None = None,
+) -> Iterator[tuple[Image.Image, int, str]]:
+    """Yield single images: (RGB image in its native size, label, name).
+
+    Args:
+        images: the set.
+        limit: at most so many, drawn by `seed` and spread over the classes: no class gives a second
+            image before every class has given one. A stream gives its first ones. None: all, in order.
+        seed: another seed, other images.
+        max_unreadable: share of unreadable images of the set that is tolerated; with a limit the
+            next image of the draw takes their place.
+        skipped: names of unreadable images are added to it.
+
+    Raises:
+        DataError: too many images are unreadable.
+    """
+    if isinstance(images, StreamSet):
+        for position, (image, label) in enumerate(images):
+            if limit is not None and position >= limit:
+                return
+            yield image, label, images.name(position)
+        return
+    budget = Budget("data.source", len(images), max_unreadable)
+    given = 0
+    for index in range(len(images)) if limit is None else _spread(images, seed):
+        if limit is not None and given >= limit:
+            return
+        try:
+            image = images.image(index)
+        except UnreadableImage as failure:
+            if skipped is not None and failure.name not in skipped:
+                skipped.append(failure.name)
+            budget.add([failure])
+            continue
+        given += 1
+        yield image, images.label(index), images.name(index)
+
+
+def _spread(images: ImageSet, seed: int) -> list[int]:
+    """All indices in rounds; a round takes one image of every class that has any left."""
+    turn: dict[int, int] = {}
+    rounds: list[list[int]] = []
+    for index in epoch_order(len(images), seed, 0).tolist():
+        label = images.label(index)
+        position = turn.get(label, 0)
+        turn[label] = position + 1
+        if position == len(rounds):
+            rounds.append([])
+        rounds[position].append(index)
+    return [index for members in rounds for index in members]

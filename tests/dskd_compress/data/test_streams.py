@@ -1,0 +1,99 @@
+"""Streams of timm's readers; run where webdataset is installed, it is no dependency of ours."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dskd_compress.config import AugmentSection, DataSection
+from dskd_compress.data import Preprocessing, TrainLoader, check_data, iter_images, open_data, val_loader
+from dskd_export.errors import DataError
+
+PRE = Preprocessing((3, 8, 8), (0.0,) * 3, (1.0,) * 3, "bilinear", 1.0, "center")
+
+
+def write_shard(path: Path, numbers: range, broken: int | None = None) -> None:
+    """Grey images, each of the brightness of its number, label number % 3."""
+    with tarfile.open(path, "w") as tar:
+        for number in numbers:
+            stream = io.BytesIO()
+            Image.fromarray(np.full((10, 10, 3), number, np.uint8)).save(stream, "PNG")
+            pixels = b"no image" if number == broken else stream.getvalue()
+            for suffix, content in (("png", pixels), ("cls", str(number % 3).encode())):
+                member = tarfile.TarInfo(f"{number:05d}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    pytest.importorskip("webdataset")
+    write_shard(tmp_path / "t0.tar", range(20), broken=5)
+    write_shard(tmp_path / "t1.tar", range(20, 40))
+    write_shard(tmp_path / "v0.tar", range(50, 60))
+    splits = {
+        "train": {
+            "name": "train",
+            "num_samples": 40,
+            "filenames": ["t0.tar", "t1.tar"],
+            "shard_lengths": [20, 20],
+        },
+        "validation": {"name": "validation", "num_samples": 10, "filenames": ["v0.tar"], "shard_lengths": [10]},
+    }
+    (tmp_path / "_info.json").write_text(json.dumps({"name": "grey", "splits": splits}))
+    (tmp_path / "classnames.txt").write_text("x\ny\nz\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_wds_trains_validates_and_resumes(shards: Path, workers: int) -> None:
+    section = DataSection(
+        source=f"wds/{shards}", workers=workers, max_unreadable=0.1, augment=AugmentSection(hflip=0.5)
+    )
+    sets = open_data(section, 0)
+    check_data(sets, 3)
+    assert (sets.classes, len(sets.train), len(sets.val)) == (("x", "y", "z"), 40, 10)
+    assert sets.facts().sha256_of == "listing"
+
+    train = TrainLoader(sets, section, PRE, batch_size=4, seed=0, device="cpu")
+    whole = list(train.epoch(3))
+    assert len(whole) == len(train) == 10
+    for images, targets in whole:
+        numbers = (images.mean((1, 2, 3)) * 255).round().long()
+        assert torch.equal(numbers % 3, targets)
+    again = TrainLoader(sets, section, PRE, batch_size=4, seed=0, device="cpu")
+    for (images, _), (expected, _) in zip(again.epoch(3, skip_batches=4), whole[4:], strict=True):
+        assert torch.equal(images, expected)
+    assert not torch.equal(next(train.epoch(4))[0], whole[0][0])
+    assert train.skipped
+    train.close()
+
+    batches = list(val_loader(sets, PRE, batch_size=4, device="cpu", workers=workers))
+    numbers = torch.cat([(images.mean((1, 2, 3)) * 255).round().long() for images, _ in batches])
+    assert numbers.tolist() == list(range(50, 60))
+    assert [label for _, label, _ in iter_images(sets.val, 3)] == [2, 0, 1]
+
+
+def test_wds_errors(shards: Path) -> None:
+    with pytest.raises(DataError, match="split none not found"):
+        open_data(DataSection(source=f"wds/{shards}", val_split="none"), 0)
+    (shards / "classnames.txt").write_text("x\ny\n")
+    section = DataSection(source=f"wds/{shards}", workers=0, max_unreadable=1.0)
+    train = TrainLoader(open_data(section, 0), section, PRE, batch_size=4, seed=0, device="cpu")
+    with pytest.raises(DataError, match="label 2, but there are 2 class names"):
+        list(train.epoch(0))
+    (shards / "classnames.txt").unlink()
+    with pytest.raises(DataError, match=r"classnames\.txt"):
+        open_data(DataSection(source=f"wds/{shards}"), 0)
+    marker = shards / "executed"
+    for source in (f"wds/pipe:touch {marker}", f"wds/https://host/$(touch {marker})"):
+        with pytest.raises(DataError, match="safe to open"):
+            open_data(DataSection(source=source), 0)
+    assert not marker.exists()
