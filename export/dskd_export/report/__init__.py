@@ -1,0 +1,106 @@
+"""The report of a run folder: one self-contained HTML page, and the same facts as Markdown.
+
+    load -> decision, sections/* (blocks of plain text and chart specs) -> render
+
+It reads nothing but the run folder and needs neither torch nor a network. The same folder gives the
+same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dskd_export.report.decision import decide, student_facts, teacher_facts
+from dskd_export.report.load import Run, load_run
+from dskd_export.report.render import Page, html_from_page, markdown_from_page
+from dskd_export.report.sections.comparison import comparison, discarded
+from dskd_export.report.sections.latency import latency
+from dskd_export.report.sections.numerics import numerics
+from dskd_export.report.sections.provenance import provenance, reproduce
+from dskd_export.report.sections.training import diagnostics, training
+from dskd_export.report.staleness import FileHashes, StageCheck, check_stages
+
+__all__ = ["Report", "build_report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report in both forms."""
+
+    html: str
+    markdown: str
+
+
+def build_report(run_folder: Path, *, title: str | None = None) -> Report:
+    """Report on what a run folder holds.
+
+    Args:
+        run_folder: the folder that the stages wrote into. A file that is missing leaves its part of
+            the report empty, with the command that makes it.
+        title: None makes one from the names of the teacher and the student.
+
+    Raises:
+        DataError: the folder is not there, holds no result, or a file in it is damaged.
+    """
+    run = load_run(run_folder)
+    hashes = FileHashes(run_folder)
+    stages = check_stages(run.stages, hashes)
+    page = Page(
+        title=title or _title(run),
+        subtitle=_subtitle(run),
+        decision=decide(run, [check.record.stage for check in stages if check.stale]),
+        warnings=_warnings(stages),
+        sections=(
+            comparison(run),
+            training(run),
+            diagnostics(run),
+            discarded(run),
+            numerics(run),
+            latency(run),
+            provenance(run, stages, hashes),
+            reproduce(run, stages),
+        ),
+    )
+    return Report(html=html_from_page(page), markdown=markdown_from_page(page))
+
+
+def _warnings(stages: Sequence[StageCheck]) -> list[str]:
+    """What a reader must know before the figures; the reasons stand under Provenance."""
+    stale = [check.record.stage for check in stages if check.stale]
+    altered = [check.record.stage for check in stages if check.altered]
+    warnings = []
+    if stale:
+        warnings.append(
+            f"STALE: the results of {', '.join(stale)} were made from files that have changed since. "
+            "Why, and what to run again: see Provenance."
+        )
+    if altered:
+        warnings.append(
+            f"ALTERED: files that {', '.join(altered)} wrote have changed or are gone: see Provenance."
+        )
+    return warnings
+
+
+def _title(run: Run) -> str:
+    teacher, student = teacher_facts(run), student_facts(run)
+    if teacher and student:
+        return f"{teacher.name} → {student.name}"
+    model = teacher or student
+    return model.name if model else run.folder.resolve().name
+
+
+def _subtitle(run: Run) -> str:
+    """Data, method and date of the newest result, as far as they are known."""
+    parts = []
+    documents = [d for d in (run.teacher, run.student, run.validation, run.benchmark) if d is not None]
+    if run.student is not None:
+        parts.append(f"method {run.student.method}")
+    training_document = run.student or run.teacher
+    if training_document is not None:
+        data = training_document.data
+        parts.append(f"data {data.source}, {len(data.classes)} classes")
+    if documents:
+        parts.append(max(document.provenance.started_at for document in documents))
+    return " · ".join(parts)

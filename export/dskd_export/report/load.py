@@ -1,0 +1,156 @@
+"""Everything a run folder holds for the report, typed. Nothing is computed here."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, TypeAdapter, ValidationError
+
+from dskd_export.documents import (
+    BenchmarkDocument,
+    Document,
+    EpochRecord,
+    StageRecord,
+    StepRecord,
+    TrainingDocument,
+    ValidationDocument,
+    read_document,
+)
+from dskd_export.errors import DataError
+from dskd_export.spec import ModelSpec
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+_RECORD: TypeAdapter[StepRecord | EpochRecord] = TypeAdapter(
+    Annotated[StepRecord | EpochRecord, Field(discriminator="kind")]
+)
+
+
+@dataclass(frozen=True)
+class History:
+    """The records of one training, each step and epoch once."""
+
+    steps: tuple[StepRecord, ...]
+    epochs: tuple[EpochRecord, ...]
+    cut_off: bool = False  # the last line was being written when this was read
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. `None`: the file is not there."""
+
+    folder: Path
+    teacher: TrainingDocument | None = None
+    student: TrainingDocument | None = None
+    teacher_history: History | None = None
+    student_history: History | None = None
+    spec: ModelSpec | None = None
+    manifest: Mapping[str, Any] | None = None
+    validation: ValidationDocument | None = None
+    benchmark: BenchmarkDocument | None = None
+    samples: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)  # seconds
+    stages: tuple[StageRecord, ...] = ()
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        DataError: the folder is not there, holds no result at all, or a file in it is damaged.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder.", "Name the folder that a stage wrote into (--out).")
+    run = Run(
+        folder=folder,
+        teacher=_document(folder / "teacher.json", TrainingDocument),
+        student=_document(folder / "distill.json", TrainingDocument),
+        teacher_history=_history(folder / "teacher.train.jsonl"),
+        student_history=_history(folder / "train.jsonl"),
+        spec=ModelSpec.read(folder / "bundle" / "spec.json") if _is_file(folder, "bundle/spec.json") else None,
+        manifest=_json_object(folder / "bundle" / "manifest.json"),
+        validation=_document(folder / "validation.json", ValidationDocument),
+        benchmark=_document(folder / "benchmark.json", BenchmarkDocument),
+        samples=_samples(folder / "benchmark.samples.npz"),
+        stages=tuple(read_document(path, StageRecord) for path in sorted((folder / "stages").glob("*.json"))),
+    )
+    found = (run.teacher, run.student, run.teacher_history, run.student_history)
+    if not any((*found, run.spec, run.manifest, run.validation, run.benchmark, run.stages)):
+        raise DataError(
+            f"{folder} holds no results: none of teacher.json, distill.json, train.jsonl, bundle/, "
+            "validation.json, benchmark.json, stages/.",
+            "Name the folder that a stage wrote into (--out).",
+        )
+    return run
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    return (folder / name).is_file()
+
+
+def _document(path: Path, kind: type[DocumentT]) -> DocumentT | None:
+    return read_document(path, kind) if path.is_file() else None
+
+
+def _json_object(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}", "Run again: dskd-compress export") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: not a JSON object.", "Run again: dskd-compress export")
+    return value
+
+
+def _history(path: Path) -> History | None:
+    """Step and epoch records; where a resumed run wrote a step again, the later record counts."""
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    # A running or killed training may have left half a line at the end, and only there.
+    cut_off = bool(lines) and not text.endswith("\n")
+    if cut_off:
+        lines.pop()
+    steps: dict[int, StepRecord] = {}
+    epochs: dict[int, EpochRecord] = {}
+    for index, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _RECORD.validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise DataError(
+                f"{path}, line {index}: not a training record: {where}: {first['msg']}",
+                "Delete the line, or the file to report without the curves.",
+            ) from error
+        if isinstance(record, StepRecord):
+            steps[record.step] = record
+        else:
+            epochs[record.epoch] = record
+    return History(
+        steps=tuple(steps[key] for key in sorted(steps)),
+        epochs=tuple(epochs[key] for key in sorted(epochs)),
+        cut_off=cut_off,
+    )
+
+
+def _samples(path: Path) -> dict[str, npt.NDArray[np.float64]]:
+    """Raw latencies in seconds by key; empty where the file is missing."""
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: np.asarray(archive[key], dtype=np.float64).ravel() for key in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not readable: {error}", "Run again: dskd-compress benchmark") from error
+    return arrays
