@@ -98,13 +98,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        if isinstance(error.__cause__, pickle.UnpicklingError) and "Unsupported" in str(error.__cause__):
+        if isinstance(error.__cause__, pickle.UnpicklingError) and "GLOBAL" in str(error.__cause__):
             raise CheckpointError(
                 f"{path} is refused: it holds more than tensors, and loading it could run code from it.",
                 "Save the weights alone: safetensors.torch.save_file(model.state_dict(), 'model.safetensors')",
             ) from error
+        damaged = isinstance(error.__cause__, pickle.UnpicklingError) or not str(error).strip()
+        reason = "damaged, or no torch file of tensors" if damaged else _first_line(error)
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: {_first_line(error.__cause__ or error)}",
+            f"{path} cannot be read as a checkpoint: {reason}.",
             "Give a .safetensors file, or a torch file that holds a state dict.",
         ) from error
     tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
