@@ -263,7 +263,9 @@ class DskdMethod(Section):
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            return {**DSKD_PRESETS.get(values.get("preset", "default"), {}), **values}
+            preset = values.get("preset", "default")
+            # A preset that does not exist is refused by the field itself, also where it is no text.
+            return {**(DSKD_PRESETS.get(preset, {}) if isinstance(preset, str) else {}), **values}
         return values
 
 

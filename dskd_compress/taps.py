@@ -203,7 +203,7 @@ def find_head(model: nn.Module, seen: Probe, tap: Tap) -> TapHead:
                         linear = from_vector if isinstance(from_vector, nn.Linear) else None
                         return TapHead(model, tap, from_vector, linear)
                 raise TapError(
-                    f"{name} has no classifier that reads its pooled vector alone: several heads on several tokens.",
+                    f"{name} has no classifier that reads its pooled vector alone: it has several heads.",
                     "Use it as a student, or choose another teacher.",
                 )
             map_BCHW, prefix_BPC = tap.read(model, seen.features)

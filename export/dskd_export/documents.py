@@ -9,11 +9,14 @@ with its reason beside it, never 0.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dskd_export.errors import DataError
+
+# JSON has no NaN: it is written as null, and null is read as NaN again.
+Measured = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
 
 
 class Document(BaseModel):
@@ -161,18 +164,18 @@ class TrainingDocument(Document):
 
 
 class Parity(Document):
-    """Outputs of two runners on the same inputs."""
+    """Outputs of two runners on the same inputs; NaN where `finite` is False and nothing can be measured."""
 
     reference: str
     candidate: str
     batch: int
     images: int
-    max_abs: float = Field(description="largest absolute difference of logits")
-    output_scale: float = Field(description="largest absolute reference logit")
-    max_abs_relative: float = Field(description="max_abs / output_scale")
-    mean_abs_relative: float
-    cosine_min: float = Field(description="smallest cosine over images")
-    kl_max: float = Field(description="largest KL(reference || candidate) over images, in nats")
+    max_abs: Measured = Field(description="largest absolute difference of logits")
+    output_scale: Measured = Field(description="largest absolute reference logit")
+    max_abs_relative: Measured = Field(description="max_abs / output_scale")
+    mean_abs_relative: Measured
+    cosine_min: Measured = Field(description="smallest cosine over images")
+    kl_max: Measured = Field(description="largest KL(reference || candidate) over images, in nats")
     top1_agreement: float = Field(description="fraction of images with the same first class")
     finite: bool
 

@@ -233,9 +233,7 @@ def test_mixed_targets(cnn_pair: Pair, images_BCHW: Tensor) -> None:
     assert torch.isfinite(forward(task, images_BCHW, mixed)["loss"])
 
 
-def test_mixed_precision_keeps_the_losses_in_fp32(
-    cnn_pair: Pair, images_BCHW: Tensor, labels_B: Tensor
-) -> None:
+def test_mixed_precision_keeps_the_losses_in_fp32(cnn_pair: Pair, images_BCHW: Tensor, labels_B: Tensor) -> None:
     task = make_task(DskdMethod(tap="map"), cnn_pair)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = forward(task, images_BCHW, labels_B)
@@ -338,7 +336,9 @@ def test_without_the_anchor_the_denoised_features_mean_nothing_to_the_teacher() 
         pair = Pair(make_model("test_efficientnet"), make_format(32), teacher, make_format(32))
         task = make_task(DskdMethod(tap="vector", kd_weight=0.0, head_weight=head_weight), pair)
         task.fit_statistics([images[:512]])
-        optimise(task.module, lambda x, y, t=task: forward(t, x, y)["loss"], images[train], labels[train], epochs=6)
+        optimise(
+            task.module, lambda x, y, t=task: forward(t, x, y)["loss"], images[train], labels[train], epochs=6
+        )
         guided[head_weight] = denoised_accuracy(task, images[held_out], labels[held_out], scale=1.0)
         unguided[head_weight] = denoised_accuracy(task, images[held_out], labels[held_out], scale=0.0)
     assert guided[1.0] > 0.9

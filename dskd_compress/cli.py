@@ -1,0 +1,239 @@
+"""The command line: the list of commands, and the only place that makes messages and exit codes.
+
+| exit code | meaning                                             |
+|-----------|-----------------------------------------------------|
+| 0         | fine                                                |
+| 1         | a bug in dskd-compress                              |
+| 2         | the command line or the recipe is wrong             |
+| 3         | the images or the model are wrong                   |
+| 4         | this machine cannot do it                           |
+| 5         | the work was done, a limit of the recipe is crossed |
+| 130       | interrupted, progress is saved                      |
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from dskd_compress import __version__
+from dskd_compress.commands.benchmark import benchmark
+from dskd_compress.commands.build import build
+from dskd_compress.commands.distill import distill
+from dskd_compress.commands.doctor import doctor
+from dskd_compress.commands.export import export
+from dskd_compress.commands.models import app as models
+from dskd_compress.commands.recipes import app as recipes
+from dskd_compress.commands.report import report
+from dskd_compress.commands.run import run
+from dskd_compress.commands.train import train
+from dskd_compress.commands.validate import validate
+from dskd_export.errors import DskdError
+
+PROGRAM = "dskd-compress"
+
+_PIPE_CLOSED = 141  # what a shell reports for a program that was ended by SIGPIPE
+
+_NOT_OURS = {
+    errno.ENOSPC: ("The disk is full", "Free some space, or choose another folder with --out."),
+    errno.EDQUOT: ("The disk quota is used up", "Free some space, or choose another folder with --out."),
+    errno.EACCES: ("Permission denied", "Check who owns it, or choose another folder with --out."),
+    errno.EPERM: ("Operation not permitted", "Check who owns it, or choose another folder with --out."),
+    errno.EROFS: ("The file system is read-only", "Choose another folder with --out."),
+    errno.EMFILE: ("Too many open files", "Lower data.workers, or raise the limit: ulimit -n 4096"),
+}
+
+app = typer.Typer(
+    name=PROGRAM,
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PIPELINE = "The pipeline, in order"
+app.command(rich_help_panel=PIPELINE)(run)
+app.command(rich_help_panel=PIPELINE)(train)
+app.command(rich_help_panel=PIPELINE)(distill)
+app.command(rich_help_panel=PIPELINE)(export)
+app.command(rich_help_panel=PIPELINE)(build)
+app.command(rich_help_panel=PIPELINE)(validate)
+app.command(rich_help_panel=PIPELINE)(benchmark)
+app.command(rich_help_panel=PIPELINE)(report)
+
+AROUND = "Around it"
+app.command(rich_help_panel=AROUND)(doctor)
+app.add_typer(models, name="models", rich_help_panel=AROUND)
+app.add_typer(recipes, name="recipes", rich_help_panel=AROUND)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. Accepted anywhere on the line.")
+    ] = False,
+) -> None:
+    """Distil a timm teacher into a small timm student with DSKD, and carry it to the device.
+
+    Exit codes: 0 fine, 1 a bug, 2 command line or recipe, 3 images or model,
+    4 this machine, 5 a limit is crossed, 130 interrupted.
+
+    [bold]Examples[/bold]
+
+      dskd-compress run --out runs/demo
+      dskd-compress distill --teacher resnet34 --student resnet18 --data photos --out runs/r18
+      dskd-compress recipes list
+    """
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error as the user gets to see it."""
+
+    kind: str
+    message: str
+    hint: str | None
+    exit_code: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = given[: given.index("--")] if "--" in given else given
+    debug, json_output = "--debug" in options, "--json" in options
+    rest = [word for word in options if word != "--debug"] + given[len(options) :]
+    try:
+        code = app(args=rest, prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+        if code == 130:  # newer Typers make this of a KeyboardInterrupt
+            raise KeyboardInterrupt
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        return _pipe_closed()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):
+            return _pipe_closed()
+        raise  # shell completion ends this way
+    except BaseException as error:
+        if _is_help(error):
+            error.show()  # type: ignore[attr-defined]
+            return 2
+        failure = describe(error)
+        _show(failure, error if debug else None, json_output)
+        return failure.exit_code
+
+
+def describe(error: BaseException) -> Failure:
+    """What to tell of an error; everything that nobody foresaw is our bug."""
+    if isinstance(error, DskdError):
+        return Failure(type(error).__name__, error.message, error.hint, error.exit_code)
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return Failure(
+            "Interrupted", "Interrupted.", "What was saved is kept; the same command goes on from there.", 130
+        )
+    if _is_usage_error(error):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else PROGRAM
+        return Failure("UsageError", error.format_message(), f"See: {command} --help", 2)  # type: ignore[attr-defined]
+    if isinstance(error, OSError) and error.errno in _NOT_OURS:
+        what, hint = _NOT_OURS[error.errno]
+        where = error.filename2 or error.filename
+        return Failure("EnvironmentProblem", f"{what}: {os.fsdecode(where)}" if where else what, hint, 4)
+    if isinstance(error, MemoryError):
+        return Failure(
+            "EnvironmentProblem",
+            "There is not enough memory.",
+            "Lower train.batch_size or data.workers, or close other programs.",
+            4,
+        )
+    if _is_gpu_out_of_memory(error):
+        return Failure(
+            "EnvironmentProblem",
+            f"The GPU is out of memory: {_first_line(error)}",
+            "Lower train.batch_size, or set train.precision=bf16.",
+            4,
+        )
+    return Failure(
+        "Bug",
+        f"this is a bug in dskd-compress: {type(error).__name__}: {_first_line(error)}",
+        "Run the same command with --debug and report the traceback.",
+        1,
+    )
+
+
+def _is_usage_error(error: BaseException) -> bool:
+    # Typer carries its own copy of Click or uses Click's, by version; both errors look alike.
+    return hasattr(error, "format_message") and hasattr(error, "show")
+
+
+def _is_help(error: BaseException) -> bool:
+    return type(error).__name__ == "NoArgsIsHelpError"
+
+
+def _is_gpu_out_of_memory(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")  # where torch was never imported, it is not torch's error
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+def _show(failure: Failure, traceback_of: BaseException | None, json_output: bool) -> None:
+    if traceback_of is not None:
+        import traceback
+
+        traceback.print_exception(type(traceback_of), traceback_of, traceback_of.__traceback__, file=sys.stderr)
+    color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    red, end = ("\033[1;31m", "\033[0m") if color else ("", "")
+    sys.stderr.write(f"{red}error:{end} {_printable(failure.message)}\n")
+    if failure.hint:
+        sys.stderr.write(f"hint: {_printable(failure.hint)}\n")
+    if json_output:
+        from dskd_compress.console import document_written, write_document
+
+        # A gate that failed after its document was printed has said everything in the document.
+        if not document_written():
+            write_document(
+                {
+                    "error": {
+                        "kind": failure.kind,
+                        "message": failure.message,
+                        "hint": failure.hint,
+                        "exit_code": failure.exit_code,
+                    }
+                }
+            )
+
+
+def _printable(text: str) -> str:
+    """File names may hold anything; nothing of it reaches the terminal as a control sequence."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
+
+
+def _pipe_closed() -> int:
+    """The reader of our output has gone, as `head` does: nothing is wrong, and nobody is listening."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _PIPE_CLOSED

@@ -1,0 +1,59 @@
+"""`dskd-compress doctor`: what will work on this machine, before any work."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Optional
+
+import typer
+
+from dskd_compress.commands import options
+
+
+class Purpose(str, Enum):
+    """What the machine is wanted for."""
+
+    train = "train"
+    export = "export"
+    benchmark = "benchmark"
+
+
+def doctor(
+    purpose: Annotated[
+        Optional[Purpose], typer.Option("--for", help="What must work here; the rest only warns.")
+    ] = None,
+    json_output: options.JsonFlag = False,
+) -> None:
+    """Check this machine: packages, GPU, TensorRT, disk, memory. Exit code 4 when a required thing is broken.
+
+    [bold]Examples[/bold]
+
+      dskd-compress doctor
+      dskd-compress doctor --for train
+      dskd-compress doctor --for benchmark --json
+    """
+    from rich.text import Text
+
+    from dskd_compress.console import Output
+    from dskd_export.doctor import diagnose
+    from dskd_export.errors import EnvironmentProblem
+
+    output = Output(json_output)
+    findings = diagnose(purpose.value if purpose is not None else None)
+    style = {"ok": "green", "warning": "yellow", "error": "bold red"}
+    rows = [
+        [finding.code, Text(finding.level, style=style[finding.level]), finding.what, finding.cure or ""]
+        for finding in findings
+    ]
+    output.table("This machine", ["code", "level", "what", "what to do"], rows)
+    broken = [finding for finding in findings if finding.level == "error"]
+    output.result(
+        {"purpose": purpose.value if purpose is not None else None, "ok": not broken, "findings": findings}
+    )
+    if broken:
+        raise EnvironmentProblem(
+            "This machine is not ready: "
+            + "; ".join(f"{finding.code} {finding.what}" for finding in broken)
+            + ".",
+            broken[0].cure,
+        )

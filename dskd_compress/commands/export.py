@@ -1,0 +1,27 @@
+"""`dskd-compress export`: write the bundle."""
+
+from __future__ import annotations
+
+from dskd_compress.commands import options
+
+
+def export(run: options.Run, set_: options.Overrides = None, json_output: options.JsonFlag = False) -> None:
+    """Export the student to ONNX and write the bundle that goes to the device.
+
+    [bold]Examples[/bold]
+
+      dskd-compress export runs/r18
+      dskd-compress export runs/r18 --set export.opset=18
+    """
+    from dskd_compress.console import Output
+    from dskd_compress.run_folder import RunFolder
+
+    output = Output(json_output)
+    folder = RunFolder(run)
+    recipe = folder.read_recipe(set_ or [])
+
+    from dskd_compress.stages.export import run_export
+
+    manifest = run_export(recipe, folder, output)
+    output.print(f"Bundle: {folder.bundle}\nNext: dskd-compress validate {folder.path}")
+    output.result(manifest)

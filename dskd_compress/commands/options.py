@@ -1,0 +1,106 @@
+"""Options that several commands share, and the recipe that they make together."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from dskd_compress.config import Recipe
+    from dskd_compress.run_folder import RunFolder
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
+Overrides = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a recipe key, for example train.lr=0.1; repeatable."
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as written by distill or run.")]
+RecipeName = Annotated[
+    Optional[str],
+    typer.Argument(metavar="RECIPE", help="Recipe name, YAML file, or a run folder to go on with."),
+]
+Out = Annotated[
+    Optional[Path], typer.Option("--out", "-o", help="Run folder to write. Default: runs/<recipe name>.")
+]
+Teacher = Annotated[Optional[str], typer.Option("--teacher", help="timm name, or hf-hub:OWNER/NAME.")]
+TeacherCheckpoint = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--teacher-checkpoint", help="The teacher's own weights: .safetensors, or a torch file of tensors."
+    ),
+]
+Student = Annotated[Optional[str], typer.Option("--student", help="timm name of the student.")]
+Data = Annotated[
+    Optional[str],
+    typer.Option("--data", help="Folder of images, .npz, .tar, digits, or hfds/NAME, wds/PATH."),
+]
+MethodName = Annotated[Optional[str], typer.Option("--method", help="dskd, kd or none.")]
+Epochs = Annotated[Optional[int], typer.Option("--epochs", help="Epochs of training.")]
+BatchSize = Annotated[Optional[int], typer.Option("--batch-size", help="Images a step.")]
+Lr = Annotated[Optional[float], typer.Option("--lr", help="Peak learning rate.")]
+InputSize = Annotated[Optional[int], typer.Option("--input-size", help="Square input in pixels.")]
+Device = Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
+Precision = Annotated[Optional[str], typer.Option("--precision", help="fp32, bf16 or fp16.")]
+Seed = Annotated[Optional[int], typer.Option("--seed", help="Seed of weights, data order and noise.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; train and write nothing.")]
+
+
+def as_overrides(**values: Any) -> list[str]:
+    """Flags that were given -> overrides; `data__source` becomes `data.source`."""
+    return [
+        f"{key.replace('__', '.')}={json.dumps(str(value) if isinstance(value, Path) else value)}"
+        for key, value in values.items()
+        if value is not None
+    ]
+
+
+def resolve_run(
+    recipe: str | None,
+    out: Path | None,
+    flags: list[str],
+    overrides: list[str] | None,
+    *,
+    default: str | None = None,
+) -> tuple[Recipe, RunFolder]:
+    """Recipe and run folder of a command line. `--set` wins over flags, flags over the recipe.
+
+    Raises:
+        UsageError: neither a recipe nor the flags that stand for one.
+        RecipeError: the recipe is not valid.
+    """
+    from dskd_compress.recipe import load_recipe, recipe_from_mapping
+    from dskd_compress.run_folder import RunFolder
+    from dskd_export.errors import UsageError
+
+    changes = [*flags, *(overrides or [])]
+    if recipe is not None and Path(recipe).is_dir():
+        folder = RunFolder(Path(recipe))
+        return folder.read_recipe(changes), folder if out is None else RunFolder(out)
+    if recipe is not None or default is not None:
+        loaded = load_recipe(recipe or str(default), changes)
+    else:
+        given = {change.split("=", 1)[0] for change in changes}
+        missing = [
+            flag
+            for flag, key in (
+                ("--teacher", "teacher.name"),
+                ("--student", "student.name"),
+                ("--data", "data.source"),
+            )
+            if key not in given
+        ]
+        if missing:
+            raise UsageError(
+                f"Without a recipe, {', '.join(missing)} must be given.",
+                "Name a recipe (see: dskd-compress recipes list), or give --teacher, --student and --data.",
+            )
+        loaded = recipe_from_mapping({}, changes)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{loaded.teacher.name}-to-{loaded.student.name}").strip("-.")
+        loaded = loaded.model_copy(update={"name": name})
+    return loaded, RunFolder(out if out is not None else Path("runs") / loaded.name)

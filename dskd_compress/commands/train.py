@@ -1,0 +1,56 @@
+"""`dskd-compress train`: train the recipe's teacher."""
+
+from __future__ import annotations
+
+from dskd_compress.commands import options
+
+
+def train(
+    recipe: options.RecipeName = None,
+    out: options.Out = None,
+    teacher: options.Teacher = None,
+    student: options.Student = None,
+    data: options.Data = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    lr: options.Lr = None,
+    input_size: options.InputSize = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    seed: options.Seed = None,
+    set_: options.Overrides = None,
+    json_output: options.JsonFlag = False,
+) -> None:
+    """Train the teacher on the data, where the recipe has no trained one.
+
+    [bold]Examples[/bold]
+
+      dskd-compress train digits/resnet18-to-mobilenetv3_small_050 --out runs/digits
+      dskd-compress train --teacher resnet34 --student resnet18 --data photos --epochs 60 --out runs/r18
+    """
+    from dskd_compress.console import Output
+
+    output = Output(json_output)
+    flags = options.as_overrides(
+        teacher__name=teacher,
+        teacher__train__epochs=epochs,
+        teacher__train__batch_size=batch_size,
+        teacher__train__lr=lr,
+        teacher__train__device=device,
+        teacher__train__precision=precision,
+        student__name=student,
+        data__source=data,
+        data__input_size=input_size,
+        seed=seed,
+    )
+    if recipe is None and not any(flag.startswith("teacher.train.") for flag in flags):
+        flags.append("teacher.train={}")
+    loaded, folder = options.resolve_run(recipe, out, flags, set_)
+
+    from dskd_compress.stages.train import run_train
+
+    document = run_train(loaded, folder, output)
+    output.print(
+        f"Teacher {document.model.name}: top-1 {document.best.top1.value:.2%}, in {folder.weights('teacher')}"
+    )
+    output.result(document)

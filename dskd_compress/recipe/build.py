@@ -1,0 +1,113 @@
+"""Plain values and overrides -> a checked recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from dskd_compress.config import DskdMethod, Recipe
+from dskd_compress.recipe.faults import Fault, KeyPath, Origins, dotted, faults_of, raise_faults
+from dskd_compress.recipe.sections import PRESET_KEYS, may_be_null, sections_of, tag_of
+from dskd_compress.recipe.yaml_text import parse_yaml
+
+
+def recipe_from_mapping(
+    values: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    where: str = "command line",
+    lines: Mapping[KeyPath, int] | None = None,
+    faults: Iterable[Fault] = (),
+) -> Recipe:
+    """Check values against the recipe's sections.
+
+    Args:
+        values: sections as they stand in a file; not changed. An empty section (`data:` with nothing
+            under it) has its defaults, and a method without a name is the default method.
+        overrides: `section.key=value`, the value in YAML; later ones win. Setting `method.name`
+            starts that section anew, since the keys of another method mean nothing to it; setting
+            `method.preset` sets all keys that the presets differ in.
+        where: name of the source, for the messages.
+        lines: key path -> line in the source.
+        faults: what is known to be wrong already, reported with the rest.
+
+    Raises:
+        RecipeError: lists every fault, each with its place.
+    """
+    found = list(faults)
+    origins = Origins(where, dict(lines or {}))
+    settings = _copy(values)
+    for text in overrides:
+        fault = _apply_override(settings, text, origins)
+        if fault is not None:
+            found.append(fault)
+    if "validation" in settings:  # the attribute's name; in a recipe there is one spelling
+        del settings["validation"]
+        path = ("validation",)
+        found.append(Fault(origins.of(path), path, "unknown section, did you mean 'validate'?"))
+    _fill_empty_sections(Recipe, settings)
+    method = settings.get("method")
+    if isinstance(method, dict):
+        if isinstance(method.get("name", ""), str):
+            method.setdefault("name", tag_of(DskdMethod))
+        else:
+            key = ("method", "name")
+            found.append(Fault(origins.of(key), key, f"must be text, not {method['name']!r}"))
+            del settings["method"]
+    try:
+        recipe = Recipe.model_validate(settings)
+    except ValidationError as error:
+        # A value that could not be read is None by now; its own fault says more than pydantic's.
+        known = {(fault.origin, fault.path) for fault in found}
+        found += [fault for fault in faults_of(error, origins) if (fault.origin, fault.path) not in known]
+    if found:
+        raise_faults(found, where)
+    return recipe
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def _fill_empty_sections(model: type[BaseModel], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        sections = sections_of(model, key)
+        if not sections:
+            continue
+        if value is None and not may_be_null(model, key):
+            values[key] = {}
+        elif isinstance(value, dict) and len(sections) == 1:
+            _fill_empty_sections(sections[0], value)
+
+
+def _apply_override(values: dict[str, Any], text: str, origins: Origins) -> Fault | None:
+    key, equals, written = text.partition("=")
+    parts = tuple(key.strip().split("."))
+    if not equals or not all(parts):
+        return Fault(f"--set {text}", (), "write it as section.key=value")
+    if not written.strip():
+        return Fault(f"--set {text}", parts, "has no value; for none write null")
+    parsed = parse_yaml(written, f"--set {text}")
+    if parsed.faults:
+        return Fault(f"--set {text}", parts, parsed.faults[0].what)
+    section = values
+    for depth, part in enumerate(parts[:-1], start=1):
+        below = section.get(part)
+        if below is None:
+            below = section[part] = {}
+            origins.override(parts[:depth], text)
+        elif not isinstance(below, dict):
+            what = f"{dotted(parts[:depth])} is a value, not a section: it has no '{parts[depth]}'"
+            return Fault(f"--set {text}", (), what)
+        section = below
+    if parts == ("method", "name") and section.get("name", tag_of(DskdMethod)) != parsed.value:
+        section.clear()
+    elif parts == ("method", "preset"):
+        for stale in PRESET_KEYS & section.keys():
+            del section[stale]
+    section[parts[-1]] = parsed.value
+    origins.override(parts, text)
+    return None

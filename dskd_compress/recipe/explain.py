@@ -1,0 +1,132 @@
+"""What can stand in a recipe: a commented recipe and a JSON Schema, both made from the sections."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from dskd_compress.config import DskdMethod, Recipe, Section, StudentSection, TeacherSection
+from dskd_compress.recipe.sections import PRESET_KEYS, may_be_null, sections_of, tag_of
+from dskd_compress.recipe.yaml_text import dump_yaml
+
+WIDTH = 100
+
+# The only plain keys without a default.
+_REQUIRED: dict[tuple[type[BaseModel], str], str] = {
+    (TeacherSection, "name"): "resnet34",
+    (StudentSection, "name"): "resnet18",
+}
+
+_HEAD = """\
+# A recipe for dskd-compress with every key, its meaning, its range and its default.
+# Delete what you do not change. Relative paths count from the working directory.
+#
+#   dskd-compress recipes check THIS_FILE
+#   dskd-compress distill THIS_FILE --dry-run
+#   dskd-compress run THIS_FILE --out runs/mine
+"""
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a recipe, for editors that check and complete YAML."""
+    schema = Recipe.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def init_recipe() -> str:
+    """A recipe with every key and its default, each explained in a comment; it loads as it is."""
+    schema = recipe_schema()
+    lines = list(_section_lines(Recipe, schema, schema, indent=0))
+    return _HEAD + "\n".join(lines) + "\n"
+
+
+def _section_lines(
+    model: type[BaseModel], schema: dict[str, Any], root: dict[str, Any], indent: int
+) -> Iterator[str]:
+    pad = " " * indent
+    for name, info in model.model_fields.items():
+        key = info.alias or name
+        sections = sections_of(model, key)
+        required = info.is_required()
+        default = _REQUIRED.get((model, key)) if required else info.get_default(call_default_factory=True)
+        optional = bool(sections) and may_be_null(model, key)
+        if sections and not optional:
+            chosen = type(default) if isinstance(default, Section) else sections[0]
+            yield from _opened(key, info.description, chosen, root, indent)
+            if len(sections) > 1:
+                for other in sections:
+                    if other is not chosen:
+                        yield from _alternative(key, other, root, indent)
+            continue
+        about = info.description or ""
+        if optional:
+            about = f"{about}; its keys are those of the section '{key}' below"
+        limits = _limits(schema["properties"][key])
+        if not required and default is not None and may_be_null(model, key):
+            limits = f"{limits}; or null" if limits else "or null"
+        otherwise = "required" if required else f"default {_written(default)}"
+        comment = f"{about} ({'; '.join(part for part in (limits, otherwise) if part)})".strip()
+        yield from _comment(comment, indent)
+        # A key that is written out wins over the preset, so these are left to it.
+        by_preset = model is DskdMethod and name in PRESET_KEYS
+        yield f"{pad}{'# ' if by_preset else ''}{key}: {_written(default)}"
+
+
+def _opened(
+    key: str, description: str | None, section: type[Section], root: dict[str, Any], indent: int
+) -> Iterator[str]:
+    if indent == 0:
+        yield ""
+    yield from _comment(description or _first_line(section), indent)
+    if section is DskdMethod:
+        yield from _comment("Keys with a # in front come from the preset; take it away to set them.", indent)
+    yield f"{' ' * indent}{key}:"
+    yield from _section_lines(section, root["$defs"][section.__name__], root, indent + 2)
+
+
+def _alternative(key: str, section: type[Section], root: dict[str, Any], indent: int) -> Iterator[str]:
+    yield from _comment(f"In its place, {tag_of(section)}: {_first_line(section)}", indent)
+    yield f"{' ' * indent}# {key}:"
+    for line in _section_lines(section, root["$defs"][section.__name__], root, indent + 2):
+        yield f"{' ' * indent}# {line[indent:]}"
+
+
+def _first_line(section: type[Section]) -> str:
+    return (section.__doc__ or "").strip().splitlines()[0]
+
+
+def _comment(text: str, indent: int) -> Iterator[str]:
+    pad = " " * indent
+    return iter(textwrap.wrap(text, WIDTH, initial_indent=f"{pad}# ", subsequent_indent=f"{pad}#   "))
+
+
+def _written(value: Any) -> str:
+    plain = list(value) if isinstance(value, tuple) else value
+    return dump_yaml(plain, flow=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+
+
+_BOUNDS = (
+    ("minimum", "at least"),
+    ("exclusiveMinimum", "above"),
+    ("maximum", "at most"),
+    ("exclusiveMaximum", "below"),
+    ("minItems", "items at least"),
+)
+
+
+def _limits(schema: dict[str, Any]) -> str:
+    """The range or the choices of a value, in words; empty where anything of its type goes."""
+    if "anyOf" in schema:
+        return "; ".join(filter(None, (_limits(option) for option in schema["anyOf"])))
+    if "enum" in schema:
+        return "one of " + ", ".join(str(choice) for choice in schema["enum"])
+    if schema.get("type") == "array":
+        items = schema.get("prefixItems", [schema.get("items", {})])
+        each = _limits(items[0])
+        count = f"{len(items)} values" if "prefixItems" in schema else "a list"
+        return f"{count}, each {each}" if each else count
+    bounds = [f"{words} {schema[name]:g}" for name, words in _BOUNDS if name in schema]
+    return ", ".join(bounds)

@@ -1,0 +1,139 @@
+"""What is wrong with a recipe, each fault with its place, all of them at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from dskd_compress.config import Recipe, Section
+from dskd_compress.recipe.sections import all_sections, keys_of, sections_of, tag_of
+from dskd_export.errors import RecipeError
+
+KeyPath = tuple[str | int, ...]
+"""`("train", "lr")`; list items count from 0."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: `ORIGIN: section.key: what`."""
+
+    origin: str
+    path: KeyPath
+    what: str
+
+    def __str__(self) -> str:
+        key = dotted(self.path)
+        return f"{self.origin}: {key}: {self.what}" if key else f"{self.origin}: {self.what}"
+
+
+def dotted(path: KeyPath) -> str:
+    """`("data", "augment", "scale", 0)` -> `data.augment.scale[0]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def raise_faults(faults: Sequence[Fault], where: str) -> NoReturn:
+    """Raise one error that lists every fault."""
+    lines = list(dict.fromkeys(str(fault) for fault in sorted(faults, key=_order)))
+    text = lines[0] if len(lines) == 1 else "\n".join([f"{where}: {len(lines)} faults", *lines])
+    raise RecipeError(text, "All keys with their meaning and range: dskd-compress recipes init -")
+
+
+def _order(fault: Fault) -> tuple[str, int]:
+    name, _, line = fault.origin.rpartition(":")
+    return (name, int(line)) if line.isdigit() else (fault.origin, 0)
+
+
+@dataclass
+class Origins:
+    """Where each value was written: a line of a file, or an override on the command line."""
+
+    where: str
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    overrides: dict[KeyPath, str] = field(default_factory=dict)
+
+    def override(self, path: KeyPath, text: str) -> None:
+        """From now on an override stands for this key and for all below it."""
+        for known in [known for known in self.lines if known[: len(path)] == path]:
+            del self.lines[known]
+        self.overrides[path] = f"--set {text}"
+
+    def of(self, path: KeyPath) -> str:
+        """The place of a key, or of the nearest section around it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.overrides:
+                return self.overrides[path[:length]]
+            if path[:length] in self.lines:
+                return f"{self.where}:{self.lines[path[:length]]}"
+        return f"{self.where}:1" if self.lines else self.where
+
+
+def faults_of(error: ValidationError, origins: Origins) -> Iterator[Fault]:
+    """Translate pydantic's errors into words that name the key as it is written in the recipe."""
+    for details in error.errors(include_url=False):
+        path, owners = _resolve(details["loc"])
+        yield Fault(origins.of(path), path, _what(details, path, owners))
+
+
+def close_match(word: object, known: Iterable[str]) -> str:
+    """`, did you mean 'x'?` where one of the known words is close, else nothing."""
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def _resolve(loc: KeyPath) -> tuple[KeyPath, list[type[Section]]]:
+    """Pydantic's location -> the key path as written, and the sections that own its last key."""
+    path: KeyPath = ()
+    owners: list[type[Section]] = []
+    below: list[type[Section]] = [Recipe]
+    for part in loc:
+        if len(below) > 1:  # pydantic puts the chosen method's name between 'method' and its key
+            below = [section for section in below if tag_of(section) == part]
+            continue
+        path, owners = (*path, part), below
+        below = sections_of(below[0], part) if below else []
+    return path, owners
+
+
+def _what(details: Mapping[str, Any], path: KeyPath, owners: Sequence[type[Section]]) -> str:
+    kind, given = details["type"], details.get("input")
+    if kind == "missing":
+        return "is required"
+    if kind == "extra_forbidden":
+        return _unknown_key(path, owners)
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"must be a section of 'key: value' lines, not {_shown(given)}"
+    if kind == "union_tag_invalid":
+        names = [tag_of(section) for section in sections_of(Recipe, path[-1])]
+        tag = details["ctx"]["tag"]
+        return f"there is no method '{tag}'{close_match(tag, names)} (one of {', '.join(names)})"
+    if kind == "value_error":
+        return str(details["ctx"]["error"])
+    what = str(details["msg"]).replace("Input should", "must").replace("String should", "must", 1)
+    what = what.partition(", unable to")[0]
+    if kind == "literal_error":
+        what += close_match(given, details["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", "))
+        return what if what.endswith("?") else f"{what}, not {_shown(given)}"
+    return f"{what}, not {_shown(given)}"
+
+
+def _unknown_key(path: KeyPath, owners: Sequence[type[Section]]) -> str:
+    key = str(path[-1])
+    kind = "section" if len(path) == 1 else "key"
+    known = keys_of(owners[0]) if owners else []
+    meant = close_match(key, known)
+    if not meant:
+        elsewhere = [dotted((*place, key)) for place, section in all_sections(Recipe) if key in keys_of(section)]
+        meant = f", did you mean '{elsewhere[0]}'?" if elsewhere else f" (one of {', '.join(known)})"
+    return f"unknown {kind}{meant}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

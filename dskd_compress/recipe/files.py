@@ -1,0 +1,117 @@
+"""Recipe files: those that come with the tool, and the user's own."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from dskd_compress.config import Recipe
+from dskd_compress.recipe.build import recipe_from_mapping
+from dskd_compress.recipe.faults import Fault, raise_faults
+from dskd_compress.recipe.yaml_text import parse_yaml
+from dskd_export.errors import DskdError, EnvironmentProblem, RecipeError
+
+DEFAULT_RECIPE = "digits/resnet18-to-mobilenetv3_small_050"
+"""What the demo runs: real images that need no download, on two CPU cores."""
+
+
+@dataclass(frozen=True)
+class RecipeInfo:
+    """One recipe that comes with the tool."""
+
+    name: str
+    path: Path
+    recipe: Recipe
+
+
+def recipe_folder() -> Path:
+    """Where the recipes lie: package data, or the repository's folder in an editable install.
+
+    Raises:
+        EnvironmentProblem: neither is there.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "recipes", package.parent / "recipes"):
+        if folder.is_dir():
+            return folder
+    raise EnvironmentProblem(f"{package / 'recipes'} is missing.", "Install dskd-compress again.")
+
+
+def recipe_names() -> list[str]:
+    """Names like `digits/resnet18-to-mobilenetv3_small_050`, sorted; no file is opened."""
+    folder = recipe_folder()
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def list_recipes() -> list[RecipeInfo]:
+    """All recipes that come with the tool, loaded, sorted by name."""
+    folder = recipe_folder()
+    return [RecipeInfo(name, folder / f"{name}.yaml", load_recipe(name)) for name in recipe_names()]
+
+
+def load_recipe(name_or_path: str, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
+    """Load a recipe by the name of one that comes with the tool, or from a file.
+
+    A file wins over a name. Relative paths in the recipe count from the working directory.
+
+    Args:
+        overrides: see `recipe_from_mapping`.
+
+    Raises:
+        RecipeError: there is no such recipe (the message names the closest), or it has faults
+            (the message lists all of them with their lines).
+    """
+    path = _find(name_or_path)
+    where = str(path) if path == Path(name_or_path) else name_or_path
+    parsed = parse_yaml(_read(path), where)
+    if parsed.value is None and not parsed.faults:
+        parsed.faults.append(Fault(f"{where}:1", (), "the recipe is empty"))
+    if parsed.value is not None and not isinstance(parsed.value, dict):
+        kind = type(parsed.value).__name__
+        parsed.faults.append(Fault(f"{where}:1", (), f"a recipe is made of 'section:' keys, this is a {kind}"))
+    if not isinstance(parsed.value, dict):
+        raise_faults(parsed.faults, where)
+    return recipe_from_mapping(parsed.value, overrides, where, parsed.lines, parsed.faults)
+
+
+def recipe_text(name_or_path: str) -> str:
+    """The recipe as it was written, with its comments.
+
+    Raises:
+        RecipeError: there is no such recipe, or it is no text.
+    """
+    return _read(_find(name_or_path))
+
+
+def _find(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    names = recipe_names()
+    name = name_or_path[: -len(".yaml")] if name_or_path.endswith(".yaml") else name_or_path
+    if name in names:
+        return recipe_folder() / f"{name}.yaml"
+    raise _not_found(name_or_path, path, name, names)
+
+
+def _not_found(given: str, path: Path, name: str, names: list[str]) -> DskdError:
+    if path.is_dir():
+        inside = path / "recipe.yaml"
+        hint = f"Give the file: {inside}" if inside.is_file() else "Give a recipe file or name."
+        return RecipeError(f"{given} is a folder, not a recipe.", hint)
+    # The model part alone is a likely thing to type, so it is compared as well.
+    whole = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    last = {known.rpartition("/")[2]: known for known in names}
+    part = [last[close] for close in difflib.get_close_matches(name.rpartition("/")[2], last, n=2, cutoff=0.5)]
+    close = list(dict.fromkeys(whole + part))
+    meant = f"Did you mean {' or '.join(close)}? " if close else ""
+    return RecipeError(f"There is no recipe '{given}'.", f"{meant}All recipes: dskd-compress recipes list")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes().count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{path}:{line}: not UTF-8 text.", "Save the recipe as UTF-8.") from error

@@ -1,0 +1,58 @@
+"""What the recipe's sections are made of, read off the models themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from dskd_compress.config import DSKD_PRESETS, Section
+
+PRESET_KEYS = frozenset(key for preset in DSKD_PRESETS.values() for key in preset)
+"""Keys of the DSKD method that its presets set; a key that is written out wins over them."""
+
+
+def field_of(model: type[BaseModel], key: str | int) -> FieldInfo | None:
+    """The field that is written as `key`; None where the section has no such key."""
+    return next((info for name, info in model.model_fields.items() if key == (info.alias or name)), None)
+
+
+def sections_of(model: type[BaseModel], key: str | int) -> list[type[Section]]:
+    """Sections that may stand under a key; more than one for the method, none for a plain value."""
+    info = field_of(model, key)
+    return list(_section_types(info.annotation)) if info is not None else []
+
+
+def may_be_null(model: type[BaseModel], key: str | int) -> bool:
+    """Whether null is a value of a key, and not just an empty section."""
+    info = field_of(model, key)
+    return info is not None and type(None) in get_args(info.annotation)
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """Keys of a section as they are written."""
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def _section_types(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _section_types(argument)
+
+
+def tag_of(section: type[Section]) -> str:
+    """The `name:` that selects one section of several."""
+    return str(section.model_fields["name"].default)
+
+
+def all_sections(
+    model: type[BaseModel], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    """A section and all below it, each with the keys that lead to it."""
+    yield path, model
+    for key in keys_of(model):
+        for section in sections_of(model, key):
+            yield from all_sections(section, (*path, key))

@@ -1,0 +1,317 @@
+"""The run folder: the only owner of artifact names, hashes and the state of stages.
+
+recipe.yaml              what was asked for, resolved
+teacher.safetensors      teacher.json  teacher.train.jsonl     (only where the recipe trains one)
+student.safetensors      distill.json  train.jsonl
+checkpoint/teacher|student/                                    what an interrupted training goes on from
+bundle/                  teacher.fp32.onnx                     the deliverable, and what it is compared to
+validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md
+stages/<stage>.json      what each stage read and wrote, by sha256
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from dskd_compress.config import Recipe
+from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
+from dskd_export.documents import Document, EpochRecord, Provenance, StageRecord, StepRecord, read_document
+from dskd_export.errors import DataError, EnvironmentProblem
+from dskd_export.files import sha256_file, write_atomic
+
+TRAIN, DISTILL, EXPORT = "train", "distill", "export"
+VALIDATE, BENCHMARK, REPORT = "validate", "benchmark", "report"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage depends on and makes.
+
+    Attributes:
+        settings: recipe -> what of it shapes the result.
+        inputs: files of earlier stages, relative to the run folder; those that are there count.
+        outputs: files that it makes; all of them, unless `optional` says otherwise.
+    """
+
+    name: str
+    settings: Callable[[Recipe], Mapping[str, Any]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+def _dump(section: BaseModel) -> Any:
+    return section.model_dump(mode="json")
+
+
+# The order is the order of the pipeline.
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        TRAIN,
+        lambda r: {
+            "seed": r.seed,
+            "data": _dump(r.data),
+            "teacher": _dump(r.teacher),
+            "student": r.student.name,
+        },
+        (),
+        ("teacher.safetensors", "teacher.json", "teacher.train.jsonl"),
+    ),
+    Stage(
+        DISTILL,
+        lambda r: {
+            "seed": r.seed,
+            "data": _dump(r.data),
+            "teacher": r.teacher.model_dump(mode="json", exclude={"train"}),
+            "student": _dump(r.student),
+            "method": _dump(r.method),
+            "train": _dump(r.train),
+        },
+        ("teacher.safetensors",),
+        ("student.safetensors", "distill.json", "train.jsonl"),
+    ),
+    Stage(
+        EXPORT,
+        lambda r: {"export": _dump(r.export)},
+        ("student.safetensors", "teacher.safetensors"),
+        ("bundle/manifest.json",),
+        optional=("teacher.fp32.onnx",),
+    ),
+    Stage(
+        VALIDATE,
+        lambda r: {"validate": _dump(r.validation)},
+        ("bundle/manifest.json", "student.safetensors"),
+        ("validation.json",),
+    ),
+    Stage(
+        BENCHMARK,
+        lambda r: {"benchmark": _dump(r.benchmark)},
+        ("bundle/manifest.json", "student.safetensors", "teacher.fp32.onnx"),
+        ("benchmark.json", "benchmark.samples.npz"),
+    ),
+    Stage(
+        REPORT,
+        lambda r: {"report": _dump(r.report)},
+        (
+            "teacher.json",
+            "teacher.train.jsonl",
+            "distill.json",
+            "train.jsonl",
+            "bundle/manifest.json",
+            "validation.json",
+            "benchmark.json",
+        ),
+        ("report.html", "report.md"),
+    ),
+)
+STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of a name in `STAGE_NAMES`."""
+    return next(stage for stage in STAGES if stage.name == name)
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """The stages that a recipe has: `train` only where it trains the teacher."""
+    return [stage for stage in STAGES if stage.name != TRAIN or recipe.teacher.train is not None]
+
+
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON of a value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class RunFolder:
+    """One run's folder. Nothing is written before a stage has something to write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def bundle(self) -> Path:
+        """The folder that goes to the device."""
+        return self.path / "bundle"
+
+    def weights(self, role: str) -> Path:
+        """`teacher.safetensors` or `student.safetensors`."""
+        return self.path / f"{role}.safetensors"
+
+    def log(self, role: str) -> Path:
+        """The training log of a role, one JSON record a line."""
+        return self.path / ("train.jsonl" if role == "student" else f"{role}.train.jsonl")
+
+    def checkpoints(self, role: str) -> Path:
+        """The folder of a role's checkpoints."""
+        return self.path / "checkpoint" / role
+
+    def create(self) -> None:
+        """Make the folder and prove that it can be written to.
+
+        Raises:
+            EnvironmentProblem: it cannot.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"{self.path} cannot be written to: {error.strerror}.", "Choose another folder with --out."
+            ) from error
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Keep the resolved recipe beside what is made from it."""
+        text = dump_recipe(recipe)
+        path = self / "recipe.yaml"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_atomic(path, text)
+
+    def read_recipe(self, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
+        """The recipe that the run was made from, with overrides.
+
+        Raises:
+            DataError: this is no run folder.
+        """
+        path = self / "recipe.yaml"
+        if not path.is_file():
+            raise DataError(
+                f"{self.path} is not a run folder: it holds no recipe.yaml.",
+                "Give the folder that 'dskd-compress distill' or 'run' wrote.",
+            )
+        return load_recipe(str(path), overrides)
+
+    def write_document(self, name: str, document: Document) -> Path:
+        """Write one JSON document."""
+        path = self / name
+        write_atomic(path, document.model_dump_json(indent=2) + "\n")
+        return path
+
+    def require(self, name: str, stage: str) -> Path:
+        """A file that an earlier stage wrote.
+
+        Raises:
+            DataError: it is not there; the message names the command that makes it.
+        """
+        path = self / name
+        if not path.exists():
+            raise DataError(
+                f"{path} is missing.",
+                f"Make it first: dskd-compress {stage} {self.path if stage != DISTILL else '...'}",
+            )
+        return path
+
+    # --- the state of stages
+
+    def _inputs(self, stage: Stage) -> dict[str, str]:
+        return {name: sha256_file(self / name) for name in stage.inputs if (self / name).is_file()}
+
+    def _settings(self, stage: Stage, recipe: Recipe) -> dict[str, str]:
+        return {name: digest(value) for name, value in stage.settings(recipe).items()}
+
+    def settings_digest(self, stage_name: str, recipe: Recipe, inputs: Mapping[str, str]) -> str:
+        """One digest of all that shapes a stage's result; checkpoints are bound to it."""
+        return digest([self._settings(stage_named(stage_name), recipe), dict(inputs)])
+
+    def why_rerun(self, stage_name: str, recipe: Recipe, data_sha256: str | None = None) -> str | None:
+        """Why a stage has to run, in words; None where its results are still those of these inputs.
+
+        Args:
+            stage_name: one of `STAGE_NAMES`.
+            recipe: what is asked for now.
+            data_sha256: of the images as they are now; None does not ask.
+        """
+        stage = stage_named(stage_name)
+        path = self / f"stages/{stage_name}.json"
+        if not path.exists():
+            return "it has not run yet"
+        try:
+            record = StageRecord.model_validate_json(path.read_bytes())
+        except ValidationError:
+            return "its record is damaged"
+        for name, value in self._settings(stage, recipe).items():
+            if record.settings_sha256.get(name) != value:
+                return f"{name} changed in the recipe"
+        inputs = self._inputs(stage)
+        for name in sorted(inputs.keys() | record.inputs.keys()):
+            if name in stage.inputs and inputs.get(name) != record.inputs.get(name):
+                return f"{name} changed"
+        if data_sha256 is not None and record.inputs.get("data", data_sha256) != data_sha256:
+            return "the images changed"
+        for name, value in record.outputs.items():
+            if not (self / name).is_file():
+                return f"{name} is missing"
+            if sha256_file(self / name) != value:
+                return f"{name} was altered"
+        return None
+
+    def record_stage(
+        self, stage_name: str, recipe: Recipe, provenance: Provenance, data_sha256: str | None = None
+    ) -> None:
+        """Write down what a finished stage read and wrote."""
+        stage = stage_named(stage_name)
+        inputs = self._inputs(stage)
+        if data_sha256 is not None:
+            inputs["data"] = data_sha256
+        there = [name for name in stage.outputs + stage.optional if (self / name).is_file()]
+        record = StageRecord(
+            stage=stage_name,
+            settings_sha256=self._settings(stage, recipe),
+            inputs=inputs,
+            outputs={name: sha256_file(self / name) for name in there},
+            provenance=provenance,
+        )
+        self.write_document(f"stages/{stage_name}.json", record)
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """Digest of the whole recipe."""
+    return digest(section_digests(recipe))
+
+
+class TrainingLog:
+    """Append-only JSON lines. Opening it for a resumed run drops what was logged after the checkpoint.
+
+    Args:
+        path: the file.
+        keep_steps: records of later steps are dropped; 0 starts anew.
+    """
+
+    def __init__(self, path: Path, keep_steps: int) -> None:
+        kept = [line for line, step in _lines(path) if step <= keep_steps] if keep_steps else []
+        write_atomic(path, "".join(kept))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, record: StepRecord | EpochRecord) -> None:
+        """Append one record; it is on its way to the disk when this returns."""
+        self._file.write(record.model_dump_json() + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _lines(path: Path) -> Iterator[tuple[str, int]]:
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            yield line, int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):
+            return  # a line that a kill cut in half; nothing after it counts
+
+
+__all__ = ["STAGES", "STAGE_NAMES", "RunFolder", "Stage", "TrainingLog", "read_document", "recipe_sha256"]

@@ -1,0 +1,92 @@
+"""The chain of stages: run what changed, skip what did not, say why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from dskd_compress.config import Recipe
+from dskd_compress.console import Output
+from dskd_compress.run_folder import (
+    BENCHMARK,
+    DISTILL,
+    EXPORT,
+    REPORT,
+    STAGE_NAMES,
+    TRAIN,
+    VALIDATE,
+    RunFolder,
+    stages_of,
+)
+from dskd_compress.stages.benchmark import run_benchmark
+from dskd_compress.stages.distill import run_distill
+from dskd_compress.stages.export import run_export
+from dskd_compress.stages.report import run_report
+from dskd_compress.stages.setup import open_checked_data
+from dskd_compress.stages.train import run_train
+from dskd_compress.stages.validate import run_validate
+from dskd_export.documents import ValidationDocument, read_document
+from dskd_export.errors import UsageError
+
+RUN: dict[str, Callable[[Recipe, RunFolder, Output], object]] = {
+    TRAIN: run_train,
+    DISTILL: run_distill,
+    EXPORT: run_export,
+    VALIDATE: run_validate,
+    BENCHMARK: run_benchmark,
+    REPORT: run_report,
+}
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What happened to a stage."""
+
+    stage: str
+    ran: bool
+    why: str
+
+
+def select_stages(recipe: Recipe, first: str | None, last: str | None) -> list[str]:
+    """The stages from `first` to `last`, both included, that the recipe has.
+
+    Raises:
+        UsageError: no such stage, or an empty range.
+    """
+    for option, name in (("--from", first), ("--to", last)):
+        if name is not None and name not in STAGE_NAMES:
+            raise UsageError(f"{option}: there is no stage '{name}'.", f"Choose one of: {', '.join(STAGE_NAMES)}.")
+    begin = STAGE_NAMES.index(first) if first else 0
+    end = STAGE_NAMES.index(last) if last else len(STAGE_NAMES) - 1
+    if begin > end:
+        raise UsageError(f"--from {first} comes after --to {last}.", f"The order is: {', '.join(STAGE_NAMES)}.")
+    wanted = STAGE_NAMES[begin : end + 1]
+    return [stage.name for stage in stages_of(recipe) if stage.name in wanted]
+
+
+def run_pipeline(
+    recipe: Recipe, folder: RunFolder, output: Output, *, first: str | None = None, last: str | None = None
+) -> Iterator[StageOutcome]:
+    """Run a recipe's stages in order; a stage named by `first` runs even if nothing changed.
+
+    A validation that fails its limits does not stop the later stages: the report shows it.
+    """
+    names = select_stages(recipe, first, last)
+    data_sha256 = open_checked_data(recipe).facts().sha256
+    for name in names:
+        why = folder.why_rerun(name, recipe, data_sha256)
+        if why is None and name == first:
+            why = "it was asked for with --from"
+        if why is None:
+            output.print(f"[dim]{name}: unchanged, skipped[/dim]")
+            yield StageOutcome(name, ran=False, why="unchanged")
+            continue
+        output.print(f"[bold]{name}[/bold]: {why}")
+        RUN[name](recipe, folder, output)
+        yield StageOutcome(name, ran=True, why=why)
+
+
+def validation_of(folder: RunFolder) -> ValidationDocument | None:
+    """The last validation, where there is one."""
+    path = folder / "validation.json"
+    return read_document(path, ValidationDocument) if path.exists() else None

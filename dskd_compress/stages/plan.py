@@ -1,0 +1,169 @@
+"""What a distillation would do, before it does it."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from dskd_compress.config import DskdMethod, Recipe
+from dskd_compress.console import Output
+from dskd_compress.data import StreamSet
+from dskd_compress.methods import MethodTask, create_task, needs_teacher
+from dskd_compress.models import count_parameters, model_facts
+from dskd_compress.run_folder import RunFolder, stages_of
+from dskd_compress.stages.setup import (
+    TeacherModel,
+    create_student,
+    create_untrained_teacher,
+    load_teacher,
+    make_pair,
+    open_checked_data,
+)
+from dskd_compress.training.device import resolve_device
+from dskd_export.documents import Document, ModelFacts, TapFacts
+
+
+class MemoryEstimate(Document):
+    """Device memory of a training step in megabytes (10^6 bytes)."""
+
+    weights_mb: float = Field(description="teacher, student and training-only modules")
+    gradients_mb: float
+    optimizer_mb: float = Field(description="SGD with momentum keeps one value a parameter, Adam two")
+    activations_mb: float = Field(description="kept for the backward pass; measured on two images and scaled")
+    total_mb: float
+
+
+class Plan(Document):
+    """What `distill` would do."""
+
+    recipe: str
+    method: str
+    device: str
+    classes: int
+    train_images: int | None
+    val_images: int | None
+    teacher: ModelFacts | None
+    student: ModelFacts
+    taps: dict[str, TapFacts]
+    training_only_parameters: dict[str, int]
+    steps_per_epoch: int | None
+    steps: int | None
+    memory: MemoryEstimate
+    stages: list[str]
+    writes: dict[str, str] = Field(description="what -> where")
+
+
+def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
+    """Build everything, train nothing, write nothing. An untrained teacher stands in for its trained self.
+
+    Raises:
+        DataError, ModelError, EnvironmentProblem: what the training would also refuse.
+    """
+    device = resolve_device(recipe.train.device)
+    sets = open_checked_data(recipe)
+    classes = len(sets.classes)
+    student, format = create_student(recipe, classes)
+    if recipe.teacher.train is not None:
+        teacher = TeacherModel(*create_untrained_teacher(recipe, classes), "to be trained by this run")
+    else:
+        teacher = load_teacher(recipe, folder, sets)
+    pair = make_pair(student, format, teacher)
+    used = pair if needs_teacher(recipe.method) else None
+    cpu = torch.device("cpu")
+    task = create_task(recipe.method, student, used, label_smoothing=0.0, seed=recipe.seed, device=cpu)
+    images = None if isinstance(sets.train, StreamSet) else len(sets.train)
+    steps_per_epoch = None if images is None else images // recipe.train.batch_size
+    return Plan(
+        recipe=recipe.name,
+        method=recipe.method.name
+        + (f" ({recipe.method.preset} preset)" if isinstance(recipe.method, DskdMethod) else ""),
+        device=str(device),
+        classes=classes,
+        train_images=images,
+        val_images=None if isinstance(sets.val, StreamSet) else len(sets.val),
+        teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights) if used else None,
+        student=model_facts(student, format.input_size, "to be trained by this run"),
+        taps={role: tap.facts() for role, tap in task.taps.items()},
+        training_only_parameters=task.discarded(),
+        steps_per_epoch=steps_per_epoch,
+        steps=None if steps_per_epoch is None else steps_per_epoch * recipe.train.epochs,
+        memory=estimate_memory(task, format.input_size, classes, recipe),
+        stages=[stage.name for stage in stages_of(recipe)],
+        writes={
+            "weights": str(folder.weights("student")),
+            "log": str(folder.log("student")),
+            "checkpoints": str(folder.checkpoints("student")),
+            "bundle": str(folder.bundle),
+            "report": str(folder / "report.html"),
+        },
+    )
+
+
+def estimate_memory(
+    task: MethodTask, input_size: tuple[int, int, int], classes: int, recipe: Recipe
+) -> MemoryEstimate:
+    """Memory of a training step, from one real forward pass of two images in fp32.
+
+    Library workspaces and the allocator's own overhead are not in it.
+    """
+    kept: dict[int, int] = {}
+
+    def remember(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in task.parameters()}
+    task.train()
+    with saved_tensors_hooks(remember, lambda tensor: tensor):
+        task(torch.zeros(2, *input_size), torch.tensor([0, classes - 1]))
+    activations = sum(size for pointer, size in kept.items() if pointer not in weights)
+    scale = recipe.train.batch_size / 2 * (1.0 if recipe.train.precision == "fp32" else 0.5)
+    trainable = sum(p.numel() for p in task.module.parameters() if p.requires_grad) * 4 / 1e6
+    values = 2 if "adam" in recipe.train.optimizer or "lamb" in recipe.train.optimizer else 1
+    numbers = {
+        "weights_mb": count_parameters(task) * 4 / 1e6,
+        "gradients_mb": trainable,
+        "optimizer_mb": trainable * values,
+        "activations_mb": activations * scale / 1e6,
+    }
+    return MemoryEstimate(**numbers, total_mb=sum(numbers.values()))
+
+
+def print_plan(plan: Plan, output: Output) -> None:
+    """The plan as a table."""
+    rows = [["recipe", plan.recipe], ["method", plan.method], ["device", plan.device]]
+    rows.append(
+        [
+            "data",
+            f"{plan.train_images or '?'} training and {plan.val_images or '?'} validation images, "
+            f"{plan.classes} classes",
+        ]
+    )
+    for role, model in (("teacher", plan.teacher), ("student", plan.student)):
+        if model is not None:
+            macs = f"{model.macs / 1e6:,.1f} M MACs" if model.macs else "MACs not countable"
+            size = "x".join(map(str, model.input_size))
+            rows.append([role, f"{model.name}, {model.parameters / 1e6:.2f} M parameters, {macs} at {size}"])
+    for role, tap in plan.taps.items():
+        grid = f", grid {tap.grid[0]}x{tap.grid[1]}" if tap.grid else ""
+        rows.append([f"tap of the {role}", f"{tap.kind}, {tap.channels} channels{grid} ({tap.layout})"])
+    for name, parameters in plan.training_only_parameters.items():
+        rows.append([f"only in training: {name}", f"{parameters / 1e6:.2f} M parameters, thrown away at the end"])
+    rows.append(
+        ["steps", f"{plan.steps} ({plan.steps_per_epoch} an epoch)" if plan.steps else "not known: a stream"]
+    )
+    memory = plan.memory
+    rows.append(
+        [
+            "memory, estimated",
+            f"{memory.total_mb:,.0f} MB: weights {memory.weights_mb:,.0f}, gradients "
+            f"{memory.gradients_mb:,.0f}, optimizer {memory.optimizer_mb:,.0f}, "
+            f"activations {memory.activations_mb:,.0f}",
+        ]
+    )
+    rows.append(["stages", " > ".join(plan.stages)])
+    rows += [[f"writes {what}", where] for what, where in plan.writes.items()]
+    output.table("Plan (nothing is trained or written)", ["", ""], rows)

@@ -1,0 +1,133 @@
+"""One whole training: resume or begin, log every record, keep best and last."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from dskd_compress.config import Recipe, TrainSection
+from dskd_compress.console import Output
+from dskd_compress.data import DataSets, Preprocessing, TrainLoader, ValLoader, worker_death_explained
+from dskd_compress.methods import MethodTask
+from dskd_compress.run_folder import RunFolder, TrainingLog
+from dskd_compress.training.checkpoint import CheckpointStore
+from dskd_compress.training.evaluate import evaluate_model
+from dskd_compress.training.loop import Trainer
+from dskd_export.documents import Accuracy, EpochRecord, StepRecord
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training ended with."""
+
+    state: dict[str, Tensor]
+    best_epoch: int
+    best: Accuracy
+    last: Accuracy
+    steps: int
+    images_per_s: float
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Training and validation batches of one model."""
+
+    train: TrainLoader
+    val: ValLoader
+
+    @classmethod
+    def open(
+        cls,
+        recipe: Recipe,
+        section: TrainSection,
+        sets: DataSets,
+        format: Preprocessing,
+        device: torch.device,
+    ) -> Loaders:
+        """Open both for a device."""
+        return cls(
+            TrainLoader(sets, recipe.data, format, batch_size=section.batch_size, seed=recipe.seed, device=device),
+            ValLoader(
+                sets,
+                format,
+                batch_size=max(section.batch_size, 64),
+                device=device,
+                workers=recipe.data.workers,
+            ),
+        )
+
+    def accuracy(self, model: Callable[[Tensor], Tensor] | nn.Module) -> tuple[Accuracy, float]:
+        """Accuracy and loss of a model on the validation set."""
+        return evaluate_model(model, self.val)
+
+    def some_images(self, batches: int) -> Iterator[Tensor]:
+        """The first training batches, for statistics; epoch -1 leaves the order of the training alone."""
+        return (images_BCHW for images_BCHW, _ in islice(self.train.epoch(-1), batches))
+
+
+def train(
+    task: MethodTask,
+    loaders: Loaders,
+    section: TrainSection,
+    *,
+    role: str,
+    seed: int,
+    settings_sha256: str,
+    folder: RunFolder,
+    output: Output,
+    statistics_batches: int = 0,
+) -> Trained:
+    """Train a task to its end, or go on where it stopped.
+
+    Args:
+        role: `teacher` or `student`; names the log and the checkpoints.
+        settings_sha256: checkpoints of other settings are not continued.
+        statistics_batches: training batches that the task looks at before the first step.
+
+    Raises:
+        Interrupted, TrainingDiverged: see `Trainer.run`.
+    """
+    if section.channels_last:
+        task.to(memory_format=torch.channels_last)
+    store = CheckpointStore(folder.checkpoints(role), settings_sha256)
+    trainer = Trainer(task, loaders.train, loaders.accuracy, section, seed=seed, store=store)
+    if trainer.resume():
+        output.print(f"Going on with the {role} at step {trainer.progress.step} of {trainer.total_steps}.")
+    elif statistics_batches:
+        task.fit_statistics(loaders.some_images(statistics_batches))
+    log = TrainingLog(folder.log(role), keep_steps=trainer.progress.step)
+    with output.progress(f"Training the {role}", trainer.total_steps, unit="step") as progress:
+        progress.advance(trainer.progress.step)
+        # A worker that dies is reported from a signal handler, at any point of a step.
+        with contextlib.closing(log), worker_death_explained(loaders.train.workers):
+            for record in trainer.run():
+                log.write(record)
+                if isinstance(record, StepRecord):
+                    shown = {name: f"{value:.3f}" for name, value in record.losses.items()}
+                    progress.advance(1, **shown, images_per_s=f"{record.images_per_s:.0f}")
+                else:
+                    _announce(record, section, output)
+    done = trainer.progress
+    return Trained(
+        state=store.load_best(),
+        best_epoch=done.best_epoch,
+        best=Accuracy.model_validate(done.best),
+        last=Accuracy.model_validate(done.last),
+        steps=done.step,
+        images_per_s=done.train_images / done.train_seconds if done.train_seconds > 0 else 0.0,
+        skipped=sorted(set(loaders.train.skipped) | set(loaders.val.skipped)),
+    )
+
+
+def _announce(record: EpochRecord, section: TrainSection, output: Output) -> None:
+    mark = ", best so far" if record.best else ""
+    output.print(
+        f"epoch {record.epoch + 1}/{section.epochs}: loss {record.train_loss:.3f}, "
+        f"validation loss {record.val_loss:.3f}, top-1 {record.top1:.2%}{mark}"
+    )

@@ -1,0 +1,82 @@
+"""A Runner over a torch module: the reference that all others are held against. fp32, TF32 off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dskd_export.runtime.runner import Array
+
+
+class TorchRunner:
+    """Call a classifier with numpy arrays.
+
+    Args:
+        model: images BxCxHxW -> logits BxK; put in eval mode.
+        device: where it runs; the module is moved there.
+        threads: torch threads on the CPU while the runner is open; None leaves them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        input_name: str = "input",
+        output_name: str = "logits",
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.eval().to(self.device, torch.float32)
+        self.threads = threads
+        self.input_name, self.output_name = input_name, output_name
+        self._before: tuple[int, bool, bool] | None = None
+
+    @property
+    def name(self) -> str:
+        """`torch:cpu:fp32`."""
+        return f"torch:{self.device.type}:fp32"
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Version, device and threads."""
+        return {
+            "torch": torch.__version__,
+            "device": str(self.device),
+            "threads": self.threads or torch.get_num_threads(),
+            "tf32": False,
+            "precision": "fp32",
+        }
+
+    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run one batch; blocks until the logits are in host memory."""
+        with torch.inference_mode():
+            images_BCHW = torch.from_numpy(np.ascontiguousarray(feeds[self.input_name])).to(self.device)
+            logits_BK = self.model(images_BCHW)
+        return {self.output_name: logits_BK.float().cpu().numpy()}
+
+    def __enter__(self) -> TorchRunner:
+        self._before = (
+            torch.get_num_threads(),
+            torch.backends.cuda.matmul.allow_tf32,
+            torch.backends.cudnn.allow_tf32,
+        )
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._before is not None
+        threads, matmul_tf32, cudnn_tf32 = self._before
+        torch.set_num_threads(threads)
+        torch.backends.cuda.matmul.allow_tf32 = matmul_tf32
+        torch.backends.cudnn.allow_tf32 = cudnn_tf32

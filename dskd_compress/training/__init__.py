@@ -1,0 +1,1 @@
+"""The training engine: optimiser, loop, checkpoints, evaluation. It yields records; the caller logs."""

@@ -1,0 +1,98 @@
+"""The state of a training on disk: what an interrupted run goes on from, and the best student."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dskd_export.errors import CheckpointError
+from dskd_export.files import write_atomic
+
+FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """Where a training stands; all counts are of finished work."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best_epoch: int = -1
+    best: dict[str, Any] = field(default_factory=dict)
+    last: dict[str, Any] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    train_images: int = 0
+    epoch_loss_sum: float = 0.0
+
+
+class CheckpointStore:
+    """`last.pt` and `best.pt` in one folder. Both are replaced atomically, never edited.
+
+    Args:
+        folder: made when the first checkpoint is written.
+        settings_sha256: digest of all that shapes the training. A checkpoint of other settings is
+            not continued.
+    """
+
+    def __init__(self, folder: Path, settings_sha256: str) -> None:
+        self.folder = folder
+        self.settings_sha256 = settings_sha256
+
+    @property
+    def last_path(self) -> Path:
+        """The newest complete state."""
+        return self.folder / "last.pt"
+
+    @property
+    def best_path(self) -> Path:
+        """The student's weights of the best epoch."""
+        return self.folder / "best.pt"
+
+    def save(self, progress: Progress, state: dict[str, Any]) -> None:
+        """Write the newest state; `state` holds only tensors, numbers, strings, lists and dicts."""
+        content = {
+            "format": FORMAT,
+            "settings_sha256": self.settings_sha256,
+            "progress": asdict(progress),
+            **state,
+        }
+        self._write(self.last_path, content)
+
+    def save_best(self, student: nn.Module) -> None:
+        """Write the student of the best epoch so far."""
+        weights = {name: tensor.detach().cpu() for name, tensor in student.state_dict().items()}
+        self._write(self.best_path, weights)
+
+    def load(self, device: torch.device) -> tuple[Progress, dict[str, Any]] | None:
+        """The newest state, or None where there is none of these settings.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        if not self.last_path.exists():
+            return None
+        try:
+            content = torch.load(self.last_path, map_location=device, weights_only=True)
+            if content["format"] != FORMAT or content["settings_sha256"] != self.settings_sha256:
+                return None
+            return Progress(**content["progress"]), content
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.last_path} is damaged.", "Delete it to train from the start.") from error
+
+    def load_best(self) -> dict[str, Tensor]:
+        """The student's weights of the best epoch."""
+        weights: dict[str, Tensor] = torch.load(self.best_path, map_location="cpu", weights_only=True)
+        return weights
+
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomic(path, buffer.getvalue())

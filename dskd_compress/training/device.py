@@ -1,0 +1,78 @@
+"""The device that trains, and its number formats."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+
+import torch
+
+from dskd_compress.config import TrainSection
+from dskd_export.errors import EnvironmentProblem, UsageError
+
+
+def resolve_device(requested: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` -> a device that is really there.
+
+    Raises:
+        UsageError: not a device's name.
+        EnvironmentProblem: the device is not there. Only `auto` ever falls back to the CPU.
+    """
+    if requested == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(requested)
+    except RuntimeError as error:
+        raise UsageError(f"train.device: '{requested}' is no device.", "Use auto, cpu, cuda or cuda:1.") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise EnvironmentProblem(
+                f"train.device is {requested}, but torch {torch.__version__} finds no CUDA device.",
+                "Use --device cpu, or see: dskd-compress doctor",
+            )
+        index = device.index or 0
+        if index >= torch.cuda.device_count():
+            raise EnvironmentProblem(
+                f"train.device is {requested}, but there are {torch.cuda.device_count()} CUDA devices.",
+                f"Use cuda:0 to cuda:{torch.cuda.device_count() - 1}.",
+            )
+        return torch.device("cuda", index)
+    if device.type != "cpu":
+        raise UsageError(f"train.device: '{requested}' is not supported.", "Use auto, cpu, cuda or cuda:1.")
+    return device
+
+
+def configure(section: TrainSection, device: torch.device) -> None:
+    """Set threads and matmul precision for this process."""
+    if section.threads is not None:
+        torch.set_num_threads(section.threads)
+    elif hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)))))
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
+def autocast(section: TrainSection, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The autocast context of `train.precision`.
+
+    Raises:
+        EnvironmentProblem: fp16 on a CPU, or bf16 on a GPU that has none.
+    """
+    if section.precision == "fp32":
+        return contextlib.nullcontext()
+    if section.precision == "fp16" and device.type == "cpu":
+        raise EnvironmentProblem("train.precision fp16 needs a CUDA device.", "Use bf16 or fp32 on the CPU.")
+    if section.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise EnvironmentProblem("This GPU has no bf16.", "Use train.precision fp16.")
+    dtype = torch.bfloat16 if section.precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Largest memory so far, 1 MB = 10^6 bytes: allocated on the GPU, or resident for a CPU process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes * 1024 / 1e6 if sys.platform == "linux" else None

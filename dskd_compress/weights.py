@@ -1,0 +1,96 @@
+"""Trained weights on disk: safetensors with what is needed to build the model and feed it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dskd_compress.config import ModelSection
+from dskd_compress.data import Preprocessing
+from dskd_compress.models import create_model, load_weights
+from dskd_export.documents import Document
+from dskd_export.errors import CheckpointError
+from dskd_export.files import write_atomic
+
+METADATA_KEY = "dskd_compress"
+
+
+class WeightsInfo(Document):
+    """Metadata of a weights file."""
+
+    name: str = Field(description="timm architecture")
+    kwargs: dict[str, Any]
+    classes: tuple[str, ...]
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the model wants its images."""
+        return Preprocessing(
+            self.input_size, self.mean, self.std, self.interpolation, self.crop_pct, self.crop_mode
+        )
+
+    @classmethod
+    def of(cls, section: ModelSection, classes: tuple[str, ...], preprocessing: Preprocessing) -> WeightsInfo:
+        """Describe a model that is about to be trained."""
+        return cls(
+            name=section.name,
+            kwargs=section.kwargs,
+            classes=classes,
+            input_size=preprocessing.input_size,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
+            interpolation=preprocessing.interpolation,
+            crop_pct=preprocessing.crop_pct,
+            crop_mode=preprocessing.crop_mode,
+        )
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
+    """Write a state dict atomically; it has exactly the keys of the plain timm model."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    write_atomic(path, save(tensors, metadata={METADATA_KEY: info.model_dump_json()}))
+
+
+def read_info(path: Path) -> WeightsInfo:
+    """The metadata of a weights file.
+
+    Raises:
+        CheckpointError: it is not one of ours, or damaged.
+    """
+    hint = "Train it again with: dskd-compress distill"
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+        return WeightsInfo.model_validate_json(metadata[METADATA_KEY])
+    except KeyError as error:
+        raise CheckpointError(f"{path} was not written by dskd-compress.", hint) from error
+    except (SafetensorError, ValidationError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged.", hint) from error
+
+
+def load_trained(path: Path) -> tuple[nn.Module, WeightsInfo]:
+    """Build the plain timm model of a weights file and load it strictly, in eval mode on the CPU.
+
+    Raises:
+        CheckpointError: as `read_info`, or the weights do not fit.
+        ModelError: this timm cannot build the model.
+    """
+    info = read_info(path)
+    section = ModelSection(name=info.name, pretrained=False, kwargs=info.kwargs)
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights, which nobody will see
+        model = create_model(section, num_classes=len(info.classes), input_size=info.input_size[1])
+    load_weights(model, path)
+    return model.eval(), info

@@ -1,0 +1,58 @@
+"""Call a Runner on many images, in batches of one size.
+
+Shape suffixes: N images, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dskd_export.errors import DataError, ModelError
+from dskd_export.runtime.runner import Runner
+
+
+def logits_of(
+    runner: Runner,
+    input_NCHW: NDArray[np.float32],
+    *,
+    batch: int,
+    input_name: str = "input",
+    output_name: str = "logits",
+) -> NDArray[Any]:
+    """Logits [N, K] of all images; every call has exactly `batch` of them, the last one what is left.
+
+    Raises:
+        DataError: there are no images.
+        ModelError: the model has no such output, or its output is not one row an image.
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
+    if not len(input_NCHW):
+        raise DataError(f"There are no images to call {runner.name} with.", "Choose a data set that holds images.")
+    calls = (input_NCHW[start : start + batch] for start in range(0, len(input_NCHW), batch))
+    return np.concatenate([batch_logits(runner, images, input_name, output_name) for images in calls])
+
+
+def batch_logits(
+    runner: Runner, input_BCHW: NDArray[np.float32], input_name: str, output_name: str
+) -> NDArray[Any]:
+    """Logits [B, K] of one call, checked for their shape.
+
+    Raises:
+        ModelError: the model has no such output, or its output is not one row an image.
+    """
+    outputs = runner.infer({input_name: input_BCHW})
+    if output_name not in outputs:
+        raise ModelError(
+            f"{runner.name} has no output {output_name}; it has {', '.join(outputs)}.", "Export the model again."
+        )
+    logits_BK = outputs[output_name]
+    if logits_BK.ndim != 2 or len(logits_BK) != len(input_BCHW):
+        raise ModelError(
+            f"{runner.name} gives {output_name} of shape {list(logits_BK.shape)} for {len(input_BCHW)} images.",
+            "A classifier gives one row of logits for each image: export a classifier.",
+        )
+    return logits_BK

@@ -1,0 +1,197 @@
+"""A Runner over ONNX Runtime: exactly the provider that was asked for, or an error."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from dskd_export.errors import EnvironmentProblem, ModelError, UsageError, require
+from dskd_export.runtime.runner import Array
+from dskd_export.spec import ModelSpec
+from dskd_export.telemetry.cuda import cuda_devices
+from dskd_export.telemetry.host import usable_cores
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# TF32 would round what is compared as fp32 to ten bits of mantissa.
+_OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"device_id": "0", "use_tf32": "0"}}
+_LOG_ERRORS = 3
+
+
+def available_providers() -> tuple[str, ...]:
+    """The providers that can be asked for here: in this build of ONNX Runtime, with a device there.
+
+    Raises:
+        MissingExtra: ONNX Runtime is not installed.
+    """
+    built = _onnxruntime().get_available_providers()
+    there = [name for name, provider in _PROVIDERS.items() if provider in built]
+    return tuple(name for name in there if name != "cuda" or cuda_devices())
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """The spec that an ONNX file carries in its metadata.
+
+    Raises:
+        BundleError: there is none, or it is not valid.
+        ModelError: this is no ONNX file that ONNX Runtime can read.
+        MissingExtra: ONNX Runtime is not installed.
+    """
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_ERRORS
+    # The graph is read and not run, so there is nothing to optimise it for.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = _open(path, options, "cpu")
+    return ModelSpec.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+
+
+class OnnxRuntimeRunner:
+    """Call an ONNX model with numpy arrays.
+
+    Args:
+        model: the ONNX file, or its content.
+        provider: `cpu` or `cuda`; nothing else is used in its place.
+        threads: CPU threads for one operator; None takes all cores that this process may use.
+        precision: of the model's weights, for the name and the facts.
+
+    Raises:
+        EnvironmentProblem: the provider is not available here; names those that are.
+        ModelError: the file is missing or is no model that ONNX Runtime can run.
+        MissingExtra: ONNX Runtime is not installed.
+        UsageError: there is no provider of that name.
+    """
+
+    def __init__(
+        self,
+        model: Path | bytes,
+        *,
+        provider: str = "cpu",
+        threads: int | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        ort = _onnxruntime()
+        if threads is not None and threads < 1:
+            raise UsageError(f"{threads} threads cannot run a model.", "Give at least 1, or leave threads out.")
+        _check_provider(provider)
+        options = ort.SessionOptions()
+        options.log_severity_level = _LOG_ERRORS
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        # Set even where nothing was asked: ONNX Runtime's own default is the machine's cores,
+        # which in a container are more than the process may use.
+        options.intra_op_num_threads = threads or usable_cores()
+        options.inter_op_num_threads = 1
+        began = time.perf_counter()
+        session = _open(model, options, provider)
+        load_ms = (time.perf_counter() - began) * 1e3
+        self._session: Any = session
+        self._outputs = [output.name for output in session.get_outputs()]
+        self._name = f"onnxruntime:{provider}:{precision}"
+        self._facts: dict[str, Any] = {
+            "onnxruntime": ort.__version__,
+            "provider": provider,
+            "providers": list(session.get_providers()),
+            "threads": options.intra_op_num_threads,
+            "precision": precision,
+            "graph_optimization": "all",
+            "load_ms": load_ms,
+        }
+        if provider == "cuda":
+            self._facts["tf32"] = False
+
+    @property
+    def name(self) -> str:
+        """For example `onnxruntime:cpu:fp32`."""
+        return self._name
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Version, provider, threads, precision, graph optimisation, and `load_ms`."""
+        return self._facts
+
+    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run one batch; blocks until the outputs are in host memory.
+
+        Raises:
+            ModelError: the arrays do not fit the model's inputs, or the model fails on them.
+        """
+        if self._session is None:
+            raise RuntimeError(f"{self._name} is closed")
+        arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        try:
+            outputs = self._session.run(self._outputs, arrays)
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise ModelError(
+                f"{self._name} cannot run on "
+                f"{', '.join(f'{name} {array.dtype} {list(array.shape)}' for name, array in arrays.items())}: "
+                f"{_first_line(error)}",
+                "Feed it what its spec.json says.",
+            ) from error
+        return dict(zip(self._outputs, outputs, strict=True))
+
+    def __enter__(self) -> OnnxRuntimeRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._session = None
+
+
+def _onnxruntime() -> ModuleType:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    return require("onnxruntime", "onnx")
+
+
+def _check_provider(provider: str) -> None:
+    if provider not in _PROVIDERS:
+        raise UsageError(f"There is no provider {provider}.", f"Choose one of: {', '.join(_PROVIDERS)}.")
+    there = available_providers()
+    if provider not in there:
+        raise EnvironmentProblem(
+            f"Provider {provider} is not available: ONNX Runtime can use {', '.join(there)} here.",
+            "Choose one of these with benchmark.providers, or install onnxruntime-gpu and the NVIDIA driver.",
+        )
+
+
+def _open(model: Path | bytes, options: Any, provider: str) -> Any:
+    """An InferenceSession on the provider and, for what it cannot run, the CPU: never on the CPU alone."""
+    ort = _onnxruntime()
+    wanted = _PROVIDERS[provider]
+    where = str(model) if isinstance(model, Path) else "the model"
+    if isinstance(model, Path) and not model.is_file():
+        raise ModelError(f"{model}: no such file.", "Export the model first.")
+    if provider == "cuda" and hasattr(ort, "preload_dlls"):
+        # Finds CUDA and cuDNN where pip put them; it prints, and stdout belongs to the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            ort.preload_dlls()
+    try:
+        session = ort.InferenceSession(
+            str(model) if isinstance(model, Path) else model,
+            sess_options=options,
+            providers=[(wanted, _OPTIONS[provider])],
+            enable_fallback=0,
+        )
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise ModelError(
+            f"ONNX Runtime cannot open {where} on {provider}: {_first_line(error)}", "Export the model again."
+        ) from error
+    session.disable_fallback()
+    # A provider whose libraries are missing is left out with no more than a line in the log.
+    if session.get_providers()[0] != wanted:
+        raise EnvironmentProblem(
+            f"ONNX Runtime was asked for {wanted} and took {', '.join(session.get_providers())}.",
+            "Install the CUDA and cuDNN libraries that this onnxruntime-gpu needs, or choose provider cpu.",
+        )
+    return session
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

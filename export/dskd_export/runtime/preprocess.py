@@ -1,0 +1,105 @@
+"""Images to model input with Pillow and numpy alone, equal to timm's evaluation transform.
+
+Follows `timm.data.transforms_factory.transforms_imagenet_eval` (timm 1.0.31) step by step, down
+to its roundings, so that a device without torch feeds the model what it was trained on.
+Shape suffixes: B images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dskd_export.errors import DataError
+from dskd_export.spec import ModelSpec
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_BLACK = (0, 0, 0)
+
+
+def resize_and_crop(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
+    """An image of any mode and size as uint8 RGB [H, W, C] of the model's size, before normalisation.
+
+    Raises:
+        DataError: one side would shrink to nothing; names the size and what to change.
+    """
+    # As timm's dataset does; a transparent image shows the colours beneath its transparency.
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    fill = _BLACK
+    if spec.crop_mode == "border":
+        red, green, blue = (round(255 * value) for value in spec.mean)
+        fill = (red, green, blue)
+    height, width = _resized(image.height, image.width, spec)
+    if not (height and width):
+        raise DataError(
+            f"An image of {image.width}x{image.height} pixels cannot become {spec.width}x{spec.height} with "
+            f"crop_mode {spec.crop_mode} and crop_pct {spec.crop_pct:g}: one side shrinks to nothing.",
+            "Leave the image out, or export with another data.crop_mode or data.crop_pct.",
+        )
+    if (height, width) != (image.height, image.width):
+        image = image.resize((width, height), _RESAMPLING[spec.interpolation])
+    return np.array(_crop_or_pad(image, spec.height, spec.width, fill), dtype=np.uint8)
+
+
+def preprocess(image: Image.Image, spec: ModelSpec) -> NDArray[np.float32]:
+    """One image as float32 [C, H, W]: resized, cropped, scaled to [0, 1], normalised.
+
+    Raises:
+        DataError: one side would shrink to nothing.
+    """
+    pixels_CHW = resize_and_crop(image, spec).transpose(2, 0, 1)
+    # float32 and division at every step, as torch does it: another order gives other last bits.
+    value_CHW = np.ascontiguousarray(pixels_CHW, dtype=np.float32)
+    value_CHW /= np.float32(255)
+    value_CHW -= np.array(spec.mean, dtype=np.float32)[:, None, None]
+    value_CHW /= np.array(spec.std, dtype=np.float32)[:, None, None]
+    return value_CHW
+
+
+def preprocess_batch(images: Sequence[Image.Image], spec: ModelSpec) -> NDArray[np.float32]:
+    """Images as one float32 batch [B, C, H, W].
+
+    Raises:
+        DataError: there are no images, or one has a side that would shrink to nothing.
+    """
+    if not images:
+        raise DataError("There are no images to preprocess.", "Choose a data set that holds images.")
+    return np.stack([preprocess(image, spec) for image in images])
+
+
+def _resized(height: int, width: int, spec: ModelSpec) -> tuple[int, int]:
+    """Size in pixels, height and width, that the image has before it is cropped."""
+    target_height, target_width = (math.floor(side / spec.crop_pct) for side in (spec.height, spec.width))
+    if spec.crop_mode == "squash" or not (target_height and target_width):
+        return target_height, target_width
+    if spec.crop_mode == "center" and target_height == target_width:
+        # The shorter side becomes the target, the longer one is truncated (torchvision's Resize).
+        longer = int(target_height * max(height, width) / min(height, width))
+        return (target_height, longer) if height <= width else (longer, target_height)
+    # Both sides by one ratio, rounded half to even (timm's ResizeKeepRatio): the image covers
+    # the target in mode center, and lies within it in mode border.
+    ratios = height / target_height, width / target_width
+    ratio = max(ratios) if spec.crop_mode == "border" else min(ratios)
+    return round(height / ratio), round(width / ratio)
+
+
+def _crop_or_pad(image: Image.Image, height: int, width: int, fill: tuple[int, int, int]) -> Image.Image:
+    """The middle of an image; a side that is too short is padded first, the odd pixel at its end."""
+    if image.height < height or image.width < width:
+        size = max(image.width, width), max(image.height, height)
+        canvas = Image.new("RGB", size, fill)
+        canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+        image = canvas
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from dskd_compress.config import DSKD_PRESETS, KdMethod, Recipe, TrainSection
+from dskd_compress.recipe import dump_recipe, init_recipe, load_recipe, recipe_schema
+
+
+def plain() -> Recipe:
+    return Recipe.model_validate({"teacher": {"name": "resnet34"}, "student": {"name": "resnet18"}})
+
+
+def test_loads_and_says_only_defaults(tmp_path):
+    (tmp_path / "r.yaml").write_text(init_recipe(), encoding="utf-8")
+    assert load_recipe(str(tmp_path / "r.yaml")) == plain()
+
+
+def test_every_key_is_there_once():
+    def keys(values: dict[str, Any]) -> set[str]:
+        return set(values).union(*(keys(value) for value in values.values() if isinstance(value, dict)))
+
+    text = init_recipe()
+    for key in keys(yaml.safe_load(dump_recipe(plain()))):
+        assert re.search(rf"^ *(# )?{key}:", text, flags=re.MULTILINE), key
+    # The keys of a preset are left to it: they stand there as comments.
+    assert not set(DSKD_PRESETS["paper"]) & set(yaml.safe_load(text)["method"])
+
+
+def test_the_preset_of_the_written_recipe_can_be_changed(tmp_path):
+    (tmp_path / "r.yaml").write_text(init_recipe().replace("preset: default", "preset: paper"), encoding="utf-8")
+    method = load_recipe(str(tmp_path / "r.yaml")).method
+    for key, value in DSKD_PRESETS["paper"].items():
+        assert getattr(method, key) == value
+
+
+def test_descriptions_ranges_and_choices_are_written():
+    text = re.sub(r"\n *# +", " ", init_recipe())
+    description = TrainSection.model_fields["optimizer"].description
+    assert description is not None
+    assert description in text
+    assert "one of cosine, step, multistep, poly, constant; default cosine" in text
+    assert "at least 1, at most 50; default 5" in text
+    assert "above 0, below 1; default 0.2" in text
+    assert "(required)" in text
+
+
+def test_the_other_methods_can_be_uncommented():
+    block = init_recipe().split("# In its place, kd:")[1].split("\n\n")[0]
+    lines = [line[2:] for line in block.splitlines()[1:] if line.startswith("# ")]
+    values = yaml.safe_load("\n".join(lines))
+    assert KdMethod.model_validate(values["method"]) == KdMethod()
+
+
+def test_no_line_is_too_long():
+    assert max(map(len, init_recipe().splitlines())) <= 100
+
+
+def test_schema():
+    schema = recipe_schema()
+    assert schema["$schema"].endswith("2020-12/schema")
+    assert set(schema["required"]) == {"teacher", "student"}
+    assert "validate" in schema["properties"]
+    assert "validation" not in schema["properties"]
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["TrainSection"]["properties"]["lr"]["exclusiveMinimum"] == 0

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dskd_compress.config import TrainSection
+from dskd_compress.recipe import DEFAULT_RECIPE, list_recipes, load_recipe, recipe_text
+from dskd_export.errors import RecipeError
+
+FIVE_FAULTS = """\
+# a comment, so that lines and keys do not go together
+name: five
+
+data:
+  source: digits
+  val_fraction: 2
+  augment:
+    hfilp: 0
+teacher:
+  name: resnet34
+student:
+  name: resnet18
+train:
+  epochs: three
+  lr: 0.1
+  lr: 0.2
+metod:
+  name: dskd
+"""
+
+
+def error_of(text: str | bytes, tmp_path: Path) -> RecipeError:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    return caught.value
+
+
+def test_five_faults_five_lines(tmp_path):
+    error = error_of(FIVE_FAULTS, tmp_path)
+    where = tmp_path / "r.yaml"
+    assert error.message.splitlines() == [
+        f"{where}: 5 faults",
+        f"{where}:6: data.val_fraction: must be less than 1, not 2",
+        f"{where}:8: data.augment.hfilp: unknown key, did you mean 'hflip'?",
+        f"{where}:14: train.epochs: must be a valid integer, not 'three'",
+        f"{where}:16: train.lr: is there twice, first in line 15",
+        f"{where}:17: metod: unknown section, did you mean 'method'?",
+    ]
+    assert error.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ":1: the recipe is empty"),
+        ("# only a comment\n", ":1: the recipe is empty"),
+        ("- a\n- b\n", ":1: a recipe is made of 'section:' keys, this is a list"),
+        ("just words\n", "this is a str"),
+        ("a: [1\nb: 2\n", ":2: not valid YAML"),
+        (b"name: ok\nseed: \xff\n", ":2: not UTF-8 text"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8 text"),
+        ("teacher:\n  name: a\nstudent:\n  nam: b\n", ":4: student.nam: unknown key, did you mean 'name'?"),
+        ("teacher:\n  name: a\n\nstudent:\n  pretrained: true\n", ":4: student.name: is required"),
+    ],
+)
+def test_bad_files(text, expected, tmp_path):
+    assert expected in error_of(text, tmp_path).message
+
+
+def test_windows_text_is_fine(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(b"\xef\xbb\xbfteacher: {name: a}\r\nstudent: {name: b}\r\n")
+    assert load_recipe(str(path)).student.name == "b"
+
+
+@pytest.mark.parametrize(
+    "typed", ["digits/resnet18-to-mobilenetv3", "resnet18-to-mobilenetv3_small_050", DEFAULT_RECIPE + "x"]
+)
+def test_a_missing_recipe_names_the_closest(typed):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(typed)
+    assert typed in caught.value.message
+    assert DEFAULT_RECIPE in (caught.value.hint or "")
+
+
+def test_a_missing_recipe_with_nothing_close():
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("zzzz")
+    assert caught.value.hint == "All recipes: dskd-compress recipes list"
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    with pytest.raises(RecipeError, match="is a folder"):
+        load_recipe(str(tmp_path))
+    (tmp_path / "recipe.yaml").write_text("")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(tmp_path))
+    assert str(tmp_path / "recipe.yaml") in (caught.value.hint or "")
+
+
+def test_by_name_with_and_without_suffix_and_by_path():
+    info = next(info for info in list_recipes() if info.name == DEFAULT_RECIPE)
+    by_name = load_recipe(DEFAULT_RECIPE)
+    assert by_name == load_recipe(DEFAULT_RECIPE + ".yaml") == load_recipe(str(info.path)) == info.recipe
+    assert recipe_text(DEFAULT_RECIPE) == info.path.read_text(encoding="utf-8")
+
+
+def test_overrides_are_applied_to_a_file():
+    recipe = load_recipe(DEFAULT_RECIPE, ["train.epochs=3", "train.warmup_epochs=0", "teacher.train={epochs: 2}"])
+    assert recipe.train.epochs == 3
+    assert recipe.teacher.train == TrainSection(epochs=2)
+
+
+def test_an_override_takes_the_blame_from_the_line(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("teacher: {name: a}\nstudent: {name: b}\ntrain:\n  lr: 0.1\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path), ["train.lr=-1"])
+    assert caught.value.message == "--set train.lr=-1: train.lr: must be greater than 0, not -1"
+
+
+def test_paths_count_from_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "r.yaml").write_text(
+        "data: {source: images}\nteacher: {name: a, checkpoint: w.safetensors}\nstudent: {name: b}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("sub/r.yaml")
+    assert recipe.data.source == "images"
+    assert recipe.teacher.checkpoint == Path("w.safetensors")

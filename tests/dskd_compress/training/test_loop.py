@@ -1,0 +1,238 @@
+"""The loop on real digits: exact resume, clean stops, and refusal to go on with nonsense."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from support import make_pair
+from torch import Tensor
+
+from dskd_compress.config import (
+    AugmentSection,
+    DataSection,
+    DskdMethod,
+    KdMethod,
+    Method,
+    NoneMethod,
+    TrainSection,
+)
+from dskd_compress.data import TrainLoader, ValLoader, open_data
+from dskd_compress.methods import create_task
+from dskd_compress.methods.base import MethodTask
+from dskd_compress.training.checkpoint import CheckpointStore
+from dskd_compress.training.evaluate import evaluate_model
+from dskd_compress.training.loop import Trainer, step_seed
+from dskd_export.documents import EpochRecord, StepRecord
+from dskd_export.errors import CheckpointError, EnvironmentProblem, Interrupted, RecipeError, TrainingDiverged
+
+CPU = torch.device("cpu")
+DATA = DataSection(input_size=32, workers=0, val_fraction=0.9, augment=AugmentSection(hflip=0.0, scale=(0.6, 1.0)))
+SECTION = TrainSection(epochs=2, batch_size=32, lr=0.02, ema_decay=0.9, label_smoothing=0.1)
+METHOD = DskdMethod(stats_batches=2, start="sdedit")  # noise in the sampler: resume has to draw the same
+
+
+def make_trainer(
+    folder: Path,
+    method: Method = METHOD,
+    section: TrainSection = SECTION,
+    settings: str = "one",
+    pair_names: tuple[str, str] = ("test_efficientnet", "test_resnet"),
+) -> Trainer:
+    pair = make_pair(*pair_names, size=32)
+    sets = open_data(DATA, 0)
+    task = create_task(
+        method,
+        pair.student,
+        None if isinstance(method, NoneMethod) else pair,
+        label_smoothing=section.label_smoothing,
+        seed=0,
+        device=CPU,
+    )
+    loader = TrainLoader(sets, DATA, pair.student_format, batch_size=section.batch_size, seed=0, device=CPU)
+    validation = ValLoader(sets, pair.student_format, batch_size=256, device=CPU, workers=0)
+    trainer = Trainer(
+        task,
+        loader,
+        lambda model: evaluate_model(model, validation),
+        section,
+        seed=0,
+        store=CheckpointStore(folder, settings),
+    )
+    if not trainer.resume():
+        task.fit_statistics(images for images, _ in [next(iter(loader.epoch(-1)))])
+    return trainer
+
+
+def states(trainer: Trainer) -> dict[str, Tensor]:
+    student = trainer.task.module.state_dict()
+    average = trainer.task.get_trainable_module(ema=True)
+    if average is None:
+        return student
+    return {**student, **{f"ema.{name}": value for name, value in average.module.state_dict().items()}}
+
+
+def without_times(record: StepRecord | EpochRecord) -> dict[str, object]:
+    return record.model_dump(exclude={"images_per_s", "seconds"})
+
+
+@pytest.mark.parametrize("stop_after", [2, 5])
+def test_a_stopped_run_ends_bit_for_bit_as_if_it_had_not_been(stop_after: int, tmp_path: Path) -> None:
+    """Stopped by SIGTERM within the first epoch, and at its end (a run has two epochs of five steps)."""
+    whole = make_trainer(tmp_path / "whole")
+    expected = list(whole.run())
+
+    before: list[StepRecord | EpochRecord] = []
+    stopped = make_trainer(tmp_path / "stopped")
+
+    def run_and_stop() -> None:
+        for record in stopped.run():
+            before.append(record)
+            if isinstance(record, StepRecord) and record.step == stop_after:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=rf"SIGTERM after step {stop_after} of 10"):
+        run_and_stop()
+    resumed = make_trainer(tmp_path / "stopped")
+    after = list(resumed.run())
+
+    assert [without_times(r) for r in before + after] == [without_times(r) for r in expected]
+    found = states(resumed)
+    assert all(torch.equal(value, found[name]) for name, value in states(whole).items())
+    best = whole.store.load_best()
+    assert all(torch.equal(value, best[name]) for name, value in resumed.store.load_best().items())
+
+
+def test_signals_are_given_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    list(make_trainer(tmp_path, NoneMethod(), TrainSection(epochs=1, batch_size=64)).run())
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_records_of_a_run(tmp_path: Path) -> None:
+    records = list(make_trainer(tmp_path, KdMethod()).run())
+    steps = [record for record in records if isinstance(record, StepRecord)]
+    epochs = [record for record in records if isinstance(record, EpochRecord)]
+    assert [record.step for record in steps] == list(range(1, 11))
+    assert [record.step for record in epochs] == [5, 10]
+    assert set(steps[0].losses) == {"loss", "ce", "kd"}
+    for record in steps:
+        assert record.losses["loss"] == pytest.approx(record.losses["ce"] + record.losses["kd"], rel=1e-5)
+        assert record.grad_norm is not None
+        assert record.grad_norm > 0
+    mean = sum(record.losses["loss"] for record in steps[:5]) / 5
+    assert epochs[0].train_loss == pytest.approx(mean)
+    assert epochs[0].best
+    rates = [record.learning_rate for record in steps]
+    assert rates[0] == pytest.approx(0.02)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_the_cosine_is_the_published_one(tmp_path: Path) -> None:
+    """SGDR (arXiv 1608.03983), equation 5, without restarts."""
+    steps = [r for r in make_trainer(tmp_path, NoneMethod()).run() if isinstance(r, StepRecord)]
+    expected = [0.02 * (1 + math.cos(math.pi * k / 10)) / 2 for k in range(10)]
+    assert [record.learning_rate for record in steps] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "bf16"},
+        {"channels_last": True, "optimizer": "adamw", "lr": 1e-3},
+        {"clip_grad": None, "ema_decay": None, "warmup_epochs": 1},
+        {"checkpoint_steps": 2},
+        {"scheduler": "multistep", "milestones": (1,)},
+        {"scheduler": "constant"},
+    ],
+)
+def test_every_setting_trains(change: dict[str, object], tmp_path: Path) -> None:
+    section = TrainSection.model_validate({**SECTION.model_dump(), **change})
+    trainer = make_trainer(tmp_path, section=section)
+    records = list(trainer.run())
+    assert all(math.isfinite(r.losses["loss"]) for r in records if isinstance(r, StepRecord))
+    assert trainer.progress.step == 10
+
+
+class Diverging(MethodTask):
+    """A term that becomes NaN at the third step."""
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, object]:
+        result = super().forward(input, target)
+        if self.progress >= 0.2:
+            result["terms"]["kd"] = result["terms"]["kd"] * math.nan
+            result["loss"] = result["loss"] * math.nan
+        return result
+
+
+def test_nan_stops_with_step_term_and_checkpoint(tmp_path: Path) -> None:
+    section = TrainSection.model_validate({**SECTION.model_dump(), "checkpoint_steps": 1})
+    trainer = make_trainer(tmp_path, KdMethod(), section)
+    trainer.task.__class__ = Diverging
+    with pytest.raises(TrainingDiverged, match=r"Step 3 \(epoch 0\): the loss term 'kd' is nan.*last\.pt"):
+        list(trainer.run())
+    kept = CheckpointStore(tmp_path, "one").load(CPU)
+    assert kept is not None
+    assert kept[0].step == 2
+    assert all(torch.isfinite(value).all() for value in kept[1]["module"].values())
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None:
+    list(make_trainer(tmp_path, NoneMethod()).run())
+    assert make_trainer(tmp_path, NoneMethod(), settings="two").progress.step == 0
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"half a checkpoint")
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
+        make_trainer(tmp_path, NoneMethod())
+
+
+def test_checkpoints_hold_no_code(tmp_path: Path) -> None:
+    list(make_trainer(tmp_path).run())
+    for name in ("last.pt", "best.pt"):
+        torch.load(tmp_path / name, weights_only=True)
+
+
+def test_the_gradient_is_clipped_over_student_and_heads_together(tmp_path: Path) -> None:
+    section = TrainSection.model_validate({**SECTION.model_dump(), "clip_grad": 1e-3})
+    trainer = make_trainer(tmp_path, section=section)
+    next(trainer.run())
+    squares = [parameter.grad.square().sum() for parameter in trainer.task.module.parameters()]  # type: ignore[union-attr]
+    assert torch.stack(squares).sum().sqrt().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_an_unknown_optimizer_lists_those_there(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no optimizer 'sdg'.*adamw"):
+        make_trainer(tmp_path, NoneMethod(), TrainSection(optimizer="sdg"))
+
+
+def test_fp16_needs_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match="fp16 needs a CUDA device"):
+        make_trainer(tmp_path, NoneMethod(), TrainSection(precision="fp16"))
+
+
+def test_step_seeds_differ_and_repeat() -> None:
+    seeds = {step_seed(seed, step) for seed in range(3) for step in range(100)}
+    assert len(seeds) == 300
+    assert step_seed(1, 2) == step_seed(1, 2)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_trains_on_the_gpu(precision: str, tmp_path: Path) -> None:
+    pair = make_pair("test_efficientnet", "test_resnet", size=32)
+    device = torch.device("cuda:0")
+    section = TrainSection(epochs=2, batch_size=32, precision=precision, channels_last=True)  # type: ignore[arg-type]
+    sets = open_data(DATA, 0)
+    task = create_task(METHOD, pair.student, pair, label_smoothing=0.0, seed=0, device=device)
+    loader = TrainLoader(sets, DATA, pair.student_format, batch_size=32, seed=0, device=device)
+    validation = ValLoader(sets, pair.student_format, batch_size=256, device=device, workers=0)
+    store = CheckpointStore(tmp_path, "one")
+    trainer = Trainer(task, loader, lambda m: evaluate_model(m, validation), section, seed=0, store=store)
+    assert sum(isinstance(record, StepRecord) for record in trainer.run()) == 10
