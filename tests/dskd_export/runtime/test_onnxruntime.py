@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dskd_export.errors import BundleError, EnvironmentProblem, MissingExtra, ModelError, UsageError
+from dskd_export.runtime import onnxruntime as module
+from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers, read_spec
+from dskd_export.runtime.runner import Runner
+from dskd_export.spec import ModelSpec
+from dskd_export.telemetry.host import usable_cores
+
+
+@pytest.fixture
+def path(tmp_path: Path, onnx_bytes: bytes) -> Path:
+    path = tmp_path / "model.fp32.onnx"
+    path.write_bytes(onnx_bytes)
+    return path
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_gives_what_numpy_gives(path: Path, head, batch: int, as_bytes: bool) -> None:
+    weight, bias = head
+    input_BCHW = np.random.default_rng(batch).normal(size=(batch, 3, 6, 8)).astype(np.float32)
+    runner: Runner = OnnxRuntimeRunner(path.read_bytes() if as_bytes else path)
+    with runner:
+        outputs = runner.infer({"input": input_BCHW})
+    assert list(outputs) == ["logits"]
+    expected = input_BCHW.astype(np.float64).mean(axis=(2, 3)) @ weight + bias
+    np.testing.assert_allclose(outputs["logits"], expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_takes_arrays_that_are_not_contiguous(path: Path) -> None:
+    input_BCHW = np.random.default_rng(0).normal(size=(3, 6, 8, 4)).astype(np.float32).transpose(3, 0, 1, 2)
+    with OnnxRuntimeRunner(path) as runner:
+        found = runner.infer({"input": input_BCHW})["logits"]
+        np.testing.assert_array_equal(found, runner.infer({"input": input_BCHW.copy()})["logits"])
+
+
+def test_name_and_facts(path: Path) -> None:
+    import onnxruntime
+
+    with OnnxRuntimeRunner(path, threads=1, precision="fp16") as runner:
+        assert runner.name == "onnxruntime:cpu:fp16"
+        facts = dict(runner.facts)
+    assert facts.pop("load_ms") > 0
+    assert facts == {
+        "onnxruntime": onnxruntime.__version__,
+        "provider": "cpu",
+        "providers": ["CPUExecutionProvider"],
+        "threads": 1,
+        "precision": "fp16",
+        "graph_optimization": "all",
+    }
+
+
+def test_threads_default_to_the_cores_of_the_process(path: Path) -> None:
+    with OnnxRuntimeRunner(path) as runner:
+        assert runner.facts["threads"] == usable_cores()
+
+
+def test_closed_on_exit(path: Path) -> None:
+    with OnnxRuntimeRunner(path) as runner:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        runner.infer({})
+
+
+@pytest.mark.parametrize(
+    "feeds",
+    [
+        {"input": np.zeros((1, 3, 6, 9), np.float32)},
+        {"input": np.zeros((1, 3, 6, 8))},
+        {"image": np.zeros((1, 3, 6, 8), np.float32)},
+    ],
+)
+def test_wrong_input_is_named(path: Path, feeds: dict) -> None:
+    with OnnxRuntimeRunner(path) as runner, pytest.raises(ModelError, match=r"cpu:fp32 cannot run on \w+ float"):
+        runner.infer(feeds)
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        OnnxRuntimeRunner(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(ModelError, match=r"cannot open .*text\.onnx on cpu") as caught:
+        OnnxRuntimeRunner(tmp_path / "text.onnx")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match="cannot open the model"):
+        OnnxRuntimeRunner(b"")
+
+
+def test_what_cannot_be_asked_for(path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no provider tpu.*cpu, cuda"):
+        OnnxRuntimeRunner(path, provider="tpu")
+    with pytest.raises(UsageError, match="0 threads"):
+        OnnxRuntimeRunner(path, threads=0)
+
+
+def test_cuda_without_a_gpu_is_an_error_and_no_fallback(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cuda_devices", lambda: ())
+    assert available_providers() == ("cpu",)
+    with pytest.raises(EnvironmentProblem) as caught:
+        OnnxRuntimeRunner(path, provider="cuda")
+    assert "cuda is not available" in caught.value.message
+    assert "can use cpu here" in caught.value.message
+    assert "benchmark.providers" in str(caught.value.hint)
+
+
+class FakeOnnxRuntime(SimpleNamespace):
+    """An ONNX Runtime for GPUs; `given` are the providers that its sessions end up with."""
+
+    def __init__(self, given: list[str]) -> None:
+        self.made: list[dict] = []
+
+        def session(model: object, **how: object) -> SimpleNamespace:
+            self.made.append(how)
+            return SimpleNamespace(
+                get_providers=lambda: given,
+                get_outputs=lambda: [SimpleNamespace(name="logits")],
+                disable_fallback=lambda: None,
+            )
+
+        super().__init__(
+            __version__="1",
+            SessionOptions=SimpleNamespace,
+            GraphOptimizationLevel=SimpleNamespace(ORT_ENABLE_ALL="all", ORT_DISABLE_ALL="none"),
+            get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+            InferenceSession=session,
+            preload_dlls=lambda: print("looking for libraries"),
+        )
+
+
+def test_cuda_is_asked_for_alone_without_tf32(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeOnnxRuntime(["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(module, "_onnxruntime", lambda: fake)
+    monkeypatch.setattr(module, "cuda_devices", lambda: ("A GPU",))
+    assert available_providers() == ("cpu", "cuda")
+    runner = OnnxRuntimeRunner(path, provider="cuda")
+    assert fake.made[0]["providers"] == [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})]
+    assert fake.made[0]["enable_fallback"] == 0
+    assert runner.name == "onnxruntime:cuda:fp32"
+    assert runner.facts["tf32"] is False
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "looking for libraries" in printed.err
+
+
+def test_a_provider_that_was_left_out_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_onnxruntime", lambda: FakeOnnxRuntime(["CPUExecutionProvider"]))
+    monkeypatch.setattr(module, "cuda_devices", lambda: ("A GPU",))
+    with pytest.raises(EnvironmentProblem, match="asked for CUDAExecutionProvider and took CPUExecutionProvider"):
+        OnnxRuntimeRunner(path, provider="cuda")
+
+
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_cpu(path: Path) -> None:
+    input_BCHW = np.random.default_rng(0).normal(size=(8, 3, 6, 8)).astype(np.float32)
+    with OnnxRuntimeRunner(path) as cpu, OnnxRuntimeRunner(path, provider="cuda") as cuda:
+        assert cuda.facts["providers"][0] == "CUDAExecutionProvider"
+        expected = cpu.infer({"input": input_BCHW})["logits"]
+        found = cuda.infer({"input": input_BCHW})["logits"]
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_read_spec(path: Path, spec: ModelSpec, make_onnx: Callable[..., bytes]) -> None:
+    assert read_spec(path) == spec
+    path.write_bytes(make_onnx({"author": "someone"}))
+    with pytest.raises(BundleError, match=r"model\.fp32\.onnx holds no 'dskd_spec'"):
+        read_spec(path)
+
+
+def test_without_onnxruntime_the_extra_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtra, match=r"dskd-compress\[onnx\]"):
+        OnnxRuntimeRunner(path)
+
+
+def test_telemetry_is_off_and_torch_is_not_imported(path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner\n"
+        "import dskd_export.runtime.preprocess, dskd_export.compare, dskd_export.timing, dskd_export.evaluate\n"
+        "import dskd_export.bundle, dskd_export.telemetry.host\n"
+        "assert 'onnxruntime' not in sys.modules\n"
+        "OnnxRuntimeRunner(Path(sys.argv[1]))\n"
+        "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'\n"
+        "assert not {'torch', 'timm', 'torchvision', 'onnx', 'dskd_compress'} & set(sys.modules)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    # As this process sees them, whether the package is installed or lies in a checkout.
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=environment)
