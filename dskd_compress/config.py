@@ -174,6 +174,7 @@ DSKD_PRESETS: dict[str, dict[str, Any]] = {
         "guide_on": "xt",
         "guide_spatial": "raw",
         "start": "raw",
+        "start_scale": "own",
         "feature_norm": "none",
         "hash_std": "fc",
         "lsh_weight": 6.0,
@@ -220,6 +221,11 @@ class DskdMethod(Section):
     guide_temperature: Positive = Field(1.0, description="softens the teacher's target")
     start: Literal["scaled", "raw", "sdedit"] = Field(
         "scaled", description="scaled: sqrt(abar) u; raw: u; sdedit: sqrt(abar) u + sqrt(1 - abar) noise"
+    )
+    start_scale: Literal["teacher", "own"] = Field(
+        "teacher",
+        description="teacher: the student's features are brought to the rms of the teacher's before they are "
+        "denoised; own: left as they are, and target and student may drive each other up",
     )
     start_step: int = Field(400, ge=1, lt=1000, description="t at which the chain starts, of 1000")
     sample_steps: int = Field(5, ge=1, le=50, description="denoiser calls of the chain")

@@ -16,7 +16,7 @@ from dskd_compress.methods import Pair, create_task
 from dskd_compress.methods.dskd.guidance import TeacherHead
 from dskd_compress.methods.dskd.lsh import lsh_loss
 from dskd_compress.methods.dskd.schedule import ddim_sample, sampling_steps
-from dskd_compress.methods.dskd.task import DskdModule, by_location, pool
+from dskd_compress.methods.dskd.task import DskdModule, at_scale_of, by_location, pool
 from dskd_compress.taps import find_head, find_tap, probe
 
 CPU = torch.device("cpu")
@@ -120,6 +120,33 @@ def test_likelihood_of_the_target_rises_with_the_scale(
         likelihoods.append(float((target * head.logits(v).log_softmax(dim=1)).sum().detach()))
     assert likelihoods == sorted(likelihoods)
     assert likelihoods[-1] > likelihoods[0]
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (8, 5, 2, 3)])
+def test_the_target_does_not_follow_the_students_size(shape: tuple[int, ...]) -> None:
+    """Or both would grow: the target with the student, the student with the target."""
+    u, z_teacher = torch.randn(shape, requires_grad=True), 3 * torch.randn(shape)
+    scaled = at_scale_of(z_teacher, u)
+    torch.testing.assert_close(pool(scaled).square().mean(), pool(z_teacher).square().mean())
+    torch.testing.assert_close(at_scale_of(z_teacher, 7 * u), scaled)
+    gradient = torch.autograd.grad(scaled.sum(), u)[0]
+    assert float(gradient.std()) == pytest.approx(0.0, abs=1e-6)  # one constant factor
+
+
+@pytest.mark.parametrize(("start_scale", "follows"), [("teacher", False), ("own", True)])
+def test_start_scale(
+    start_scale: str, follows: bool, cnn_pair: Pair, images_BCHW: Tensor, labels_B: Tensor
+) -> None:
+    """The squared distance to the target, for a projection that is ten times too loud."""
+    task = make_task(DskdMethod(tap="vector", start_scale=start_scale, lsh_loss="l2", guide_scale=0), cnn_pair)
+    with torch.no_grad():
+        for parameter in task.module.projection.parameters():
+            parameter.mul_(100)
+    target_size = []
+    original = task.module.denoise
+    task.module.denoise = lambda u, *rest: target_size.append(float(u.detach().abs().mean())) or original(u, *rest)
+    forward(task, images_BCHW, labels_B)
+    assert (target_size[0] > 5) == follows
 
 
 def test_with_the_teachers_feature_as_target_it_is_lshfm(cnn_pair: Pair, images_BCHW: Tensor) -> None:
