@@ -34,7 +34,7 @@ from dskd_compress.commands.report import report
 from dskd_compress.commands.run import run
 from dskd_compress.commands.train import train
 from dskd_compress.commands.validate import validate
-from dskd_export.errors import DskdError
+from dskd_export.errors import EXTRA_OF, DskdError, MissingExtra
 
 PROGRAM = "dskd-compress"
 
@@ -147,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def describe(error: BaseException) -> Failure:
     """What to tell of an error; everything that nobody foresaw is our bug."""
+    if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").split(".")[0]) in EXTRA_OF:
+        error = MissingExtra(module, EXTRA_OF[module])
     if isinstance(error, DskdError):
         return Failure(type(error).__name__, error.message, error.hint, error.exit_code)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import pickle
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint.", "Check the path.")
     try:
-        weights = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
+        with warnings.catch_warnings():  # torch remarks on an unusual pickle, and then refuses it
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            weights = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         if isinstance(error.__cause__, pickle.UnpicklingError) and "GLOBAL" in str(error.__cause__):
             raise CheckpointError(
@@ -136,11 +140,22 @@ def load_weights(model: nn.Module, path: Path) -> None:
         if names
     ]
     if faults:
+        trained, wanted = _classes_of(model, weights), _classes_of(model, own)
         raise CheckpointError(
             f"{path} does not fit {architecture(model)}: {'; '.join(faults)}.",
-            "Give the checkpoint of this architecture, or set kwargs (num_classes, ...) as it was trained.",
+            f"It was trained on {trained} classes, these are {wanted}: give the data of that training, or weights "
+            "that were trained on these classes."
+            if trained != wanted and not missing and not unexpected
+            else "Give the checkpoint of this architecture, or set kwargs (num_classes, ...) as it was trained.",
         )
     model.load_state_dict(weights, strict=True)
+
+
+def _classes_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
+    """Rows of the classifier in a state dict; None where timm does not tell which layer that is."""
+    classifier = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
+    bias = weights.get(f"{classifier}.bias") if isinstance(classifier, str) else None
+    return None if bias is None else len(bias)
 
 
 def architecture(model: nn.Module) -> str:

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import Recipe, TrainSection
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
-from dskd_export.documents import Document, EpochRecord, Provenance, StageRecord, StepRecord, read_document
+from dskd_export.documents import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files import sha256_file, write_atomic
 
@@ -38,6 +38,7 @@ class Stage:
         settings: recipe -> what of it shapes the result.
         inputs: files of earlier stages, relative to the run folder; those that are there count.
         outputs: files that it makes; all of them, unless `optional` says otherwise.
+        roles: models whose checkpoint, where the recipe names one, is read from outside the run folder.
     """
 
     name: str
@@ -45,10 +46,21 @@ class Stage:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    roles: tuple[Literal["teacher", "student"], ...] = ()
 
 
 def _dump(section: BaseModel) -> Any:
     return section.model_dump(mode="json")
+
+
+def _training(section: TrainSection | None) -> Any:
+    # How often it is saved shapes nothing of a training.
+    return None if section is None else _dump(section.model_copy(update={"checkpoint_steps": None}))
+
+
+def _ready_teacher(recipe: Recipe) -> Any:
+    # How it was trained shows in its weights.
+    return recipe.teacher.model_dump(mode="json", exclude={"train"})
 
 
 # The order is the order of the pipeline.
@@ -58,31 +70,35 @@ STAGES: tuple[Stage, ...] = (
         lambda r: {
             "seed": r.seed,
             "data": _dump(r.data),
-            "teacher": _dump(r.teacher),
+            "teacher": {**_dump(r.teacher), "train": _training(r.teacher.train)},
             "student": r.student.name,
         },
         (),
         ("teacher.safetensors", "teacher.json", "teacher.train.jsonl"),
+        roles=("teacher",),
     ),
     Stage(
         DISTILL,
         lambda r: {
             "seed": r.seed,
             "data": _dump(r.data),
-            "teacher": r.teacher.model_dump(mode="json", exclude={"train"}),
+            "teacher": _ready_teacher(r),
             "student": _dump(r.student),
             "method": _dump(r.method),
-            "train": _dump(r.train),
+            "train": _training(r.train),
         },
         ("teacher.safetensors",),
         ("student.safetensors", "distill.json", "train.jsonl"),
+        roles=("teacher", "student"),
     ),
     Stage(
         EXPORT,
-        lambda r: {"export": _dump(r.export)},
+        # The teacher is exported as well, and a method without one gives the same student for any of them.
+        lambda r: {"export": _dump(r.export), "teacher": _ready_teacher(r)},
         ("student.safetensors", "teacher.safetensors"),
-        ("bundle/manifest.json",),
+        ("bundle/manifest.json", "bundle/spec.json", "bundle/golden.npz", "bundle/model.fp32.onnx"),
         optional=("teacher.fp32.onnx",),
+        roles=("teacher",),
     ),
     Stage(
         VALIDATE,
@@ -92,9 +108,10 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         BENCHMARK,
-        lambda r: {"benchmark": _dump(r.benchmark)},
-        ("bundle/manifest.json", "student.safetensors", "teacher.fp32.onnx"),
+        lambda r: {"benchmark": _dump(r.benchmark), "teacher": _ready_teacher(r)},
+        ("bundle/manifest.json", "student.safetensors", "teacher.safetensors", "teacher.fp32.onnx"),
         ("benchmark.json", "benchmark.samples.npz"),
+        roles=("teacher",),
     ),
     Stage(
         REPORT,
@@ -122,6 +139,12 @@ def stage_named(name: str) -> Stage:
 def stages_of(recipe: Recipe) -> list[Stage]:
     """The stages that a recipe has: `train` only where it trains the teacher."""
     return [stage for stage in STAGES if stage.name != TRAIN or recipe.teacher.train is not None]
+
+
+def _checkpoints(stage: Stage, recipe: Recipe) -> dict[str, str]:
+    """sha256 of the weights that the recipe names outside the run folder; a missing file is the reader's error."""
+    paths = {f"{role}.checkpoint": getattr(recipe, role).checkpoint for role in stage.roles}
+    return {name: sha256_file(path) for name, path in paths.items() if path is not None and path.is_file()}
 
 
 def digest(value: Any) -> str:
@@ -215,15 +238,17 @@ class RunFolder:
 
     # --- the state of stages
 
-    def _inputs(self, stage: Stage) -> dict[str, str]:
-        return {name: sha256_file(self / name) for name in stage.inputs if (self / name).is_file()}
+    def _inputs(self, stage: Stage, recipe: Recipe) -> dict[str, str]:
+        within = {name: sha256_file(self / name) for name in stage.inputs if (self / name).is_file()}
+        return {**within, **_checkpoints(stage, recipe)}
 
     def _settings(self, stage: Stage, recipe: Recipe) -> dict[str, str]:
         return {name: digest(value) for name, value in stage.settings(recipe).items()}
 
     def settings_digest(self, stage_name: str, recipe: Recipe, inputs: Mapping[str, str]) -> str:
         """One digest of all that shapes a stage's result; checkpoints are bound to it."""
-        return digest([self._settings(stage_named(stage_name), recipe), dict(inputs)])
+        stage = stage_named(stage_name)
+        return digest([self._settings(stage, recipe), {**_checkpoints(stage, recipe), **inputs}])
 
     def why_rerun(self, stage_name: str, recipe: Recipe, data_sha256: str | None = None) -> str | None:
         """Why a stage has to run, in words; None where its results are still those of these inputs.
@@ -244,9 +269,9 @@ class RunFolder:
         for name, value in self._settings(stage, recipe).items():
             if record.settings_sha256.get(name) != value:
                 return f"{name} changed in the recipe"
-        inputs = self._inputs(stage)
-        for name in sorted(inputs.keys() | record.inputs.keys()):
-            if name in stage.inputs and inputs.get(name) != record.inputs.get(name):
+        inputs = self._inputs(stage, recipe)
+        for name in sorted((inputs.keys() | record.inputs.keys()) - {"data"}):
+            if inputs.get(name) != record.inputs.get(name):
                 return f"{name} changed"
         if data_sha256 is not None and record.inputs.get("data", data_sha256) != data_sha256:
             return "the images changed"
@@ -262,7 +287,7 @@ class RunFolder:
     ) -> None:
         """Write down what a finished stage read and wrote."""
         stage = stage_named(stage_name)
-        inputs = self._inputs(stage)
+        inputs = self._inputs(stage, recipe)
         if data_sha256 is not None:
             inputs["data"] = data_sha256
         there = [name for name in stage.outputs + stage.optional if (self / name).is_file()]
@@ -281,37 +306,4 @@ def recipe_sha256(recipe: Recipe) -> str:
     return digest(section_digests(recipe))
 
 
-class TrainingLog:
-    """Append-only JSON lines. Opening it for a resumed run drops what was logged after the checkpoint.
-
-    Args:
-        path: the file.
-        keep_steps: records of later steps are dropped; 0 starts anew.
-    """
-
-    def __init__(self, path: Path, keep_steps: int) -> None:
-        kept = [line for line, step in _lines(path) if step <= keep_steps] if keep_steps else []
-        write_atomic(path, "".join(kept))
-        self._file = path.open("a", encoding="utf-8")
-
-    def write(self, record: StepRecord | EpochRecord) -> None:
-        """Append one record; it is on its way to the disk when this returns."""
-        self._file.write(record.model_dump_json() + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def _lines(path: Path) -> Iterator[tuple[str, int]]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            yield line, int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):
-            return  # a line that a kill cut in half; nothing after it counts
-
-
-__all__ = ["STAGES", "STAGE_NAMES", "RunFolder", "Stage", "TrainingLog", "read_document", "recipe_sha256"]
+__all__ = ["STAGES", "STAGE_NAMES", "RunFolder", "Stage", "read_document", "recipe_sha256"]

@@ -56,7 +56,9 @@ class TorchRunner:
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch; blocks until the logits are in host memory."""
         with torch.inference_mode():
-            images_BCHW = torch.from_numpy(np.ascontiguousarray(feeds[self.input_name])).to(self.device)
+            # A copy of what cannot be written to: torch would warn that it could.
+            array = np.require(feeds[self.input_name], requirements=["C", "W"])
+            images_BCHW = torch.from_numpy(array).to(self.device)
             logits_BK = self.model(images_BCHW)
         return {self.output_name: logits_BK.float().cpu().numpy()}
 

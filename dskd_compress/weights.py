@@ -81,6 +81,20 @@ def read_info(path: Path) -> WeightsInfo:
         raise CheckpointError(f"{path} is damaged.", hint) from error
 
 
+def find_info(path: Path) -> WeightsInfo | None:
+    """The metadata of weights that may come from anywhere; None where dskd-compress did not write them.
+
+    Raises:
+        CheckpointError: it wrote them, and the metadata is damaged.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            ours = METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return None  # no safetensors; who loads it says what is wrong with it, if anything is
+    return read_info(path) if ours else None
+
+
 def load_trained(path: Path) -> tuple[nn.Module, WeightsInfo]:
     """Build the plain timm model of a weights file and load it strictly, in eval mode on the CPU.
 

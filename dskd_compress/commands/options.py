@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from dskd_compress.config import Recipe
     from dskd_compress.run_folder import RunFolder
 
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Recipe names for the shell's completion."""
+    from dskd_compress.recipe.files import recipe_names
+
+    return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
 Overrides = Annotated[
     Optional[list[str]],
@@ -23,7 +31,11 @@ Overrides = Annotated[
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as written by distill or run.")]
 RecipeName = Annotated[
     Optional[str],
-    typer.Argument(metavar="RECIPE", help="Recipe name, YAML file, or a run folder to go on with."),
+    typer.Argument(
+        metavar="RECIPE",
+        help="Recipe name, YAML file, or a run folder to go on with.",
+        autocompletion=complete_recipe,
+    ),
 ]
 Out = Annotated[
     Optional[Path], typer.Option("--out", "-o", help="Run folder to write. Default: runs/<recipe name>.")

@@ -12,15 +12,8 @@ from dskd_compress.commands import options
 app = typer.Typer(no_args_is_help=True, help="List, show, write and check recipes.")
 
 
-def complete_recipe(incomplete: str) -> list[str]:
-    """Recipe names for the shell's completion."""
-    from dskd_compress.recipe.files import recipe_names
-
-    return [name for name in recipe_names() if name.startswith(incomplete)]
-
-
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="Recipe name or YAML file.", autocompletion=complete_recipe)
+    str, typer.Argument(metavar="NAME", help="Recipe name or YAML file.", autocompletion=options.complete_recipe)
 ]
 
 

@@ -23,8 +23,11 @@ def run(
 ) -> None:
     """Train, distil, export, validate, benchmark and report; skip what is unchanged and say why not.
 
-    Without a recipe: the embedded one on handwritten digits. Stages: train, distill, export,
-    validate, benchmark, report. Exit code 5 when the validation fails; the report is written all the same.
+    Without a recipe: the embedded one on handwritten digits.
+
+    Stages: train, distill, export, validate, benchmark, report.
+
+    Exit code 5 when the validation fails; the report is written all the same.
 
     [bold]Examples[/bold]
 

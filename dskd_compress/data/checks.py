@@ -39,9 +39,8 @@ def check_data(sets: DataSets, num_classes_teacher: int | None) -> None:
     if num_classes_teacher is not None and num_classes_teacher != classes:
         raise DataError(
             f"The teacher has {num_classes_teacher} classes, the data {classes}.",
-            "Name a teacher that was trained on these classes (teacher.checkpoint with "
-            f"teacher.kwargs.num_classes={classes}), train one (teacher.train), or use data with "
-            f"{num_classes_teacher} classes.",
+            "Train it on these classes first (dskd-compress train), name one that knows them (teacher.checkpoint "
+            f"with teacher.kwargs.num_classes={classes}), or use data with {num_classes_teacher} classes.",
         )
 
 

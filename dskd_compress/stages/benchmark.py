@@ -26,7 +26,7 @@ from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo, load_trained
 from dskd_export.bundle import open_bundle
 from dskd_export.documents import BenchmarkDocument, BenchmarkRow
-from dskd_export.errors import EnvironmentProblem
+from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files import write_atomic
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers
 from dskd_export.runtime.preprocess import preprocess_batch
@@ -61,7 +61,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
     """Time the models of a run; writes `benchmark.json` and `benchmark.samples.npz`.
 
     Raises:
-        DataError: there is no bundle yet.
+        DataError: there is no bundle yet, or no exported teacher although it is to be timed.
         EnvironmentProblem: a provider that the recipe names is not here.
     """
     watch = Stopwatch()
@@ -104,7 +104,12 @@ def _subjects(
 ) -> Iterator[Subject]:
     student, info = load_trained(folder.require("student.safetensors", "distill"))
     if recipe.benchmark.teacher:
-        onnx = folder.require("teacher.fp32.onnx", "export") if "onnxruntime" in recipe.benchmark.runners else None
+        onnx = folder / "teacher.fp32.onnx" if "onnxruntime" in recipe.benchmark.runners else None
+        if onnx is not None and not onnx.is_file():
+            raise DataError(
+                f"{onnx} is missing, and benchmark.teacher asks to time it.",
+                f"Set export.teacher and run: dskd-compress export {folder.path}. Or set benchmark.teacher=false.",
+            )
         teacher = load_teacher(recipe, folder, sets)
         size = make_pair(student, info.preprocessing, teacher).teacher_size
         teacher_info = WeightsInfo.of(recipe.teacher, sets.classes, teacher.format)

@@ -32,7 +32,6 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
     student, format = create_student(recipe, len(sets.classes))
     pair = make_pair(student, format, teacher)
     loaders = Loaders.open(recipe, section, sets, format, device)
-    folder.write_recipe(recipe)
     facts = sets.facts()
     inputs = {"data": facts.sha256, "teacher": state_sha256(teacher.model)}
 
@@ -55,7 +54,7 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
         loaders,
         section,
         role="student",
-        seed=recipe.seed,
+        recipe=recipe,
         settings_sha256=folder.settings_digest(DISTILL, recipe, inputs),
         folder=folder,
         output=output,

@@ -12,7 +12,7 @@ from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
 from dskd_compress.provenance import Stopwatch, versions
 from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256
-from dskd_compress.stages.setup import load_teacher, make_pair, open_checked_data
+from dskd_compress.stages.setup import check_classes, load_teacher, make_pair, open_checked_data
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo, load_trained
 from dskd_export.bundle import Manifest, write_bundle
@@ -45,7 +45,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     """Export the student (and the teacher, to compare it); writes `bundle/` and `teacher.fp32.onnx`.
 
     Raises:
-        DataError: there is no student yet.
+        DataError: there is no student yet, or the data has other classes than it was trained on.
         ModelError: torch cannot export it.
         MissingExtra: onnx is not installed.
     """
@@ -56,6 +56,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     student, info = load_trained(path)
     spec = spec_of(info, recipe.export.opset, sha256_file(path))
     sets = open_checked_data(recipe)
+    check_classes(info.classes, sets, path, "distill")
     teacher_path = folder / "teacher.fp32.onnx"
     with output.progress("Exporting", 2 + recipe.export.teacher, unit="file") as progress:
         model = onnx_from_torch(student, input_size=info.input_size, opset=spec.opset, metadata=spec.to_metadata())

@@ -83,6 +83,7 @@ def run_pipeline(
             continue
         output.print(f"[bold]{name}[/bold]: {why}")
         RUN[name](recipe, folder, output)
+        folder.write_recipe(recipe)  # also where the training, which writes it first, was skipped
         yield StageOutcome(name, ran=True, why=why)
 
 

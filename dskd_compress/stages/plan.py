@@ -9,9 +9,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from dskd_compress.config import DskdMethod, Recipe
 from dskd_compress.console import Output
-from dskd_compress.data import StreamSet
+from dskd_compress.data import ImageSet, StreamSet, TrainLoader
 from dskd_compress.methods import MethodTask, create_task, needs_teacher
-from dskd_compress.models import count_parameters, model_facts
+from dskd_compress.models import model_facts
 from dskd_compress.run_folder import RunFolder, stages_of
 from dskd_compress.stages.setup import (
     TeacherModel,
@@ -21,14 +21,17 @@ from dskd_compress.stages.setup import (
     make_pair,
     open_checked_data,
 )
-from dskd_compress.training.device import resolve_device
+from dskd_compress.training.device import autocast, resolve_device
+from dskd_compress.training.optim import create_optimization
 from dskd_export.documents import Document, ModelFacts, TapFacts
 
 
 class MemoryEstimate(Document):
     """Device memory of a training step in megabytes (10^6 bytes)."""
 
-    weights_mb: float = Field(description="teacher, student and training-only modules")
+    weights_mb: float = Field(
+        description="parameters and buffers of teacher, student, training-only modules, and the weight average"
+    )
     gradients_mb: float
     optimizer_mb: float = Field(description="SGD with momentum keeps one value a parameter, Adam two")
     activations_mb: float = Field(description="kept for the backward pass; measured on two images and scaled")
@@ -42,14 +45,14 @@ class Plan(Document):
     method: str
     device: str
     classes: int
-    train_images: int | None
+    train_images: int | None = Field(description="None: a stream that does not tell")
     val_images: int | None
     teacher: ModelFacts | None
     student: ModelFacts
     taps: dict[str, TapFacts]
     training_only_parameters: dict[str, int]
-    steps_per_epoch: int | None
-    steps: int | None
+    steps_per_epoch: int
+    steps: int
     memory: MemoryEstimate
     stages: list[str]
     writes: dict[str, str] = Field(description="what -> where")
@@ -62,6 +65,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         DataError, ModelError, EnvironmentProblem: what the training would also refuse.
     """
     device = resolve_device(recipe.train.device)
+    autocast(recipe.train, device)
     sets = open_checked_data(recipe)
     classes = len(sets.classes)
     student, format = create_student(recipe, classes)
@@ -73,22 +77,25 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     used = pair if needs_teacher(recipe.method) else None
     cpu = torch.device("cpu")
     task = create_task(recipe.method, student, used, label_smoothing=0.0, seed=recipe.seed, device=cpu)
-    images = None if isinstance(sets.train, StreamSet) else len(sets.train)
-    steps_per_epoch = None if images is None else images // recipe.train.batch_size
+    loader = TrainLoader(
+        sets, recipe.data, format, batch_size=recipe.train.batch_size, seed=recipe.seed, device=cpu
+    )
+    steps_per_epoch = len(loader)
+    create_optimization(task.module, recipe.train, steps_per_epoch)
     return Plan(
         recipe=recipe.name,
         method=recipe.method.name
         + (f" ({recipe.method.preset} preset)" if isinstance(recipe.method, DskdMethod) else ""),
         device=str(device),
         classes=classes,
-        train_images=images,
-        val_images=None if isinstance(sets.val, StreamSet) else len(sets.val),
+        train_images=_length(sets.train),
+        val_images=_length(sets.val),
         teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights) if used else None,
         student=model_facts(student, format.input_size, "to be trained by this run"),
         taps={role: tap.facts() for role, tap in task.taps.items()},
         training_only_parameters=task.discarded(),
         steps_per_epoch=steps_per_epoch,
-        steps=None if steps_per_epoch is None else steps_per_epoch * recipe.train.epochs,
+        steps=steps_per_epoch * recipe.train.epochs,
         memory=estimate_memory(task, format.input_size, classes, recipe),
         stages=[stage.name for stage in stages_of(recipe)],
         writes={
@@ -99,6 +106,10 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
             "report": str(folder / "report.html"),
         },
     )
+
+
+def _length(images: ImageSet | StreamSet) -> int | None:
+    return images.length if isinstance(images, StreamSet) else len(images)
 
 
 def estimate_memory(
@@ -115,7 +126,8 @@ def estimate_memory(
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    weights = {parameter.untyped_storage().data_ptr() for parameter in task.parameters()}
+    constants = [*task.parameters(), *task.buffers()]
+    weights = {tensor.untyped_storage().data_ptr() for tensor in constants}
     task.train()
     with saved_tensors_hooks(remember, lambda tensor: tensor):
         task(torch.zeros(2, *input_size), torch.tensor([0, classes - 1]))
@@ -123,8 +135,9 @@ def estimate_memory(
     scale = recipe.train.batch_size / 2 * (1.0 if recipe.train.precision == "fp32" else 0.5)
     trainable = sum(p.numel() for p in task.module.parameters() if p.requires_grad) * 4 / 1e6
     values = 2 if "adam" in recipe.train.optimizer or "lamb" in recipe.train.optimizer else 1
+    averaged = [] if recipe.train.ema_decay is None else [*task.module.parameters(), *task.module.buffers()]
     numbers = {
-        "weights_mb": count_parameters(task) * 4 / 1e6,
+        "weights_mb": sum(tensor.nbytes for tensor in (*constants, *averaged)) / 1e6,
         "gradients_mb": trainable,
         "optimizer_mb": trainable * values,
         "activations_mb": activations * scale / 1e6,
@@ -152,9 +165,7 @@ def print_plan(plan: Plan, output: Output) -> None:
         rows.append([f"tap of the {role}", f"{tap.kind}, {tap.channels} channels{grid} ({tap.layout})"])
     for name, parameters in plan.training_only_parameters.items():
         rows.append([f"only in training: {name}", f"{parameters / 1e6:.2f} M parameters, thrown away at the end"])
-    rows.append(
-        ["steps", f"{plan.steps} ({plan.steps_per_epoch} an epoch)" if plan.steps else "not known: a stream"]
-    )
+    rows.append(["steps", f"{plan.steps} ({plan.steps_per_epoch} an epoch)"])
     memory = plan.memory
     rows.append(
         [

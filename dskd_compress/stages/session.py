@@ -14,9 +14,10 @@ from dskd_compress.config import Recipe, TrainSection
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, Preprocessing, TrainLoader, ValLoader, worker_death_explained
 from dskd_compress.methods import MethodTask
-from dskd_compress.run_folder import RunFolder, TrainingLog
+from dskd_compress.run_folder import RunFolder
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.evaluate import evaluate_model
+from dskd_compress.training.log import TrainingLog
 from dskd_compress.training.loop import Trainer
 from dskd_export.documents import Accuracy, EpochRecord, StepRecord
 
@@ -77,7 +78,7 @@ def train(
     section: TrainSection,
     *,
     role: str,
-    seed: int,
+    recipe: Recipe,
     settings_sha256: str,
     folder: RunFolder,
     output: Output,
@@ -85,8 +86,12 @@ def train(
 ) -> Trained:
     """Train a task to its end, or go on where it stopped.
 
+    An earlier training's log and recipe stay until this one has a checkpoint: what fails before that,
+    on a bad image or a full disk, has changed no result.
+
     Args:
         role: `teacher` or `student`; names the log and the checkpoints.
+        recipe: what the folder will say that it was made from.
         settings_sha256: checkpoints of other settings are not continued.
         statistics_batches: training batches that the task looks at before the first step.
 
@@ -96,24 +101,44 @@ def train(
     if section.channels_last:
         task.to(memory_format=torch.channels_last)
     store = CheckpointStore(folder.checkpoints(role), settings_sha256)
-    trainer = Trainer(task, loaders.train, loaders.accuracy, section, seed=seed, store=store)
+    trainer = Trainer(task, loaders.train, loaders.accuracy, section, seed=recipe.seed, store=store)
     if trainer.resume():
         output.print(f"Going on with the {role} at step {trainer.progress.step} of {trainer.total_steps}.")
     elif statistics_batches:
         task.fit_statistics(loaders.some_images(statistics_batches))
-    log = TrainingLog(folder.log(role), keep_steps=trainer.progress.step)
+    if not (folder / "recipe.yaml").exists():
+        folder.write_recipe(recipe)
+    place = folder.log(role)
+    beside = place.with_name(f".{place.name}.new") if trainer.progress.step == 0 and place.exists() else place
+    log = TrainingLog(beside, trainer.progress.step, trainer.progress.epoch)
+
+    def take_over() -> None:
+        beside.replace(place)
+        folder.write_recipe(recipe)
+
+    store.after_first_save = take_over
     with output.progress(f"Training the {role}", trainer.total_steps, unit="step") as progress:
         progress.advance(trainer.progress.step)
         # A worker that dies is reported from a signal handler, at any point of a step.
-        with contextlib.closing(log), worker_death_explained(loaders.train.workers):
-            for record in trainer.run():
-                log.write(record)
-                if isinstance(record, StepRecord):
-                    shown = {name: f"{value:.3f}" for name, value in record.losses.items()}
-                    progress.advance(1, **shown, images_per_s=f"{record.images_per_s:.0f}")
-                else:
-                    _announce(record, section, output)
+        try:
+            with contextlib.closing(log), worker_death_explained(loaders.train.workers):
+                for record in trainer.run():
+                    log.write(record)
+                    if isinstance(record, StepRecord):
+                        shown = {name: f"{value:.3f}" for name, value in record.losses.items()}
+                        progress.advance(1, **shown, images_per_s=f"{record.images_per_s:.0f}")
+                    else:
+                        _announce(record, section, output)
+        finally:
+            if beside != place:
+                beside.unlink(missing_ok=True)
+    folder.write_recipe(recipe)
     done = trainer.progress
+    skipped = sorted(set(loaders.train.skipped) | set(loaders.val.skipped))
+    if skipped:
+        images = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
+        more = ", ..." if len(skipped) > 5 else ""
+        output.warn(f"left out {images} that cannot be read: {', '.join(skipped[:5])}{more}")
     return Trained(
         state=store.load_best(),
         best_epoch=done.best_epoch,
@@ -121,7 +146,7 @@ def train(
         last=Accuracy.model_validate(done.last),
         steps=done.step,
         images_per_s=done.train_images / done.train_seconds if done.train_seconds > 0 else 0.0,
-        skipped=sorted(set(loaders.train.skipped) | set(loaders.val.skipped)),
+        skipped=skipped,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from dskd_compress.data import DataSets, Preprocessing, check_data, open_data, r
 from dskd_compress.methods import Pair
 from dskd_compress.models import create_model
 from dskd_compress.run_folder import RunFolder
-from dskd_compress.weights import load_trained
+from dskd_compress.weights import find_info, load_trained
 from dskd_export.errors import DataError, ModelError
 
 
@@ -44,10 +45,10 @@ def create_student(recipe: Recipe, classes: int) -> tuple[nn.Module, Preprocessi
 
 
 def create_untrained_teacher(recipe: Recipe, classes: int) -> tuple[nn.Module, Preprocessing]:
-    """The teacher before its training by this recipe, at the student's input size."""
+    """The teacher before its training by this recipe, which shows it the images as its student will get them."""
+    _, format = create_student(recipe, classes)
     torch.manual_seed(recipe.seed)
-    teacher = create_model(recipe.teacher, num_classes=classes, input_size=recipe.data.input_size)
-    return teacher, resolve_preprocessing(recipe.data, teacher)
+    return create_model(recipe.teacher, num_classes=classes, input_size=format.input_size[1]), format
 
 
 def load_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherModel:
@@ -59,26 +60,46 @@ def load_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherMo
     """
     if recipe.teacher.train is not None:
         path = folder.require("teacher.safetensors", "train")
-        model, info = load_trained(path)
-        if info.classes != sets.classes:
-            raise DataError(
-                f"{path} was trained on other classes than {sets.source} has.",
-                "Train the teacher again: dskd-compress train",
-            )
-        return TeacherModel(model, info.preprocessing, "trained by this run")
+        model, trained = load_trained(path)
+        check_classes(trained.classes, sets, path, "train")
+        return TeacherModel(model, trained.preprocessing, "trained by this run")
     if not recipe.teacher.pretrained and recipe.teacher.checkpoint is None:
         raise ModelError(
             f"The teacher {recipe.teacher.name} has no weights: pretrained is false and nothing trains it.",
             "Set teacher.pretrained, teacher.checkpoint (--teacher-checkpoint) or teacher.train.",
         )
+    checkpoint = recipe.teacher.checkpoint
+    info = None if checkpoint is None else find_info(checkpoint)
+    size = recipe.data.input_size if info is None else info.input_size[1]
     # A checkpoint of one's own has one's own classes; pretrained weights have timm's.
-    classes = len(sets.classes) if recipe.teacher.checkpoint is not None else None
-    model = create_model(recipe.teacher, num_classes=classes, input_size=recipe.data.input_size).eval()
+    classes = None if checkpoint is None else len(sets.classes)
+    model = create_model(recipe.teacher, num_classes=classes, input_size=size).eval()
     check_data(sets, int(model.num_classes))  # type: ignore[arg-type]
-    # The teacher keeps the normalisation that it was trained with, whatever the recipe sets for the student.
-    own = resolve_preprocessing(DataSection(input_size=recipe.data.input_size), model)
-    source = f"checkpoint {recipe.teacher.checkpoint.name}" if recipe.teacher.checkpoint else "pretrained"
-    return TeacherModel(model, own, source)
+    source = "pretrained" if checkpoint is None else f"checkpoint {checkpoint.name}"
+    # The teacher keeps the normalisation that it was trained with, whatever the recipe sets for the student:
+    # weights of another run say it themselves, for others it is timm's.
+    if info is not None and checkpoint is not None:
+        check_classes(info.classes, sets, checkpoint, "train")
+        return TeacherModel(model, info.preprocessing, source)
+    return TeacherModel(model, resolve_preprocessing(DataSection(input_size=size), model), source)
+
+
+def check_classes(classes: tuple[str, ...], sets: DataSets, path: Path, stage: str) -> None:
+    """Refuse weights whose logits mean other classes than the labels of the data.
+
+    Args:
+        classes: of the weights.
+        path: the weights, for the message.
+        stage: the command that makes them anew.
+
+    Raises:
+        DataError: the classes differ.
+    """
+    if classes != tuple(sets.classes):
+        raise DataError(
+            f"{path} was trained on other classes than {sets.source} has.",
+            f"Give data.source of that training (--set data.source=...), or train again: dskd-compress {stage}",
+        )
 
 
 def make_pair(student: nn.Module, student_format: Preprocessing, teacher: TeacherModel) -> Pair:

@@ -37,7 +37,6 @@ def run_train(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocu
     sets = open_checked_data(recipe)
     model, format = create_untrained_teacher(recipe, len(sets.classes))
     loaders = Loaders.open(recipe, section, sets, format, device)
-    folder.write_recipe(recipe)
     task = create_task(
         NoneMethod(), model, None, label_smoothing=section.label_smoothing, seed=recipe.seed, device=device
     )
@@ -47,7 +46,7 @@ def run_train(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocu
         loaders,
         section,
         role="teacher",
-        seed=recipe.seed,
+        recipe=recipe,
         settings_sha256=folder.settings_digest(TRAIN, recipe, {"data": facts.sha256}),
         folder=folder,
         output=output,

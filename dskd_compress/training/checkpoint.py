@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import pickle
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,15 @@ class CheckpointStore:
         folder: made when the first checkpoint is written.
         settings_sha256: digest of all that shapes the training. A checkpoint of other settings is
             not continued.
+
+    Attributes:
+        after_first_save: called once, when this training has a state on disk to go on from.
     """
 
     def __init__(self, folder: Path, settings_sha256: str) -> None:
         self.folder = folder
         self.settings_sha256 = settings_sha256
+        self.after_first_save: Callable[[], None] | None = None
 
     @property
     def last_path(self) -> Path:
@@ -64,11 +68,14 @@ class CheckpointStore:
             **state,
         }
         self._write(self.last_path, content)
+        if self.after_first_save is not None:
+            then, self.after_first_save = self.after_first_save, None
+            then()
 
     def save_best(self, student: nn.Module) -> None:
         """Write the student of the best epoch so far."""
         weights = {name: tensor.detach().cpu() for name, tensor in student.state_dict().items()}
-        self._write(self.best_path, weights)
+        self._write(self.best_path, {"settings_sha256": self.settings_sha256, "student": weights})
 
     def load(self, device: torch.device) -> tuple[Progress, dict[str, Any]] | None:
         """The newest state, or None where there is none of these settings.
@@ -78,17 +85,31 @@ class CheckpointStore:
         """
         if not self.last_path.exists():
             return None
+        content = _read(self.last_path, device)
         try:
-            content = torch.load(self.last_path, map_location=device, weights_only=True)
             if content["format"] != FORMAT or content["settings_sha256"] != self.settings_sha256:
                 return None
             return Progress(**content["progress"]), content
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.last_path} is damaged.", "Delete it to train from the start.") from error
+        except (KeyError, TypeError) as error:
+            raise _damaged(self.last_path) from error
 
     def load_best(self) -> dict[str, Tensor]:
-        """The student's weights of the best epoch."""
-        weights: dict[str, Tensor] = torch.load(self.best_path, map_location="cpu", weights_only=True)
+        """The student's weights of the best epoch.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of a training with other settings.
+        """
+        content = _read(self.best_path, torch.device("cpu"))
+        try:
+            if content["settings_sha256"] != self.settings_sha256:
+                # Left by a training that was begun with other settings and killed in its first epoch.
+                raise CheckpointError(
+                    f"{self.best_path} is of a training with other settings than {self.last_path.name}.",
+                    f"Delete {self.folder} to train from the start.",
+                )
+            weights: dict[str, Tensor] = content["student"]
+        except (KeyError, TypeError) as error:
+            raise _damaged(self.best_path) from error
         return weights
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
@@ -96,3 +117,19 @@ class CheckpointStore:
         buffer = io.BytesIO()
         torch.save(content, buffer)
         write_atomic(path, buffer.getvalue())
+
+
+def _read(path: Path, device: torch.device) -> Any:
+    if not path.exists():
+        raise _damaged(path)
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged file makes the unpickler trip over anything
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> CheckpointError:
+    what = "damaged" if path.exists() else "missing"
+    return CheckpointError(f"{path} is {what}.", f"Delete {path.parent} to train from the start.")

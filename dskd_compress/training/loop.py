@@ -83,6 +83,8 @@ class Trainer:
         if found is None:
             return False
         self.progress, state = found
+        if self.progress.best_epoch >= 0:
+            self.store.load_best()  # where it cannot be had, that is better known now than at the end
         self.task.module.load_state_dict(state["module"])
         if state["ema"] is not None:
             self.task.get_trainable_module(ema=True).module.load_state_dict(state["ema"])
@@ -120,6 +122,8 @@ class Trainer:
                 epoch_began = time.perf_counter()
                 yield from self._train_epoch(epoch, stop)
                 yield self._finish_epoch(epoch, epoch_began)
+                # Once the caller has logged it: a kill in between repeats the epoch's end, and loses no record.
+                self.save()
                 self._stop_if_requested(stop)
 
     def _train_epoch(self, epoch: int, stop: StopRequest) -> Iterator[StepRecord]:
@@ -234,7 +238,6 @@ class Trainer:
         )
         self.progress.last = accuracy.model_dump()
         self.progress.epoch, self.progress.batch = epoch + 1, 0
-        self.save()
         return record
 
     def _stop_if_requested(self, stop: StopRequest) -> None:

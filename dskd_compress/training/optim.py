@@ -12,6 +12,8 @@ from dskd_compress.config import TrainSection
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import RecipeError
 
+_POLY_POWER = 1.0  # a straight line from lr to min_lr
+
 
 @dataclass
 class Optimization:
@@ -62,7 +64,8 @@ def create_optimization(module: nn.Module, section: TrainSection, steps_per_epoc
         num_epochs=section.epochs,
         decay_epochs=section.decay_epochs,
         decay_milestones=list(section.milestones),
-        decay_rate=section.decay_rate,
+        # timm takes the decay rate for the power of poly, where 0.1 would hardly decay at all.
+        decay_rate=_POLY_POWER if section.scheduler == "poly" else section.decay_rate,
         min_lr=section.min_lr,
         warmup_lr=section.warmup_lr,
         warmup_epochs=section.warmup_epochs,

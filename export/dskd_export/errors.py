@@ -23,6 +23,20 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+# What each optional module is installed with; the only such table.
+EXTRA_OF = {
+    "torch": "train",
+    "torchvision": "train",
+    "timm": "train",
+    "safetensors": "train",
+    "sklearn": "train",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+}
+
 
 class DskdError(Exception):
     """A problem that the user can act on: what is wrong, where, and (in `hint`) what to change."""

@@ -136,9 +136,8 @@ def main() -> None:
     device = torch.device(args.device)
     watch = Stopwatch()
     rows = []
-    print(
-        "| pair | size | batch | kd ms | floor / kd | dskd vector / kd | dskd map / kd |\n|---|---|---|---|---|---|---|"
-    )
+    print("| pair | size | batch | kd ms | floor / kd | dskd vector / kd | dskd map / kd |")
+    print("|---|---|---|---|---|---|---|")
     for teacher, student, size, own_batch in PAIRS:
         batch = args.batch or own_batch
         # The class token's head does not read the map: such a pair has the vector tap only.

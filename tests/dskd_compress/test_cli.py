@@ -323,3 +323,16 @@ def test_shell_completion():
     words = "dskd-compress recipes show digits/"
     done = run(_DSKD_COMPRESS_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="3")
     assert "digits/resnet18-to-mobilenetv3_small_050" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("torch", "train"), ("timm.data", "train"), ("onnxruntime", "onnx")]
+)
+def test_an_import_that_an_extra_brings_names_the_extra(module: str, extra: str) -> None:
+    failure = describe(ModuleNotFoundError(f"No module named '{module}'", name=module))
+    assert failure.exit_code == 4
+    assert failure.hint == f"Install it with: pip install 'dskd-compress[{extra}]'"
+
+
+def test_an_import_that_no_extra_brings_is_our_bug() -> None:
+    assert describe(ModuleNotFoundError("No module named 'lost'", name="lost")).exit_code == 1

@@ -45,6 +45,7 @@ from dskd_compress.methods.dskd.schedule import (
 )
 from dskd_compress.methods.kd import kd_loss
 from dskd_compress.taps import Tap, TapHead
+from dskd_export.errors import TapError
 
 
 def pool(feat: Tensor) -> Tensor:
@@ -121,8 +122,13 @@ class DskdModule(StudentModule):
         self.register_buffer("std_C", torch.ones(channels))
         bits = method.hash_bits or default_hash_bits(channels)
         std = channels**-0.5
-        if method.hash_std == "fc" and teacher_head.linear is not None:
-            std = float(teacher_head.linear.weight.std())
+        if method.hash_std == "fc":
+            if teacher_head.linear is None:
+                raise TapError(
+                    "method.hash_std: fc needs a teacher whose classifier is one linear layer.",
+                    "Use method.hash_std: auto",
+                )
+            std = float(teacher_head.linear.weight.detach().std())
         self.register_buffer("planes_MC", hash_planes(channels, bits, std, seed))
         self.register_buffer("bias_M", torch.zeros(bits))
         self.register_buffer("alphas_cumprod", linear_alphas_cumprod(), persistent=False)

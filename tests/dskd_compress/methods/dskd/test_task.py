@@ -18,6 +18,7 @@ from dskd_compress.methods.dskd.lsh import lsh_loss
 from dskd_compress.methods.dskd.schedule import ddim_sample, sampling_steps
 from dskd_compress.methods.dskd.task import DskdModule, at_scale_of, by_location, pool
 from dskd_compress.taps import find_head, find_tap, probe
+from dskd_export.errors import TapError
 
 CPU = torch.device("cpu")
 
@@ -252,6 +253,11 @@ def test_pairs_of_different_kinds(student: str, teacher: str, tap: str, labels_B
     result = forward(task, torch.randn(8, 3, 160, 160), labels_B)
     result["loss"].backward()
     assert touched(task) == {"student", "projection", "denoiser"}
+
+
+def test_the_spread_of_a_classifier_that_is_not_there_is_refused() -> None:
+    with pytest.raises(TapError, match="hash_std"):
+        make_task(DskdMethod(tap="map", hash_std="fc"), make_pair("test_resnet", "test_convnext"))
 
 
 def test_mixed_targets(cnn_pair: Pair, images_BCHW: Tensor) -> None:

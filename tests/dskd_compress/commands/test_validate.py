@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from run_support import Finished
+
+from dskd_compress.cli import main
+from dskd_compress.weights import load_trained, save_weights
+from dskd_export.documents import ValidationDocument, read_document
+
+pytestmark = pytest.mark.usefixtures("no_document_yet")
+
+
+def test_it_passes(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished.copy(tmp_path / "run")
+    assert main(["validate", str(folder.path), "--set", "validate.images=20", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    document = ValidationDocument.model_validate_json(out)
+    assert document == read_document(folder / "validation.json", ValidationDocument)
+    assert document.preprocess.images == 20
+    assert err.count("PASS") == len(document.checks)
+
+
+def test_a_limit_is_crossed(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished.copy(tmp_path / "run")
+    assert main(["validate", str(folder.path), "--set", "validate.max_abs_relative=1e-30", "--json"]) == 5
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1  # the document has said everything
+    assert json.loads(out)["passed"] is False
+    assert "FAIL" in err
+    assert "error: The exported student does not pass" in err
+    assert json.loads((folder / "validation.json").read_text())["passed"] is False
+
+
+def test_a_bundle_of_another_student(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished.copy(tmp_path / "run")
+    model, info = load_trained(folder / "student.safetensors")
+    state = model.state_dict()
+    state["classifier.bias"] += 1
+    save_weights(folder / "student.safetensors", state, info)
+    assert main(["validate", str(folder.path), "--json"]) == 3
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["kind"] == "BundleError"
+    assert "exported from another student" in error["message"]
+    assert error["hint"] == f"Export it again: dskd-compress export {folder.path}"

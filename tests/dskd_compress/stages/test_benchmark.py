@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from run_support import QUIET, Finished, small_recipe
+
+from dskd_compress.run_folder import RunFolder
+from dskd_compress.stages import benchmark
+from dskd_compress.stages.benchmark import run_benchmark
+from dskd_export.documents import BenchmarkDocument, StageRecord, read_document
+from dskd_export.errors import DataError, EnvironmentProblem
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+ONE_CELL = [
+    "benchmark.batches=[1]",
+    "benchmark.runners=[torch]",
+    "benchmark.providers=[cpu]",
+    "benchmark.min_seconds=0.001",
+    "benchmark.max_warmup_seconds=0.01",
+]
+
+
+@pytest.fixture(scope="module")
+def document(finished: Finished) -> BenchmarkDocument:
+    return read_document(finished.folder / "benchmark.json", BenchmarkDocument)
+
+
+@pytest.fixture(scope="module")
+def samples(finished: Finished) -> dict[str, np.ndarray]:
+    with np.load(finished.folder / "benchmark.samples.npz", allow_pickle=False) as archive:
+        return dict(archive)
+
+
+@no_gpu
+def test_every_cell_is_there_once(document: BenchmarkDocument) -> None:
+    found = [(row.model, row.runner, row.provider, row.batch, row.part) for row in document.rows]
+    expected = product(
+        ("teacher", "student"), ("torch", "onnxruntime"), ("cpu",), (1, 2), ("engine", "with_preprocessing")
+    )
+    assert sorted(found) == sorted(expected)
+    assert len(found) == 16
+
+
+def test_every_cell_is_measured(document: BenchmarkDocument) -> None:
+    for row in document.rows:
+        assert row.latency is not None
+        assert row.latency.iterations >= 10
+        assert row.throughput_images_per_s == pytest.approx(row.batch * 1e3 / row.latency.mean_ms)
+        assert (row.precision, row.threads, row.unavailable) == ("fp32", 1, "")
+        assert row.load_ms is not None
+        assert row.load_ms > 0
+        assert row.first_inference_ms is not None
+        assert row.first_inference_ms > 0
+        assert row.latency.stable or row.latency.reason
+
+
+def test_the_samples_are_those_of_the_rows(document: BenchmarkDocument, samples: dict[str, np.ndarray]) -> None:
+    assert {row.samples_key for row in document.rows} == set(samples)
+    assert len(samples) == len(document.rows)
+    for row in document.rows:
+        assert row.samples_key is not None
+        assert row.latency is not None
+        milliseconds = samples[row.samples_key] * 1e3
+        assert len(milliseconds) == row.latency.iterations
+        assert row.latency.mean_ms == pytest.approx(milliseconds.mean())
+        assert row.latency.min_ms == pytest.approx(milliseconds.min())
+        assert row.latency.p50_ms == pytest.approx(np.percentile(milliseconds, 50), rel=0.2)
+        assert (samples[row.samples_key] > 0).all()
+
+
+def test_preprocessing_is_part_of_one_and_not_of_the_other(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Counted, since times of milliseconds on a busy machine prove nothing."""
+    calls: list[int] = []
+    real = benchmark.preprocess_batch
+
+    def counted(images, spec):  # type: ignore[no-untyped-def]
+        calls.append(len(images))
+        return real(images, spec)
+
+    monkeypatch.setattr(benchmark, "preprocess_batch", counted)
+    folder = finished.copy(tmp_path / "run")
+    document = run_benchmark(small_recipe(*ONE_CELL, "benchmark.teacher=false"), folder, QUIET)
+    engine, whole = document.rows
+    assert (engine.part, whole.part) == ("engine", "with_preprocessing")
+    assert engine.latency is not None
+    assert whole.latency is not None
+    timed = whole.latency.iterations + whole.latency.warmup_iterations
+    assert len(calls) == pytest.approx(1 + timed, abs=1)  # once for the engine, then once a call
+    assert set(calls) == {1}
+
+
+def test_the_document(document: BenchmarkDocument, finished: Finished) -> None:
+    record = read_document(finished.folder / "stages/benchmark.json", StageRecord)
+    assert record.inputs["bundle/manifest.json"] == document.bundle_sha256
+    assert {"teacher.fp32.onnx", "student.safetensors", "teacher.safetensors"} <= set(record.inputs)
+    assert document.provenance.device.device in ("cpu", "cuda:0")
+
+
+def test_a_batch_larger_than_the_validation_set(finished: Finished, tmp_path: Path) -> None:
+    """The images are taken in turn."""
+    np.savez(tmp_path / "few.npz", x=np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8), y=np.arange(20) % 10)
+    folder = finished.copy(tmp_path / "run")
+    recipe = small_recipe(
+        *ONE_CELL, "benchmark.teacher=false", "benchmark.batches=[13]", f"data.source={tmp_path / 'few.npz'}"
+    )
+    document = run_benchmark(recipe, folder, QUIET)
+    assert {row.batch for row in document.rows} == {13}
+
+
+@no_gpu
+@pytest.mark.parametrize("runner", ["torch", "onnxruntime"])
+def test_a_provider_that_is_not_there(runner: str, finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "run")
+    before = (folder / "benchmark.json").read_bytes()
+    recipe = small_recipe("benchmark.providers=[cuda]", f"benchmark.runners=[{runner}]")
+    with pytest.raises(EnvironmentProblem, match=rf"names cuda, which {runner} lacks here \(it has cpu\)"):
+        run_benchmark(recipe, folder, QUIET)
+    assert (folder / "benchmark.json").read_bytes() == before
+
+
+@no_gpu
+def test_auto_and_its_parts_are_timed_once() -> None:
+    section = small_recipe("benchmark.providers=[auto, cpu, auto]").benchmark
+    assert benchmark._providers(section, "torch") == ["cpu"]
+    assert benchmark._providers(section, "onnxruntime") == ["cpu"]
+
+
+def test_a_teacher_that_was_not_exported(finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "run")
+    (folder / "teacher.fp32.onnx").unlink()
+    with pytest.raises(DataError, match=r"teacher\.fp32\.onnx is missing.*export\.teacher.*benchmark\.teacher"):
+        run_benchmark(finished.recipe, folder, QUIET)
+    # torch alone does not need it
+    document = run_benchmark(small_recipe(*ONE_CELL), folder, QUIET)
+    assert {row.model for row in document.rows} == {"teacher", "student"}
+
+
+def test_there_is_no_bundle_yet(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"manifest\.json is missing.*dskd-compress export"):
+        run_benchmark(small_recipe(), RunFolder(tmp_path), QUIET)

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from run_support import QUIET, Finished, small_recipe
+
+from dskd_compress.data import ValLoader, iter_images, open_data
+from dskd_compress.run_folder import RunFolder
+from dskd_compress.stages import validate
+from dskd_compress.stages.judge import refuse_failed
+from dskd_compress.stages.validate import join_preprocess, run_validate
+from dskd_compress.weights import load_trained, save_weights
+from dskd_export.compare import compare_preprocess
+from dskd_export.documents import StageRecord, ValidationDocument, read_document
+from dskd_export.errors import BundleError, DataError, GateFailed
+
+LIMITS = {
+    "max abs / scale": ("max_abs_relative", "<="),
+    "cosine": ("min_cosine", ">="),
+    "KL": ("max_kl", "<="),
+    "top-1 agreement": ("min_agreement", ">="),
+    "top-1 drop": ("max_top1_drop", "<="),
+    "pixel difference": ("max_pixel_error", "<="),
+}
+
+
+@pytest.fixture(scope="module")
+def document(finished: Finished) -> ValidationDocument:
+    return read_document(finished.folder / "validation.json", ValidationDocument)
+
+
+def test_it_passes_by_the_limits_of_the_recipe(document: ValidationDocument, finished: Finished) -> None:
+    assert document.passed
+    checks = {check.name: check for check in document.checks}
+    assert set(checks) == set(LIMITS)
+    for name, (field, comparison) in LIMITS.items():
+        assert checks[name].limit == getattr(finished.recipe.validation, field)
+        assert (checks[name].comparison, checks[name].passed) == (comparison, True)
+    refuse_failed(document)
+
+
+def test_parity_at_every_batch(document: ValidationDocument) -> None:
+    assert [(parity.batch, parity.images) for parity in document.parity] == [(64, 70), (1, 64), (3, 64)]
+    for parity in document.parity:
+        assert (parity.reference, parity.candidate) == ("torch:cpu:fp32", "onnxruntime:cpu:fp32")
+        assert parity.finite
+        assert 0 <= parity.max_abs_relative < 1e-5
+        assert parity.top1_agreement == 1.0
+        assert parity.output_scale > 0
+
+
+def test_the_accuracy_is_that_of_torch_on_the_same_images(
+    document: ValidationDocument, finished: Finished
+) -> None:
+    """By timm's own transform, and the model by hand."""
+    model, info = load_trained(finished.folder / "student.safetensors")
+    sets = open_data(finished.recipe.data, 0)
+    chosen = [(name, label) for _, label, name in iter_images(sets.val, 70, 0)]
+    loader = ValLoader(sets, info.preprocessing, batch_size=2000, device="cpu", workers=0)
+    images_NCHW, _ = next(iter(loader))
+    position = {sets.val.name(index): index for index in range(len(sets.val))}
+    with torch.no_grad():
+        logits = model(images_NCHW[[position[name] for name, _ in chosen]]).numpy()
+    top1 = float((logits.argmax(1) == np.array([label for _, label in chosen])).mean())
+    assert set(document.accuracy) == {"torch:cpu:fp32", "onnxruntime:cpu:fp32"}
+    for accuracy in document.accuracy.values():
+        assert accuracy.images == 70
+        assert accuracy.top1.value == pytest.approx(top1)
+
+
+def test_the_preprocessing_is_that_of_timm(document: ValidationDocument) -> None:
+    assert (document.preprocess.images, document.preprocess.max_abs_pixel) == (70, 0.0)
+    assert (document.preprocess.max_abs_normalised, document.preprocess.differing_pixels) == (0.0, 0)
+
+
+def test_the_record(document: ValidationDocument, finished: Finished) -> None:
+    record = read_document(finished.folder / "stages/validate.json", StageRecord)
+    assert set(record.inputs) == {"bundle/manifest.json", "student.safetensors", "data"}
+    assert record.inputs["data"] == document.data.sha256
+    assert record.inputs["bundle/manifest.json"] == document.bundle_sha256
+
+
+def test_all_images_by_default(finished: Finished, tmp_path: Path) -> None:
+    """And the memory does not hold them all: they come in lots, the last one partial."""
+    folder = finished.copy(tmp_path / "run")
+    document = run_validate(small_recipe("validate.images=null", "validate.batches=[100]"), folder, QUIET)
+    images = document.data.val_images
+    assert images is not None
+    assert images % 64 != 0
+    assert {accuracy.images for accuracy in document.accuracy.values()} == {images}
+    assert document.preprocess.images == images
+    assert [(parity.batch, parity.images) for parity in document.parity] == [(64, images), (100, 128)]
+
+
+def test_no_more_than_a_lot_of_images_is_held(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished.copy(tmp_path / "run")
+    waiting, most = 0, 0
+    real_images, real_batch = validate.iter_images, validate.preprocess_batch
+
+    def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
+        nonlocal waiting, most
+        for item in real_images(*args, **kwargs):
+            waiting += 1
+            most = max(most, waiting)
+            yield item
+
+    def used(images, spec):  # type: ignore[no-untyped-def]
+        nonlocal waiting
+        waiting -= len(images)
+        return real_batch(images, spec)
+
+    monkeypatch.setattr(validate, "iter_images", counted)
+    monkeypatch.setattr(validate, "preprocess_batch", used)
+    run_validate(small_recipe("validate.images=300"), folder, QUIET)
+    assert (waiting, most) == (0, 64)
+
+
+def test_joined_comparisons_are_the_comparison_of_all() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 255, size=(10, 4, 4, 3), dtype=np.uint8)
+    b = np.clip(a.astype(int) + rng.integers(-1, 2, size=a.shape), 0, 255).astype(np.uint8)
+    std = (0.1, 0.2, 0.3)
+    parts = [compare_preprocess(a[i : i + 4], b[i : i + 4], std) for i in (0, 4, 8)]
+    assert join_preprocess(parts) == compare_preprocess(a, b, std)
+
+
+IMPOSSIBLE = ["validate.max_abs_relative=1e-30", "validate.min_cosine=1", "validate.max_kl=0"]
+
+
+def test_limits_that_are_crossed_are_named(finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "run")
+    document = run_validate(small_recipe(*IMPOSSIBLE), folder, QUIET)
+    assert not document.passed
+    assert not read_document(folder / "validation.json", ValidationDocument).passed
+    with pytest.raises(GateFailed, match=r"max abs / scale is \S+, the limit is <= 1e-30") as caught:
+        refuse_failed(document)
+    passed = [check.name for check in document.checks if check.passed]
+    assert passed
+    assert not any(name in str(caught.value) for name in passed)
+
+
+def test_a_bundle_of_another_student(finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "run")
+    model, info = load_trained(folder / "student.safetensors")
+    state = model.state_dict()
+    state["classifier.bias"] += 1
+    save_weights(folder / "student.safetensors", state, info)
+    before = (folder / "validation.json").read_bytes()
+    with pytest.raises(BundleError, match=rf"exported from another student.*dskd-compress export {folder.path}"):
+        run_validate(finished.recipe, folder, QUIET)
+    assert (folder / "validation.json").read_bytes() == before
+
+
+def test_an_altered_bundle(finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "run")
+    with (folder / "bundle/model.fp32.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BundleError, match="is not the file that was exported"):
+        run_validate(finished.recipe, folder, QUIET)
+
+
+@pytest.mark.parametrize(
+    ("gone", "stage"), [("student.safetensors", "distill"), ("bundle/manifest.json", "export")]
+)
+def test_what_is_missing(gone: str, stage: str, finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "run")
+    (folder / gone).unlink()
+    with pytest.raises(DataError, match=rf"is missing.*dskd-compress {stage}"):
+        run_validate(finished.recipe, folder, QUIET)
+
+
+def test_data_of_other_classes(finished: Finished, tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", x=np.zeros((8, 8, 8), dtype=np.uint8), y=np.arange(8) % 2)
+    with pytest.raises(DataError, match="trained on other classes"):
+        run_validate(small_recipe(f"data.source={tmp_path / 'two.npz'}"), finished.folder, QUIET)
+
+
+def test_the_document_is_plain_json(finished: Finished) -> None:
+    values = json.loads((finished.folder / "validation.json").read_text())
+    assert values["passed"] is True
+    assert RunFolder(finished.folder.path).require("validation.json", "validate").exists()

@@ -1,0 +1,71 @@
+"""A whole run that is small enough for tests, and what several files ask of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dskd_compress.config import Recipe
+from dskd_compress.console import Output
+from dskd_compress.recipe import recipe_from_mapping
+from dskd_compress.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from dskd_compress.stages.pipeline import StageOutcome
+
+QUIET = Output(json_output=True)  # stdout stays empty
+
+# One thread and no worker: the same numbers in any process.
+_TRAINING = {"epochs": 2, "batch_size": 32, "optimizer": "adamw", "lr": 2e-3, "threads": 1}
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "data": {
+        "source": "digits",
+        "input_size": 32,
+        "workers": 0,
+        "val_fraction": 0.8,
+        "augment": {"hflip": 0.0, "scale": [0.8, 1.0]},
+    },
+    "teacher": {"name": "test_resnet", "pretrained": False, "train": _TRAINING},
+    "student": {"name": "test_efficientnet"},
+    "method": {"name": "dskd", "stats_batches": 2},
+    "train": _TRAINING,
+    "export": {"golden_images": 5},
+    "validate": {"images": 70, "batches": [1, 3]},
+    "benchmark": {
+        "batches": [1, 2],
+        "threads": 1,
+        "min_seconds": 0.05,
+        "min_iterations": 10,
+        "max_warmup_seconds": 0.2,
+    },
+}
+STEPS = 22  # two epochs of 359 // 32 batches
+
+
+def small_recipe(*overrides: str) -> Recipe:
+    """Ten classes of digits at 32 px, 359 of them to train on."""
+    return recipe_from_mapping(SMALL, list(overrides))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that went through all stages. Copy it before changing anything in it."""
+
+    recipe: Recipe
+    folder: RunFolder
+    outcomes: tuple[StageOutcome, ...]
+
+    def copy(self, to: Path) -> RunFolder:
+        """The same run elsewhere."""
+        shutil.copytree(self.folder.path, to)
+        return RunFolder(to)
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """A training log without what depends on the clock."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("images_per_s", "seconds")} for line in lines]
