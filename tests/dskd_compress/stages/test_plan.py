@@ -118,7 +118,7 @@ def test_cross_entropy_alone_has_no_teacher_in_training(tmp_path: Path) -> None:
     ("overrides", "expected"),
     [
         ((), "dskd (default preset)"),
-        (("method.preset=paper", "method.hash_std=auto"), "dskd (paper preset)"),
+        (("method.preset=paper",), "dskd (paper preset)"),
         (("method.name=kd",), "kd"),
     ],
 )

@@ -11,11 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from run_support import STEPS, Finished, records
+from run_support import QUIET, STEPS, Finished, records, small_recipe
 
 from dskd_compress.cli import main
 from dskd_compress.recipe import dump_recipe
 from dskd_compress.run_folder import RunFolder
+from dskd_compress.stages.distill import run_distill
+from dskd_compress.training.log import TrainingLog
+from dskd_export.documents import EpochRecord, StepRecord
 
 EVERY = 4  # steps between checkpoints
 ROOT = Path(__file__).resolve().parents[3]
@@ -83,6 +86,32 @@ def test_killed_and_stopped_and_still_the_same_student(
         for varying in ("provenance", "peak_memory_mb", "images_per_s"):
             del document[varying]
     assert after == before
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["before its record", "after its record"])
+def test_a_kill_at_the_end_of_an_epoch_loses_and_doubles_nothing(
+    written: bool, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last step of an epoch, which is saved here, and the epoch's own checkpoint."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    (folder / "teacher.safetensors").write_bytes((finished.folder / "teacher.safetensors").read_bytes())
+    recipe = small_recipe(f"train.checkpoint_steps={STEPS // 2}")
+    real = TrainingLog.write
+
+    def write(self: TrainingLog, record: StepRecord | EpochRecord) -> None:
+        if isinstance(record, StepRecord) or written:
+            real(self, record)
+        if isinstance(record, EpochRecord):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingLog, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        run_distill(recipe, folder, QUIET)
+    monkeypatch.undo()
+    run_distill(recipe, folder, QUIET)
+    assert records(folder.log("student")) == records(finished.folder.log("student"))
+    assert (folder / "student.safetensors").read_bytes() == (finished.folder / "student.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
