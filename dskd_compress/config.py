@@ -90,7 +90,7 @@ class TrainSection(Section):
     scheduler: Literal["cosine", "step", "multistep", "poly", "constant"] = Field("cosine")
     milestones: tuple[int, ...] = Field((), description="epochs of the drops, for multistep")
     decay_epochs: Positive = Field(30.0, description="epochs between drops, for step")
-    decay_rate: Positive = Field(0.1, description="factor of a drop, for step and multistep")
+    decay_rate: Positive = Field(0.1, description="factor of a drop, for step and multistep; poly is linear")
     warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
     warmup_lr: NonNegative = Field(1e-5)
     min_lr: NonNegative = Field(0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import pickle
@@ -175,12 +176,11 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
     Args:
         input_size: channels, height, width.
     """
-    was_training = model.training
-    device = next(model.parameters()).device
-    model.eval()
+    # A copy without gradients: torch's counter fails on some attention layers whose weights want one.
+    counted = copy.deepcopy(model).eval().requires_grad_(False)
+    device = next(counted.parameters()).device
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, *input_size, device=device))
-    model.train(was_training)
+        counted(torch.zeros(1, *input_size, device=device))
     return int(counter.get_total_flops()) // 2
 
 

@@ -34,6 +34,8 @@ def distill(
       dskd-compress distill recipe.yaml --set train.epochs=100 --dry-run
       dskd-compress distill --teacher resnet50 --teacher-checkpoint my.safetensors --student resnet18 --data photos
     """
+    from rich.markup import escape
+
     from dskd_compress.console import Output
 
     output = Output(json_output)
@@ -66,7 +68,10 @@ def distill(
 
     document = run_distill(loaded, folder, output)
     output.print(
-        f"Student {document.model.name}: top-1 {document.best.top1.value:.2%}, in {folder.weights('student')}\n"
-        f"Next: dskd-compress export {folder.path}"
+        escape(
+            f"Student {document.model.name}: top-1 {document.best.top1.value:.2%}, "
+            f"in {folder.weights('student')}\n"
+            f"Next: dskd-compress export {folder.path}"
+        )
     )
     output.result(document)

@@ -13,6 +13,8 @@ def export(run: options.Run, set_: options.Overrides = None, json_output: option
       dskd-compress export runs/r18
       dskd-compress export runs/r18 --set export.opset=18
     """
+    from rich.markup import escape
+
     from dskd_compress.console import Output
     from dskd_compress.run_folder import RunFolder
 
@@ -23,5 +25,5 @@ def export(run: options.Run, set_: options.Overrides = None, json_output: option
     from dskd_compress.stages.export import run_export
 
     manifest = run_export(recipe, folder, output)
-    output.print(f"Bundle: {folder.bundle}\nNext: dskd-compress validate {folder.path}")
+    output.print(escape(f"Bundle: {folder.bundle}\nNext: dskd-compress validate {folder.path}"))
     output.result(manifest)

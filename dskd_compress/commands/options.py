@@ -72,6 +72,19 @@ def as_overrides(**values: Any) -> list[str]:
     ]
 
 
+def _is_run(out: Path) -> bool:
+    try:
+        return (out / "recipe.yaml").is_file()
+    except PermissionError:  # told with its cure when the folder is written to
+        return False
+
+
+def _names_a_run(changes: list[str]) -> bool:
+    """Whether the flags say by themselves what is to be run."""
+    keys = {change.split("=", 1)[0] for change in changes}
+    return {"teacher.name", "student.name", "data.source"} <= keys
+
+
 def resolve_run(
     recipe: str | None,
     out: Path | None,
@@ -91,6 +104,8 @@ def resolve_run(
     from dskd_export.errors import UsageError
 
     changes = [*flags, *(overrides or [])]
+    if recipe is None and out is not None and _is_run(out) and not _names_a_run(changes):
+        recipe = str(out)  # an existing run is gone on with, not overwritten by another recipe
     if recipe is not None and Path(recipe).is_dir():
         folder = RunFolder(Path(recipe))
         return folder.read_recipe(changes), folder if out is None else RunFolder(out)

@@ -13,6 +13,8 @@ def report(run: options.Run, set_: options.Overrides = None, json_output: option
       dskd-compress report runs/r18
       dskd-compress report runs/r18 --set report.title='Bolts, revision 4'
     """
+    from rich.markup import escape
+
     from dskd_compress.console import Output
     from dskd_compress.run_folder import RunFolder
 
@@ -23,5 +25,5 @@ def report(run: options.Run, set_: options.Overrides = None, json_output: option
     from dskd_compress.stages.report import run_report
 
     path = run_report(recipe, folder, output)
-    output.print(f"Report: {path}")
+    output.print(escape(f"Report: {path}"))
     output.result({"html": str(path), "markdown": str(path.with_suffix(".md"))})

@@ -35,6 +35,8 @@ def run(
       dskd-compress run recipe.yaml --out runs/bolts --from export
       dskd-compress run recipe.yaml --to validate --device cuda --precision bf16
     """
+    from rich.markup import escape
+
     from dskd_compress.console import Output
     from dskd_compress.recipe import DEFAULT_RECIPE
 
@@ -55,7 +57,7 @@ def run(
     if document is not None:
         print_validation(document, output)
     if report.exists():
-        output.print(f"Report: {report}")
+        output.print(escape(f"Report: {report}"))
     output.result(
         {
             "run": str(folder.path),

@@ -28,6 +28,8 @@ def train(
       dskd-compress train digits/resnet18-to-mobilenetv3_small_050 --out runs/digits
       dskd-compress train --teacher resnet34 --student resnet18 --data photos --epochs 60 --out runs/r18
     """
+    from rich.markup import escape
+
     from dskd_compress.console import Output
 
     output = Output(json_output)
@@ -51,6 +53,8 @@ def train(
 
     document = run_train(loaded, folder, output)
     output.print(
-        f"Teacher {document.model.name}: top-1 {document.best.top1.value:.2%}, in {folder.weights('teacher')}"
+        escape(
+            f"Teacher {document.model.name}: top-1 {document.best.top1.value:.2%}, in {folder.weights('teacher')}"
+        )
     )
     output.result(document)

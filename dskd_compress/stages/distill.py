@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
+
 from dskd_compress.config import DskdMethod, Recipe
 from dskd_compress.console import Output
 from dskd_compress.methods import create_task, needs_teacher
@@ -47,7 +49,7 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
     teacher_on_device = teacher.model.to(device).eval()
     output.print("Evaluating the teacher.")
     teacher_accuracy, _ = loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))
-    output.print(f"Teacher {recipe.teacher.name}: top-1 {teacher_accuracy.top1.value:.2%}")
+    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {teacher_accuracy.top1.value:.2%}"))
 
     trained = train(
         task,

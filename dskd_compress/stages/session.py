@@ -116,7 +116,7 @@ def train(
         beside.replace(place)
         folder.write_recipe(recipe)
 
-    store.after_first_save = take_over
+    store.before_first_save = take_over
     with output.progress(f"Training the {role}", trainer.total_steps, unit="step") as progress:
         progress.advance(trainer.progress.step)
         # A worker that dies is reported from a signal handler, at any point of a step.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dskd_export.errors import CheckpointError
-from dskd_export.files import write_atomic
+from dskd_export.files import atomic_path
 
 FORMAT = 1
 
@@ -41,13 +41,13 @@ class CheckpointStore:
             not continued.
 
     Attributes:
-        after_first_save: called once, when this training has a state on disk to go on from.
+        before_first_save: called once, when this training's first state is on the disk, just before it counts.
     """
 
     def __init__(self, folder: Path, settings_sha256: str) -> None:
         self.folder = folder
         self.settings_sha256 = settings_sha256
-        self.after_first_save: Callable[[], None] | None = None
+        self.before_first_save: Callable[[], None] | None = None
 
     @property
     def last_path(self) -> Path:
@@ -67,10 +67,8 @@ class CheckpointStore:
             "progress": asdict(progress),
             **state,
         }
-        self._write(self.last_path, content)
-        if self.after_first_save is not None:
-            then, self.after_first_save = self.after_first_save, None
-            then()
+        then, self.before_first_save = self.before_first_save, None
+        self._write(self.last_path, content, then)
 
     def save_best(self, student: nn.Module) -> None:
         """Write the student of the best epoch so far."""
@@ -112,11 +110,16 @@ class CheckpointStore:
             raise _damaged(self.best_path) from error
         return weights
 
-    def _write(self, path: Path, content: dict[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
+    def _write(
+        self, path: Path, content: dict[str, Any], before_it_counts: Callable[[], None] | None = None
+    ) -> None:
+        """Write atomically; the callback runs when all is on the disk, before the new file takes its name."""
+        buffer = io.BytesIO()  # torch.save tells a full disk by a RuntimeError of its own
         torch.save(content, buffer)
-        write_atomic(path, buffer.getvalue())
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+            if before_it_counts is not None:
+                before_it_counts()
 
 
 def _read(path: Path, device: torch.device) -> Any:

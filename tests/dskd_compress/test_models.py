@@ -179,3 +179,11 @@ def test_state_digest_sees_every_tensor() -> None:
     before = state_sha256(model)
     model.bn1.running_mean += 1e-3
     assert state_sha256(model) != before
+
+
+@pytest.mark.parametrize("name", ["test_vit3", "pit_ti_224"])
+def test_attention_that_torchs_counter_fails_on_is_counted_all_the_same(name: str) -> None:
+    model = make_model(name)
+    size = model.pretrained_cfg["input_size"]
+    assert count_macs(model, size) > 1e6
+    assert all(parameter.requires_grad for parameter in model.parameters())

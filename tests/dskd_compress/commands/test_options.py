@@ -116,3 +116,15 @@ def test_what_is_missing_is_listed(changes: list[str], missing: str) -> None:
 def test_faults_name_the_override(file: str) -> None:
     with pytest.raises(RecipeError, match=r"train\.epochs"):
         resolve_run(file, None, ["train.epochs=0"], None)
+
+
+def test_an_existing_run_is_gone_on_with_and_not_overwritten_by_the_default(tmp_path: Path) -> None:
+    own = load_recipe(DEFAULT_RECIPE, ["seed=7", "name=mine"])
+    RunFolder(tmp_path).create()
+    RunFolder(tmp_path).write_recipe(own)
+    found, folder = resolve_run(None, tmp_path, [], None, default=DEFAULT_RECIPE)
+    assert found == own
+    assert folder.path == tmp_path
+    flags = as_overrides(teacher__name="resnet34", student__name="resnet18", data__source="digits")
+    named, _ = resolve_run(None, tmp_path, flags, None)
+    assert named.teacher.name == "resnet34"
