@@ -180,6 +180,8 @@ DSKD_PRESETS: dict[str, dict[str, Any]] = {
         "lsh_weight": 6.0,
         "denoiser_norm": "bn",
         "denoiser_skip": False,
+        "denoiser_width": 4.0,
+        "denoiser_max_hidden": 8192,
         "ramp_fraction": 0.0,
         "head_weight": 0.0,
         "kd_weight": 0.0,
@@ -202,7 +204,8 @@ class DskdMethod(Section):
     tap: Literal["auto", "vector", "map"] = Field(
         "auto",
         description="vector: pooled features before the classifier; map: last spatial map; "
-        "auto: map where both are CNNs whose heads pool by the mean, else vector",
+        "auto: map where both are CNNs, the teacher's head pools by the mean and has at most 1024 channels, "
+        "else vector",
     )
     guide_target: Literal["teacher", "label", "teacher_if_correct"] = Field(
         "teacher", description="distribution that the teacher's classifier is guided towards"
@@ -257,6 +260,11 @@ class DskdMethod(Section):
     temperature: Positive = Field(4.0, description="of the added logit KL")
     denoiser_norm: Literal["gn", "bn", "ln"] = Field("gn", description="normalisation inside the denoiser")
     denoiser_width: Positive = Field(2.0, description="hidden width of the vector denoiser, times its channels")
+    denoiser_max_hidden: int = Field(
+        512,
+        ge=32,
+        description="largest hidden width of the vector denoiser; the map denoiser's is a quarter of it",
+    )
     denoiser_skip: bool = Field(
         True,
         description="the denoiser predicts a correction to its input, which is mostly noise; DiffKD's has no skip",

@@ -25,6 +25,7 @@ from dskd_export.errors import TapError
 TapKind = Literal["vector", "map"]
 # Two ways to the same logits differ by rounding only; a wrong way differs by the size of the logits.
 _SAME_LOGITS = 1e-4
+_MAX_MAP_CHANNELS = 1024
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,10 @@ def choose_tap(
     student: nn.Module,
     student_seen: Probe,
 ) -> TapKind:
-    """Settle `auto`: a map where both are CNNs with a real grid and the teacher's head pools by the mean."""
+    """Settle `auto`: a map where both are CNNs with a real grid, and the teacher's head pools by the mean.
+
+    A teacher of more than 1024 channels gets the vector tap: denoising its maps costs more than the student.
+    """
     if requested != "auto":
         return requested
     try:
@@ -268,4 +272,4 @@ def choose_tap(
     except TapError:
         return "vector"
     cnn = all(tap.layout == "NCHW" and tap.grid is not None and min(tap.grid) > 1 for tap in taps)
-    return "map" if pools and cnn else "vector"
+    return "map" if pools and cnn and taps[0].channels <= _MAX_MAP_CHANNELS else "vector"

@@ -44,11 +44,11 @@ def make_norm(kind: NormKind, channels: int, spatial: bool) -> nn.Module:
 
 
 class Bottleneck(nn.Module):
-    """1x1 to a quarter, 3x3, 1x1 back, with a residual connection."""
+    """1x1 to a quarter (or less), 3x3, 1x1 back, with a residual connection."""
 
-    def __init__(self, channels: int, norm: NormKind) -> None:
+    def __init__(self, channels: int, norm: NormKind, max_hidden: int) -> None:
         super().__init__()
-        narrow = max(8, channels // 4)
+        narrow = max(8, min(channels // 4, max_hidden // 4))
         self.body = nn.Sequential(
             nn.Conv2d(channels, narrow, 1, bias=False),
             make_norm(norm, narrow, spatial=True),
@@ -74,20 +74,23 @@ def make_time_embedding(channels: int) -> nn.Embedding:
 
 
 class MapDenoiser(nn.Module):
-    """eps_theta for maps; the cost is about 3.1 C^2 multiply-accumulates a place.
+    """eps_theta for maps; the cost is at most 3.1 C^2 multiply-accumulates a place.
 
     Args:
         channels: C.
         norm: normalisation between the layers.
         skip: predict a correction to the input.
+        max_hidden: four times the largest width of the 3x3 convolutions.
     """
 
-    def __init__(self, channels: int, norm: NormKind, skip: bool) -> None:
+    def __init__(self, channels: int, norm: NormKind, skip: bool, max_hidden: int) -> None:
         super().__init__()
         self.skip = skip
         self.time = make_time_embedding(channels)
         self.body = nn.Sequential(
-            Bottleneck(channels, norm), Bottleneck(channels, norm), nn.Conv2d(channels, channels, 1)
+            Bottleneck(channels, norm, max_hidden),
+            Bottleneck(channels, norm, max_hidden),
+            nn.Conv2d(channels, channels, 1),
         )
         # DiffKD normalises the output too. Group and layer statistics would take away each image's
         # mean, which is all that a pooling head reads, so only batch statistics stand there.
@@ -108,12 +111,14 @@ class VectorDenoiser(nn.Module):
         width: hidden size as a multiple of C. DiffKD has 4; 4 C^2 `width` weights in all.
         norm: normalisation between the layers.
         skip: predict a correction to the input.
+        max_hidden: largest hidden size. Without a limit the denoiser of a teacher with 2048 channels has
+            more weights than most students, and costs as much as they do.
     """
 
-    def __init__(self, channels: int, width: float, norm: NormKind, skip: bool) -> None:
+    def __init__(self, channels: int, width: float, norm: NormKind, skip: bool, max_hidden: int) -> None:
         super().__init__()
         self.skip = skip
-        hidden = max(32, round(channels * width / 32) * 32)
+        hidden = max(32, round(min(channels * width, max_hidden) / 32) * 32)
         self.time = make_time_embedding(channels)
 
         def mlp() -> list[nn.Module]:
@@ -133,12 +138,12 @@ class VectorDenoiser(nn.Module):
 
 
 def make_denoiser(
-    kind: Literal["vector", "map"], channels: int, width: float, norm: NormKind, skip: bool
+    kind: Literal["vector", "map"], channels: int, *, width: float, max_hidden: int, norm: NormKind, skip: bool
 ) -> nn.Module:
     """The denoiser for a tap."""
     if kind == "map":
-        return MapDenoiser(channels, norm, skip)
-    return VectorDenoiser(channels, width, norm, skip)
+        return MapDenoiser(channels, norm, skip, max_hidden)
+    return VectorDenoiser(channels, width, norm, skip, max_hidden)
 
 
 def predict_noise(denoiser: nn.Module, noisy: Tensor, step: int) -> Tensor:

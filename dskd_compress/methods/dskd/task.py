@@ -116,7 +116,12 @@ class DskdModule(StudentModule):
         channels = teacher_tap.channels
         self.projection = Projection(student_tap, teacher_tap)
         self.denoiser = make_denoiser(
-            teacher_tap.kind, channels, method.denoiser_width, method.denoiser_norm, method.denoiser_skip
+            teacher_tap.kind,
+            channels,
+            width=method.denoiser_width,
+            max_hidden=method.denoiser_max_hidden,
+            norm=method.denoiser_norm,
+            skip=method.denoiser_skip,
         )
         self.register_buffer("mean_C", torch.zeros(channels))
         self.register_buffer("std_C", torch.ones(channels))
