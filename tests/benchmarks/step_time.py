@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -168,6 +170,7 @@ def main() -> None:
         )
     if args.out is not None:
         provenance = watch.provenance(seed=0, device=args.device, recipe_sha256="")
+        provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})
         document = {
             "threads": torch.get_num_threads(),
             "rows": rows,
