@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from dskd_compress.config import Recipe, TrainSection
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
-from dskd_export.documents import Document, Provenance, StageRecord, read_document
+from dskd_export.documents import Document, Provenance, StageRecord
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files import sha256_file, write_atomic
 
@@ -306,4 +306,4 @@ def recipe_sha256(recipe: Recipe) -> str:
     return digest(section_digests(recipe))
 
 
-__all__ = ["STAGES", "STAGE_NAMES", "RunFolder", "Stage", "read_document", "recipe_sha256"]
+__all__ = ["STAGES", "STAGE_NAMES", "RunFolder", "Stage", "recipe_sha256"]

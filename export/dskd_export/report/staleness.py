@@ -5,13 +5,13 @@ A stage wrote down the sha256 of every file it read and wrote. The report hashes
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from dskd_export.documents import StageRecord
+from dskd_export.files import sha256_file
 
 # The way of the data; stages that are not named here come last, by name.
 STAGE_ORDER = ("train", "distill", "export", "build", "validate", "benchmark")
@@ -63,7 +63,7 @@ class FileHashes:
         """Hash of the file; None where there is no such file in the folder."""
         if name not in self._known:
             path = self.path(name)
-            self._known[name] = _sha256(path) if path is not None and path.is_file() else None
+            self._known[name] = sha256_file(path) if path is not None and path.is_file() else None
         return self._known[name]
 
 
@@ -115,11 +115,3 @@ def _check(name: str, recorded: str, hashes: FileHashes, expected: bool) -> File
     if now is None:
         return FileCheck(name, recorded, "gone" if expected else "outside")
     return FileCheck(name, recorded, "same" if now == recorded else "changed")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
