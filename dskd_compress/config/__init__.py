@@ -1,0 +1,36 @@
+"""The recipe: one typed, frozen section for each concern.
+
+A field's description is its help text: `recipes init` writes it as the comment and
+`recipes schema` publishes it. Core code takes a section, never the whole recipe.
+"""
+
+from __future__ import annotations
+
+from dskd_compress.config.base import Section
+from dskd_compress.config.data import AugmentSection, DataSection
+from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
+from dskd_compress.config.methods import KdMethod, NoneMethod
+from dskd_compress.config.models import ModelSection, StudentSection, TeacherSection
+from dskd_compress.config.recipe import Method, Recipe
+from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
+from dskd_compress.config.train import TrainSection
+
+__all__ = [
+    "DSKD_PRESETS",
+    "AugmentSection",
+    "BenchmarkSection",
+    "DataSection",
+    "DskdMethod",
+    "ExportSection",
+    "KdMethod",
+    "Method",
+    "ModelSection",
+    "NoneMethod",
+    "Recipe",
+    "ReportSection",
+    "Section",
+    "StudentSection",
+    "TeacherSection",
+    "TrainSection",
+    "ValidateSection",
+]

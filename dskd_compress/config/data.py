@@ -1,0 +1,65 @@
+"""Recipe sections of the images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
+
+
+class AugmentSection(Section):
+    """Training augmentation; timm's transforms, applied by a seed of (recipe seed, epoch, image)."""
+
+    hflip: Fraction = Field(0.5, description="probability of a horizontal flip; 0 for digits and text")
+    vflip: Fraction = Field(0.0, description="probability of a vertical flip")
+    scale: tuple[Positive, Positive] = Field((0.35, 1.0), description="area range of the random resized crop")
+    ratio: tuple[Positive, Positive] = Field((0.75, 1.3333), description="aspect ratio range of the crop")
+    color_jitter: NonNegative = Field(0.0, description="strength of brightness, contrast, saturation jitter")
+    auto_augment: str | None = Field(None, description="timm policy, for example rand-m9-mstd0.5")
+    erase: Fraction = Field(0.0, description="probability of random erasing")
+    mixup: NonNegative = Field(0.0, description="mixup alpha, 0 is off")
+    cutmix: NonNegative = Field(0.0, description="cutmix alpha, 0 is off")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentSection:
+        for name in ("scale", "ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: the first number must not be larger than the second")
+        return self
+
+
+class DataSection(Section):
+    """Where the images come from and how they become tensors."""
+
+    source: str = Field(
+        "digits",
+        description="digits | a folder with train/ and val/ | one folder of classes | .npz | .tar | "
+        "hfds/NAME, wds/PATH, tfds/NAME (timm readers)",
+    )
+    train_split: str = Field("train", description="name of the training split or folder")
+    val_split: str | None = Field(
+        None,
+        description="name of the validation split or folder; none: val, validation or test, whichever is there",
+    )
+    val_fraction: float = Field(
+        0.2, gt=0, lt=1, description="share held out, per class, where the source has no validation split"
+    )
+    split_seed: int = Field(0, description="seed of that split; the training seed does not change it")
+    input_size: int | None = Field(None, ge=8, description="square input in pixels; none: the student's own size")
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] | None = Field(
+        None, description="none: the student's own"
+    )
+    mean: tuple[float, float, float] | None = Field(
+        None, description="RGB mean in [0, 1]; none: the student's own"
+    )
+    std: tuple[Positive, Positive, Positive] | None = Field(None, description="RGB std; none: the student's own")
+    crop_pct: float | None = Field(None, gt=0, le=1, description="centre crop; none: the student's own")
+    crop_mode: Literal["center", "squash", "border"] | None = Field(None, description="none: the student's own")
+    workers: int = Field(2, ge=0, description="processes that decode images; 0 decodes in the training process")
+    max_unreadable: Fraction = Field(
+        0.001, description="share of unreadable images tolerated before the run stops"
+    )
+    augment: AugmentSection = AugmentSection()

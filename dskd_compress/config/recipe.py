@@ -1,0 +1,37 @@
+"""The whole recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Union
+
+from pydantic import ConfigDict, Field
+
+from dskd_compress.config.base import Section
+from dskd_compress.config.data import DataSection
+from dskd_compress.config.dskd import DskdMethod
+from dskd_compress.config.methods import KdMethod, NoneMethod
+from dskd_compress.config.models import StudentSection, TeacherSection
+from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
+from dskd_compress.config.train import TrainSection
+
+Method = Annotated[Union[NoneMethod, KdMethod, DskdMethod], Field(discriminator="name")]
+
+
+class Recipe(Section):
+    """One compression, from the teacher to the report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+    name: str = Field("custom", pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", description="name of the recipe")
+    description: str = Field("", description="command, expected figures, hardware and time")
+    seed: int = Field(0, ge=0, description="of weights, data order, augmentation and noise")
+    data: DataSection = DataSection()
+    teacher: TeacherSection
+    student: StudentSection
+    method: Method = DskdMethod()
+    train: TrainSection = Field(TrainSection(), description="training of the student")
+    export: ExportSection = ExportSection()
+    # `validate` is a method of pydantic models, so the attribute is named for what it holds.
+    validation: ValidateSection = Field(ValidateSection(), alias="validate")
+    benchmark: BenchmarkSection = BenchmarkSection()
+    report: ReportSection = ReportSection()

@@ -1,0 +1,50 @@
+"""Recipe section of the optimisation of one model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
+
+
+class TrainSection(Section):
+    """Optimisation of one model."""
+
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(64, ge=2, description="images a step")
+    optimizer: str = Field("sgd", description="any timm optimizer: sgd, adamw, lamb, ...")
+    lr: Positive = Field(0.05, description="peak learning rate")
+    weight_decay: NonNegative = Field(5e-4)
+    momentum: Fraction = Field(0.9)
+    scheduler: Literal["cosine", "step", "multistep", "poly", "constant"] = Field("cosine")
+    milestones: tuple[int, ...] = Field((), description="epochs of the drops, for multistep")
+    decay_epochs: Positive = Field(30.0, description="epochs between drops, for step")
+    decay_rate: Positive = Field(0.1, description="factor of a drop, for step and multistep; poly is linear")
+    warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
+    warmup_lr: NonNegative = Field(1e-5)
+    min_lr: NonNegative = Field(0.0)
+    label_smoothing: Fraction = Field(0.0)
+    clip_grad: Positive | None = Field(
+        5.0,
+        description="largest gradient norm over student and training-only modules together; none: no clipping",
+    )
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="decay of the weight average; none: no average")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="autocast type; fp16 adds a loss scaler"
+    )
+    channels_last: bool = Field(False, description="NHWC memory layout, faster for most CNNs on GPUs")
+    device: str = Field("auto", description="auto | cpu | cuda | cuda:1")
+    threads: int | None = Field(None, ge=1, description="torch threads on the CPU; none: all cores")
+    checkpoint_steps: int | None = Field(
+        None, ge=1, description="also save within an epoch every so many steps; none: at each epoch's end"
+    )
+
+    @model_validator(mode="after")
+    def _milestones(self) -> TrainSection:
+        if self.scheduler == "multistep" and not self.milestones:
+            raise ValueError("scheduler multistep needs milestones, for example [150, 180, 210]")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError("warmup_epochs must be smaller than epochs")
+        return self
