@@ -48,6 +48,12 @@ class DataSection(Section):
         0.2, gt=0, lt=1, description="share held out, per class, where the source has no validation split"
     )
     split_seed: int = Field(0, description="seed of that split; the training seed does not change it")
+    train_per_class: int | None = Field(
+        None,
+        ge=1,
+        description="train on so many images of every class, drawn by split_seed: experiments with few labels; "
+        "none: all",
+    )
     input_size: int | None = Field(None, ge=8, description="square input in pixels; none: the student's own size")
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] | None = Field(
         None, description="none: the student's own"

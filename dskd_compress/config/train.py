@@ -37,6 +37,9 @@ class TrainSection(Section):
     channels_last: bool = Field(False, description="NHWC memory layout, faster for most CNNs on GPUs")
     device: str = Field("auto", description="auto | cpu | cuda | cuda:1")
     threads: int | None = Field(None, ge=1, description="torch threads on the CPU; none: all cores")
+    validate_every: int = Field(
+        1, ge=1, description="epochs between two looks at the validation set; the last epoch is always looked at"
+    )
     checkpoint_steps: int | None = Field(
         None, ge=1, description="also save within an epoch every so many steps; none: at each epoch's end"
     )

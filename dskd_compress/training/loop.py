@@ -121,7 +121,9 @@ class Trainer:
             for epoch in range(self.progress.epoch, self.section.epochs):
                 epoch_began = time.perf_counter()
                 yield from self._train_epoch(epoch, stop)
-                yield self._finish_epoch(epoch, epoch_began)
+                if (epoch + 1) % self.section.validate_every == 0 or epoch + 1 == self.section.epochs:
+                    yield self._validate(epoch, epoch_began)
+                self.progress.epoch, self.progress.batch = epoch + 1, 0
                 # Once the caller has logged it: a kill in between repeats the epoch's end, and loses no record.
                 self.save()
                 self._stop_if_requested(stop)
@@ -220,7 +222,7 @@ class Trainer:
             "Lower train.lr, set train.clip_grad, or use train.precision fp32.",
         )
 
-    def _finish_epoch(self, epoch: int, began: float) -> EpochRecord:
+    def _validate(self, epoch: int, began: float) -> EpochRecord:
         accuracy, val_loss = self.validate(self.student)
         best = self.progress.best_epoch < 0 or accuracy.top1.value > self.progress.best["top1"]["value"]
         if best:
@@ -237,7 +239,6 @@ class Trainer:
             seconds=time.perf_counter() - began,
         )
         self.progress.last = accuracy.model_dump()
-        self.progress.epoch, self.progress.batch = epoch + 1, 0
         return record
 
     def _stop_if_requested(self, stop: StopRequest) -> None:

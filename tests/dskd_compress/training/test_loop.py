@@ -236,3 +236,13 @@ def test_trains_on_the_gpu(precision: str, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, "one")
     trainer = Trainer(task, loader, lambda m: evaluate_model(m, validation), section, seed=0, store=store)
     assert sum(isinstance(record, StepRecord) for record in trainer.run()) == 10
+
+
+def test_validation_every_few_epochs(tmp_path: Path) -> None:
+    section = SECTION.model_copy(update={"epochs": 3, "validate_every": 2})
+    records = list(make_trainer(tmp_path, NoneMethod(), section).run())
+    assert [record.epoch for record in records if isinstance(record, EpochRecord)] == [1, 2]
+    assert [record.epoch for record in records if isinstance(record, StepRecord)] == [0] * 5 + [1] * 5 + [2] * 5
+    means = [r.train_loss for r in records if isinstance(r, EpochRecord)]
+    last = [r.losses["loss"] for r in records if isinstance(r, StepRecord) and r.epoch == 2]
+    assert means[1] == pytest.approx(sum(last) / 5)  # of its own epoch, not of those since the last look
