@@ -88,7 +88,7 @@ def open_data(section: DataSection, seed: int) -> DataSets:
             raise _missing(Path(rest))
         if section.train_per_class is not None:
             raise DataError(
-                f"data.train_per_class: {source} is read from the front, its classes cannot be counted beforehand.",
+                f"data.train_per_class: {source} is read from the front, so nothing can be drawn from it.",
                 "Leave data.train_per_class out, or use a folder, .npz or .tar.",
             )
         streams = open_streams(f"{prefix}/{rest}", train_split, val_split)

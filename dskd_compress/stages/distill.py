@@ -36,6 +36,7 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
     loaders = Loaders.open(recipe, section, sets, format, device)
     facts = sets.facts()
     inputs = {"data": facts.sha256, "teacher": state_sha256(teacher.model)}
+    initial_sha256 = state_sha256(student)
 
     task = create_task(
         method,
@@ -82,6 +83,7 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
         best=trained.best,
         last=trained.last,
         teacher_accuracy=teacher_accuracy,
+        initial_sha256=initial_sha256,
         images_per_s=trained.images_per_s,
         peak_memory_mb=peak_memory_mb(device),
         data=facts.model_copy(update={"skipped": trained.skipped}),

@@ -157,9 +157,53 @@ class TrainingDocument(Document):
     best: Accuracy
     last: Accuracy
     teacher_accuracy: Accuracy | None = None
+    initial_sha256: str | None = Field(default=None, description="of the student before its first step")
     images_per_s: float = Field(description="training images per second, validation not counted")
     peak_memory_mb: float | None
     data: DataFacts
+    provenance: Provenance
+
+
+class ComparedMethod(Document):
+    """One method of a comparison, over all seeds; accuracies are fractions in [0, 1]."""
+
+    label: str
+    method: str
+    settings: dict[str, Any]
+    seeds: list[int]
+    top1: list[float] = Field(description="one a seed, in the order of `seeds`")
+    mean: float
+    interval: Interval | None = Field(description="Student's t over seeds; None with a single seed")
+    seconds: list[float] = Field(description="training alone, validation not counted")
+    images_per_s: list[float]
+    peak_memory_mb: list[float | None]
+
+
+class PairedDifference(Document):
+    """`first - second`, seed by seed: same data order, same initial student, same steps."""
+
+    first: str
+    second: str
+    seeds: list[int]
+    differences: list[float]
+    mean: float
+    interval: Interval | None = Field(description="Student's t over seeds; None with a single seed")
+
+
+class ComparisonDocument(Document):
+    """`compare.json`: several methods under one budget."""
+
+    recipe: str
+    teacher: str
+    teacher_top1: float | None
+    student: str
+    epoch: Literal["last", "best"] = Field(description="whose accuracy is compared; best is chosen on the images")
+    steps: int
+    data: DataFacts
+    methods: list[ComparedMethod]
+    differences: list[PairedDifference] = Field(description="every pair, once")
+    jobs: int = Field(description="trainings that ran side by side; seconds are comparable within one number")
+    commits: list[str | None] = Field(description="of the tool, of all runs")
     provenance: Provenance
 
 

@@ -27,6 +27,7 @@ COMMANDS = (
     "build",
     "validate",
     "benchmark",
+    "compare",
     "report",
     "doctor",
     "models list",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from dskd_compress.models import count_parameters
 from dskd_compress.taps import find_head, find_tap, probe
 from dskd_compress.timm_import import import_timm
