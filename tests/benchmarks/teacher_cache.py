@@ -37,8 +37,7 @@ from dskd_compress.provenance import Stopwatch
 from dskd_compress.timm_import import import_timm
 from dskd_compress.training.optim import create_optimization
 from dskd_compress.training.teacher_cache.key import ImageFacts, cached_outputs
-from dskd_compress.training.teacher_cache.room import output_folder
-from dskd_compress.training.teacher_cache.rows import open_rows
+from dskd_compress.training.teacher_cache.place import open_outputs
 from dskd_compress.training.teacher_cache.teacher import CachedTeacher
 
 PAIRS = [
@@ -66,12 +65,7 @@ def kept(task: MethodTask, place: Path, size: int, batch: int, device: torch.dev
         precision="fp32",
         device=device,
     )
-    stores = {
-        output.name: open_rows(
-            output_folder(place, output), images.rows, output.shape, output.dtype, output.made_of
-        )
-        for output in outputs
-    }
+    stores = open_outputs(place, outputs, images)
 
     def keys(epoch: int, number: int) -> Any:
         return np.stack([np.zeros(batch), np.arange(batch) + number * batch], axis=1).astype(np.int64)

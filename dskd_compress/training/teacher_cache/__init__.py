@@ -2,6 +2,6 @@
 
 rows     an array on disk, row by row
 key      what an output depends on: the name of its folder
-room     whether it fits the disk
+place    the folder of caches, and whether another one fits
 teacher  a teacher that looks there first
 """

@@ -127,10 +127,10 @@ def _damaged(folder: Path) -> DataError:
 def open_rows(
     folder: Path, rows: int, shape: tuple[int, ...], dtype: DTypeLike, manifest: Mapping[str, Any]
 ) -> RowStore:
-    """Open a folder of rows; where there is none, make it, all rows missing.
+    """Open a folder of rows; where there is none, make it, all rows missing. For one process at a time: `locked`.
 
     The disk is taken at once: a file with holes would kill the process that writes into it, by SIGBUS,
-    on the day when the disk is full. Of several processes one makes the folder and the others wait.
+    on the day when the disk is full.
 
     Args:
         folder: named by a key of all that the rows depend on, so that what is there has the right content.
@@ -141,14 +141,13 @@ def open_rows(
         DataError: what is there is damaged.
         EnvironmentProblem: the disk is full or cannot be written to.
     """
-    with _locked(folder):
-        if not (folder / MANIFEST).is_file():
-            for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a process that was killed here
-                shutil.rmtree(leftover, ignore_errors=True)
-            with atomic_folder(folder) as new:
-                _allocate(new / ROWS, (rows, *shape), dtype)
-                _allocate(new / CHECKSUMS, (rows,), np.uint32)
-                (new / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    if not (folder / MANIFEST).is_file():
+        for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a process that was killed here
+            shutil.rmtree(leftover, ignore_errors=True)
+        with atomic_folder(folder) as new:
+            _allocate(new / ROWS, (rows, *shape), dtype)
+            _allocate(new / CHECKSUMS, (rows,), np.uint32)
+            (new / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     store = RowStore(folder)
     if (len(store), store.shape, store.dtype) != (rows, shape, np.dtype(dtype)):
         raise _damaged(folder)
@@ -163,14 +162,18 @@ def _allocate(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder that may not exist yet. The system lets go of it when a process dies."""
+def locked(place: Path) -> Iterator[None]:
+    """Hold a folder, made where it is missing, alone. The system lets go of it when a process dies.
+
+    Raises:
+        EnvironmentProblem: it cannot be written to.
+    """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        file = (folder.parent / f".{folder.name}.lock").open("w")
+        place.mkdir(parents=True, exist_ok=True)
+        file = (place / ".lock").open("w")
     except OSError as error:
         raise EnvironmentProblem(
-            f"{folder.parent} cannot be written to: {error.strerror}.", "Choose another teacher.cache.folder."
+            f"{place} cannot be written to: {error.strerror}.", "Choose another teacher.cache.folder."
         ) from error
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)

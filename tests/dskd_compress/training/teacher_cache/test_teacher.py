@@ -16,8 +16,7 @@ from dskd_compress.methods import Pair, create_task
 from dskd_compress.methods.base import Teacher, TeacherOutput
 from dskd_compress.models import state_sha256
 from dskd_compress.training.teacher_cache.key import ImageFacts, cached_outputs, output_tensors
-from dskd_compress.training.teacher_cache.room import output_folder
-from dskd_compress.training.teacher_cache.rows import open_rows
+from dskd_compress.training.teacher_cache.place import open_outputs
 from dskd_compress.training.teacher_cache.teacher import CachedTeacher, Keys
 from dskd_export.errors import DataError, ModelError
 
@@ -76,12 +75,7 @@ def cached(
         precision="fp32",
         device=CPU,
     )
-    stores = {
-        output.name: open_rows(
-            output_folder(place, output), images.rows, output.shape, output.dtype, output.made_of
-        )
-        for output in outputs
-    }
+    stores = open_outputs(place, outputs, images)
     return CachedTeacher(teacher, stores, keys, images=IMAGES)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from dskd_compress.training.teacher_cache import place as place_module
 from dskd_compress.training.teacher_cache.key import CachedOutput, ImageFacts
-from dskd_compress.training.teacher_cache.room import RESERVE_BYTES, find_room, output_folder
-from dskd_compress.training.teacher_cache.rows import open_rows
+from dskd_compress.training.teacher_cache.place import RESERVE_BYTES, find_room, open_outputs, output_folder
+from dskd_compress.training.teacher_cache.rows import RowStore, open_rows
 from dskd_export.errors import EnvironmentProblem
 
 IMAGES = ImageFacts("data", "augmentation", {}, 50_000, 4)
@@ -71,6 +75,42 @@ def test_what_is_there_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyP
     disk(monkeypatch, RESERVE_BYTES + 20 * (5 * 2 + 4))
     room = find_room(tmp_path, outputs, images, None)
     assert (room.total, room.new) == (20 * (3 * 4 + 4 + 5 * 2 + 4), 20 * (5 * 2 + 4))
-    open_rows(output_folder(tmp_path, outputs[1]), images.rows, outputs[1].shape, outputs[1].dtype, {})
+    stores = open_outputs(tmp_path, outputs, images)
+    assert {name: (len(store), store.shape, store.dtype.name) for name, store in stores.items()} == {
+        "logits_BK": (20, (3,), "float32"),
+        "feat": (20, (5,), "float16"),
+    }
     disk(monkeypatch, 0)
     assert find_room(tmp_path, outputs, images, None).new == 0
+    assert open_outputs(tmp_path, outputs, images).keys() == stores.keys()
+
+
+def test_what_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk(monkeypatch, NEEDED)
+    with pytest.raises(EnvironmentProblem, match="are free"):
+        open_outputs(tmp_path / "caches", OUTPUTS, IMAGES)
+    assert [path.name for path in (tmp_path / "caches").iterdir()] == [".lock"]
+
+
+def test_two_that_ask_at_once_take_the_room_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one takes it the other waits, and then finds it there instead of missing."""
+    outputs = [CachedOutput("logits_BK", (1000,), "float32", {})]
+    images = ImageFacts("data", "augmentation", {}, 100, 1)
+    size = 100 * (1000 * 4 + 4)
+
+    def usage(path: Path) -> SimpleNamespace:
+        taken = sum(file.stat().st_blocks * 512 for file in tmp_path.rglob("*.npy"))
+        return SimpleNamespace(total=10**13, used=taken, free=RESERVE_BYTES + size + 20_000 - taken)
+
+    real = place_module.open_rows
+
+    def slowly(*arguments: Any) -> RowStore:
+        store = real(*arguments)
+        time.sleep(0.1)
+        return store
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    monkeypatch.setattr(place_module, "open_rows", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        stores = list(pool.map(lambda _: open_outputs(tmp_path, outputs, images), range(2)))
+    assert [len(store["logits_BK"]) for store in stores] == [100, 100]

@@ -1,4 +1,4 @@
-"""Whether a teacher cache fits the disk, said with the numbers before anything is computed."""
+"""The folder of caches: whether another one fits the disk, said with the numbers before anything is computed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_compress.training.teacher_cache.key import CachedOutput, ImageFacts
-from dskd_compress.training.teacher_cache.rows import MANIFEST
+from dskd_compress.training.teacher_cache.rows import MANIFEST, RowStore, locked, open_rows
 from dskd_export.errors import EnvironmentProblem
 
 # A cache that took the last byte would leave none for the checkpoints of the training that it is for.
@@ -72,3 +72,24 @@ def find_room(place: Path, outputs: Sequence[CachedOutput], images: ImageFacts, 
             f"Choose a larger disk with teacher.cache.folder. {smaller}",
         )
     return room
+
+
+def open_outputs(
+    place: Path, outputs: Sequence[CachedOutput], images: ImageFacts, max_gb: float | None = None
+) -> dict[str, RowStore]:
+    """Open the rows of every output, by its name; what is not there yet is made, if it fits.
+
+    Of several processes one makes them and the others wait: what one has taken must not count against another.
+
+    Raises:
+        DataError: what is there is damaged.
+        EnvironmentProblem: it does not fit the disk, or the place cannot be written to.
+    """
+    with locked(place):
+        find_room(place, outputs, images, max_gb)
+        return {
+            output.name: open_rows(
+                output_folder(place, output), images.rows, output.shape, output.dtype, output.made_of
+            )
+            for output in outputs
+        }
