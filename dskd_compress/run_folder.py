@@ -4,6 +4,7 @@ recipe.yaml              what was asked for, resolved
 teacher.safetensors      teacher.json  teacher.train.jsonl     (only where the recipe trains one)
 student.safetensors      distill.json  train.jsonl
 checkpoint/teacher|student/                                    what an interrupted training goes on from
+teacher_cache/                                                 what the teacher said, where the recipe keeps it
 bundle/                  teacher.fp32.onnx                     the deliverable, and what it is compared to
 validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md
 stages/<stage>.json      what each stage read and wrote, by sha256
@@ -60,7 +61,13 @@ def _training(section: TrainSection | None) -> Any:
 
 def _ready_teacher(recipe: Recipe) -> Any:
     # How it was trained shows in its weights.
-    return recipe.teacher.model_dump(mode="json", exclude={"train"})
+    return recipe.teacher.model_dump(mode="json", exclude={"train", "cache"})
+
+
+def _rounding(recipe: Recipe) -> str | None:
+    # Of the cache only this shapes a student; where it lies does not, nor a cache of exact numbers.
+    cache = recipe.teacher.cache
+    return cache.features if cache.enabled and cache.features != "float32" else None
 
 
 # The order is the order of the pipeline.
@@ -70,7 +77,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r: {
             "seed": r.seed,
             "data": _dump(r.data),
-            "teacher": {**_dump(r.teacher), "train": _training(r.teacher.train)},
+            "teacher": {**_ready_teacher(r), "train": _training(r.teacher.train)},
             "student": r.student.name,
         },
         (),
@@ -82,7 +89,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r: {
             "seed": r.seed,
             "data": _dump(r.data),
-            "teacher": _ready_teacher(r),
+            "teacher": {**_ready_teacher(r), "cache": _rounding(r)},
             "student": _dump(r.student),
             "method": _dump(r.method),
             "train": _training(r.train),
@@ -174,6 +181,11 @@ class RunFolder:
     def log(self, role: str) -> Path:
         """The training log of a role, one JSON record a line."""
         return self.path / ("train.jsonl" if role == "student" else f"{role}.train.jsonl")
+
+    @property
+    def teacher_cache(self) -> Path:
+        """The folder of teacher outputs, where the recipe names no other."""
+        return self.path / "teacher_cache"
 
     def checkpoints(self, role: str) -> Path:
         """The folder of a role's checkpoints."""

@@ -10,7 +10,7 @@ from dskd_compress.config.base import Section
 from dskd_compress.config.data import AugmentSection, DataSection
 from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
 from dskd_compress.config.methods import KdMethod, NoneMethod
-from dskd_compress.config.models import ModelSection, StudentSection, TeacherSection
+from dskd_compress.config.models import ModelSection, StudentSection, TeacherCacheSection, TeacherSection
 from dskd_compress.config.recipe import Method, Recipe
 from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
 from dskd_compress.config.train import TrainSection
@@ -30,6 +30,7 @@ __all__ = [
     "ReportSection",
     "Section",
     "StudentSection",
+    "TeacherCacheSection",
     "TeacherSection",
     "TrainSection",
     "ValidateSection",

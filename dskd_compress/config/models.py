@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from dskd_compress.config.base import Section
+from dskd_compress.config.base import Positive, Section
 from dskd_compress.config.train import TrainSection
 
 
@@ -29,12 +29,26 @@ class ModelSection(Section):
         return self
 
 
+class TeacherCacheSection(Section):
+    """What the teacher says of a training image, kept on disk."""
+
+    enabled: bool = Field(False, description="keep it; needs data.augment.views, or a folder that runs share")
+    folder: Path | None = Field(
+        None, description="kept here, for every run with this teacher and these images; none: in the run folder"
+    )
+    features: Literal["float16", "float32"] = Field(
+        "float16", description="of taps on disk: half the room, or the exact number; logits are always float32"
+    )
+    max_gb: Positive | None = Field(None, description="largest cache, 1 GB = 10^9 bytes; none: what the disk has")
+
+
 class TeacherSection(ModelSection):
     """The model that teaches."""
 
     train: TrainSection | None = Field(
         None, description="train the teacher on the data first; none: its weights are already good"
     )
+    cache: TeacherCacheSection = TeacherCacheSection()
 
 
 class StudentSection(ModelSection):

@@ -24,6 +24,9 @@ import_timm()  # before anything of timm: it may need torchvision to be mended f
 from timm.task import TrainingTask  # noqa: E402
 from timm.utils import unwrap_model  # noqa: E402
 
+Position = tuple[int, int]
+"""Where a step stands in the training: epoch and number of the batch in it, 0-based."""
+
 
 @dataclass(frozen=True)
 class TeacherOutput:
@@ -58,6 +61,11 @@ class Teacher(nn.Module):
         feat, prefix_BPC = self.tap.read(self.model, features)
         logits_BK = self.model.forward_head(features)  # type: ignore[operator]
         return TeacherOutput(logits_BK.float(), feat.float(), None if prefix_BPC is None else prefix_BPC.float())
+
+    def at(self, images_BCHW: Tensor, position: Position | None) -> TeacherOutput:
+        """The output for the batch at a place of the training; None is a batch outside of it."""
+        output: TeacherOutput = self(images_BCHW)
+        return output
 
 
 @dataclass
@@ -110,7 +118,11 @@ class MethodTask(TrainingTask):
         self.trainable_module: nn.Module = module
         self.teacher = teacher
         self.progress = 0.0
+<<<<<<< HEAD
         self.position: tuple[int, int] | None = None
+=======
+        self.position: Position | None = None
+>>>>>>> cache
         self.to(device)
 
     def train(self, mode: bool = True) -> MethodTask:
@@ -170,7 +182,7 @@ class MethodTask(TrainingTask):
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Any]:
         """Images BxCxHxW and targets -> `loss`, `output` (logits), `terms` and `monitors`."""
-        teacher = self.teacher(input) if self.teacher is not None else None
+        teacher = self.teacher.at(input, self.position) if self.teacher is not None else None
         losses = self.trainable_module(input, target, teacher, self.progress)
         loss = torch.stack(list(losses.terms.values())).sum()
         return {"loss": loss, "output": losses.logits_BK, "terms": losses.terms, "monitors": losses.monitors}

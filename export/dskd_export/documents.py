@@ -112,6 +112,21 @@ class TapFacts(Document):
     layout: str = Field(description="the model's own layout: NCHW, NHWC, tokens, vector")
 
 
+class TeacherCacheFacts(Document):
+    """What was kept of the teacher's outputs, and what that saved."""
+
+    keys: dict[str, str] = Field(description="output -> sha256 of all that it depends on")
+    features: Literal["float16", "float32"] = Field(description="of taps on disk; logits are float32")
+    views: int = Field(description="augmentations kept of an image")
+    size_gb: float = Field(description="1 GB = 10^9 bytes")
+    images_read: int = Field(description="since the training was last started")
+    images_computed: int = Field(description="since the training was last started")
+    check_error: float | None = Field(
+        description="the first batch read against the same batch computed: largest difference over the largest "
+        "value; None where none was read"
+    )
+
+
 class StepRecord(Document):
     """One line of `train.jsonl` for an optimisation step."""
 
@@ -158,6 +173,7 @@ class TrainingDocument(Document):
     last: Accuracy
     teacher_accuracy: Accuracy | None = None
     initial_sha256: str | None = Field(default=None, description="of the student before its first step")
+    teacher_cache: TeacherCacheFacts | None = Field(default=None, description="None where nothing was kept")
     images_per_s: float = Field(description="training images per second, validation not counted")
     peak_memory_mb: float | None
     data: DataFacts

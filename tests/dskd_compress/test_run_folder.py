@@ -129,6 +129,9 @@ SETTINGS = [
     ("description=other", {}),
     ("train.checkpoint_steps=5", {}),
     ("teacher.train.checkpoint_steps=5", {}),
+    # Of a teacher cache only the rounding does.
+    ("teacher.cache.enabled=true", {"distill": "teacher changed in the recipe"}),
+    ("teacher.cache={enabled: true, features: float32, folder: caches, max_gb: 3}", {}),
 ]
 
 
