@@ -118,11 +118,7 @@ class MethodTask(TrainingTask):
         self.trainable_module: nn.Module = module
         self.teacher = teacher
         self.progress = 0.0
-<<<<<<< HEAD
-        self.position: tuple[int, int] | None = None
-=======
         self.position: Position | None = None
->>>>>>> cache
         self.to(device)
 
     def train(self, mode: bool = True) -> MethodTask:
