@@ -17,6 +17,9 @@ class TrainSection(Section):
     optimizer: str = Field("sgd", description="any timm optimizer: sgd, adamw, lamb, ...")
     lr: Positive = Field(0.05, description="peak learning rate")
     weight_decay: NonNegative = Field(5e-4)
+    decay_norm_and_bias: bool = Field(
+        False, description="decay biases and normalisation too, as older protocols do; timm leaves them out"
+    )
     momentum: Fraction = Field(0.9)
     scheduler: Literal["cosine", "step", "multistep", "poly", "constant"] = Field("cosine")
     milestones: tuple[int, ...] = Field((), description="epochs of the drops, for multistep")

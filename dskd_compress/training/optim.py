@@ -49,6 +49,7 @@ def create_optimization(module: nn.Module, section: TrainSection, steps_per_epoc
         lr=section.lr,
         weight_decay=section.weight_decay,
         momentum=section.momentum,
+        filter_bias_and_bn=not section.decay_norm_and_bias,
     )
     in_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     forgotten = [
