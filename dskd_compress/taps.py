@@ -260,7 +260,26 @@ def choose_tap(
     student: nn.Module,
     student_seen: Probe,
 ) -> TapKind:
-    """Settle `auto`: a map where both are CNNs with a real grid, and the teacher's head pools by the mean.
+    """Settle `auto` where features are compared: a map where both models have one of several places."""
+    if requested != "auto":
+        return requested
+    try:
+        taps = find_tap(teacher, teacher_seen, "map"), find_tap(student, student_seen, "map")
+    except TapError:
+        return "vector"
+    return "map" if all(tap.grid is not None and tap.grid != (1, 1) for tap in taps) else "vector"
+
+
+def choose_guided_tap(
+    requested: Literal["auto", "vector", "map"],
+    teacher: nn.Module,
+    teacher_seen: Probe,
+    student: nn.Module,
+    student_seen: Probe,
+) -> TapKind:
+    """Settle `auto` where the teacher's head guides.
+
+    A map where both are CNNs with a real grid, and the teacher's head pools by the mean.
 
     A teacher of more than 1024 channels gets the vector tap: denoising its maps costs more than the student.
     """

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dskd_compress.config.base import Section
 from dskd_compress.config.data import AugmentSection, DataSection
 from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
-from dskd_compress.config.methods import KdMethod, NoneMethod
+from dskd_compress.config.features import DiffKdMethod, FitNetMethod, LshfmMethod
+from dskd_compress.config.methods import DistMethod, DkdMethod, KdMethod, NoneMethod
 from dskd_compress.config.models import ModelSection, StudentSection, TeacherCacheSection, TeacherSection
-from dskd_compress.config.recipe import Method, Recipe
+from dskd_compress.config.recipe import FeatureMethod, Method, Recipe
 from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
 from dskd_compress.config.train import TrainSection
 
@@ -20,9 +21,15 @@ __all__ = [
     "AugmentSection",
     "BenchmarkSection",
     "DataSection",
+    "DiffKdMethod",
+    "DistMethod",
+    "DkdMethod",
     "DskdMethod",
     "ExportSection",
+    "FeatureMethod",
+    "FitNetMethod",
     "KdMethod",
+    "LshfmMethod",
     "Method",
     "ModelSection",
     "NoneMethod",

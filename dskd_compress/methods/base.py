@@ -77,6 +77,22 @@ class Losses:
     monitors: dict[str, Tensor]
 
 
+def labels_of(target: Tensor) -> Tensor:
+    """Class indices [B], or a mixed BxK distribution -> its likeliest class, [B]."""
+    return target if target.ndim == 1 else target.argmax(dim=1)
+
+
+def ramp(progress: float, fraction: float) -> float:
+    """Weight of the distillation, 0 to 1: rises linearly over the first `fraction` of the training."""
+    return min(1.0, progress / fraction) if fraction > 0 else 1.0
+
+
+def agreement(logits_BK: Tensor, teacher: TeacherOutput) -> dict[str, Tensor]:
+    """Monitor: share of images on which student and teacher say the same class."""
+    same_B = logits_BK.argmax(dim=1) == teacher.logits_BK.argmax(dim=1)
+    return {"student_agrees_with_teacher": same_B.float().mean()}
+
+
 class StudentModule(nn.Module):
     """A student with whatever is trained beside it; forward gives the losses."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.markup import escape
 
-from dskd_compress.config import DskdMethod, Recipe
+from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.methods import create_task, needs_teacher
+from dskd_compress.methods import create_task, needs_teacher, statistics_batches
 from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import DISTILL, RunFolder, recipe_sha256
@@ -61,7 +61,7 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
         settings_sha256=folder.settings_digest(DISTILL, recipe, inputs),
         folder=folder,
         output=output,
-        statistics_batches=method.stats_batches if isinstance(method, DskdMethod) else 0,
+        statistics_batches=statistics_batches(method),
     )
     if state_sha256(teacher.model) != inputs["teacher"]:
         raise AssertionError("the teacher's weights changed during the distillation")

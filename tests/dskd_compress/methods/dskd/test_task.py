@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from dskd_compress.config import DskdMethod
 from dskd_compress.methods import Pair, create_task
+from dskd_compress.methods.diffusion.schedule import ddim_sample, sampling_steps
 from dskd_compress.methods.dskd.guidance import TeacherHead
-from dskd_compress.methods.dskd.lsh import lsh_loss
-from dskd_compress.methods.dskd.schedule import ddim_sample, sampling_steps
 from dskd_compress.methods.dskd.task import DskdModule, at_scale_of, by_location, pool
+from dskd_compress.methods.lsh import lsh_loss
 from dskd_compress.taps import find_head, find_tap, probe
 from dskd_export.errors import TapError
 

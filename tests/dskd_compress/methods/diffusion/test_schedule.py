@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from dskd_compress.methods.dskd.schedule import (
+from dskd_compress.methods.diffusion.schedule import (
     add_noise,
     clean_estimate,
     ddim_sample,

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dskd_compress.methods.dskd.lsh import default_hash_bits, hash_agreement, hash_planes, lsh_loss
+from dskd_compress.methods.lsh import default_hash_bits, hash_agreement, hash_planes, lsh_loss
 
 
 def numpy_lsh(u: np.ndarray, v: np.ndarray, planes: np.ndarray, bias: np.ndarray, kind: str) -> np.ndarray:

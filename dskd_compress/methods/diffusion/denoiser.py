@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dskd_compress.methods.dskd.schedule import TRAIN_STEPS
+from dskd_compress.methods.diffusion.schedule import TRAIN_STEPS
 
 NormKind = Literal["gn", "bn", "ln"]
 
@@ -66,10 +66,10 @@ class Bottleneck(nn.Module):
         return out
 
 
-def make_time_embedding(channels: int) -> nn.Embedding:
-    """One vector a step, small at first beside features of unit variance."""
+def make_time_embedding(channels: int, std: float) -> nn.Embedding:
+    """One vector a step, of this size at first beside features of unit variance."""
     embedding = nn.Embedding(TRAIN_STEPS, channels)
-    nn.init.normal_(embedding.weight, std=0.02)
+    nn.init.normal_(embedding.weight, std=std)
     return embedding
 
 
@@ -81,16 +81,17 @@ class MapDenoiser(nn.Module):
         norm: normalisation between the layers.
         skip: predict a correction to the input.
         max_hidden: four times the largest width of the 3x3 convolutions.
+        time_std: size of the time embedding at first.
     """
 
-    def __init__(self, channels: int, norm: NormKind, skip: bool, max_hidden: int) -> None:
+    def __init__(self, channels: int, norm: NormKind, skip: bool, max_hidden: int, time_std: float) -> None:
         super().__init__()
         self.skip = skip
-        self.time = make_time_embedding(channels)
+        self.time = make_time_embedding(channels, time_std)
         self.body = nn.Sequential(
             Bottleneck(channels, norm, max_hidden),
             Bottleneck(channels, norm, max_hidden),
-            nn.Conv2d(channels, channels, 1),
+            nn.Conv2d(channels, channels, 1, bias=norm != "bn"),
         )
         # DiffKD normalises the output too. Group and layer statistics would take away each image's
         # mean, which is all that a pooling head reads, so only batch statistics stand there.
@@ -113,23 +114,28 @@ class VectorDenoiser(nn.Module):
         skip: predict a correction to the input.
         max_hidden: largest hidden size. Without a limit the denoiser of a teacher with 2048 channels has
             more weights than most students, and costs as much as they do.
+        time_std: size of the time embedding at first.
     """
 
-    def __init__(self, channels: int, width: float, norm: NormKind, skip: bool, max_hidden: int) -> None:
+    def __init__(
+        self, channels: int, width: float, norm: NormKind, skip: bool, max_hidden: int, time_std: float
+    ) -> None:
         super().__init__()
         self.skip = skip
         hidden = max(32, round(min(channels * width, max_hidden) / 32) * 32)
-        self.time = make_time_embedding(channels)
+        self.time = make_time_embedding(channels, time_std)
 
-        def mlp() -> list[nn.Module]:
+        biased = norm != "bn"  # batch norm takes a bias in front of it away
+
+        def mlp(last: bool) -> list[nn.Module]:
             return [
-                nn.Linear(channels, hidden),
+                nn.Linear(channels, hidden, bias=biased),
                 make_norm(norm, hidden, spatial=False),
                 nn.ReLU(inplace=True),
-                nn.Linear(hidden, channels),
+                nn.Linear(hidden, channels, bias=biased or last),
             ]
 
-        self.body = nn.Sequential(*mlp(), make_norm(norm, channels, spatial=False), *mlp())
+        self.body = nn.Sequential(*mlp(False), make_norm(norm, channels, spatial=False), *mlp(True))
 
     def forward(self, noisy_BC: Tensor, step_B: Tensor) -> Tensor:
         """BxC and integer steps [B] -> the noise, BxC."""
@@ -138,12 +144,19 @@ class VectorDenoiser(nn.Module):
 
 
 def make_denoiser(
-    kind: Literal["vector", "map"], channels: int, *, width: float, max_hidden: int, norm: NormKind, skip: bool
+    kind: Literal["vector", "map"],
+    channels: int,
+    *,
+    width: float,
+    max_hidden: int,
+    norm: NormKind,
+    skip: bool,
+    time_std: float = 0.02,
 ) -> nn.Module:
     """The denoiser for a tap."""
     if kind == "map":
-        return MapDenoiser(channels, norm, skip, max_hidden)
-    return VectorDenoiser(channels, width, norm, skip, max_hidden)
+        return MapDenoiser(channels, norm, skip, max_hidden, time_std)
+    return VectorDenoiser(channels, width, norm, skip, max_hidden, time_std)
 
 
 def predict_noise(denoiser: nn.Module, noisy: Tensor, step: int) -> Tensor:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 TRAIN_STEPS = 1000
 
@@ -72,3 +73,20 @@ def ddim_sample(
             noise = noise - guide(z, noise, abar)
         z = abar_next**0.5 * clean_estimate(z, noise, abar) + (1 - abar_next) ** 0.5 * noise
     return z
+
+
+def diffusion_loss(denoiser: nn.Module, clean: Tensor, alphas_cumprod: Tensor) -> Tensor:
+    """mean || eps_theta(sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps, t) - eps ||^2, t uniform (DDPM, equation 14).
+
+    z_0 is always detached: features that could move would become easy to denoise instead of useful.
+
+    Args:
+        denoiser: (noisy, steps [B]) -> noise.
+        clean: z_0, any shape with the batch first.
+        alphas_cumprod: abar of each of the T steps, where `clean` is.
+    """
+    clean = clean.detach()
+    step_B = torch.randint(TRAIN_STEPS, (clean.shape[0],), device=clean.device)
+    noise = torch.randn_like(clean)
+    abar = alphas_cumprod[step_B].view(-1, *[1] * (clean.ndim - 1))
+    return F.mse_loss(denoiser(add_noise(clean, noise, abar), step_B).float(), noise)

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dskd_compress.methods.dskd.denoiser import NormKind, make_denoiser, predict_noise
-from dskd_compress.methods.dskd.schedule import add_noise, linear_alphas_cumprod
+from dskd_compress.methods.diffusion.denoiser import NormKind, make_denoiser, predict_noise
+from dskd_compress.methods.diffusion.schedule import add_noise, linear_alphas_cumprod
 
 
 @pytest.mark.parametrize("norm", ["gn", "bn", "ln"])
