@@ -5,6 +5,7 @@ Shape suffixes: B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from dskd_compress.config import DataSection
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, train_transform
 from dskd_compress.data.randomness import epoch_order, kept_generators, seed_all, seed_of
 from dskd_compress.data.samples import Batch, StreamSamples, TrainSamples, collate
+from dskd_compress.data.share import WHOLE, Share
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet, shards
 from dskd_compress.data.unreadable import Budget
@@ -50,7 +52,10 @@ class TrainLoader:
     image); an unreadable image is named in `skipped` and replaced by another.
 
     Mixup, cutmix and random erasing (which paints the mean colour) act on the device, drawn from
-    (seed, epoch, batch). Training's own random generators are left as they were.
+    (seed, epoch, batch) and, for erasing, the place in it. Training's own random generators are left as
+    they were.
+
+    With a share, only its images of each batch are decoded and given.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class TrainLoader:
         seed: int,
         device: torch.device | str,
         dtype: torch.dtype | None = None,
+        share: Share = WHOLE,
     ) -> None:
         """Prepare; processes start with the first epoch.
 
@@ -70,14 +76,15 @@ class TrainLoader:
             sets: what `open_data` gave.
             section: the recipe's `data`: workers and augmentation.
             preprocessing: of the student.
-            batch_size: images a batch.
+            batch_size: images a batch, over all shares; a multiple of their number.
             seed: of order and augmentation.
             device: where the batches are wanted.
             dtype: of the images; None: float32.
+            share: which part of each batch to give.
 
         Raises:
-            DataError: fewer images than one batch holds.
-            RecipeError: mixing with an odd batch, or an augmentation policy that timm does not know.
+            DataError: fewer images than one batch holds, or shares of a stream.
+            RecipeError: mixing with an odd batch or share, or an augmentation policy that timm does not know.
         """
         import_timm()
         from timm.data import Mixup
@@ -87,13 +94,14 @@ class TrainLoader:
         self.seed = seed
         self.workers = section.workers
         self._batch_size = batch_size
+        self._rows = share.rows(batch_size).tolist()
         self._device = torch.device(device)
         self._normalise = Normalise(preprocessing, self._device, dtype)
         self._mixup: Any = None
         if augment.mixup > 0 or augment.cutmix > 0:
-            if batch_size % 2:
+            if len(self._rows) % 2:
                 raise RecipeError(
-                    f"train.batch_size: mixup and cutmix pair the images of a batch, {batch_size} is odd.",
+                    f"train.batch_size: mixup and cutmix pair the images of a batch, {len(self._rows)} is odd.",
                     "Make it even, or set data.augment.mixup and data.augment.cutmix to 0.",
                 )
             self._mixup = Mixup(
@@ -109,6 +117,11 @@ class TrainLoader:
         self._order: _EpochBatches | None = None
         self._stream: StreamSet | None = None
         if isinstance(sets.train, StreamSet):
+            if share.count > 1:
+                raise DataError(
+                    f"{sets.source}: a stream cannot be shared by {share.count} processes.",
+                    "Train with one process, or bring the images into folders, a .npz or a .tar.",
+                )
             self._stream = sets.train
             available = shards(sets.train.reader(training=False))
             self.workers = self.workers if available is None else min(self.workers, available)
@@ -116,7 +129,7 @@ class TrainLoader:
         else:
             length = len(sets.train)
             self._samples = TrainSamples(sets.train, self._transform, seed)
-            self._order = _EpochBatches(length, batch_size, seed)
+            self._order = _EpochBatches(length, batch_size, seed, share)
         if length is not None and length < batch_size:
             raise DataError(
                 f"{sets.source}: {length} training images are fewer than one batch of {batch_size}.",
@@ -217,9 +230,11 @@ class TrainLoader:
         if self._mixup is None and self._erasing is None:
             return images_BCHW, targets
         with kept_generators():
-            seed_all(self.seed, epoch, number, _BATCH_STREAM)
             if self._erasing is not None:
-                images_BCHW = self._erasing(images_BCHW)
+                for image_CHW, row in zip(images_BCHW, self._rows, strict=False):  # a stream may end early
+                    random.seed(seed_of(self.seed, epoch, number, _BATCH_STREAM, row))
+                    self._erasing(image_CHW)
+            seed_all(self.seed, epoch, number, _BATCH_STREAM)
             if self._mixup is not None:
                 images_BCHW, targets = self._mixup(images_BCHW, targets)
         return images_BCHW, targets
@@ -234,8 +249,9 @@ class TrainLoader:
 class _EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) of the epoch that is set, without those to skip."""
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int, share: Share) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.rows = share.rows(batch_size)
         self.epoch = 0
         self.skip_batches = 0
 
@@ -246,7 +262,7 @@ class _EpochBatches(Sampler[list[tuple[int, int]]]):
         epoch = self.epoch
         order = epoch_order(self.length, self.seed, epoch)
         for number in range(self.skip_batches, self.length // self.batch_size):
-            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+            chosen = order[number * self.batch_size + self.rows]
             yield [(epoch, int(index)) for index in chosen]
 
 

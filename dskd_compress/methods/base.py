@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dskd_compress.methods.draws import Draws
 from dskd_compress.models import TeacherInput
 from dskd_compress.taps import Tap, TapHead
 from dskd_compress.timm_import import import_timm
@@ -70,12 +71,17 @@ class Losses:
 
 
 class StudentModule(nn.Module):
-    """A student with whatever is trained beside it; forward gives the losses."""
+    """A student with whatever is trained beside it; forward gives the losses.
+
+    Attributes:
+        draws: where forward gets its random numbers from.
+    """
 
     def __init__(self, student: nn.Module, label_smoothing: float) -> None:
         super().__init__()
         self.student = student
         self.label_smoothing = label_smoothing
+        self.draws = Draws()
 
     def cross_entropy(self, logits_BK: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy with class indices [B] or mixed targets BxK, in fp32, mean over the batch."""
@@ -103,6 +109,8 @@ class MethodTask(TrainingTask):
     Attributes:
         progress: share of the training that is done, 0 to 1; set before each step.
         position: epoch and number of the batch in it, 0-based; set before each step, None without a training.
+        rows: places in that batch of the images that the task is called with: a process or a piece of a step
+            has some of them only; None without a training.
     """
 
     def __init__(self, module: StudentModule, teacher: Teacher | None, device: torch.device) -> None:
@@ -111,6 +119,7 @@ class MethodTask(TrainingTask):
         self.teacher = teacher
         self.progress = 0.0
         self.position: tuple[int, int] | None = None
+        self.rows: list[int] | None = None
         self.to(device)
 
     def train(self, mode: bool = True) -> MethodTask:
@@ -124,6 +133,12 @@ class MethodTask(TrainingTask):
 
         self.trainable_module = DistributedDataParallel(self.trainable_module, device_ids=device_ids, **ddp_kwargs)
         return self
+
+    def compile(self, backend: str = "inductor", mode: str | None = None, **options: Any) -> nn.Module:
+        """Compile the trainable module, before it is wrapped for torchrun; the bare student stays as it is."""
+        compiled: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **options)
+        self.trainable_module = compiled
+        return self.trainable_module
 
     @property
     def module(self) -> StudentModule:
