@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,6 +30,7 @@ from dskd_compress.methods.diffusion.schedule import (
     linear_alphas_cumprod,
     sampling_steps,
 )
+from dskd_compress.methods.draws import Draws
 from dskd_compress.methods.features import FeatureModule, Projection, pool
 from dskd_compress.methods.kd import kd_loss
 from dskd_compress.methods.logit import logit_terms
@@ -127,15 +127,15 @@ class DiffusionBranch(nn.Module):
         self.abar: list[float] = linear_alphas_cumprod().tolist()
         self.steps = sampling_steps(start_step, sample_steps)
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Refined:
-        """Features of student and teacher, in the shapes of their taps."""
+    def forward(self, student: Tensor, teacher: Tensor, draws: Draws) -> Refined:
+        """Features of student and teacher, in the shapes of their taps, and where the noise comes from."""
         target, reconstruction = (teacher, None) if self.autoencoder is None else self.autoencoder(teacher)
-        diffusion = diffusion_loss(self.denoiser, target, self.alphas_cumprod)
+        diffusion = diffusion_loss(self.denoiser, target, self.alphas_cumprod, draws)
         u = self.trans(student).float()
         share_B = self.adapter(u)
         share = share_B.view(-1, *[1] * (u.ndim - 1))
         clean = ddim_sample(
-            share * u + (1 - share) * torch.randn_like(u),
+            share * u + (1 - share) * draws.randn_like(u),
             lambda z, step: predict_noise(self.denoiser, z, step),
             None,
             self.abar,
@@ -175,11 +175,11 @@ class DiffKdModule(FeatureModule):
         assert teacher.feat is not None
         method = self.method
         logits_BK, feat = self.read(images_BCHW)
-        refined = self.feature_branch(feat, self.standardise(teacher.feat))
+        refined = self.feature_branch(feat, self.standardise(teacher.feat), self.draws)
         diffusion, monitors = refined.diffusion, {"feature_share": refined.share_B.mean()}
         distillation = {"feature": method.feature_weight * F.mse_loss(refined.feat, refined.target)}
         if self.logit_branch is not None:
-            denoised = self.logit_branch(logits_BK, teacher.logits_BK)
+            denoised = self.logit_branch(logits_BK, teacher.logits_BK, self.draws)
             diffusion = diffusion + denoised.diffusion
             divergence = kd_loss(denoised.feat, denoised.target, temperature=1.0)
             distillation["denoised_logit"] = method.denoised_logit_weight * divergence

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dskd_compress.methods.base import labels_of
+from dskd_compress.methods.draws import mean_over_processes
 from dskd_compress.methods.features import FeatureModule, by_location, pool
 from dskd_compress.taps import Tap, TapHead
 from dskd_export.errors import TapError
@@ -140,7 +141,8 @@ class LshModule(FeatureModule):
         if not settings.correct_only:
             return loss_B.mean()
         right_B = (teacher_BK.argmax(dim=1) == labels_of(target)).float()
-        return (loss_B * right_B).sum() / right_B.sum().clamp(min=1)
+        # Over all processes: their losses are averaged, and each may have another share of right ones.
+        return (loss_B * right_B).mean() / mean_over_processes(right_B.mean()).clamp(min=1e-6)
 
     def fit(self, batches: Iterator[Tensor]) -> None:
         """Set m and sigma and, where asked for, b = -median(W z_T)."""

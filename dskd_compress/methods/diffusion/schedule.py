@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dskd_compress.methods.draws import Draws
+
 TRAIN_STEPS = 1000
 
 
@@ -75,7 +77,7 @@ def ddim_sample(
     return z
 
 
-def diffusion_loss(denoiser: nn.Module, clean: Tensor, alphas_cumprod: Tensor) -> Tensor:
+def diffusion_loss(denoiser: nn.Module, clean: Tensor, alphas_cumprod: Tensor, draws: Draws) -> Tensor:
     """mean || eps_theta(sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps, t) - eps ||^2, t uniform (DDPM, equation 14).
 
     z_0 is always detached: features that could move would become easy to denoise instead of useful.
@@ -84,9 +86,10 @@ def diffusion_loss(denoiser: nn.Module, clean: Tensor, alphas_cumprod: Tensor) -
         denoiser: (noisy, steps [B]) -> noise.
         clean: z_0, any shape with the batch first.
         alphas_cumprod: abar of each of the T steps, where `clean` is.
+        draws: of steps and noise.
     """
     clean = clean.detach()
-    step_B = torch.randint(TRAIN_STEPS, (clean.shape[0],), device=clean.device)
-    noise = torch.randn_like(clean)
+    step_B = draws.randint(TRAIN_STEPS, like=clean)
+    noise = draws.randn_like(clean)
     abar = alphas_cumprod[step_B].view(-1, *[1] * (clean.ndim - 1))
     return F.mse_loss(denoiser(add_noise(clean, noise, abar), step_B).float(), noise)

@@ -33,6 +33,7 @@ from dskd_compress.methods.diffusion.schedule import (
     linear_alphas_cumprod,
     sampling_steps,
 )
+from dskd_compress.methods.draws import mean_over_processes, not_compiled
 from dskd_compress.methods.dskd.guidance import Guide, TeacherHead, guide_target
 from dskd_compress.methods.features import Projection, pool
 from dskd_compress.methods.kd import kd_loss
@@ -49,8 +50,10 @@ def at_scale_of(reference: Tensor, feat: Tensor) -> Tensor:
     map tap of 2x2 the student's features reached five times the teacher's within 2,000 steps, and the
     teacher's classifier was right on a third of the denoised ones.
     """
-    wanted, own = (pool(tensor.detach()).square().mean().sqrt() for tensor in (reference, feat))
-    return feat * (wanted / own.clamp(min=1e-6))
+    squares = torch.stack([pool(tensor.detach()).square().mean() for tensor in (reference, feat)])
+    wanted, own = mean_over_processes(squares).sqrt()
+    scaled: Tensor = feat * (wanted / own.clamp(min=1e-6))
+    return scaled
 
 
 def scheduled(schedule: Schedule, progress: float) -> float:
@@ -103,7 +106,9 @@ class DskdModule(LshModule):
             z_teacher = self.standardise(teacher.feat)
             head = TeacherHead(self.teacher_head, self.mean_C, self.std_C, teacher.prefix_BPC)
             head_logits_BK = head.logits(u)
-        diffusion = diffusion_loss(self.denoiser, self.denoiser_data(u, z_teacher), self.alphas_cumprod)
+        diffusion = diffusion_loss(
+            self.denoiser, self.denoiser_data(u, z_teacher), self.alphas_cumprod, self.draws
+        )
         q_BK = guide_target(method.guide_target, teacher.logits_BK, target, method.guide_temperature)
         noisy = at_scale_of(z_teacher, u) if method.start_scale == "teacher" else u
         v = self.denoise(noisy, head, q_BK, progress)
@@ -130,6 +135,7 @@ class DskdModule(LshModule):
         kind = self.method.denoiser_data
         return torch.cat((z_teacher, u)) if kind == "both" else z_teacher if kind == "teacher" else u
 
+    @not_compiled  # it asks autograd for the gradient of the head
     def denoise(self, u: Tensor, head: TeacherHead, target_BK: Tensor, progress: float) -> Tensor:
         """(2) The virtual teacher: u taken as a noisy sample at t0 and led to the clean end.
 
@@ -157,7 +163,7 @@ class DskdModule(LshModule):
         if self.method.start == "raw":
             return u
         abar = self.abar[self.steps[0]]
-        noise = torch.zeros_like(u) if self.method.start == "scaled" else torch.randn_like(u)
+        noise = torch.zeros_like(u) if self.method.start == "scaled" else self.draws.randn_like(u)
         return add_noise(u, noise, abar)
 
     @torch.no_grad()

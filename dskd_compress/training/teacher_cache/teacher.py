@@ -65,16 +65,16 @@ class CachedTeacher(Teacher):
         self.error: float | None = None
 
     @torch.no_grad()
-    def at(self, images_BCHW: Tensor, position: Position | None) -> TeacherOutput:
-        """The output for batch `position` of the training; None is a batch outside of it, computed as ever.
+    def at(self, images_BCHW: Tensor, position: Position | None, rows: list[int] | None = None) -> TeacherOutput:
+        """The output for batch `position` of the training, or its `rows`; None is a batch outside of it.
 
         Raises:
             DataError: what is on the disk is not this teacher's output.
             ModelError: a feature is too large for float16.
         """
         if position is None:
-            return super().at(images_BCHW, position)
-        rows_B = self._rows(position)
+            return super().at(images_BCHW, position, rows)
+        rows_B = self._rows(position, rows)
         if len(rows_B) != len(images_BCHW):
             raise AssertionError(f"batch {position} has {len(rows_B)} keys and {len(images_BCHW)} images")
         found = self._recall(rows_B, images_BCHW)
@@ -86,10 +86,12 @@ class CachedTeacher(Teacher):
             self.error = self._compare(found, self(images_BCHW))
         return found
 
-    def _rows(self, position: Position) -> NDArray[np.int64]:
+    def _rows(self, position: Position, rows: list[int] | None) -> NDArray[np.int64]:
         keys_B2 = self.keys(*position)
         if keys_B2 is None:
             raise AssertionError("images without a key cannot be cached")
+        if rows is not None:
+            keys_B2 = keys_B2[rows]
         rows_B: NDArray[np.int64] = keys_B2[:, 0] * self.images + keys_B2[:, 1]
         views = min(len(store) for store in self.stores.values()) // self.images
         if not ((keys_B2 >= 0) & (keys_B2 < (views, self.images))).all():
