@@ -14,13 +14,25 @@ class AugmentSection(Section):
 
     hflip: Fraction = Field(0.5, description="probability of a horizontal flip; 0 for digits and text")
     vflip: Fraction = Field(0.0, description="probability of a vertical flip")
-    scale: tuple[Positive, Positive] = Field((0.35, 1.0), description="area range of the random resized crop")
-    ratio: tuple[Positive, Positive] = Field((0.75, 1.3333), description="aspect ratio range of the crop")
+    crop: Literal["resized", "pad"] = Field(
+        "resized",
+        description="resized: random resized crop (scale, ratio) | pad: random crop of the image in a black "
+        "border (pad), the CIFAR protocol",
+    )
+    scale: tuple[Positive, Positive] = Field((0.35, 1.0), description="area range of the crop: resized")
+    ratio: tuple[Positive, Positive] = Field((0.75, 1.3333), description="aspect ratio range of the crop: resized")
+    pad: int = Field(4, ge=0, description="width in pixels of the border of crop: pad")
     color_jitter: NonNegative = Field(0.0, description="strength of brightness, contrast, saturation jitter")
     auto_augment: str | None = Field(None, description="timm policy, for example rand-m9-mstd0.5")
     erase: Fraction = Field(0.0, description="probability of random erasing")
     mixup: NonNegative = Field(0.0, description="mixup alpha, 0 is off")
     cutmix: NonNegative = Field(0.0, description="cutmix alpha, 0 is off")
+    views: int | None = Field(
+        None,
+        ge=1,
+        description="different augmentations of an image: epoch e shows number e mod views; none: a new one "
+        "every epoch. The order of the images and mixing, cutmix and erasing change every epoch all the same",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentSection:

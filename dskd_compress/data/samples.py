@@ -49,9 +49,9 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 class TrainSamples(Dataset[Sample]):
-    """Augmented images; asked for by (epoch, index).
+    """Augmented images; asked for by (view, index), see `views`.
 
-    The augmentation of an image draws from a generator seeded by (seed, epoch, index): neither the
+    The augmentation of an image draws from a generator seeded by (seed, view, index): neither the
     number of workers nor the place where an interrupted epoch goes on changes it. An unreadable
     image is replaced by another one, chosen from the same seed, so that a batch keeps its size.
     """
@@ -70,9 +70,9 @@ class TrainSamples(Dataset[Sample]):
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Sample]:
         """Return a batch; torch calls this instead of `__getitem__` where it exists."""
         with kept_generators():
-            return [self._sample(epoch, index) for epoch, index in keys]
+            return [self._sample(view, index) for view, index in keys]
 
-    def _sample(self, epoch: int, index: int) -> Sample:
+    def _sample(self, view: int, index: int) -> Sample:
         failures: list[UnreadableImage] = []
         chosen = index
         for attempt in range(1, MAX_REPLACEMENTS + 1):
@@ -80,9 +80,9 @@ class TrainSamples(Dataset[Sample]):
                 image = self.images.image(chosen)
             except UnreadableImage as failure:
                 failures.append(failure)
-                chosen = seed_of(self.seed, epoch, index, attempt) % len(self.images)
+                chosen = seed_of(self.seed, view, index, attempt) % len(self.images)
                 continue
-            seed_all(self.seed, epoch, index)
+            seed_all(self.seed, view, index)
             return Sample(self.transform(image), self.images.label(chosen), tuple(failures))
         return Sample(
             None,

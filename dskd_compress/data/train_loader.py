@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from dskd_compress.config import DataSection
@@ -19,6 +21,7 @@ from dskd_compress.data.samples import Batch, StreamSamples, TrainSamples, colla
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet, shards
 from dskd_compress.data.unreadable import Budget
+from dskd_compress.data.views import augmentation_digest, view_of
 from dskd_compress.data.workers import end_at_exit, end_workers, init_worker, worker_death_explained
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError, RecipeError
@@ -44,7 +47,8 @@ class Loader(Protocol):
 class TrainLoader:
     """Gives the batches of any epoch, from any batch on; its worker processes live as long as it does.
 
-    Order and augmentation depend on (seed, epoch, image) alone: `epoch(e, skip_batches=k)` gives
+    The order depends on (seed, epoch), the augmentation on (seed, view, image), where the view is the
+    epoch or, with `augment.views`, its remainder. So `epoch(e, skip_batches=k)` gives
     exactly the batches k, k+1, ... of `epoch(e)` and decodes none of those before. Every batch has
     `batch_size` images (the rest of an epoch is dropped: batch normalisation fails on a single
     image); an unreadable image is named in `skipped` and replaced by another.
@@ -86,6 +90,8 @@ class TrainLoader:
         augment = section.augment
         self.seed = seed
         self.workers = section.workers
+        self._augment = augment
+        self._preprocessing = preprocessing
         self._batch_size = batch_size
         self._device = torch.device(device)
         self._normalise = Normalise(preprocessing, self._device, dtype)
@@ -116,7 +122,7 @@ class TrainLoader:
         else:
             length = len(sets.train)
             self._samples = TrainSamples(sets.train, self._transform, seed)
-            self._order = _EpochBatches(length, batch_size, seed)
+            self._order = _EpochBatches(length, batch_size, seed, augment.views)
         if length is not None and length < batch_size:
             raise DataError(
                 f"{sets.source}: {length} training images are fewer than one batch of {batch_size}.",
@@ -224,6 +230,25 @@ class TrainLoader:
                 images_BCHW, targets = self._mixup(images_BCHW, targets)
         return images_BCHW, targets
 
+    def sample_keys(self, epoch: int, batch: int) -> NDArray[np.int64] | None:
+        """Name the images of a batch: equal keys are equal pixels, in any epoch of any run of one digest.
+
+        Args:
+            epoch: as in `epoch`.
+            batch: number of the batch in the whole epoch.
+
+        Returns:
+            int64 [B, 2], (view, index in the set); None where a batch is no set of single images that
+            come again: streams, and with mixup, cutmix or erasing.
+        """
+        if self._order is None or self._mixup is not None or self._erasing is not None:
+            return None
+        return self._order.keys(epoch, batch)
+
+    def augmentation_digest(self) -> str:
+        """Hash of all that makes the pixels of a sample key, apart from the images of the set."""
+        return augmentation_digest(self._augment, self._preprocessing, self.seed, "workers")
+
     def close(self) -> None:
         """End the worker processes; the next epoch starts new ones."""
         if self._batches is not None:
@@ -232,22 +257,28 @@ class TrainLoader:
 
 
 class _EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) of the epoch that is set, without those to skip."""
+    """Batches of (view, index) of the epoch that is set, without those to skip."""
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
-        self.length, self.batch_size, self.seed = length, batch_size, seed
+    def __init__(self, length: int, batch_size: int, seed: int, views: int | None) -> None:
+        self.length, self.batch_size, self.seed, self.views = length, batch_size, seed, views
         self.epoch = 0
         self.skip_batches = 0
+        self._ordered: tuple[int, NDArray[np.int64]] | None = None
+
+    def keys(self, epoch: int, batch: int) -> NDArray[np.int64]:
+        """(view, index) of a batch, [B, 2]."""
+        if self._ordered is None or self._ordered[0] != epoch:
+            self._ordered = epoch, epoch_order(self.length, self.seed, epoch)
+        chosen = self._ordered[1][batch * self.batch_size : (batch + 1) * self.batch_size]
+        return np.stack([np.full_like(chosen, view_of(epoch, self.views)), chosen], axis=1)
 
     def __len__(self) -> int:
         return max(self.length // self.batch_size - self.skip_batches, 0)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch
-        order = epoch_order(self.length, self.seed, epoch)
         for number in range(self.skip_batches, self.length // self.batch_size):
-            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [(epoch, int(index)) for index in chosen]
+            yield [(view, index) for view, index in self.keys(epoch, number).tolist()]
 
 
 class _OneEpoch:
