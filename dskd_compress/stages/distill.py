@@ -12,6 +12,7 @@ from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import DISTILL, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import create_student, load_teacher, make_pair, open_checked_data
+from dskd_compress.stages.teacher_cache import TeacherCache
 from dskd_compress.training.device import configure, peak_memory_mb
 from dskd_compress.training.distributed import Group, join
 from dskd_compress.weights import WeightsInfo, save_weights
@@ -55,6 +56,21 @@ def _distill(
         seed=recipe.seed,
         device=device,
     )
+    cache = cached = None
+    if recipe.teacher.cache.enabled and task.teacher is not None:
+        cache = TeacherCache.prepare(
+            recipe,
+            folder,
+            task.teacher,
+            loaders.train,
+            sets,
+            format,
+            data_sha256=facts.sha256,
+            teacher_sha256=inputs["teacher"],
+            device=device,
+        )
+        task.teacher = cached = cache.open(task.teacher, loaders.train)
+        output.print(escape(cache.describe(cached)))
     adapt = pair.adapter().to(device)
     teacher_on_device = teacher.model.to(device).eval()
     output.print("Evaluating the teacher.")
@@ -96,6 +112,7 @@ def _distill(
             last=trained.last,
             teacher_accuracy=teacher_accuracy,
             initial_sha256=initial_sha256,
+            teacher_cache=None if cache is None or cached is None else cache.facts(cached),
             images_per_s=trained.images_per_s,
             peak_memory_mb=peak_memory_mb(device),
             data=facts.model_copy(update={"skipped": trained.skipped}),

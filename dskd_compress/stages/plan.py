@@ -11,7 +11,7 @@ from dskd_compress.config import DskdMethod, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import ImageSet, StreamSet, TrainLoader
 from dskd_compress.methods import MethodTask, create_task, needs_teacher
-from dskd_compress.models import model_facts
+from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.run_folder import RunFolder, stages_of
 from dskd_compress.stages.setup import (
     TeacherModel,
@@ -21,6 +21,7 @@ from dskd_compress.stages.setup import (
     make_pair,
     open_checked_data,
 )
+from dskd_compress.stages.teacher_cache import TeacherCache, TeacherCachePlan
 from dskd_compress.training.device import autocast, resolve_device
 from dskd_compress.training.optim import create_optimization
 from dskd_export.documents import Document, ModelFacts, TapFacts
@@ -54,6 +55,7 @@ class Plan(Document):
     steps_per_epoch: int
     steps: int
     memory: MemoryEstimate
+    teacher_cache: TeacherCachePlan | None
     stages: list[str]
     writes: dict[str, str] = Field(description="what -> where")
 
@@ -82,6 +84,19 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     )
     steps_per_epoch = len(loader)
     create_optimization(task.module, recipe.train, steps_per_epoch)
+    cache = None
+    if recipe.teacher.cache.enabled and task.teacher is not None:
+        cache = TeacherCache.prepare(
+            recipe,
+            folder,
+            task.teacher,
+            loader,
+            sets,
+            format,
+            data_sha256=sets.facts().sha256,
+            teacher_sha256=state_sha256(teacher.model),
+            device=device,
+        )
     return Plan(
         recipe=recipe.name,
         method=recipe.method.name
@@ -97,6 +112,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         steps_per_epoch=steps_per_epoch,
         steps=steps_per_epoch * recipe.train.epochs,
         memory=estimate_memory(task, format.input_size, classes, recipe),
+        teacher_cache=None if cache is None else cache.plan(),
         stages=[stage.name for stage in stages_of(recipe)],
         writes={
             "weights": str(folder.weights("student")),
@@ -175,6 +191,15 @@ def print_plan(plan: Plan, output: Output) -> None:
             f"activations {memory.activations_mb:,.0f}",
         ]
     )
+    if (cache := plan.teacher_cache) is not None:
+        rows.append(
+            [
+                "teacher cache",
+                f"{cache.size_gb:,.2f} GB: {cache.views} views of {cache.images:,} images, "
+                f"{cache.bytes_per_image / 1e3:,.1f} kB each; {cache.new_gb:,.2f} GB not yet in {cache.folder}, "
+                f"{cache.free_gb:,.1f} GB free",
+            ]
+        )
     rows.append(["stages", " > ".join(plan.stages)])
     rows += [[f"writes {what}", where] for what, where in plan.writes.items()]
     output.table("Plan (nothing is trained or written)", ["", ""], rows)
