@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dskd_compress.timm_import import import_timm
 
 import_timm()  # before anything of timm: it may need torchvision to be mended first
 
-from timm.layers import SyncBatchNormAct  # noqa: E402
+from timm.layers import BatchNormAct2d  # noqa: E402
 
 
 def _mean(value_C: Tensor) -> Tensor:
     """Over all processes; gradients flow back to all of them."""
-    summed_C: Tensor = all_reduce(value_C)  # type: ignore[no-untyped-call]
+    summed_C: Tensor = _Sum.apply(value_C)  # type: ignore[no-untyped-call]
     return summed_C / distributed.get_world_size()
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(context: object, value: Tensor) -> Tensor:
+        """Add up."""
+        value = value.clone()
+        distributed.all_reduce(value)
+        return value
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        """Add up the gradients."""
+        gradient = gradient.clone()
+        distributed.all_reduce(gradient)
+        return gradient
 
 
 def _like(value_C: Tensor, feat: Tensor) -> Tensor:
@@ -24,11 +42,14 @@ def _like(value_C: Tensor, feat: Tensor) -> Tensor:
     return value_C.view(1, -1, *[1] * (feat.ndim - 2))
 
 
-class CpuSyncBatchNorm(nn.SyncBatchNorm):
-    """`SyncBatchNorm` made of differentiable sums over the processes; slow, and exact.
+class CpuSyncBatchNorm(_BatchNorm):
+    """What `nn.SyncBatchNorm` is on GPUs, made of differentiable sums over the processes; slow, and exact.
 
     Each process has the same number of images. BxC or BxCx... -> the same.
     """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any shape will do that has channels."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise by the mean and variance over all processes."""
@@ -70,10 +91,10 @@ class CpuSyncBatchNormAct(CpuSyncBatchNorm):
 
 
 def synchronise_on_cpu(module: nn.Module) -> None:
-    """Replace what `timm.layers.convert_sync_batchnorm` made by what works on the CPU; all else is kept."""
+    """Let the batch norms within a module see the images of all processes."""
     for child in module.modules():
-        # The two differ in `forward` only: parameters, buffers and names stay, and those who hold them.
-        if type(child) is nn.SyncBatchNorm:
-            child.__class__ = CpuSyncBatchNorm
-        elif type(child) is SyncBatchNormAct:
+        # Only `forward` differs: parameters, buffers and names stay, and all who hold them.
+        if isinstance(child, BatchNormAct2d):
             child.__class__ = CpuSyncBatchNormAct
+        elif isinstance(child, _BatchNorm):
+            child.__class__ = CpuSyncBatchNorm

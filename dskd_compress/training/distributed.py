@@ -7,6 +7,7 @@ one of its tasks, so the group is joined here; the rest is timm's.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TypeVar
@@ -16,9 +17,16 @@ from torch import Tensor, distributed, nn
 
 from dskd_compress.config import TrainSection
 from dskd_compress.launch import Place, place_of_this_process
+from dskd_compress.methods.base import MethodTask
+from dskd_compress.timm_import import import_timm
 from dskd_compress.training.batch_norm import synchronise_on_cpu
 from dskd_compress.training.device import resolve_device
 from dskd_export.errors import ProcessLost, RecipeError
+
+import_timm()  # before anything of timm: it may need torchvision to be mended first
+
+from timm.layers import convert_sync_batchnorm  # noqa: E402
+from timm.utils import reduce_tensor  # noqa: E402
 
 T = TypeVar("T")
 
@@ -48,8 +56,6 @@ class Group:
         """The mean over all processes."""
         if self.alone:
             return values
-        from timm.utils import reduce_tensor
-
         mean: Tensor = reduce_tensor(values, self.place.world_size)
         return mean
 
@@ -86,11 +92,22 @@ class Group:
         """Let the batch norms within a module see the images of all processes; their state stays the same."""
         if self.alone:
             return
-        from timm.layers import convert_sync_batchnorm
-
-        convert_sync_batchnorm(module)
-        if self.device.type != "cuda":
+        if self.device.type == "cuda":
+            convert_sync_batchnorm(module)
+        else:
             synchronise_on_cpu(module)
+
+    def wrap(self, task: MethodTask) -> None:
+        """Let the backward pass of a task average the gradients of all processes, all at the leader's start."""
+        if self.alone:
+            return
+        for buffer in task.module.buffers():
+            distributed.broadcast(buffer, 0)
+        with warnings.catch_warnings():
+            # Newer torch has another word for it. Batch norms agree by themselves, other buffers do not change.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            gpu = [self.device.index] if self.device.type == "cuda" else None
+            task.prepare_distributed(device_ids=gpu, broadcast_buffers=False)
 
 
 @contextlib.contextmanager

@@ -168,10 +168,7 @@ class Trainer:
         # Last, so that state and averages are those of the bare modules.
         if self.section.compile:
             self.task.compile()
-        if not self.group.alone:
-            # Batch norm is the same everywhere by itself, other buffers do not change.
-            gpu = [self.device.index] if self.device.type == "cuda" else None
-            self.task.prepare_distributed(device_ids=gpu, broadcast_buffers=False)
+        self.group.wrap(self.task)
         with StopRequest() as stop:
             for epoch in range(self.progress.epoch, self.section.epochs):
                 epoch_began = time.perf_counter()
