@@ -165,6 +165,21 @@ def architecture(model: nn.Module) -> str:
     return str(config.get("architecture") or type(model).__name__)
 
 
+def recompute_activations(model: nn.Module) -> None:
+    """Let a model compute its activations anew in the backward pass instead of keeping them.
+
+    Raises:
+        ModelError: timm has no gradient checkpointing for this model.
+    """
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:  # timm asserts that nobody asks where there is none
+        raise ModelError(
+            f"train.grad_checkpointing: timm has none for {architecture(model)}.",
+            "Set it to false; train.grad_accumulation lowers the memory of any model.",
+        ) from error
+
+
 def count_parameters(module: nn.Module) -> int:
     """Number of parameters, buffers not counted."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -55,8 +55,9 @@ def _dump(section: BaseModel) -> Any:
 
 
 def _training(section: TrainSection | None) -> Any:
-    # How often it is saved shapes nothing of a training.
-    return None if section is None else _dump(section.model_copy(update={"checkpoint_steps": None}))
+    # How often it is saved, and how long a process waits for others, shapes nothing of a training.
+    kept_out = {"checkpoint_steps", "keep_checkpoints", "distributed_timeout_s"}
+    return None if section is None else section.model_dump(mode="json", exclude=kept_out)
 
 
 def _ready_teacher(recipe: Recipe) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dskd_compress.data.checks import check_data
 from dskd_compress.data.image_set import ArraySet, ImageSet, UnreadableImage
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, eval_transform, resolve_preprocessing
+from dskd_compress.data.share import Share
 from dskd_compress.data.sources import DataSets, open_data
 from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.train_loader import Loader, TrainLoader, train_loader
@@ -18,6 +19,7 @@ __all__ = [
     "Loader",
     "Normalise",
     "Preprocessing",
+    "Share",
     "StreamSet",
     "TrainLoader",
     "UnreadableImage",

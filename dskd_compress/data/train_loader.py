@@ -5,6 +5,7 @@ Shape suffixes: B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from dskd_compress.config import DataSection
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, train_transform
 from dskd_compress.data.randomness import epoch_order, kept_generators, seed_all, seed_of
 from dskd_compress.data.samples import Batch, StreamSamples, TrainSamples, collate
+from dskd_compress.data.share import WHOLE, Share
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet, shards
 from dskd_compress.data.unreadable import Budget
@@ -54,7 +56,10 @@ class TrainLoader:
     image); an unreadable image is named in `skipped` and replaced by another.
 
     Mixup, cutmix and random erasing (which paints the mean colour) act on the device, drawn from
-    (seed, epoch, batch). Training's own random generators are left as they were.
+    (seed, epoch, batch) and, for erasing, the place in it. Training's own random generators are left as
+    they were.
+
+    With a share, only its images of each batch are decoded and given.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class TrainLoader:
         seed: int,
         device: torch.device | str,
         dtype: torch.dtype | None = None,
+        share: Share = WHOLE,
     ) -> None:
         """Prepare; processes start with the first epoch.
 
@@ -74,14 +80,15 @@ class TrainLoader:
             sets: what `open_data` gave.
             section: the recipe's `data`: workers and augmentation.
             preprocessing: of the student.
-            batch_size: images a batch.
+            batch_size: images a batch, over all shares; a multiple of their number.
             seed: of order and augmentation.
             device: where the batches are wanted.
             dtype: of the images; None: float32.
+            share: which part of each batch to give.
 
         Raises:
-            DataError: fewer images than one batch holds.
-            RecipeError: mixing with an odd batch, or an augmentation policy that timm does not know.
+            DataError: fewer images than one batch holds, or shares of a stream.
+            RecipeError: mixing with an odd batch or share, or an augmentation policy that timm does not know.
         """
         import_timm()
         from timm.data import Mixup
@@ -93,13 +100,14 @@ class TrainLoader:
         self._augment = augment
         self._preprocessing = preprocessing
         self._batch_size = batch_size
+        self._rows = share.rows(batch_size).tolist()
         self._device = torch.device(device)
         self._normalise = Normalise(preprocessing, self._device, dtype)
         self._mixup: Any = None
         if augment.mixup > 0 or augment.cutmix > 0:
-            if batch_size % 2:
+            if len(self._rows) % 2:
                 raise RecipeError(
-                    f"train.batch_size: mixup and cutmix pair the images of a batch, {batch_size} is odd.",
+                    f"train.batch_size: mixup and cutmix pair the images of a batch, {len(self._rows)} is odd.",
                     "Make it even, or set data.augment.mixup and data.augment.cutmix to 0.",
                 )
             self._mixup = Mixup(
@@ -115,6 +123,11 @@ class TrainLoader:
         self._order: _EpochBatches | None = None
         self._stream: StreamSet | None = None
         if isinstance(sets.train, StreamSet):
+            if share.count > 1:
+                raise DataError(
+                    f"{sets.source}: a stream cannot be shared by {share.count} processes.",
+                    "Train with one process, or bring the images into folders, a .npz or a .tar.",
+                )
             self._stream = sets.train
             available = shards(sets.train.reader(training=False))
             self.workers = self.workers if available is None else min(self.workers, available)
@@ -122,7 +135,7 @@ class TrainLoader:
         else:
             length = len(sets.train)
             self._samples = TrainSamples(sets.train, self._transform, seed)
-            self._order = _EpochBatches(length, batch_size, seed, augment.views)
+            self._order = _EpochBatches(length, batch_size, seed, augment.views, share)
         if length is not None and length < batch_size:
             raise DataError(
                 f"{sets.source}: {length} training images are fewer than one batch of {batch_size}.",
@@ -223,9 +236,11 @@ class TrainLoader:
         if self._mixup is None and self._erasing is None:
             return images_BCHW, targets
         with kept_generators():
-            seed_all(self.seed, epoch, number, _BATCH_STREAM)
             if self._erasing is not None:
-                images_BCHW = self._erasing(images_BCHW)
+                for image_CHW, row in zip(images_BCHW, self._rows, strict=False):  # a stream may end early
+                    random.seed(seed_of(self.seed, epoch, number, _BATCH_STREAM, row))
+                    self._erasing(image_CHW)
+            seed_all(self.seed, epoch, number, _BATCH_STREAM)
             if self._mixup is not None:
                 images_BCHW, targets = self._mixup(images_BCHW, targets)
         return images_BCHW, targets
@@ -238,8 +253,9 @@ class TrainLoader:
             batch: number of the batch in the whole epoch.
 
         Returns:
-            int64 [B, 2], (view, index in the set); None where a batch is no set of single images that
-            come again: streams, and with mixup, cutmix or erasing.
+            int64 [B, 2], (view, index in the set), of the whole batch whatever this process has of it;
+            None where a batch is no set of single images that come again: streams, and with mixup, cutmix
+            or erasing.
         """
         if self._order is None or self._mixup is not None or self._erasing is not None:
             return None
@@ -259,8 +275,9 @@ class TrainLoader:
 class _EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (view, index) of the epoch that is set, without those to skip."""
 
-    def __init__(self, length: int, batch_size: int, seed: int, views: int | None) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int, views: int | None, share: Share) -> None:
         self.length, self.batch_size, self.seed, self.views = length, batch_size, seed, views
+        self.rows = share.rows(batch_size)
         self.epoch = 0
         self.skip_batches = 0
         self._ordered: tuple[int, NDArray[np.int64]] | None = None
@@ -278,7 +295,7 @@ class _EpochBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch
         for number in range(self.skip_batches, self.length // self.batch_size):
-            yield [(view, index) for view, index in self.keys(epoch, number).tolist()]
+            yield [(view, index) for view, index in self.keys(epoch, number)[self.rows].tolist()]
 
 
 class _OneEpoch:

@@ -7,7 +7,7 @@ in it is a plain timm model, and the heads beside it are task state, never part 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dskd_compress.methods.draws import Draws
 from dskd_compress.models import TeacherInput
 from dskd_compress.taps import Tap, TapHead
 from dskd_compress.timm_import import import_timm
@@ -62,8 +63,16 @@ class Teacher(nn.Module):
         logits_BK = self.model.forward_head(features)  # type: ignore[operator]
         return TeacherOutput(logits_BK.float(), feat.float(), None if prefix_BPC is None else prefix_BPC.float())
 
-    def at(self, images_BCHW: Tensor, position: Position | None) -> TeacherOutput:
-        """The output for the batch at a place of the training; None is a batch outside of it."""
+    def at(
+        self, images_BCHW: Tensor, position: Position | None, rows: Sequence[int] | None = None
+    ) -> TeacherOutput:
+        """The output for images of a training step.
+
+        Args:
+            images_BCHW: as in `forward`.
+            position: of their batch; None is a batch outside of the training.
+            rows: their places in that batch; None: they are all of it.
+        """
         output: TeacherOutput = self(images_BCHW)
         return output
 
@@ -78,12 +87,17 @@ class Losses:
 
 
 class StudentModule(nn.Module):
-    """A student with whatever is trained beside it; forward gives the losses."""
+    """A student with whatever is trained beside it; forward gives the losses.
+
+    Attributes:
+        draws: where forward gets its random numbers from.
+    """
 
     def __init__(self, student: nn.Module, label_smoothing: float) -> None:
         super().__init__()
         self.student = student
         self.label_smoothing = label_smoothing
+        self.draws = Draws()
 
     def cross_entropy(self, logits_BK: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy with class indices [B] or mixed targets BxK, in fp32, mean over the batch."""
@@ -111,6 +125,8 @@ class MethodTask(TrainingTask):
     Attributes:
         progress: share of the training that is done, 0 to 1; set before each step.
         position: epoch and number of the batch in it, 0-based; set before each step, None without a training.
+        rows: places in that batch of the images that the task is called with: a process or a piece of a step
+            has some of them only; None without a training.
     """
 
     def __init__(self, module: StudentModule, teacher: Teacher | None, device: torch.device) -> None:
@@ -119,6 +135,7 @@ class MethodTask(TrainingTask):
         self.teacher = teacher
         self.progress = 0.0
         self.position: Position | None = None
+        self.rows: list[int] | None = None
         self.to(device)
 
     def train(self, mode: bool = True) -> MethodTask:
@@ -132,6 +149,12 @@ class MethodTask(TrainingTask):
 
         self.trainable_module = DistributedDataParallel(self.trainable_module, device_ids=device_ids, **ddp_kwargs)
         return self
+
+    def compile(self, backend: str = "inductor", mode: str | None = None, **options: Any) -> nn.Module:
+        """Compile the trainable module, before it is wrapped for torchrun; the bare student stays as it is."""
+        compiled: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **options)
+        self.trainable_module = compiled
+        return self.trainable_module
 
     @property
     def module(self) -> StudentModule:
@@ -178,7 +201,7 @@ class MethodTask(TrainingTask):
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Any]:
         """Images BxCxHxW and targets -> `loss`, `output` (logits), `terms` and `monitors`."""
-        teacher = self.teacher.at(input, self.position) if self.teacher is not None else None
+        teacher = self.teacher.at(input, self.position, self.rows) if self.teacher is not None else None
         losses = self.trainable_module(input, target, teacher, self.progress)
         loss = torch.stack(list(losses.terms.values())).sum()
         return {"loss": loss, "output": losses.logits_BK, "terms": losses.terms, "monitors": losses.monitors}

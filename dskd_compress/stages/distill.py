@@ -13,7 +13,8 @@ from dskd_compress.run_folder import DISTILL, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import create_student, load_teacher, make_pair, open_checked_data
 from dskd_compress.stages.teacher_cache import TeacherCache
-from dskd_compress.training.device import configure, peak_memory_mb, resolve_device
+from dskd_compress.training.device import configure, peak_memory_mb
+from dskd_compress.training.distributed import Group, join
 from dskd_compress.weights import WeightsInfo, save_weights
 from dskd_export.documents import TrainingDocument
 from dskd_export.files import sha256_file
@@ -22,19 +23,27 @@ from dskd_export.files import sha256_file
 def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocument:
     """Distil; writes `student.safetensors`, `distill.json` and `train.jsonl`.
 
+    Under torchrun all processes train and get the document; one of them writes.
+
     Raises:
         DataError, ModelError, EnvironmentProblem: see the message.
     """
     watch = Stopwatch()
-    section, method = recipe.train, recipe.method
-    device = resolve_device(section.device)
+    with join(recipe.train) as group:
+        return _distill(recipe, folder, output, group, watch)
+
+
+def _distill(
+    recipe: Recipe, folder: RunFolder, output: Output, group: Group, watch: Stopwatch
+) -> TrainingDocument:
+    section, method, device = recipe.train, recipe.method, group.device
     configure(section, device)
-    folder.create()
+    group.from_leader(folder.create)
     sets = open_checked_data(recipe)
     teacher = load_teacher(recipe, folder, sets)
     student, format = create_student(recipe, len(sets.classes))
     pair = make_pair(student, format, teacher)
-    loaders = Loaders.open(recipe, section, sets, format, device)
+    loaders = Loaders.open(recipe, section, sets, format, group)
     facts = sets.facts()
     inputs = {"data": facts.sha256, "teacher": state_sha256(teacher.model)}
 
@@ -64,7 +73,9 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
     adapt = pair.adapter().to(device)
     teacher_on_device = teacher.model.to(device).eval()
     output.print("Evaluating the teacher.")
-    teacher_accuracy, _ = loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))
+    teacher_accuracy, _ = group.from_leader(
+        lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))
+    )
     output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {teacher_accuracy.top1.value:.2%}"))
 
     trained = train(
@@ -80,30 +91,37 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
     )
     if state_sha256(teacher.model) != inputs["teacher"]:
         raise AssertionError("the teacher's weights changed during the distillation")
-    path = folder.weights("student")
-    save_weights(path, trained.state, WeightsInfo.of(recipe.student, sets.classes, format))
-    provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
-    discarded = task.discarded()
-    document = TrainingDocument(
-        role="student",
-        method=method.name,
-        method_settings=method.model_dump(mode="json"),
-        model=model_facts(student, format.input_size, "distilled by this run", sha256_file(path)),
-        teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
-        taps={role: tap.facts() for role, tap in task.taps.items()},
-        discarded=discarded,
-        epochs=section.epochs,
-        steps=trained.steps,
-        best_epoch=trained.best_epoch,
-        best=trained.best,
-        last=trained.last,
-        teacher_accuracy=teacher_accuracy,
-        teacher_cache=None if cache is None or cached is None else cache.facts(cached),
-        images_per_s=trained.images_per_s,
-        peak_memory_mb=peak_memory_mb(device),
-        data=facts.model_copy(update={"skipped": trained.skipped}),
-        provenance=provenance,
-    )
-    folder.write_document("distill.json", document)
-    folder.record_stage(DISTILL, recipe, provenance, facts.sha256)
-    return document
+    kept = None
+    if cache is not None and cached is not None:
+        kept = cache.facts(cached, group.of_all((cached.read, cached.computed)))
+        output.print(f"Teacher cache: {kept.images_read:,} images read, {kept.images_computed:,} computed.")
+
+    def write() -> TrainingDocument:
+        path = folder.weights("student")
+        save_weights(path, trained.state, WeightsInfo.of(recipe.student, sets.classes, format))
+        provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
+        document = TrainingDocument(
+            role="student",
+            method=method.name,
+            method_settings=method.model_dump(mode="json"),
+            model=model_facts(student, format.input_size, "distilled by this run", sha256_file(path)),
+            teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
+            taps={role: tap.facts() for role, tap in task.taps.items()},
+            discarded=task.discarded(),
+            epochs=section.epochs,
+            steps=trained.steps,
+            best_epoch=trained.best_epoch,
+            best=trained.best,
+            last=trained.last,
+            teacher_accuracy=teacher_accuracy,
+            teacher_cache=kept,
+            images_per_s=trained.images_per_s,
+            peak_memory_mb=peak_memory_mb(device),
+            data=facts.model_copy(update={"skipped": trained.skipped}),
+            provenance=provenance,
+        )
+        folder.write_document("distill.json", document)
+        folder.record_stage(DISTILL, recipe, provenance, facts.sha256)
+        return document
+
+    return group.from_leader(write)

@@ -164,6 +164,7 @@ CODES = [
     (errors.TrainingDiverged("m", "h"), 3),
     (errors.EnvironmentProblem("m", "h"), 4),
     (errors.MissingExtra("onnx", "onnx"), 4),
+    (errors.ProcessLost("m", "h"), 4),
     (errors.GateFailed("m", "h"), 5),
     (errors.Interrupted("m", "h"), 130),
     (KeyboardInterrupt(), 130),

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from dskd_compress.config import DskdMethod
 from dskd_compress.methods.base import Losses, MethodTask, StudentModule, TeacherOutput
+from dskd_compress.methods.draws import mean_over_processes, not_compiled
 from dskd_compress.methods.dskd.denoiser import make_denoiser, predict_noise
 from dskd_compress.methods.dskd.guidance import Guide, TeacherHead, channels_like, guide_target
 from dskd_compress.methods.dskd.lsh import (
@@ -66,8 +67,10 @@ def at_scale_of(reference: Tensor, feat: Tensor) -> Tensor:
     map tap of 2x2 the student's features reached five times the teacher's within 2,000 steps, and the
     teacher's classifier was right on a third of the denoised ones.
     """
-    wanted, own = (pool(tensor.detach()).square().mean().sqrt() for tensor in (reference, feat))
-    return feat * (wanted / own.clamp(min=1e-6))
+    squares = torch.stack([pool(tensor.detach()).square().mean() for tensor in (reference, feat)])
+    wanted, own = mean_over_processes(squares).sqrt()
+    scaled: Tensor = feat * (wanted / own.clamp(min=1e-6))
+    return scaled
 
 
 class Projection(nn.Module):
@@ -184,12 +187,13 @@ class DskdModule(StudentModule):
             "student": lambda: u,
             "both": lambda: torch.cat((z_teacher, u)),
         }[self.method.denoiser_data]().detach()
-        step_B = torch.randint(TRAIN_STEPS, (clean.shape[0],), device=clean.device)
-        noise = torch.randn_like(clean)
+        step_B = self.draws.randint(TRAIN_STEPS, like=clean)
+        noise = self.draws.randn_like(clean)
         abar = self.alphas_cumprod[step_B].view(-1, *[1] * (clean.ndim - 1))
         predicted = self.denoiser(add_noise(clean, noise, abar), step_B)
         return F.mse_loss(predicted.float(), noise)
 
+    @not_compiled  # it asks autograd for the gradient of the head
     def denoise(self, u: Tensor, head: TeacherHead, target_BK: Tensor) -> Tensor:
         """(2) The virtual teacher: u taken as a noisy sample at t0 and led to the clean end.
 
@@ -206,7 +210,7 @@ class DskdModule(StudentModule):
             if method.start == "scaled":
                 start = abar**0.5 * start
             elif method.start == "sdedit":
-                start = add_noise(start, torch.randn_like(start), abar)
+                start = add_noise(start, self.draws.randn_like(start), abar)
             return ddim_sample(
                 start,
                 lambda z, step: predict_noise(self.denoiser, z, step),
@@ -225,7 +229,8 @@ class DskdModule(StudentModule):
             return loss_B.mean()
         labels_B = target if target.ndim == 1 else target.argmax(dim=1)
         right_B = (teacher_BK.argmax(dim=1) == labels_B).float()
-        return (loss_B * right_B).sum() / right_B.sum().clamp(min=1)
+        # Over all processes: their losses are averaged, and each may have another share of right ones.
+        return (loss_B * right_B).mean() / mean_over_processes(right_B.mean()).clamp(min=1e-6)
 
     @torch.no_grad()
     def monitors(
