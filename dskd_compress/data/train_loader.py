@@ -253,8 +253,9 @@ class TrainLoader:
             batch: number of the batch in the whole epoch.
 
         Returns:
-            int64 [B, 2], (view, index in the set); None where a batch is no set of single images that
-            come again: streams, and with mixup, cutmix or erasing.
+            int64 [B, 2], (view, index in the set), of the whole batch whatever this process has of it;
+            None where a batch is no set of single images that come again: streams, and with mixup, cutmix
+            or erasing.
         """
         if self._order is None or self._mixup is not None or self._erasing is not None:
             return None

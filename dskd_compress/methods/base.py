@@ -7,7 +7,7 @@ in it is a plain timm model, and the heads beside it are task state, never part 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +63,16 @@ class Teacher(nn.Module):
         logits_BK = self.model.forward_head(features)  # type: ignore[operator]
         return TeacherOutput(logits_BK.float(), feat.float(), None if prefix_BPC is None else prefix_BPC.float())
 
-    def at(self, images_BCHW: Tensor, position: Position | None, rows: list[int] | None = None) -> TeacherOutput:
-        """The output for a batch of the training, or its `rows`; a position of None is a batch outside of it."""
+    def at(
+        self, images_BCHW: Tensor, position: Position | None, rows: Sequence[int] | None = None
+    ) -> TeacherOutput:
+        """The output for images of a training step.
+
+        Args:
+            images_BCHW: as in `forward`.
+            position: of their batch; None is a batch outside of the training.
+            rows: their places in that batch; None: they are all of it.
+        """
         output: TeacherOutput = self(images_BCHW)
         return output
 

@@ -92,6 +92,10 @@ def _distill(
     )
     if state_sha256(teacher.model) != inputs["teacher"]:
         raise AssertionError("the teacher's weights changed during the distillation")
+    kept = None
+    if cache is not None and cached is not None:
+        kept = cache.facts(cached, group.of_all((cached.read, cached.computed)))
+        output.print(f"Teacher cache: {kept.images_read:,} images read, {kept.images_computed:,} computed.")
 
     def write() -> TrainingDocument:
         path = folder.weights("student")
@@ -112,7 +116,7 @@ def _distill(
             last=trained.last,
             teacher_accuracy=teacher_accuracy,
             initial_sha256=initial_sha256,
-            teacher_cache=None if cache is None or cached is None else cache.facts(cached),
+            teacher_cache=kept,
             images_per_s=trained.images_per_s,
             peak_memory_mb=peak_memory_mb(device),
             data=facts.model_copy(update={"skipped": trained.skipped}),

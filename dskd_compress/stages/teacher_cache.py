@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -155,15 +156,20 @@ class TeacherCache:
             free_gb=room.free / 1e9,
         )
 
-    def facts(self, teacher: CachedTeacher) -> TeacherCacheFacts:
-        """For the documents, after the training."""
+    def facts(self, teacher: CachedTeacher, counts: Sequence[tuple[int, int]]) -> TeacherCacheFacts:
+        """For the documents, after the training.
+
+        Args:
+            teacher: of this process.
+            counts: images that each process has read and computed.
+        """
         return TeacherCacheFacts(
             keys={output.name: output.key for output in self.outputs},
             features=self.recipe.teacher.cache.features,
             views=self.images.views,
             size_gb=self.size_gb,
-            images_read=teacher.read,
-            images_computed=teacher.computed,
+            images_read=sum(read for read, _ in counts),
+            images_computed=sum(computed for _, computed in counts),
             check_error=teacher.error,
         )
 

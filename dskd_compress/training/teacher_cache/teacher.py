@@ -5,7 +5,7 @@ Shape suffixes: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from dskd_export.errors import DataError, ModelError
 _SAME = {"fp32": 0.01, "bf16": 0.05, "fp16": 0.05}
 
 Keys = Callable[[int, int], "NDArray[np.int64] | None"]
-"""(epoch, batch) -> (view, index) of its images, int64 [B, 2]."""
+"""(epoch, batch) -> (view, index) of the images of the whole batch, int64 [B, 2]."""
 
 
 class CachedTeacher(Teacher):
@@ -65,8 +65,10 @@ class CachedTeacher(Teacher):
         self.error: float | None = None
 
     @torch.no_grad()
-    def at(self, images_BCHW: Tensor, position: Position | None, rows: list[int] | None = None) -> TeacherOutput:
-        """The output for batch `position` of the training, or its `rows`; None is a batch outside of it.
+    def at(
+        self, images_BCHW: Tensor, position: Position | None, rows: Sequence[int] | None = None
+    ) -> TeacherOutput:
+        """The output for images of a training step, from the disk where it is there; see `Teacher.at`.
 
         Raises:
             DataError: what is on the disk is not this teacher's output.
@@ -86,12 +88,13 @@ class CachedTeacher(Teacher):
             self.error = self._compare(found, self(images_BCHW))
         return found
 
-    def _rows(self, position: Position, rows: list[int] | None) -> NDArray[np.int64]:
+    def _rows(self, position: Position, places: Sequence[int] | None) -> NDArray[np.int64]:
+        """Where the images of a step are kept: rows of the stores, not of the batch."""
         keys_B2 = self.keys(*position)
         if keys_B2 is None:
             raise AssertionError("images without a key cannot be cached")
-        if rows is not None:
-            keys_B2 = keys_B2[rows]
+        if places is not None:
+            keys_B2 = keys_B2[list(places)]
         rows_B: NDArray[np.int64] = keys_B2[:, 0] * self.images + keys_B2[:, 1]
         views = min(len(store) for store in self.stores.values()) // self.images
         if not ((keys_B2 >= 0) & (keys_B2 < (views, self.images))).all():

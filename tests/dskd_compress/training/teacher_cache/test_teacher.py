@@ -189,6 +189,21 @@ def test_a_batch_with_one_missing_image_is_computed_whole(tmp_path: Path) -> Non
     assert (ours.read, ours.computed) == (4, 8)
 
 
+def test_pieces_of_a_batch(tmp_path: Path) -> None:
+    """A process of several, or a step in pieces, has some places of a batch only."""
+    teacher = teacher_of(DskdMethod(tap="vector"), pair_of("test_resnet", 64))
+    images_BCHW = batch_at(0, 0, 64)
+    ours = cached(teacher, tmp_path, 64)
+    for rows in ([0, 3], [1, 2]):
+        assert same(ours.at(images_BCHW[rows], (0, 0), rows), teacher(images_BCHW[rows]))
+    assert (ours.read, ours.computed) == (0, 4)
+    whole = ours.at(images_BCHW, (0, 0))
+    assert (ours.read, ours.computed) == (4, 4)
+    torch.testing.assert_close(whole.feat, teacher(images_BCHW).feat)
+    with pytest.raises(AssertionError, match="4 keys and 2 images"):
+        ours.at(images_BCHW[:2], (0, 0))
+
+
 def test_a_batch_outside_of_the_training_is_computed_and_not_kept(tmp_path: Path) -> None:
     method = DskdMethod(tap="vector")
     pair = pair_of("test_resnet", 64)
