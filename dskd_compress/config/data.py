@@ -76,6 +76,11 @@ class DataSection(Section):
     std: tuple[Positive, Positive, Positive] | None = Field(None, description="RGB std; none: the student's own")
     crop_pct: float | None = Field(None, gt=0, le=1, description="centre crop; none: the student's own")
     crop_mode: Literal["center", "squash", "border"] | None = Field(None, description="none: the student's own")
+    loader: Literal["workers", "resident"] = Field(
+        "workers",
+        description="workers: processes decode and augment each image anew | resident: all images are decoded "
+        "once to the input size, held as bytes on the training device and augmented there by the batch",
+    )
     workers: int = Field(2, ge=0, description="processes that decode images; 0 decodes in the training process")
     max_unreadable: Fraction = Field(
         0.001, description="share of unreadable images tolerated before the run stops"

@@ -6,9 +6,9 @@ Shape suffixes: B batch, C channels, H height, W width, K classes.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,38 +16,28 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from dskd_compress.config import DataSection
-from dskd_compress.data.preprocessing import Normalise, Preprocessing, train_transform
+from dskd_compress.data.batch_augment import BatchAugment
+from dskd_compress.data.preprocessing import Normalise, Preprocessing, fit_transform, train_transform
 from dskd_compress.data.randomness import epoch_order, kept_generators, seed_all, seed_of
+from dskd_compress.data.resident import ResidentImages, TrainBatches, check_room
 from dskd_compress.data.samples import Batch, StreamSamples, TrainSamples, collate
 from dskd_compress.data.share import WHOLE, Share
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet, shards
 from dskd_compress.data.unreadable import Budget
 from dskd_compress.data.views import augmentation_digest, view_of
-from dskd_compress.data.workers import end_at_exit, end_workers, init_worker, worker_death_explained
+from dskd_compress.data.workers import end_workers, open_workers, worker_death_explained
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError, RecipeError
 
-PREFETCHED_BATCHES = 4  # a worker
 # Keeps the draws of mixing and erasing apart from those of any image.
 _BATCH_STREAM = -1
 
 
-class Loader(Protocol):
-    """Batches of (images [B, C, H, W], targets), with the names of what could not be read."""
-
-    @property
-    def skipped(self) -> list[str]:
-        """Names of unreadable images met so far."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]: ...
-
-
 class TrainLoader:
     """Gives the batches of any epoch, from any batch on; its worker processes live as long as it does.
+
+    `data.loader` says where the images become batches: in worker processes, or from memory on the device.
 
     The order depends on (seed, epoch), the augmentation on (seed, view, image), where the view is the
     epoch or, with `augment.views`, its remainder. So `epoch(e, skip_batches=k)` gives
@@ -87,8 +77,9 @@ class TrainLoader:
             share: which part of each batch to give.
 
         Raises:
-            DataError: fewer images than one batch holds, or shares of a stream.
-            RecipeError: mixing with an odd batch or share, or an augmentation policy that timm does not know.
+            DataError: fewer images than one batch holds, shares of a stream, or no room for resident images.
+            RecipeError: mixing with an odd batch or share, an augmentation policy that timm does not know, or
+                with `loader: resident` one that works on single images, or a stream.
         """
         import_timm()
         from timm.data import Mixup
@@ -97,6 +88,7 @@ class TrainLoader:
         augment = section.augment
         self.seed = seed
         self.workers = section.workers
+        self._kind = section.loader
         self._augment = augment
         self._preprocessing = preprocessing
         self._batch_size = batch_size
@@ -118,8 +110,12 @@ class TrainLoader:
             )
         self._erasing: Any = RandomErasing(augment.erase, device=self._device) if augment.erase > 0 else None
 
-        self._transform = train_transform(preprocessing, augment)
-        self._batches: DataLoader[Any] | None = None
+        if section.loader == "resident":
+            check_room((sets.train, sets.val), preprocessing.input_size, self._device)
+        else:
+            self._transform = train_transform(preprocessing, augment)
+        self._batches: Iterable[Batch] | None = None
+        self._resident: TrainBatches | None = None
         self._order: _EpochBatches | None = None
         self._stream: StreamSet | None = None
         if isinstance(sets.train, StreamSet):
@@ -134,8 +130,15 @@ class TrainLoader:
             length = self._stream_samples(self._stream, 0).length()
         else:
             length = len(sets.train)
-            self._samples = TrainSamples(sets.train, self._transform, seed)
             self._order = _EpochBatches(length, batch_size, seed, augment.views, share)
+            if section.loader == "resident":
+                self._resident = TrainBatches(
+                    ResidentImages(sets.train, fit_transform(preprocessing), self._device, section.workers),
+                    BatchAugment(augment, preprocessing.interpolation, seed),
+                    self._order,
+                )
+            else:
+                self._samples = TrainSamples(sets.train, self._transform, seed)
         if length is not None and length < batch_size:
             raise DataError(
                 f"{sets.source}: {length} training images are fewer than one batch of {batch_size}.",
@@ -154,31 +157,22 @@ class TrainLoader:
             seed=seed,
         )
 
-    def _loader(self, epoch: int) -> DataLoader[Any]:
-        samples: Any
-        options: dict[str, Any]
-        generator = torch.Generator()  # the loader draws from the global one otherwise, once an epoch
-        if self._stream is not None:
-            # timm's readers shuffle by this seed in this process and by the loader's in workers.
-            seed = seed_of(self.seed, epoch) & 0x7FFFFFFF
-            generator.manual_seed(seed)
-            samples = self._stream_samples(self._stream, seed)
-            options = {"batch_size": self._batch_size, "drop_last": True}
-        else:
-            samples, options = self._samples, {"batch_sampler": self._order}
-        loader: DataLoader[Any] = DataLoader(
-            samples,
-            num_workers=self.workers,
-            collate_fn=collate,
-            worker_init_fn=init_worker,
-            persistent_workers=self.workers > 0,
-            prefetch_factor=PREFETCHED_BATCHES if self.workers else None,
-            pin_memory=self._device.type == "cuda",
-            generator=generator,
-            **options,
+    def _open(self, epoch: int) -> Iterable[Batch]:
+        if self._resident is not None:
+            return self._resident
+        if self._stream is None:
+            return open_workers(self._samples, self.workers, self._device, collate, batch_sampler=self._order)
+        # timm's readers shuffle by this seed in this process and by the loader's in workers.
+        seed = seed_of(self.seed, epoch) & 0x7FFFFFFF
+        return open_workers(
+            self._stream_samples(self._stream, seed),
+            self.workers,
+            self._device,
+            collate,
+            seed=seed,
+            batch_size=self._batch_size,
+            drop_last=True,
         )
-        end_at_exit(loader)
-        return loader
 
     @property
     def skipped(self) -> list[str]:
@@ -218,7 +212,7 @@ class TrainLoader:
             self.close()
             self._budget.restart()
         if self._batches is None:
-            self._batches = self._loader(epoch)
+            self._batches = self._open(epoch)
         with worker_death_explained(self.workers):
             batches: Iterator[tuple[int, Batch]] = enumerate(self._batches, first)
             for number, batch in islice(batches, skip_batches - first, None):
@@ -263,11 +257,11 @@ class TrainLoader:
 
     def augmentation_digest(self) -> str:
         """Hash of all that makes the pixels of a sample key, apart from the images of the set."""
-        return augmentation_digest(self._augment, self._preprocessing, self.seed, "workers")
+        return augmentation_digest(self._augment, self._preprocessing, self.seed, self._kind)
 
     def close(self) -> None:
         """End the worker processes; the next epoch starts new ones."""
-        if self._batches is not None:
+        if isinstance(self._batches, DataLoader):
             end_workers(self._batches)
         self._batches = None
 
@@ -296,43 +290,3 @@ class _EpochBatches(Sampler[list[tuple[int, int]]]):
         epoch = self.epoch
         for number in range(self.skip_batches, self.length // self.batch_size):
             yield [(view, index) for view, index in self.keys(epoch, number)[self.rows].tolist()]
-
-
-class _OneEpoch:
-    """A `Loader` over one epoch of a `TrainLoader`."""
-
-    def __init__(self, loader: TrainLoader, epoch: int, skip_batches: int) -> None:
-        self._loader, self._epoch, self._skip_batches = loader, epoch, skip_batches
-
-    @property
-    def skipped(self) -> list[str]:
-        """Names of unreadable images met so far."""
-        return self._loader.skipped
-
-    def __len__(self) -> int:
-        return max(len(self._loader) - self._skip_batches, 0)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return self._loader.epoch(self._epoch, self._skip_batches)
-
-
-def train_loader(
-    sets: DataSets,
-    section: DataSection,
-    preprocessing: Preprocessing,
-    *,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    device: torch.device | str,
-    skip_batches: int = 0,
-    dtype: torch.dtype | None = None,
-) -> Loader:
-    """Return the batches of one epoch; for several epochs a `TrainLoader` keeps its workers.
-
-    Args and errors: as `TrainLoader` and `TrainLoader.epoch`.
-    """
-    loader = TrainLoader(
-        sets, section, preprocessing, batch_size=batch_size, seed=seed, device=device, dtype=dtype
-    )
-    return _OneEpoch(loader, epoch, skip_batches)

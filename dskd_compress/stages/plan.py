@@ -80,7 +80,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     cpu = torch.device("cpu")
     task = create_task(recipe.method, student, used, label_smoothing=0.0, seed=recipe.seed, device=cpu)
     loader = TrainLoader(
-        sets, recipe.data, format, batch_size=recipe.train.batch_size, seed=recipe.seed, device=cpu
+        sets, recipe.data, format, batch_size=recipe.train.batch_size, seed=recipe.seed, device=device
     )
     steps_per_epoch = len(loader)
     create_optimization(task.module, recipe.train, steps_per_epoch)

@@ -73,6 +73,7 @@ class Loaders:
                 batch_size=max(section.batch_size, 64),
                 device=device,
                 workers=recipe.data.workers,
+                resident=recipe.data.loader == "resident",
             ),
             group,
         )

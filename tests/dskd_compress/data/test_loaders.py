@@ -25,8 +25,6 @@ from dskd_compress.data import (
     eval_transform,
     iter_images,
     open_data,
-    train_loader,
-    val_loader,
     worker_death_explained,
 )
 from dskd_export.errors import DataError, EnvironmentProblem, RecipeError
@@ -93,9 +91,7 @@ def test_resuming_gives_exactly_the_remaining_batches(augment: AugmentSection) -
     np.random.seed(77)
     torch.manual_seed(77)
     assert same(whole[2:], list(loader(sets, data).epoch(4, skip_batches=2)))
-    one = train_loader(sets, data, PRE, batch_size=8, seed=3, epoch=4, device="cpu", skip_batches=5)
-    assert len(one) == 1
-    assert same(whole[5:], list(one))
+    assert same(whole[5:], list(loader(sets, data).epoch(4, skip_batches=5)))
     assert list(loader(sets, data).epoch(4, skip_batches=6)) == []
     assert not same(whole, list(loader(sets, data).epoch(5)))
     assert not same(whole, list(loader(sets, data, seed=4).epoch(4)))
@@ -235,7 +231,7 @@ def test_fewer_images_than_a_batch() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_validation_order_and_last_batch(workers: int) -> None:
     sets = arrays(21)
-    val = val_loader(sets, PRE, batch_size=8, device="cpu", workers=workers)
+    val = ValLoader(sets, PRE, batch_size=8, device="cpu", workers=workers)
     transform = eval_transform(PRE)
     for _ in range(2):
         batches = list(val)
@@ -298,7 +294,7 @@ def test_too_many_unreadable_images(write_folder) -> None:
     ):
         assert part in str(caught.value)
     with pytest.raises(DataError, match=r"1 of 10 images.*val/b/1\.jpg"):
-        list(val_loader(sets, PRE, batch_size=4, device="cpu", workers=0))
+        list(ValLoader(sets, PRE, batch_size=4, device="cpu", workers=0))
 
 
 def test_the_default_tolerates_one_in_a_thousand() -> None:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from dskd_compress.config import AugmentSection, DataSection
-from dskd_compress.data import Preprocessing, TrainLoader, check_data, iter_images, open_data, val_loader
+from dskd_compress.data import Preprocessing, TrainLoader, ValLoader, check_data, iter_images, open_data
 from dskd_export.errors import DataError
 
 PRE = Preprocessing((3, 8, 8), (0.0,) * 3, (1.0,) * 3, "bilinear", 1.0, "center")
@@ -75,7 +75,7 @@ def test_wds_trains_validates_and_resumes(shards: Path, workers: int) -> None:
     assert train.skipped
     train.close()
 
-    batches = list(val_loader(sets, PRE, batch_size=4, device="cpu", workers=workers))
+    batches = list(ValLoader(sets, PRE, batch_size=4, device="cpu", workers=workers))
     numbers = torch.cat([(images.mean((1, 2, 3)) * 255).round().long() for images, _ in batches])
     assert numbers.tolist() == list(range(50, 60))
     assert [label for _, label, _ in iter_images(sets.val, 3)] == [2, 0, 1]
