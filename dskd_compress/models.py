@@ -159,6 +159,18 @@ def _classes_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
     return None if bias is None else len(bias)
 
 
+def count_classes(name: str, path: Path) -> int | None:
+    """Outputs of the classifier in a checkpoint of an architecture; None where timm does not tell the layer.
+
+    Raises:
+        CheckpointError: as `read_weights`.
+    """
+    config = import_timm().models.get_pretrained_cfg(name, allow_unregistered=True)
+    classifier = getattr(config, "classifier", None)
+    weight = read_weights(path).get(f"{classifier}.weight") if isinstance(classifier, str) else None
+    return None if weight is None else len(weight)
+
+
 def architecture(model: nn.Module) -> str:
     """timm's name of a model, its pretrained tag left out."""
     config = getattr(model, "pretrained_cfg", None) or {}
@@ -186,17 +198,31 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one forward pass of one image, counted by torch's own counter.
+    """Multiply-accumulates of one forward pass of one image.
 
     Args:
         input_size: channels, height, width.
     """
-    # A copy without gradients: torch's counter fails on some attention layers whose weights want one.
-    counted = copy.deepcopy(model).eval().requires_grad_(False)
-    device = next(counted.parameters()).device
+    return sum(count_operations(model, input_size).values())
+
+
+def count_operations(model: nn.Module, input_size: tuple[int, int, int]) -> dict[str, int]:
+    """Multiply-accumulates of one forward pass of one image by operator, counted by torch's own counter.
+
+    Args:
+        model: on any device; its weights are not touched.
+        input_size: channels, height, width.
+    """
+    # On the meta device nothing is computed, and attention is taken apart into products that are counted:
+    # the counter knows no formula for the fused attention of the CPU, and took it for free.
+    # Without gradients: the counter fails on some attention layers whose weights want one.
+    with torch.device("meta"):
+        memo = {id(tensor): tensor.to("meta") for tensor in (*model.parameters(), *model.buffers())}
+    counted = copy.deepcopy(model, memo).eval().requires_grad_(False)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        counted(torch.zeros(1, *input_size, device=device))
-    return int(counter.get_total_flops()) // 2
+        counted(torch.zeros(1, *input_size, device="meta"))
+    by_operator = counter.get_flop_counts().get("Global", {})
+    return {str(operator).removeprefix("aten."): int(flops) // 2 for operator, flops in by_operator.items()}
 
 
 def model_facts(

@@ -11,7 +11,13 @@ from dskd_compress.config.data import AugmentSection, DataSection
 from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
 from dskd_compress.config.features import DiffKdMethod, FitNetMethod, LshfmMethod
 from dskd_compress.config.methods import DistMethod, DkdMethod, KdMethod, NoneMethod
-from dskd_compress.config.models import ModelSection, StudentSection, TeacherCacheSection, TeacherSection
+from dskd_compress.config.models import (
+    ModelSection,
+    StudentSection,
+    TeacherCacheSection,
+    TeacherProbeSection,
+    TeacherSection,
+)
 from dskd_compress.config.recipe import FeatureMethod, Method, Recipe
 from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
 from dskd_compress.config.train import TrainSection
@@ -38,6 +44,7 @@ __all__ = [
     "Section",
     "StudentSection",
     "TeacherCacheSection",
+    "TeacherProbeSection",
     "TeacherSection",
     "TrainSection",
     "ValidateSection",

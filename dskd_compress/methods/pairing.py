@@ -9,7 +9,15 @@ from torch import nn
 from dskd_compress.config import DskdMethod, FeatureMethod, LshfmMethod
 from dskd_compress.data import Preprocessing
 from dskd_compress.models import TeacherInput, architecture, has_fixed_input
-from dskd_compress.taps import Tap, TapHead, choose_guided_tap, choose_tap, find_head, find_tap, probe
+from dskd_compress.taps import (
+    Tap,
+    TapHead,
+    choose_guided_tap,
+    choose_tap,
+    find_tap,
+    find_teacher_tap,
+    probe,
+)
 from dskd_export.errors import ModelError
 
 
@@ -47,7 +55,8 @@ class Pair:
         if classes[0] != classes[1]:
             raise ModelError(
                 f"The teacher {architecture(self.teacher)} has {classes[0]} classes, the student {classes[1]}.",
-                "Give a teacher checkpoint for this data set, or train the teacher on it (teacher.train).",
+                "Give a teacher checkpoint for this data set, train the teacher on it (teacher.train), map its "
+                "classes onto these (teacher.class_map), or fit a classifier (teacher.probe=true).",
             )
 
 
@@ -71,8 +80,7 @@ def find_taps(method: FeatureMethod, pair: Pair) -> Taps:
     student_seen = probe(pair.student, pair.student_format.input_size)
     choose = choose_guided_tap if isinstance(method, DskdMethod) else choose_tap
     kind = choose(method.tap, pair.teacher, teacher_seen, pair.student, student_seen)
-    teacher_tap = find_tap(pair.teacher, teacher_seen, kind)
     student_tap = find_tap(pair.student, student_seen, kind)
-    reads_head = isinstance(method, DskdMethod) or (isinstance(method, LshfmMethod) and method.hash_std == "fc")
-    head = find_head(pair.teacher, teacher_seen, teacher_tap) if reads_head else None
-    return Taps(student_tap, teacher_tap, head)
+    if isinstance(method, DskdMethod) or (isinstance(method, LshfmMethod) and method.hash_std == "fc"):
+        return Taps(student_tap, *find_teacher_tap(pair.teacher, teacher_seen, kind))
+    return Taps(student_tap, find_tap(pair.teacher, teacher_seen, kind), None)

@@ -9,10 +9,17 @@ from dskd_compress.console import Output
 from dskd_compress.methods import create_task, needs_teacher, statistics_batches
 from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.provenance import Stopwatch
-from dskd_compress.run_folder import DISTILL, RunFolder, recipe_sha256
+from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
-from dskd_compress.stages.setup import create_student, load_teacher, make_pair, open_checked_data
+from dskd_compress.stages.setup import (
+    create_student,
+    load_own_teacher,
+    load_teacher,
+    make_pair,
+    open_checked_data,
+)
 from dskd_compress.stages.teacher_cache import TeacherCache
+from dskd_compress.stages.teacher_probe import ensure_probe
 from dskd_compress.training.device import configure, peak_memory_mb
 from dskd_compress.training.distributed import Group, join
 from dskd_compress.weights import WeightsInfo, save_weights
@@ -40,11 +47,17 @@ def _distill(
     configure(section, device)
     group.from_leader(folder.create)
     sets = open_checked_data(recipe)
-    teacher = load_teacher(recipe, folder, sets)
+    facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes))
+    probe = None
+    if recipe.teacher.probe is None:
+        group.from_leader(lambda: (folder / TEACHER_PROBE).unlink(missing_ok=True))
+    else:
+        own = make_pair(student, format, load_own_teacher(recipe, folder, sets))
+        probe = group.from_leader(lambda: ensure_probe(recipe, folder, sets, own, facts.sha256, device, output))
+    teacher = load_teacher(recipe, folder, sets)
     pair = make_pair(student, format, teacher)
     loaders = Loaders.open(recipe, section, sets, format, group)
-    facts = sets.facts()
     inputs = {"data": facts.sha256, "teacher": state_sha256(teacher.model)}
     initial_sha256 = state_sha256(student)
 
@@ -116,6 +129,7 @@ def _distill(
             last=trained.last,
             teacher_accuracy=teacher_accuracy,
             initial_sha256=initial_sha256,
+            teacher_probe=probe,
             teacher_cache=kept,
             images_per_s=trained.images_per_s,
             peak_memory_mb=peak_memory_mb(device),

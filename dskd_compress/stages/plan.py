@@ -10,18 +10,19 @@ from torch.autograd.graph import saved_tensors_hooks
 from dskd_compress.config import DskdMethod, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import ImageSet, StreamSet, TrainLoader
-from dskd_compress.methods import MethodTask, create_task, needs_teacher
+from dskd_compress.methods import MethodTask, Pair, create_task, needs_teacher
 from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.run_folder import RunFolder, stages_of
 from dskd_compress.stages.setup import (
     TeacherModel,
     create_student,
     create_untrained_teacher,
-    load_teacher,
+    load_own_teacher,
     make_pair,
     open_checked_data,
 )
 from dskd_compress.stages.teacher_cache import TeacherCache, TeacherCachePlan
+from dskd_compress.stages.teacher_probe import with_unfitted_probe
 from dskd_compress.training.device import autocast, resolve_device
 from dskd_compress.training.optim import create_optimization
 from dskd_export.documents import Document, ModelFacts, TapFacts
@@ -74,7 +75,9 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     if recipe.teacher.train is not None:
         teacher = TeacherModel(*create_untrained_teacher(recipe, classes), "to be trained by this run")
     else:
-        teacher = load_teacher(recipe, folder, sets)
+        teacher = load_own_teacher(recipe, folder, sets)
+        if recipe.teacher.probe is not None:
+            teacher = _with_probe(teacher, make_pair(student, format, teacher), classes, recipe.seed)
     pair = make_pair(student, format, teacher)
     used = pair if needs_teacher(recipe.method) else None
     cpu = torch.device("cpu")
@@ -122,6 +125,11 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
             "report": str(folder / "report.html"),
         },
     )
+
+
+def _with_probe(teacher: TeacherModel, pair: Pair, classes: int, seed: int) -> TeacherModel:
+    model = with_unfitted_probe(teacher.model, pair.teacher_size, classes, seed)
+    return TeacherModel(model, teacher.format, f"{teacher.weights}, classifier to be fitted by this run")
 
 
 def _length(images: ImageSet | StreamSet) -> int | None:

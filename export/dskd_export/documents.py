@@ -109,7 +109,9 @@ class TapFacts(Document):
     kind: Literal["vector", "map"]
     channels: int
     grid: tuple[int, int] | None = Field(default=None, description="height and width of a map tap")
-    layout: str = Field(description="the model's own layout: NCHW, NHWC, tokens, vector")
+    layout: str = Field(
+        description="the model's own layout: NCHW, NHWC, tokens, vector; or prefix: tokens before the grid"
+    )
 
 
 class TeacherCacheFacts(Document):
@@ -154,6 +156,18 @@ class EpochRecord(Document):
     seconds: float
 
 
+class TeacherProbeFacts(Document):
+    """A linear classifier that was fitted on a teacher's features and guides in place of its own."""
+
+    key: str = Field(description="sha256 of all that it was fitted on")
+    images: int
+    channels: int
+    l2: float
+    iterations: int
+    converged: bool
+    train_accuracy: float = Field(description="fraction in [0, 1] of the images that it was fitted on")
+
+
 class TrainingDocument(Document):
     """`teacher.json` and `distill.json`: what a training ended with."""
 
@@ -173,6 +187,7 @@ class TrainingDocument(Document):
     last: Accuracy
     teacher_accuracy: Accuracy | None = None
     initial_sha256: str | None = Field(default=None, description="of the student before its first step")
+    teacher_probe: TeacherProbeFacts | None = Field(default=None, description="None where none was fitted")
     teacher_cache: TeacherCacheFacts | None = Field(default=None, description="None where nothing was kept")
     images_per_s: float = Field(description="training images per second, validation not counted")
     peak_memory_mb: float | None
