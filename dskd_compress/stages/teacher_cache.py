@@ -18,7 +18,7 @@ from dskd_compress.data import DataSets, Preprocessing, StreamSet
 from dskd_compress.methods.base import Teacher
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.training.teacher_cache.key import CachedOutput, ImageFacts, cached_outputs
-from dskd_compress.training.teacher_cache.place import find_room, open_outputs
+from dskd_compress.training.teacher_cache.place import find_room, open_outputs, size_text
 from dskd_compress.training.teacher_cache.teacher import CachedTeacher
 from dskd_export.documents import Document, TeacherCacheFacts
 from dskd_export.errors import RecipeError
@@ -134,10 +134,8 @@ class TeacherCache:
     def describe(self, teacher: CachedTeacher) -> str:
         """One line for a person."""
         filled = min(store.filled() for store in teacher.stores.values()) / self.images.rows
-        return (
-            f"Teacher cache: {self.size_gb:,.2f} GB in {self.place}, {self.images.views} views of "
-            f"{self.images.images:,} images, {filled:.0%} filled."
-        )
+        size = size_text(self.size_gb * 1e9)
+        return f"Teacher cache: {size} in {self.place}, {self.images}, {filled:.0%} filled."
 
     def plan(self) -> TeacherCachePlan:
         """For `--dry-run`.

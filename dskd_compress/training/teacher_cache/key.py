@@ -79,6 +79,9 @@ class ImageFacts:
         """One for each view of each image."""
         return self.images * self.views
 
+    def __str__(self) -> str:
+        return f"{self.views} {'view' if self.views == 1 else 'views'} of {self.images:,} images"
+
 
 def cached_outputs(
     teacher: Teacher,
