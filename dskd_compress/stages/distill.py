@@ -12,7 +12,7 @@ from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import DISTILL, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import create_student, load_teacher, make_pair, open_checked_data
-from dskd_compress.stages.teacher_cache import TeacherCache
+from dskd_compress.stages.teacher_cache import TeacherCache, teacher_accuracy
 from dskd_compress.training.device import configure, peak_memory_mb
 from dskd_compress.training.distributed import Group, join
 from dskd_compress.weights import WeightsInfo, save_weights
@@ -74,10 +74,19 @@ def _distill(
     adapt = pair.adapter().to(device)
     teacher_on_device = teacher.model.to(device).eval()
     output.print("Evaluating the teacher.")
-    teacher_accuracy, _ = group.from_leader(
-        lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))
+    of_teacher = group.from_leader(
+        lambda: teacher_accuracy(
+            recipe,
+            folder,
+            adapt,
+            format,
+            data_sha256=facts.sha256,
+            teacher_sha256=inputs["teacher"],
+            device=device,
+            measure=lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))[0],
+        )
     )
-    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {teacher_accuracy.top1.value:.2%}"))
+    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}"))
 
     trained = train(
         task,
@@ -114,7 +123,7 @@ def _distill(
             best_epoch=trained.best_epoch,
             best=trained.best,
             last=trained.last,
-            teacher_accuracy=teacher_accuracy,
+            teacher_accuracy=of_teacher,
             initial_sha256=initial_sha256,
             teacher_cache=kept,
             images_per_s=trained.images_per_s,
