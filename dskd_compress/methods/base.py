@@ -99,6 +99,10 @@ class MethodTask(TrainingTask):
     Args:
         module: student and training-only heads.
         teacher: None for a method that has none.
+
+    Attributes:
+        progress: share of the training that is done, 0 to 1; set before each step.
+        position: epoch and number of the batch in it, 0-based; set before each step, None without a training.
     """
 
     def __init__(self, module: StudentModule, teacher: Teacher | None, device: torch.device) -> None:
@@ -106,6 +110,7 @@ class MethodTask(TrainingTask):
         self.trainable_module: nn.Module = module
         self.teacher = teacher
         self.progress = 0.0
+        self.position: tuple[int, int] | None = None
         self.to(device)
 
     def train(self, mode: bool = True) -> MethodTask:

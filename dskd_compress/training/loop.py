@@ -53,6 +53,8 @@ class Trainer:
         section: how to train.
         seed: of all randomness within a step.
         store: where checkpoints go.
+        after_backward: called with the number of the step (0-based) and the task once the gradients are there,
+            unscaled and not yet clipped; it changes nothing.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class Trainer:
         *,
         seed: int,
         store: CheckpointStore,
+        after_backward: Callable[[int, MethodTask], None] | None = None,
     ) -> None:
         self.task, self.loader, self.validate = task, loader, validate
         self.section, self.seed, self.store = section, seed, store
+        self.after_backward = after_backward
         self.device = task.device
         self.autocast = autocast(section, self.device)
         self.optimization = create_optimization(task.module, section, len(loader))
@@ -133,7 +137,7 @@ class Trainer:
         began = time.perf_counter()
         read_every = _STEPS_PER_READ.get(self.device.type, 1)
         for images_BCHW, target in self.loader.epoch(epoch, skip_batches=self.progress.batch):
-            self._pending.append(self._step(images_BCHW, target))
+            self._pending.append(self._step(epoch, images_BCHW, target))
             self.progress.batch += 1
             save = (
                 self.section.checkpoint_steps is not None
@@ -147,11 +151,12 @@ class Trainer:
             self._stop_if_requested(stop)
         yield from self._read_pending(epoch, began)
 
-    def _step(self, images_BCHW: Tensor, target: Tensor) -> dict[str, Any]:
+    def _step(self, epoch: int, images_BCHW: Tensor, target: Tensor) -> dict[str, Any]:
         """One optimisation step; returns numbers that are still on the device."""
         torch.manual_seed(step_seed(self.seed, self.progress.step))
         learning_rate = self.optimization.set_step(self.progress.step)
         self.task.progress = self.progress.step / self.total_steps
+        self.task.position = (epoch, self.progress.batch)
         if self.section.channels_last:
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
         with self.autocast:
@@ -160,6 +165,8 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(result["loss"]).backward()
         self.scaler.unscale_(optimizer)
+        if self.after_backward is not None:
+            self.after_backward(self.progress.step, self.task)
         # Student and training-only heads together: a projection that escapes the clipping can ruin both.
         parameters = list(self.task.module.parameters())
         limit = self.section.clip_grad if self.section.clip_grad is not None else math.inf

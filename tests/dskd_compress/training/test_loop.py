@@ -206,6 +206,22 @@ def test_the_gradient_is_clipped_over_student_and_heads_together(tmp_path: Path)
     assert torch.stack(squares).sum().sqrt().item() == pytest.approx(1e-3, rel=1e-2)
 
 
+def test_the_hook_sees_gradients_before_they_are_clipped_and_the_position(tmp_path: Path) -> None:
+    section = TrainSection.model_validate({**SECTION.model_dump(), "clip_grad": 1e-3})
+    trainer = make_trainer(tmp_path, section=section)
+    assert trainer.task.position is None
+    seen: list[tuple[int, tuple[int, int] | None, float]] = []
+
+    def look(step: int, task: MethodTask) -> None:
+        squares = [parameter.grad.square().sum() for parameter in task.module.parameters()]  # type: ignore[union-attr]
+        seen.append((step, task.position, torch.stack(squares).sum().sqrt().item()))
+
+    trainer.after_backward = look
+    steps = [record for record in trainer.run() if isinstance(record, StepRecord)]
+    assert [(step, position) for step, position, _ in seen] == [(k, divmod(k, 5)) for k in range(10)]
+    assert [norm for _, _, norm in seen] == pytest.approx([record.grad_norm for record in steps], rel=1e-5)
+
+
 def test_an_unknown_optimizer_lists_those_there(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no optimizer 'sdg'.*adamw"):
         make_trainer(tmp_path, NoneMethod(), TrainSection(optimizer="sdg"))
