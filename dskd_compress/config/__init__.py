@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dskd_compress.config.base import Section
 from dskd_compress.config.data import AugmentSection, DataSection
+from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
 from dskd_compress.config.methods import KdMethod, NoneMethod
 from dskd_compress.config.models import ModelSection, StudentSection, TeacherSection
 from dskd_compress.config.recipe import Method, Recipe
 from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
+from dskd_compress.config.tracking import TrackingSection
 from dskd_compress.config.train import TrainSection
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "AugmentSection",
     "BenchmarkSection",
     "DataSection",
+    "DiagnosisSection",
     "DskdMethod",
     "ExportSection",
     "KdMethod",
@@ -31,6 +34,7 @@ __all__ = [
     "Section",
     "StudentSection",
     "TeacherSection",
+    "TrackingSection",
     "TrainSection",
     "ValidateSection",
 ]

@@ -13,8 +13,10 @@ from dskd_compress.run_folder import DISTILL, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import create_student, load_teacher, make_pair, open_checked_data
 from dskd_compress.training.device import configure, peak_memory_mb, resolve_device
+from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
+from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
-from dskd_export.documents import TrainingDocument
+from dskd_export.documents import TrainingDocument, read_document
 from dskd_export.files import sha256_file
 
 
@@ -23,8 +25,10 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
 
     Raises:
         DataError, ModelError, EnvironmentProblem: see the message.
+        DiagnosisError: a fault that `diagnosis.stop_on` names.
     """
     watch = Stopwatch()
+    check_trackers(recipe.tracking)
     section, method = recipe.train, recipe.method
     device = resolve_device(section.device)
     configure(section, device)
@@ -51,6 +55,15 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
     teacher_accuracy, _ = loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))
     output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {teacher_accuracy.top1.value:.2%}"))
 
+    diagnosis = None
+    if recipe.diagnosis.enabled:
+        diagnosis = Diagnosis(
+            recipe.diagnosis,
+            task,
+            formats=Formats((format.mean, format.std), (teacher.format.mean, teacher.format.std)),
+            classes=sets.classes,
+            known_accuracy=_accuracy_when_trained(recipe, folder),
+        )
     trained = train(
         task,
         loaders,
@@ -60,10 +73,11 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
         settings_sha256=folder.settings_digest(DISTILL, recipe, inputs),
         folder=folder,
         output=output,
+        diagnosis=diagnosis,
         statistics_batches=method.stats_batches if isinstance(method, DskdMethod) else 0,
     )
     if state_sha256(teacher.model) != inputs["teacher"]:
-        raise AssertionError("the teacher's weights changed during the distillation")
+        raise as_error(changed_symptom(None, "during the distillation"))
     path = folder.weights("student")
     save_weights(path, trained.state, WeightsInfo.of(recipe.student, sets.classes, format))
     provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
@@ -82,6 +96,7 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
         best=trained.best,
         last=trained.last,
         teacher_accuracy=teacher_accuracy,
+        findings=None if diagnosis is None else diagnosis.findings,
         images_per_s=trained.images_per_s,
         peak_memory_mb=peak_memory_mb(device),
         data=facts.model_copy(update={"skipped": trained.skipped}),
@@ -90,3 +105,10 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
     folder.write_document("distill.json", document)
     folder.record_stage(DISTILL, recipe, provenance, facts.sha256)
     return document
+
+
+def _accuracy_when_trained(recipe: Recipe, folder: RunFolder) -> float | None:
+    """The teacher's own accuracy, where this run trained it; nobody knows that of weights from elsewhere."""
+    if recipe.teacher.train is None or not (folder / "teacher.json").is_file():
+        return None
+    return read_document(folder / "teacher.json", TrainingDocument).best.top1.value

@@ -15,10 +15,13 @@ from dskd_compress.console import Output
 from dskd_compress.data import DataSets, Preprocessing, TrainLoader, ValLoader, worker_death_explained
 from dskd_compress.methods import MethodTask
 from dskd_compress.run_folder import RunFolder
+from dskd_compress.stages.journal import Journal
 from dskd_compress.training.checkpoint import CheckpointStore
+from dskd_compress.training.diagnosis import Diagnosis
 from dskd_compress.training.evaluate import evaluate_model
 from dskd_compress.training.log import TrainingLog
 from dskd_compress.training.loop import Trainer
+from dskd_compress.training.trackers import open_trackers
 from dskd_export.documents import Accuracy, EpochRecord, StepRecord
 
 
@@ -82,6 +85,7 @@ def train(
     settings_sha256: str,
     folder: RunFolder,
     output: Output,
+    diagnosis: Diagnosis | None = None,
     statistics_batches: int = 0,
 ) -> Trained:
     """Train a task to its end, or go on where it stopped.
@@ -93,15 +97,25 @@ def train(
         role: `teacher` or `student`; names the log and the checkpoints.
         recipe: what the folder will say that it was made from.
         settings_sha256: checkpoints of other settings are not continued.
+        diagnosis: looks for faults while it trains.
         statistics_batches: training batches that the task looks at before the first step.
 
     Raises:
         Interrupted, TrainingDiverged: see `Trainer.run`.
+        DiagnosisError: see `Diagnosis`.
     """
     if section.channels_last:
         task.to(memory_format=torch.channels_last)
     store = CheckpointStore(folder.checkpoints(role), settings_sha256)
-    trainer = Trainer(task, loaders.train, loaders.accuracy, section, seed=recipe.seed, store=store)
+    trainer = Trainer(
+        task,
+        loaders.train,
+        loaders.accuracy,
+        section,
+        seed=recipe.seed,
+        store=store,
+        after_backward=None if diagnosis is None else diagnosis.after_backward,
+    )
     if trainer.resume():
         output.print(f"Going on with the {role} at step {trainer.progress.step} of {trainer.total_steps}.")
     elif statistics_batches:
@@ -111,6 +125,16 @@ def train(
     place = folder.log(role)
     beside = place.with_name(f".{place.name}.new") if trainer.progress.step == 0 and place.exists() else place
     log = TrainingLog(beside, trainer.progress.step, trainer.progress.epoch)
+    trackers = open_trackers(
+        recipe.tracking,
+        folder.trackers,
+        role=role,
+        settings=recipe.model_dump(mode="json", by_alias=True),
+        resumed=trainer.progress.step > 0,
+        reached=log.reached,
+        warn=output.warn,
+    )
+    journal = Journal(log, trackers, diagnosis, output)
 
     def take_over() -> None:
         beside.replace(place)
@@ -121,9 +145,16 @@ def train(
         progress.advance(trainer.progress.step)
         # A worker that dies is reported from a signal handler, at any point of a step.
         try:
-            with contextlib.closing(log), worker_death_explained(loaders.train.workers):
+            with contextlib.closing(journal), worker_death_explained(loaders.train.workers):
+                if diagnosis is not None:
+                    diagnosis.begin(
+                        trainer.progress.step,
+                        trainer.optimization.optimizer,
+                        scale=trainer.scaler.get_scale,
+                        earlier=log.diagnoses,
+                    )
                 for record in trainer.run():
-                    log.write(record)
+                    journal.write(record)
                     if isinstance(record, StepRecord):
                         shown = {name: f"{value:.3f}" for name, value in record.losses.items()}
                         progress.advance(1, **shown, images_per_s=f"{record.images_per_s:.0f}")

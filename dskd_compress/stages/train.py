@@ -11,6 +11,7 @@ from dskd_compress.run_folder import TRAIN, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import create_untrained_teacher, open_checked_data
 from dskd_compress.training.device import configure, peak_memory_mb, resolve_device
+from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
 from dskd_export.documents import TrainingDocument
 from dskd_export.errors import RecipeError
@@ -31,6 +32,7 @@ def run_train(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocu
             "Add teacher.train (for example --set teacher.train.epochs=30), or go on with: dskd-compress distill",
         )
     watch = Stopwatch()
+    check_trackers(recipe.tracking)
     device = resolve_device(section.device)
     configure(section, device)
     folder.create()

@@ -69,3 +69,9 @@ def hash_agreement(feat_BC: Tensor, other_BC: Tensor, planes_MC: Tensor, bias_M:
     """Share of bits that two features have in common, a scalar in [0, 1]; 0.5 is chance."""
     signs = (hash_logits(feat, planes_MC, bias_M) > 0 for feat in (feat_BC, other_BC))
     return torch.eq(*signs).float().mean()
+
+
+def bit_entropy(hashed_BM: Tensor) -> Tensor:
+    """Mean entropy of a hash bit over the batch, a scalar in [0, 1] bits; 0: every image has the same code."""
+    share_M = (hashed_BM > 0).float().mean(dim=0).clamp(1e-6, 1 - 1e-6)
+    return -(share_M * share_M.log2() + (1 - share_M) * (1 - share_M).log2()).mean()

@@ -30,6 +30,7 @@ from dskd_compress.methods.base import Losses, MethodTask, StudentModule, Teache
 from dskd_compress.methods.dskd.denoiser import make_denoiser, predict_noise
 from dskd_compress.methods.dskd.guidance import Guide, TeacherHead, channels_like, guide_target
 from dskd_compress.methods.dskd.lsh import (
+    bit_entropy,
     default_hash_bits,
     hash_agreement,
     hash_logits,
@@ -99,6 +100,7 @@ class DskdModule(StudentModule):
     planes_MC: Tensor
     bias_M: Tensor
     alphas_cumprod: Tensor
+    head_terms = frozenset({"diffusion"})  # its features are detached: it trains the denoiser alone
 
     def __init__(
         self,
@@ -237,16 +239,27 @@ class DskdModule(StudentModule):
         head_logits_BK: Tensor,
         teacher: TeacherOutput,
     ) -> dict[str, Tensor]:
-        """Is it alive? Shares in [0, 1], except the spread of u (1 is the teacher's) and the hash logits."""
-        teacher_B = teacher.logits_BK.argmax(dim=1)
-        u_BC = pool(u)
+        """Is it alive?
+
+        Shares in [0, 1], except: spreads (1 is the teacher's), the size of the hash logits, the entropy of a
+        hash bit over the batch (in bits), and the head's mean log p(q) in nats, with q what the teacher says.
+        """
+        teacher_B, q_BK = teacher.logits_BK.argmax(dim=1), teacher.logits_BK.softmax(dim=1)
+        u_BC, v_BC, z_BC = pool(u), pool(v), pool(z_teacher)
         hashed_BM = hash_logits(u_BC, self.planes_MC, self.bias_M)
+        denoised_logits_BK = head.logits(v)
+        spread = z_BC.std(dim=0).mean().clamp(min=1e-6)
         return {
             "head_agrees_on_projected": (head_logits_BK.argmax(dim=1) == teacher_B).float().mean(),
-            "head_agrees_on_denoised": (head.logits(v).argmax(dim=1) == teacher_B).float().mean(),
-            "hash_agreement": hash_agreement(u_BC, pool(z_teacher), self.planes_MC, self.bias_M),
+            "head_agrees_on_denoised": (denoised_logits_BK.argmax(dim=1) == teacher_B).float().mean(),
+            "head_likelihood_projected": -F.cross_entropy(head_logits_BK, q_BK),
+            "head_likelihood_denoised": -F.cross_entropy(denoised_logits_BK, q_BK),
+            "hash_agreement": hash_agreement(u_BC, z_BC, self.planes_MC, self.bias_M),
+            "hash_agreement_denoised": hash_agreement(v_BC, z_BC, self.planes_MC, self.bias_M),
+            "hash_bit_entropy_denoised": bit_entropy(hash_logits(v_BC, self.planes_MC, self.bias_M)),
             "hash_logit_size": hashed_BM.abs().mean(),
-            "projected_spread": u_BC.std(dim=0).mean() / pool(z_teacher).std(dim=0).mean().clamp(min=1e-6),
+            "projected_spread": u_BC.std(dim=0).mean() / spread,
+            "denoised_spread": v_BC.std(dim=0).mean() / spread,
         }
 
 
