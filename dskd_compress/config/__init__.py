@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dskd_compress.config.base import Section
 from dskd_compress.config.data import AugmentSection, DataSection
+from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
 from dskd_compress.config.features import DiffKdMethod, FitNetMethod, LshfmMethod
 from dskd_compress.config.methods import DistMethod, DkdMethod, KdMethod, NoneMethod
 from dskd_compress.config.models import ModelSection, StudentSection, TeacherCacheSection, TeacherSection
 from dskd_compress.config.recipe import FeatureMethod, Method, Recipe
 from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
+from dskd_compress.config.tracking import TrackingSection
 from dskd_compress.config.train import TrainSection
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "AugmentSection",
     "BenchmarkSection",
     "DataSection",
+    "DiagnosisSection",
     "DiffKdMethod",
     "DistMethod",
     "DkdMethod",
@@ -39,6 +42,7 @@ __all__ = [
     "StudentSection",
     "TeacherCacheSection",
     "TeacherSection",
+    "TrackingSection",
     "TrainSection",
     "ValidateSection",
 ]

@@ -14,9 +14,11 @@ from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import create_student, load_teacher, make_pair, open_checked_data
 from dskd_compress.stages.teacher_cache import TeacherCache, teacher_accuracy
 from dskd_compress.training.device import configure, peak_memory_mb
+from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
 from dskd_compress.training.distributed import Group, join
+from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
-from dskd_export.documents import TrainingDocument
+from dskd_export.documents import TrainingDocument, read_document
 from dskd_export.files import sha256_file
 
 
@@ -27,8 +29,10 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
 
     Raises:
         DataError, ModelError, EnvironmentProblem: see the message.
+        DiagnosisError: a fault that `diagnosis.stop_on` names.
     """
     watch = Stopwatch()
+    check_trackers(recipe.tracking)
     with join(recipe.train) as group:
         return _distill(recipe, folder, output, group, watch)
 
@@ -88,6 +92,15 @@ def _distill(
     )
     output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}"))
 
+    diagnosis = None
+    if recipe.diagnosis.enabled:
+        diagnosis = Diagnosis(
+            recipe.diagnosis,
+            task,
+            formats=Formats((format.mean, format.std), (teacher.format.mean, teacher.format.std)),
+            classes=sets.classes,
+            known_accuracy=_accuracy_when_trained(recipe, folder),
+        )
     trained = train(
         task,
         loaders,
@@ -97,10 +110,11 @@ def _distill(
         settings_sha256=folder.settings_digest(DISTILL, recipe, inputs),
         folder=folder,
         output=output,
+        diagnosis=diagnosis,
         statistics_batches=statistics_batches(method),
     )
     if state_sha256(teacher.model) != inputs["teacher"]:
-        raise AssertionError("the teacher's weights changed during the distillation")
+        raise as_error(changed_symptom(None, "during the distillation"))
     kept = None
     if cache is not None and cached is not None:
         kept = cache.facts(cached, group.of_all((cached.read, cached.computed)))
@@ -126,6 +140,7 @@ def _distill(
             teacher_accuracy=of_teacher,
             initial_sha256=initial_sha256,
             teacher_cache=kept,
+            findings=None if diagnosis is None else diagnosis.findings,
             images_per_s=trained.images_per_s,
             peak_memory_mb=peak_memory_mb(device),
             data=facts.model_copy(update={"skipped": trained.skipped}),
@@ -136,3 +151,10 @@ def _distill(
         return document
 
     return group.from_leader(write)
+
+
+def _accuracy_when_trained(recipe: Recipe, folder: RunFolder) -> float | None:
+    """The teacher's own accuracy, where this run trained it; nobody knows that of weights from elsewhere."""
+    if recipe.teacher.train is None or not (folder / "teacher.json").is_file():
+        return None
+    return read_document(folder / "teacher.json", TrainingDocument).best.top1.value
