@@ -6,6 +6,7 @@ teacher_probe.safetensors                                      (only where the r
 student.safetensors      distill.json  train.jsonl
 checkpoint/teacher|student/                                    what an interrupted training goes on from
 teacher_cache/                                                 what the teacher said, where the recipe keeps it
+trackers/                                                      files of TensorBoard, wandb, mlflow where asked for
 bundle/                  teacher.fp32.onnx                     the deliverable, and what it is compared to
 validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md
 stages/<stage>.json      what each stage read and wrote, by sha256
@@ -197,6 +198,11 @@ class RunFolder:
     def checkpoints(self, role: str) -> Path:
         """The folder of a role's checkpoints."""
         return self.path / "checkpoint" / role
+
+    @property
+    def trackers(self) -> Path:
+        """The folder of the experiment trackers' own files."""
+        return self.path / "trackers"
 
     def create(self) -> None:
         """Make the folder and prove that it can be written to.

@@ -65,6 +65,8 @@ NOT_RUN = {
     "make test",
     "pip install 'dskd-compress[train,onnx]'",
     "dskd-compress run runs/r18 --device cuda --precision bf16 --set train.channels_last=true",
+    "dskd-compress compare mine.yaml --methods none,kd,dist,lshfm,dskd --seeds 0,1,2",
+    "dskd-compress compare mine.yaml --variant 'map=dskd tap=map' --variant 'alone=dskd logit_loss=none'",
     "scp -r runs/r18/bundle device:",
     "pip install dskd-compress onnxruntime",
 }

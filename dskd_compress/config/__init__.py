@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dskd_compress.config.base import Section
 from dskd_compress.config.data import AugmentSection, DataSection
+from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
 from dskd_compress.config.features import DiffKdMethod, FitNetMethod, LshfmMethod
 from dskd_compress.config.methods import DistMethod, DkdMethod, KdMethod, NoneMethod
@@ -20,6 +21,7 @@ from dskd_compress.config.models import (
 )
 from dskd_compress.config.recipe import FeatureMethod, Method, Recipe
 from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
+from dskd_compress.config.tracking import TrackingSection
 from dskd_compress.config.train import TrainSection
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "AugmentSection",
     "BenchmarkSection",
     "DataSection",
+    "DiagnosisSection",
     "DiffKdMethod",
     "DistMethod",
     "DkdMethod",
@@ -46,6 +49,7 @@ __all__ = [
     "TeacherCacheSection",
     "TeacherProbeSection",
     "TeacherSection",
+    "TrackingSection",
     "TrainSection",
     "ValidateSection",
 ]

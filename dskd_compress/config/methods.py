@@ -21,7 +21,7 @@ class KdMethod(Section):
     name: Literal["kd"] = "kd"
     ce_weight: NonNegative = Field(0.1, description="weight of the cross-entropy")
     kd_weight: NonNegative = Field(0.9, description="weight of the KL divergence, times temperature squared")
-    temperature: Positive = Field(4.0)
+    temperature: Positive = Field(4.0, description="tau, softens both")
 
 
 class DkdMethod(Section):

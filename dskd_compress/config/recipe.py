@@ -8,11 +8,13 @@ from pydantic import ConfigDict, Field
 
 from dskd_compress.config.base import Section
 from dskd_compress.config.data import DataSection
+from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DskdMethod
 from dskd_compress.config.features import DiffKdMethod, FitNetMethod, LshfmMethod
 from dskd_compress.config.methods import DistMethod, DkdMethod, KdMethod, NoneMethod
 from dskd_compress.config.models import StudentSection, TeacherSection
 from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
+from dskd_compress.config.tracking import TrackingSection
 from dskd_compress.config.train import TrainSection
 
 FeatureMethod = FitNetMethod | DiffKdMethod | LshfmMethod | DskdMethod
@@ -35,6 +37,8 @@ class Recipe(Section):
     student: StudentSection
     method: Method = DskdMethod()
     train: TrainSection = Field(TrainSection(), description="training of the student")
+    diagnosis: DiagnosisSection = DiagnosisSection()
+    tracking: TrackingSection = TrackingSection()
     export: ExportSection = ExportSection()
     # `validate` is a method of pydantic models, so the attribute is named for what it holds.
     validation: ValidateSection = Field(ValidateSection(), alias="validate")

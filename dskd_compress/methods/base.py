@@ -107,7 +107,11 @@ class StudentModule(nn.Module):
 
     Attributes:
         draws: where forward gets its random numbers from.
+        head_terms: loss terms that train only what is beside the student, by design. Any other term that
+            gives the student no gradient is a fault (see `dskd_compress.training.diagnosis`).
     """
+
+    head_terms: frozenset[str] = frozenset()
 
     def __init__(self, student: nn.Module, label_smoothing: float) -> None:
         super().__init__()
@@ -216,8 +220,14 @@ class MethodTask(TrainingTask):
         }
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Any]:
-        """Images BxCxHxW and targets -> `loss`, `output` (logits), `terms` and `monitors`."""
+        """Images BxCxHxW and targets -> `loss`, `output` (logits), `terms`, `monitors`, `teacher` (its output)."""
         teacher = self.teacher.at(input, self.position, self.rows) if self.teacher is not None else None
         losses = self.trainable_module(input, target, teacher, self.progress)
         loss = torch.stack(list(losses.terms.values())).sum()
-        return {"loss": loss, "output": losses.logits_BK, "terms": losses.terms, "monitors": losses.monitors}
+        return {
+            "loss": loss,
+            "output": losses.logits_BK,
+            "terms": losses.terms,
+            "monitors": losses.monitors,
+            "teacher": teacher,
+        }

@@ -78,6 +78,12 @@ def hash_agreement(feat_BC: Tensor, other_BC: Tensor, planes_MC: Tensor, bias_M:
     return torch.eq(*signs).float().mean()
 
 
+def bit_entropy(hashed_BM: Tensor) -> Tensor:
+    """Mean entropy of a hash bit over the batch, a scalar in [0, 1] bits; 0: every image has the same code."""
+    share_M = (hashed_BM > 0).float().mean(dim=0).clamp(1e-6, 1 - 1e-6)
+    return -(share_M * share_M.log2() + (1 - share_M) * (1 - share_M).log2()).mean()
+
+
 class LshSettings(Protocol):
     """The keys of a method's section that describe the hash loss."""
 

@@ -18,12 +18,14 @@ from dskd_compress.stages.setup import (
     make_pair,
     open_checked_data,
 )
-from dskd_compress.stages.teacher_cache import TeacherCache
+from dskd_compress.stages.teacher_cache import TeacherCache, teacher_accuracy
 from dskd_compress.stages.teacher_probe import ensure_probe
 from dskd_compress.training.device import configure, peak_memory_mb
+from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
 from dskd_compress.training.distributed import Group, join
+from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
-from dskd_export.documents import TrainingDocument
+from dskd_export.documents import TrainingDocument, read_document
 from dskd_export.files import sha256_file
 
 
@@ -34,8 +36,10 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
 
     Raises:
         DataError, ModelError, EnvironmentProblem: see the message.
+        DiagnosisError: a fault that `diagnosis.stop_on` names.
     """
     watch = Stopwatch()
+    check_trackers(recipe.tracking)
     with join(recipe.train) as group:
         return _distill(recipe, folder, output, group, watch)
 
@@ -50,9 +54,7 @@ def _distill(
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes))
     probe = None
-    if recipe.teacher.probe is None:
-        group.from_leader(lambda: (folder / TEACHER_PROBE).unlink(missing_ok=True))
-    else:
+    if recipe.teacher.probe is not None:
         own = make_pair(student, format, load_own_teacher(recipe, folder, sets))
         probe = group.from_leader(lambda: ensure_probe(recipe, folder, sets, own, facts.sha256, device, output))
     teacher = load_teacher(recipe, folder, sets)
@@ -87,11 +89,29 @@ def _distill(
     adapt = pair.adapter().to(device)
     teacher_on_device = teacher.model.to(device).eval()
     output.print("Evaluating the teacher.")
-    teacher_accuracy, _ = group.from_leader(
-        lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))
+    of_teacher = group.from_leader(
+        lambda: teacher_accuracy(
+            recipe,
+            folder,
+            adapt,
+            format,
+            data_sha256=facts.sha256,
+            teacher_sha256=inputs["teacher"],
+            device=device,
+            measure=lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))[0],
+        )
     )
-    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {teacher_accuracy.top1.value:.2%}"))
+    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}"))
 
+    diagnosis = None
+    if recipe.diagnosis.enabled:
+        diagnosis = Diagnosis(
+            recipe.diagnosis,
+            task,
+            formats=Formats((format.mean, format.std), (teacher.format.mean, teacher.format.std)),
+            classes=sets.classes,
+            known_accuracy=_accuracy_when_trained(recipe, folder),
+        )
     trained = train(
         task,
         loaders,
@@ -101,16 +121,19 @@ def _distill(
         settings_sha256=folder.settings_digest(DISTILL, recipe, inputs),
         folder=folder,
         output=output,
+        diagnosis=diagnosis,
         statistics_batches=statistics_batches(method),
     )
     if state_sha256(teacher.model) != inputs["teacher"]:
-        raise AssertionError("the teacher's weights changed during the distillation")
+        raise as_error(changed_symptom(None, "during the distillation"))
     kept = None
     if cache is not None and cached is not None:
         kept = cache.facts(cached, group.of_all((cached.read, cached.computed)))
         output.print(f"Teacher cache: {kept.images_read:,} images read, {kept.images_computed:,} computed.")
 
     def write() -> TrainingDocument:
+        if probe is None:
+            (folder / TEACHER_PROBE).unlink(missing_ok=True)
         path = folder.weights("student")
         save_weights(path, trained.state, WeightsInfo.of(recipe.student, sets.classes, format))
         provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
@@ -127,10 +150,11 @@ def _distill(
             best_epoch=trained.best_epoch,
             best=trained.best,
             last=trained.last,
-            teacher_accuracy=teacher_accuracy,
+            teacher_accuracy=of_teacher,
             initial_sha256=initial_sha256,
             teacher_probe=probe,
             teacher_cache=kept,
+            findings=None if diagnosis is None else diagnosis.findings,
             images_per_s=trained.images_per_s,
             peak_memory_mb=peak_memory_mb(device),
             data=facts.model_copy(update={"skipped": trained.skipped}),
@@ -141,3 +165,10 @@ def _distill(
         return document
 
     return group.from_leader(write)
+
+
+def _accuracy_when_trained(recipe: Recipe, folder: RunFolder) -> float | None:
+    """The teacher's own accuracy, where this run trained it; nobody knows that of weights from elsewhere."""
+    if recipe.teacher.train is None or not (folder / "teacher.json").is_file():
+        return None
+    return read_document(folder / "teacher.json", TrainingDocument).best.top1.value

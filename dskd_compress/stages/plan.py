@@ -25,6 +25,7 @@ from dskd_compress.stages.teacher_cache import TeacherCache, TeacherCachePlan
 from dskd_compress.stages.teacher_probe import with_unfitted_probe
 from dskd_compress.training.device import autocast, resolve_device
 from dskd_compress.training.optim import create_optimization
+from dskd_compress.training.teacher_cache.place import size_text
 from dskd_export.documents import Document, ModelFacts, TapFacts
 
 
@@ -203,9 +204,9 @@ def print_plan(plan: Plan, output: Output) -> None:
         rows.append(
             [
                 "teacher cache",
-                f"{cache.size_gb:,.2f} GB: {cache.views} views of {cache.images:,} images, "
-                f"{cache.bytes_per_image / 1e3:,.1f} kB each; {cache.new_gb:,.2f} GB not yet in {cache.folder}, "
-                f"{cache.free_gb:,.1f} GB free",
+                f"{size_text(cache.size_gb * 1e9)}: {cache.views} times {cache.images:,} images, "
+                f"{cache.bytes_per_image / 1e3:,.1f} kB each; {size_text(cache.new_gb * 1e9)} not yet in "
+                f"{cache.folder}, {size_text(cache.free_gb * 1e9)} free",
             ]
         )
     rows.append(["stages", " > ".join(plan.stages)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,12 +17,15 @@ from dskd_compress.console import Output
 from dskd_compress.data import DataSets, Preprocessing, Share, TrainLoader, ValLoader, worker_death_explained
 from dskd_compress.methods import MethodTask
 from dskd_compress.run_folder import RunFolder
+from dskd_compress.stages.journal import Journal
 from dskd_compress.training.checkpoint import CheckpointStore
+from dskd_compress.training.diagnosis import Diagnosis
 from dskd_compress.training.distributed import Group
 from dskd_compress.training.evaluate import evaluate_model
 from dskd_compress.training.log import TrainingLog
 from dskd_compress.training.loop import Trainer
-from dskd_export.documents import Accuracy, EpochRecord, StepRecord
+from dskd_compress.training.trackers import open_trackers
+from dskd_export.documents import Accuracy, DiagnosisRecord, EpochRecord, StepRecord
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def train(
     settings_sha256: str,
     folder: RunFolder,
     output: Output,
+    diagnosis: Diagnosis | None = None,
     statistics_batches: int = 0,
 ) -> Trained:
     """Train a task to its end, or go on where it stopped.
@@ -112,17 +116,28 @@ def train(
         role: `teacher` or `student`; names the log and the checkpoints.
         recipe: what the folder will say that it was made from.
         settings_sha256: checkpoints of other settings are not continued.
+        diagnosis: looks for faults while it trains.
         statistics_batches: training batches that the task looks at before the first step.
 
     Raises:
         Interrupted, TrainingDiverged: see `Trainer.run`.
         CheckpointError, EnvironmentProblem: see `Trainer.resume`.
+        DiagnosisError: see `Diagnosis`.
     """
     if section.channels_last:
         task.to(memory_format=torch.channels_last)
     group = loaders.group
     store = CheckpointStore(folder.checkpoints(role), settings_sha256, section.keep_checkpoints)
-    trainer = Trainer(task, loaders.train, loaders.accuracy, section, seed=recipe.seed, store=store, group=group)
+    trainer = Trainer(
+        task,
+        loaders.train,
+        loaders.accuracy,
+        section,
+        seed=recipe.seed,
+        store=store,
+        group=group,
+        after_backward=None if diagnosis is None else diagnosis.after_backward,
+    )
     resumed = trainer.resume()
     for damaged in store.passed_over:
         output.warn(f"{damaged} is damaged; going on from the checkpoint before it")
@@ -133,8 +148,10 @@ def train(
     # A worker that dies is reported from a signal handler, at any point of a step.
     with worker_death_explained(loaders.train.workers):
         if group.leads:
-            _log_training(trainer, folder.log(role), section, role, recipe, folder, output)
+            _log_training(trainer, folder.log(role), section, role, recipe, folder, output, diagnosis)
         else:
+            # All processes look for faults at the same steps: what a method sends to the others is then answered.
+            _begin(diagnosis, trainer, [])
             deque(trainer.run(), maxlen=0)
     done = trainer.progress
     skipped = sorted({*done.skipped, *loaders.val.skipped})
@@ -161,12 +178,23 @@ def _log_training(
     recipe: Recipe,
     folder: RunFolder,
     output: Output,
+    diagnosis: Diagnosis | None,
 ) -> None:
     """Train, log every record and show how far it is."""
     if not (folder / "recipe.yaml").exists():
         folder.write_recipe(recipe)
     beside = place.with_name(f".{place.name}.new") if trainer.progress.step == 0 and place.exists() else place
     log = TrainingLog(beside, trainer.progress.step, trainer.progress.epoch)
+    trackers = open_trackers(
+        recipe.tracking,
+        folder.trackers,
+        role=role,
+        settings=recipe.model_dump(mode="json", by_alias=True),
+        resumed=trainer.progress.step > 0,
+        reached=log.reached,
+        warn=output.warn,
+    )
+    journal = Journal(log, trackers, diagnosis, output)
 
     def before_a_checkpoint_counts() -> None:
         log.sync()  # after a power cut no record may be missing from before the checkpoint
@@ -178,9 +206,10 @@ def _log_training(
     with output.progress(f"Training the {role}", trainer.total_steps, unit="step") as progress:
         progress.advance(trainer.progress.step)
         try:
-            with contextlib.closing(log):
+            with contextlib.closing(journal):
+                _begin(diagnosis, trainer, log.diagnoses)
                 for record in trainer.run():
-                    log.write(record)
+                    journal.write(record)
                     if isinstance(record, StepRecord):
                         shown = {name: f"{value:.3f}" for name, value in record.losses.items()}
                         progress.advance(1, **shown, images_per_s=f"{record.images_per_s:.0f}")
@@ -190,6 +219,16 @@ def _log_training(
             if beside != place:
                 beside.unlink(missing_ok=True)
     folder.write_recipe(recipe)
+
+
+def _begin(diagnosis: Diagnosis | None, trainer: Trainer, earlier: Iterable[DiagnosisRecord]) -> None:
+    if diagnosis is not None:
+        diagnosis.begin(
+            trainer.progress.step,
+            trainer.optimization.optimizer,
+            scale=trainer.scaler.get_scale,
+            earlier=earlier,
+        )
 
 
 def _announce(record: EpochRecord, section: TrainSection, output: Output) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,19 @@ from pydantic import Field
 from dskd_compress.config import Recipe
 from dskd_compress.data import DataSets, Preprocessing, StreamSet
 from dskd_compress.methods.base import Teacher
+from dskd_compress.models import TeacherInput
 from dskd_compress.run_folder import RunFolder
-from dskd_compress.training.teacher_cache.key import CachedOutput, ImageFacts, cached_outputs
-from dskd_compress.training.teacher_cache.place import find_room, open_outputs
+from dskd_compress.training.teacher_cache.accuracy import remembered_accuracy
+from dskd_compress.training.teacher_cache.key import (
+    CachedOutput,
+    ImageFacts,
+    adapter_facts,
+    cached_outputs,
+    versions,
+)
+from dskd_compress.training.teacher_cache.place import find_room, open_outputs, size_text
 from dskd_compress.training.teacher_cache.teacher import CachedTeacher
-from dskd_export.documents import Document, TeacherCacheFacts
+from dskd_export.documents import Accuracy, Document, TeacherCacheFacts
 from dskd_export.errors import RecipeError
 
 
@@ -113,8 +121,7 @@ class TeacherCache:
             precision=recipe.train.precision,
             device=device,
         )
-        place = folder.teacher_cache if section.folder is None else section.folder.expanduser()
-        return cls(place, images, outputs, recipe)
+        return cls(_place(recipe, folder), images, outputs, recipe)
 
     def open(self, teacher: Teacher, loader: KeyedLoader) -> CachedTeacher:
         """Make what is not there yet.
@@ -134,10 +141,8 @@ class TeacherCache:
     def describe(self, teacher: CachedTeacher) -> str:
         """One line for a person."""
         filled = min(store.filled() for store in teacher.stores.values()) / self.images.rows
-        return (
-            f"Teacher cache: {self.size_gb:,.2f} GB in {self.place}, {self.images.views} views of "
-            f"{self.images.images:,} images, {filled:.0%} filled."
-        )
+        size = size_text(self.size_gb * 1e9)
+        return f"Teacher cache: {size} in {self.place}, {self.images}, {filled:.0%} filled."
 
     def plan(self) -> TeacherCachePlan:
         """For `--dry-run`.
@@ -172,6 +177,38 @@ class TeacherCache:
             images_computed=sum(computed for _, computed in counts),
             check_error=teacher.error,
         )
+
+
+def teacher_accuracy(
+    recipe: Recipe,
+    folder: RunFolder,
+    adapter: TeacherInput,
+    format: Preprocessing,
+    *,
+    data_sha256: str,
+    teacher_sha256: str,
+    device: torch.device,
+    measure: Callable[[], Accuracy],
+) -> Accuracy:
+    """The teacher's accuracy on the validation images; with a cache it is measured once."""
+    if not recipe.teacher.cache.enabled:
+        return measure()
+    made_of = {
+        "teacher": {
+            "model": recipe.teacher.name,
+            "kwargs": recipe.teacher.kwargs,
+            "weights_sha256": teacher_sha256,
+        },
+        "teacher_input": adapter_facts(adapter),
+        "images": {"data_sha256": data_sha256, "preprocessing": dataclasses.asdict(format)},
+        "computed": {"precision": "fp32", "device": device.type, "versions": versions()},
+    }
+    return remembered_accuracy(_place(recipe, folder), made_of, measure)
+
+
+def _place(recipe: Recipe, folder: RunFolder) -> Path:
+    shared = recipe.teacher.cache.folder
+    return folder.teacher_cache if shared is None else shared.expanduser()
 
 
 def _refuse_mixing(recipe: Recipe) -> None:

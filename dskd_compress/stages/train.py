@@ -12,6 +12,7 @@ from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import create_untrained_teacher, open_checked_data
 from dskd_compress.training.device import configure, peak_memory_mb
 from dskd_compress.training.distributed import Group, join
+from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
 from dskd_export.documents import TrainingDocument
 from dskd_export.errors import RecipeError
@@ -34,6 +35,7 @@ def run_train(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocu
             "Add teacher.train (for example --set teacher.train.epochs=30), or go on with: dskd-compress distill",
         )
     watch = Stopwatch()
+    check_trackers(recipe.tracking)
     with join(section) as group:
         return _train(recipe, section, folder, output, group, watch)
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from dskd_export.documents import EpochRecord, StepRecord
+from dskd_export.documents import TRAINING_RECORD, DiagnosisRecord, EpochRecord, TrainingRecord
 from dskd_export.files import write_atomic
-
-_RECORD: TypeAdapter[StepRecord | EpochRecord] = TypeAdapter(
-    Annotated[StepRecord | EpochRecord, Field(discriminator="kind")]
-)
 
 
 class TrainingLog:
@@ -24,18 +19,28 @@ class TrainingLog:
         path: the file.
         keep_steps: records of later steps are dropped; 0 starts anew.
         keep_epochs: records of the ends of so many epochs are kept.
+
+    Attributes:
+        diagnoses: the close looks among the records that were kept.
+        reached: the last record of each kind that was written before, dropped ones too: step -> its number,
+            epoch -> its number, diagnosis -> its step. Empty for a new log.
     """
 
     def __init__(self, path: Path, keep_steps: int, keep_epochs: int) -> None:
-        kept = [
-            line
-            for line, record in _records(path)
-            if record.step <= keep_steps and (isinstance(record, StepRecord) or record.epoch < keep_epochs)
-        ]
+        self.diagnoses: list[DiagnosisRecord] = []
+        self.reached: dict[str, int] = {}
+        kept = []
+        for line, record in _records(path) if keep_steps > 0 else ():
+            self.reached[record.kind] = number_of(record)
+            if record.step > keep_steps or (isinstance(record, EpochRecord) and record.epoch >= keep_epochs):
+                continue
+            kept.append(line)
+            if isinstance(record, DiagnosisRecord):
+                self.diagnoses.append(record)
         write_atomic(path, "".join(kept))
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, record: StepRecord | EpochRecord) -> None:
+    def write(self, record: TrainingRecord) -> None:
         """Append one record; it is on its way to the disk when this returns."""
         self._file.write(record.model_dump_json() + "\n")
         self._file.flush()
@@ -49,13 +54,18 @@ class TrainingLog:
         self._file.close()
 
 
-def _records(path: Path) -> Iterator[tuple[str, StepRecord | EpochRecord]]:
+def number_of(record: TrainingRecord) -> int:
+    """Where a record stands among those of its kind: the epoch of an epoch's end, else the step."""
+    return record.epoch if isinstance(record, EpochRecord) else record.step
+
+
+def _records(path: Path) -> Iterator[tuple[str, TrainingRecord]]:
     if not path.exists():
         return
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
             if line.endswith("\n"):
-                yield line, _RECORD.validate_json(line)
+                yield line, TRAINING_RECORD.validate_json(line)
                 continue
         except ValidationError:
             pass

@@ -10,6 +10,7 @@ from torch import nn
 
 from dskd_compress.config import TrainSection
 from dskd_compress.timm_import import import_timm
+from dskd_compress.training.diagnosis import as_error, not_optimized_symptom
 from dskd_export.errors import RecipeError
 
 _POLY_POWER = 1.0  # a straight line from lr to min_lr
@@ -33,6 +34,7 @@ def create_optimization(module: nn.Module, section: TrainSection, steps_per_epoc
 
     Raises:
         RecipeError: timm knows no such optimiser.
+        DiagnosisError: it does not take every trainable parameter.
     """
     import_timm()
     from timm.optim import create_optimizer_v2, list_optimizers
@@ -51,14 +53,9 @@ def create_optimization(module: nn.Module, section: TrainSection, steps_per_epoc
         momentum=section.momentum,
         filter_bias_and_bn=not section.decay_norm_and_bias,
     )
-    in_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    forgotten = [
-        name
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad and id(parameter) not in in_optimizer
-    ]
     # Training-only heads that nobody optimises look fine and teach nothing.
-    assert not forgotten, f"not in the optimizer: {forgotten}"
+    if (forgotten := not_optimized_symptom(module, optimizer)) is not None:
+        raise as_error(forgotten)
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=section.scheduler,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dskd_export.errors import DataError
 
@@ -168,6 +168,59 @@ class TeacherProbeFacts(Document):
     train_accuracy: float = Field(description="fraction in [0, 1] of the images that it was fitted on")
 
 
+FindingKind = Literal[
+    "teacher_mode",
+    "teacher_not_frozen",
+    "teacher_changed",
+    "not_optimized",
+    "teacher_input",
+    "class_order",
+    "dead_term",
+    "exploding_term",
+    "collapsed_target",
+]
+
+
+class Finding(Document):
+    """A fault of a training: what was seen, what it means, what to change."""
+
+    kind: FindingKind
+    step: int = Field(description="of the update at which it was seen; 0: before the first")
+    term: str | None = Field(default=None, description="loss term, module or monitor that shows it")
+    severity: Literal["stop", "warning"]
+    seen: str
+    means: str
+    cure: str
+
+
+class TeacherFacts(Document):
+    """What the teacher makes of the training images of one step."""
+
+    accuracy: float = Field(description="share of the images whose label is the teacher's first class")
+    confidence: float = Field(description="mean probability of the teacher's first class")
+    input_mean: float = Field(description="of all values that reach the teacher; about 0 for photographs")
+    input_std: float = Field(description="about 1 for photographs")
+
+
+class DiagnosisRecord(Document):
+    """One line of `train.jsonl` for a step that was looked at closely."""
+
+    kind: Literal["diagnosis"] = "diagnosis"
+    step: int = Field(description="1 for the first update")
+    epoch: int
+    gradient_norms: dict[str, float | None] = Field(
+        description="loss term -> norm of its gradient, as weighted in the loss, on the parameter that "
+        "`gradient_at` names; None: it has none"
+    )
+    gradient_at: dict[str, str] = Field(description="loss term -> parameter")
+    teacher: TeacherFacts | None = Field(description="None: the method has no teacher")
+    findings: list[Finding] = Field(default_factory=list)
+
+
+TrainingRecord = StepRecord | EpochRecord | DiagnosisRecord
+TRAINING_RECORD: TypeAdapter[TrainingRecord] = TypeAdapter(Annotated[TrainingRecord, Field(discriminator="kind")])
+
+
 class TrainingDocument(Document):
     """`teacher.json` and `distill.json`: what a training ended with."""
 
@@ -189,6 +242,7 @@ class TrainingDocument(Document):
     initial_sha256: str | None = Field(default=None, description="of the student before its first step")
     teacher_probe: TeacherProbeFacts | None = Field(default=None, description="None where none was fitted")
     teacher_cache: TeacherCacheFacts | None = Field(default=None, description="None where nothing was kept")
+    findings: list[Finding] | None = Field(default=None, description="faults seen; None: nobody looked for them")
     images_per_s: float = Field(description="training images per second, validation not counted")
     peak_memory_mb: float | None
     data: DataFacts

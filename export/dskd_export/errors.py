@@ -8,7 +8,8 @@
     ├── ModelError                     3   the model or its weights are wrong
     │   ├── CheckpointError            3   weights that cannot be loaded
     │   ├── TapError                   3   a tap that the model does not have
-    │   └── TrainingDiverged           3   NaN or Inf in a loss
+    │   ├── TrainingDiverged           3   NaN or Inf in a loss
+    │   └── DiagnosisError             3   a training that cannot teach what it should
     ├── EnvironmentProblem             4   this machine cannot do it
     │   ├── MissingExtra               4   an optional dependency is not installed
     │   └── ProcessLost                4   another process of the same training ended
@@ -31,11 +32,15 @@ EXTRA_OF = {
     "timm": "train",
     "safetensors": "train",
     "sklearn": "train",
+    "scipy": "train",
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
 }
 
 
@@ -89,6 +94,10 @@ class TapError(ModelError):
 
 class TrainingDiverged(ModelError):
     """A loss became NaN or Inf."""
+
+
+class DiagnosisError(ModelError):
+    """A fault of the training that no number of steps mends: what was seen, what it means, what to change."""
 
 
 class EnvironmentProblem(DskdError):

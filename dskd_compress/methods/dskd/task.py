@@ -20,6 +20,7 @@ Shape suffixes: B images, C channels of the teacher's tap, K classes, M hash bit
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dskd_compress.config import DskdMethod
@@ -38,7 +39,7 @@ from dskd_compress.methods.dskd.guidance import Guide, TeacherHead, guide_target
 from dskd_compress.methods.features import Projection, pool
 from dskd_compress.methods.kd import kd_loss
 from dskd_compress.methods.logit import logit_terms
-from dskd_compress.methods.lsh import LshModule, hash_agreement, hash_logits
+from dskd_compress.methods.lsh import LshModule, bit_entropy, hash_agreement, hash_logits
 from dskd_compress.taps import Tap, TapHead
 
 
@@ -65,6 +66,7 @@ class DskdModule(LshModule):
     """Student, projection P and denoiser eps_theta; the constants m, sigma, W and b as buffers."""
 
     alphas_cumprod: Tensor
+    head_terms = frozenset({"diffusion"})  # its features are detached: it trains the denoiser alone
 
     def __init__(
         self,
@@ -176,14 +178,25 @@ class DskdModule(LshModule):
         head_logits_BK: Tensor,
         teacher: TeacherOutput,
     ) -> dict[str, Tensor]:
-        """Is it alive? Shares in [0, 1], except the spread of u (1 is the teacher's) and the hash logits."""
-        teacher_B = teacher.logits_BK.argmax(dim=1)
-        u_BC = pool(u)
+        """Is it alive?
+
+        Shares in [0, 1], except: spreads (1 is the teacher's), the size of the hash logits, the entropy of a
+        hash bit over the batch (in bits), and the head's mean log p(q) in nats, with q what the teacher says.
+        """
+        teacher_B, q_BK = teacher.logits_BK.argmax(dim=1), teacher.logits_BK.softmax(dim=1)
+        u_BC, v_BC, z_BC = pool(u), pool(v), pool(z_teacher)
         hashed_BM = hash_logits(u_BC, self.planes_MC, self.bias_M)
+        denoised_logits_BK = head.logits(v)
+        spread = z_BC.std(dim=0).mean().clamp(min=1e-6)
         return {
             "head_agrees_on_projected": (head_logits_BK.argmax(dim=1) == teacher_B).float().mean(),
-            "head_agrees_on_denoised": (head.logits(v).argmax(dim=1) == teacher_B).float().mean(),
-            "hash_agreement": hash_agreement(u_BC, pool(z_teacher), self.planes_MC, self.bias_M),
+            "head_agrees_on_denoised": (denoised_logits_BK.argmax(dim=1) == teacher_B).float().mean(),
+            "head_likelihood_projected": -F.cross_entropy(head_logits_BK, q_BK),
+            "head_likelihood_denoised": -F.cross_entropy(denoised_logits_BK, q_BK),
+            "hash_agreement": hash_agreement(u_BC, z_BC, self.planes_MC, self.bias_M),
+            "hash_agreement_denoised": hash_agreement(v_BC, z_BC, self.planes_MC, self.bias_M),
+            "hash_bit_entropy_denoised": bit_entropy(hash_logits(v_BC, self.planes_MC, self.bias_M)),
             "hash_logit_size": hashed_BM.abs().mean(),
-            "projected_spread": u_BC.std(dim=0).mean() / pool(z_teacher).std(dim=0).mean().clamp(min=1e-6),
+            "projected_spread": u_BC.std(dim=0).mean() / spread,
+            "denoised_spread": v_BC.std(dim=0).mean() / spread,
         }

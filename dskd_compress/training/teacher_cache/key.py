@@ -79,6 +79,9 @@ class ImageFacts:
         """One for each view of each image."""
         return self.images * self.views
 
+    def __str__(self) -> str:
+        return f"{self.views} {'view' if self.views == 1 else 'views'} of {self.images:,} images"
+
 
 def cached_outputs(
     teacher: Teacher,
@@ -110,7 +113,7 @@ def cached_outputs(
             "structure_sha256": hashlib.sha256(str(teacher.model).encode()).hexdigest(),
         },
         "teacher_input": adapter_facts(teacher.adapt),
-        "computed": {"precision": precision, "device": device.type, "versions": _versions()},
+        "computed": {"precision": precision, "device": device.type, "versions": versions()},
         "images": {**dataclasses.asdict(images), "preprocessing": dict(images.preprocessing)},
     }
     found = []
@@ -140,7 +143,8 @@ def _tap(teacher: Teacher, name: str) -> dict[str, Any] | None:
     return {**teacher.tap.facts().model_dump(mode="json"), "prefix_tokens": teacher.tap.prefix_tokens}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of the packages that shape an output."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 

@@ -30,6 +30,11 @@ class Room:
     free: int
 
 
+def size_text(count: float) -> str:
+    """Bytes for a person, 1 GB = 10^9 bytes."""
+    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.2f} MB"
+
+
 def output_folder(place: Path, output: CachedOutput) -> Path:
     """Where an output is kept."""
     return place / f"{output.name}-{output.key[:32]}"
@@ -55,20 +60,17 @@ def find_room(place: Path, outputs: Sequence[CachedOutput], images: ImageFacts, 
         new=sum(output.bytes_per_image for output in missing) * images.rows,
         free=shutil.disk_usage(existing).free,
     )
-    needs = (
-        f"The teacher cache needs {room.total / 1e9:,.2f} GB: {images.views} views of {images.images:,} images, "
-        f"{each / 1e3:,.1f} kB each"
-    )
+    needs = f"The teacher cache needs {size_text(room.total)}: {images}, {each / 1e3:,.1f} kB each"
     smaller = (
         "Lower data.augment.views, keep teacher.cache.features in float16, read the vector instead of the map "
         "(method.tap), or set teacher.cache.enabled to false."
     )
     if max_gb is not None and room.total > max_gb * 1e9:
-        raise EnvironmentProblem(f"{needs}; teacher.cache.max_gb allows {max_gb:,.2f} GB.", smaller)
+        raise EnvironmentProblem(f"{needs}; teacher.cache.max_gb allows {size_text(max_gb * 1e9)}.", smaller)
     if room.new and room.new + RESERVE_BYTES > room.free:
         raise EnvironmentProblem(
-            f"{needs}; {room.new / 1e9:,.2f} GB of it are still to be written, {room.free / 1e9:,.2f} GB are free "
-            f"at {place}, and {RESERVE_BYTES / 1e9} GB are left for checkpoints.",
+            f"{needs}; {size_text(room.new)} of it are still to be written, {size_text(room.free)} are free "
+            f"at {place}, and {size_text(RESERVE_BYTES)} are left for checkpoints.",
             f"Choose a larger disk with teacher.cache.folder. {smaller}",
         )
     return room

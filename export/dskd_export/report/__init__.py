@@ -16,6 +16,7 @@ from dskd_export.report.decision import decide, student_facts, teacher_facts
 from dskd_export.report.load import Run, load_run
 from dskd_export.report.render import Page, html_from_page, markdown_from_page
 from dskd_export.report.sections.comparison import comparison, discarded
+from dskd_export.report.sections.diagnosis import diagnosis
 from dskd_export.report.sections.latency import latency
 from dskd_export.report.sections.numerics import numerics
 from dskd_export.report.sections.provenance import provenance, reproduce
@@ -55,6 +56,7 @@ def build_report(run_folder: Path, *, title: str | None = None) -> Report:
         sections=(
             comparison(run),
             training(run),
+            diagnosis(run),
             diagnostics(run),
             discarded(run),
             numerics(run),

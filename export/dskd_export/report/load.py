@@ -7,14 +7,16 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from dskd_export.documents import (
+    TRAINING_RECORD,
     BenchmarkDocument,
+    DiagnosisRecord,
     Document,
     EpochRecord,
     StageRecord,
@@ -27,17 +29,15 @@ from dskd_export.errors import DataError
 from dskd_export.spec import ModelSpec
 
 DocumentT = TypeVar("DocumentT", bound=Document)
-_RECORD: TypeAdapter[StepRecord | EpochRecord] = TypeAdapter(
-    Annotated[StepRecord | EpochRecord, Field(discriminator="kind")]
-)
 
 
 @dataclass(frozen=True)
 class History:
-    """The records of one training, each step and epoch once."""
+    """The records of one training, each step, epoch and diagnosis once."""
 
     steps: tuple[StepRecord, ...]
     epochs: tuple[EpochRecord, ...]
+    diagnoses: tuple[DiagnosisRecord, ...] = ()
     cut_off: bool = False  # the last line was being written when this was read
 
 
@@ -121,11 +121,12 @@ def _history(path: Path) -> History | None:
         lines.pop()
     steps: dict[int, StepRecord] = {}
     epochs: dict[int, EpochRecord] = {}
+    diagnoses: dict[int, DiagnosisRecord] = {}
     for index, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record = _RECORD.validate_json(line)
+            record = TRAINING_RECORD.validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -135,11 +136,14 @@ def _history(path: Path) -> History | None:
             ) from error
         if isinstance(record, StepRecord):
             steps[record.step] = record
+        elif isinstance(record, DiagnosisRecord):
+            diagnoses[record.step] = record
         else:
             epochs[record.epoch] = record
     return History(
         steps=tuple(steps[key] for key in sorted(steps)),
         epochs=tuple(epochs[key] for key in sorted(epochs)),
+        diagnoses=tuple(diagnoses[key] for key in sorted(diagnoses)),
         cut_off=cut_off,
     )
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from dskd_compress.methods.lsh import default_hash_bits, hash_agreement, hash_planes, lsh_loss
+from dskd_compress.methods.lsh import bit_entropy, default_hash_bits, hash_agreement, hash_planes, lsh_loss
 
 
 def numpy_lsh(u: np.ndarray, v: np.ndarray, planes: np.ndarray, bias: np.ndarray, kind: str) -> np.ndarray:
@@ -69,3 +70,11 @@ def test_no_gradient_through_the_bits() -> None:
     assert u.grad is not None
     assert float(u.grad.abs().sum()) > 0
     assert v.grad is None
+
+
+def test_bit_entropy_is_that_of_scipy() -> None:
+    hashed_BM = torch.randn(40, 16, generator=torch.Generator().manual_seed(0)) + torch.linspace(-2, 2, 16)
+    shares = (hashed_BM > 0).double().mean(dim=0).numpy()
+    expected = stats.entropy(np.stack([shares, 1 - shares]), base=2).mean()
+    assert float(bit_entropy(hashed_BM)) == pytest.approx(expected, abs=1e-4)
+    assert float(bit_entropy(torch.ones(8, 3))) == pytest.approx(0, abs=1e-4)

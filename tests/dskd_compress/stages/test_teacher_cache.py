@@ -198,7 +198,7 @@ def test_the_plan_tells_what_it_takes(
     assert plan.teacher_cache.size_gb == plan.teacher_cache.new_gb == pytest.approx(3 * IMAGES * each / 1e9)
     print_plan(plan, Output(json_output=False))
     text = " ".join(capsys.readouterr().out.split())
-    assert "3 views of 359 images" in text
+    assert "3 times 359 images" in text
     run_distill(small_recipe(*overrides), folder, Output(json_output=False))
     text = " ".join(capsys.readouterr().out.split())
     assert f"in {folder.teacher_cache}, 3 views of 359 images, 0% filled" in text

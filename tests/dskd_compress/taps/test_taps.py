@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import CLASSES, make_model
 
-from dskd_compress.taps import Tap, TapHead, choose_tap, find_head, find_tap, probe
+from dskd_compress.taps import Tap, TapHead, choose_guided_tap, choose_tap, find_head, find_tap, probe
 from dskd_export.errors import TapError
 
 # name, input size, vector head linear?, map: (layout, prefix tokens, head linear?), or why there is none
@@ -137,7 +137,28 @@ def test_probing_leaves_mode_and_statistics_alone() -> None:
         ("map", "test_convnext", "test_resnet", 64, "map"),
     ],
 )
-def test_choice_of_the_tap(requested: str, teacher: str, student: str, size: int, chosen: str) -> None:
+def test_choice_of_the_tap_where_the_head_guides(
+    requested: str, teacher: str, student: str, size: int, chosen: str
+) -> None:
+    models = make_model(teacher), make_model(student)
+    seen = [probe(model, (3, size, size)) for model in models]
+    assert choose_guided_tap(requested, models[0], seen[0], models[1], seen[1]) == chosen  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("requested", "teacher", "student", "size", "chosen"),
+    [
+        ("auto", "test_resnet", "test_efficientnet", 64, "map"),
+        ("auto", "test_resnet", "test_efficientnet", 32, "vector"),  # maps of one place
+        ("auto", "test_vit", "test_convnext", 160, "map"),  # whatever the head makes of them
+        ("auto", "pit_ti_224", "test_resnet", 224, "vector"),  # no map
+        ("vector", "test_resnet", "test_efficientnet", 64, "vector"),
+        ("map", "test_resnet", "test_efficientnet", 32, "map"),
+    ],
+)
+def test_choice_of_the_tap_where_features_are_compared(
+    requested: str, teacher: str, student: str, size: int, chosen: str
+) -> None:
     models = make_model(teacher), make_model(student)
     seen = [probe(model, (3, size, size)) for model in models]
     assert choose_tap(requested, models[0], seen[0], models[1], seen[1]) == chosen  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from dskd_compress.config import DskdMethod, TrainSection
 from dskd_compress.methods import create_task
 from dskd_compress.timm_import import import_timm
 from dskd_compress.training.optim import create_optimization
-from dskd_export.errors import RecipeError
+from dskd_export.errors import DiagnosisError, RecipeError
 
 PER_EPOCH = 5
 EPOCHS = 6
@@ -127,7 +127,7 @@ def test_a_module_that_is_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -
     real = timm.optim.create_optimizer_v2
     module = nn.ModuleDict({"student": nn.Linear(2, 2), "projection": nn.Linear(2, 3)})
     monkeypatch.setattr(timm.optim, "create_optimizer_v2", lambda m, **args: real(m["student"], **args))
-    with pytest.raises(AssertionError, match=r"projection\.weight"):
+    with pytest.raises(DiagnosisError, match=r"projection\.weight"):
         create_optimization(module, TrainSection(), PER_EPOCH)
     module["projection"].requires_grad_(False)
     create_optimization(module, TrainSection(), PER_EPOCH)

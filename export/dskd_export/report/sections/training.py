@@ -24,6 +24,7 @@ from dskd_export.report.blocks import (
 )
 from dskd_export.report.decision import teacher_accuracy
 from dskd_export.report.load import History, Run
+from dskd_export.report.sections.diagnosis import DRAWN_HERE
 from dskd_export.report.series import Array, window_for
 
 LOG_FROM = 50.0  # a curve that spans more than this factor is drawn on a logarithmic axis
@@ -61,12 +62,12 @@ def training(run: Run) -> Section:
 
 
 def diagnostics(run: Run) -> Section:
-    """The method's own monitors, a small chart for each."""
+    """The method's own monitors, a small chart for each that the diagnosis does not draw."""
     title = "Method diagnostics"
     if run.student_history is None:
         return Section("diagnostics", title, [not_there("train.jsonl", "distill", "The method's monitors")])
     steps = run.student_history.steps
-    names = sorted({name for step in steps for name in step.monitors})
+    names = sorted({name for step in steps for name in step.monitors} - DRAWN_HERE)
     if not names:
         method = run.student.method if run.student else "of this run"
         return Section("diagnostics", title, [Note(f"The method {method} records no monitors.")])

@@ -1,0 +1,22 @@
+"""What a check answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dskd_export.documents import FindingKind
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """A fault, in three sentences: what was seen, what it means, what to change.
+
+    Attributes:
+        term: loss term, module or monitor that shows it.
+    """
+
+    kind: FindingKind
+    term: str | None
+    seen: str
+    means: str
+    cure: str

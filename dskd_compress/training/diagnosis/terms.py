@@ -1,0 +1,115 @@
+"""Loss terms that teach the student nothing, or drown all others. Pure checks over numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from dskd_compress.training.diagnosis.symptom import Symptom
+
+WINDOW = 3  # looks in a row
+DEAD = 1e-6  # a term's gradient for its value, relative to that of the liveliest term
+EXPLODING = 1e3  # times the largest cross-entropy so far, in value or gradient
+YARDSTICK = "ce"
+
+
+@dataclass(frozen=True)
+class Look:
+    """Weighted loss terms and the norms of their gradients at one step; None: no gradient at all."""
+
+    step: int
+    values: Mapping[str, float]
+    norms: Mapping[str, float | None]
+
+
+def unreached_symptoms(terms: Sequence[str], reaching: Set[str], head_terms: Set[str]) -> list[Symptom]:
+    """Terms whose gradient cannot reach the student: something on the way is detached.
+
+    Args:
+        terms: all of them.
+        reaching: those with a path to a parameter of the student.
+        head_terms: those that are meant to train only what is beside the student.
+    """
+    return [
+        _dead(
+            term,
+            f"No gradient of the loss term '{term}' can reach the student.",
+            "Remove the detach() or no_grad() between the student's output and this term.",
+        )
+        for term in terms
+        if term not in reaching and term not in head_terms
+    ]
+
+
+def dead_symptoms(looks: Sequence[Look]) -> list[Symptom]:
+    """Terms whose gradient was next to nothing at each of the last looks.
+
+    A gradient is held against the value of its own term, so that a weight that rises from zero, or a loss
+    that is nearly solved, is not taken for a dead one. A value of exactly 0 counts only for a term that has
+    never been alive: some have nothing to say of some batches.
+    """
+    if len(looks) < WINDOW:
+        return []
+    return [
+        _dead(
+            term,
+            f"The gradient of the loss term '{term}' was {_plain(looks[-1].norms[term])} at {WINDOW} looks in a "
+            f"row, with a weighted loss of {looks[-1].values[term]:.3g}.",
+            "If its weight is 0 on purpose, nothing is wrong. Otherwise look for a saturated loss "
+            "(method.hash_std, method.temperature), a weight of 0, or a target that "
+            "already equals the student's feature.",
+        )
+        for term in looks[-1].norms
+        if all(_is_dead(term, look) for look in looks[-WINDOW:])
+        and (looks[-1].values[term] != 0 or all(_is_dead(term, look) for look in looks))
+    ]
+
+
+def exploding_symptoms(looks: Sequence[Look]) -> list[Symptom]:
+    """Terms that were more than a thousand times the cross-entropy at the last two looks."""
+    if len(looks) < 2:
+        return []
+    value = max((look.values.get(YARDSTICK, 0.0) for look in looks), default=0.0)
+    norm = max((look.norms.get(YARDSTICK) or 0.0 for look in looks), default=0.0)
+    found = []
+    for term in looks[-1].values:
+        if term == YARDSTICK:
+            continue
+        by_value = value > 0 and all(look.values.get(term, 0.0) > EXPLODING * value for look in looks[-2:])
+        by_norm = norm > 0 and all((look.norms.get(term) or 0.0) > EXPLODING * norm for look in looks[-2:])
+        if by_value or by_norm:
+            found.append(_exploding(term, looks[-1], value, norm))
+    return found
+
+
+def _is_dead(term: str, look: Look) -> bool:
+    if term not in look.norms:
+        return False
+    norm, value = look.norms[term], look.values[term]
+    if not norm:
+        return True
+    if not math.isfinite(norm) or value == 0:
+        return False
+    rates = [other / abs(look.values[name]) for name, other in look.norms.items() if other and look.values[name]]
+    return norm / abs(value) < DEAD * max(rates)
+
+
+def _dead(term: str, seen: str, cure: str) -> Symptom:
+    return Symptom("dead_term", term, seen, "The student learns nothing from this term.", cure)
+
+
+def _exploding(term: str, look: Look, value: float, norm: float) -> Symptom:
+    return Symptom(
+        "exploding_term",
+        term,
+        f"The loss term '{term}' is {look.values[term]:.3g} with a gradient of {_plain(look.norms.get(term))}, "
+        f"the cross-entropy was at most {value:.3g} with a gradient of {norm:.3g}.",
+        "The gradient is all this term's: after clipping nothing is left of the labels.",
+        f"Lower its weight (method.{term}_weight, where the method has it), standardise the features "
+        "(method.feature_norm: teacher_stats), or lower train.lr.",
+    )
+
+
+def _plain(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3g}"
