@@ -85,13 +85,23 @@ def agreement(logits_BK: Tensor, teacher: TeacherOutput) -> dict[str, Tensor]:
     return {"student_agrees_with_teacher": same_B.float().mean()}
 
 
+WATCH_EVERY = 10
+"""Steps from one look at the costly monitors to the next."""
+
+
 class StudentModule(nn.Module):
-    """A student with whatever is trained beside it; forward gives the losses."""
+    """A student with whatever is trained beside it; forward gives the losses.
+
+    Attributes:
+        watching: whether this step's monitors are wanted, where they cost something; the training loop
+            sets it for every tenth step.
+    """
 
     def __init__(self, student: nn.Module, label_smoothing: float) -> None:
         super().__init__()
         self.student = student
         self.label_smoothing = label_smoothing
+        self.watching = True
 
     def cross_entropy(self, logits_BK: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy with class indices [B] or mixed targets BxK, in fp32, mean over the batch."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dskd_compress.config import TrainSection
-from dskd_compress.methods.base import MethodTask
+from dskd_compress.methods.base import WATCH_EVERY, MethodTask
 from dskd_compress.training.checkpoint import CheckpointStore, Progress
 from dskd_compress.training.device import autocast
 from dskd_compress.training.optim import create_optimization
@@ -152,6 +152,7 @@ class Trainer:
         torch.manual_seed(step_seed(self.seed, self.progress.step))
         learning_rate = self.optimization.set_step(self.progress.step)
         self.task.progress = self.progress.step / self.total_steps
+        self.task.module.watching = self.progress.step % WATCH_EVERY == 0
         if self.section.channels_last:
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
         with self.autocast:

@@ -37,7 +37,7 @@ from dskd_compress.methods.dskd.guidance import Guide, TeacherHead, guide_target
 from dskd_compress.methods.features import Projection, pool
 from dskd_compress.methods.kd import kd_loss
 from dskd_compress.methods.logit import logit_terms
-from dskd_compress.methods.lsh import LshModule, hash_agreement, hash_logits
+from dskd_compress.methods.lsh import LshModule, hash_logits
 from dskd_compress.taps import Tap, TapHead
 
 
@@ -123,7 +123,8 @@ class DskdModule(LshModule):
                 "diffusion": method.diffusion_weight * diffusion,
                 **{name: share * term for name, term in distillation.items()},
             }
-            return Losses(logits_BK, terms, self.monitors(u, v, z_teacher, head, head_logits_BK, teacher))
+            monitors = self.monitors(u, v, z_teacher, head, head_logits_BK, teacher) if self.watching else {}
+            return Losses(logits_BK, terms, monitors)
 
     def denoiser_data(self, u: Tensor, z_teacher: Tensor) -> Tensor:
         """(1) The clean features that the denoiser learns."""
@@ -172,12 +173,12 @@ class DskdModule(LshModule):
     ) -> dict[str, Tensor]:
         """Is it alive? Shares in [0, 1], except the spread of u (1 is the teacher's) and the hash logits."""
         teacher_B = teacher.logits_BK.argmax(dim=1)
-        u_BC = pool(u)
-        hashed_BM = hash_logits(u_BC, self.planes_MC, self.bias_M)
+        u_BC, z_BC = pool(u), pool(z_teacher)
+        hashed_BM, teachers_BM = (hash_logits(feat_BC, self.planes_MC, self.bias_M) for feat_BC in (u_BC, z_BC))
         return {
             "head_agrees_on_projected": (head_logits_BK.argmax(dim=1) == teacher_B).float().mean(),
             "head_agrees_on_denoised": (head.logits(v).argmax(dim=1) == teacher_B).float().mean(),
-            "hash_agreement": hash_agreement(u_BC, pool(z_teacher), self.planes_MC, self.bias_M),
+            "hash_agreement": ((hashed_BM > 0) == (teachers_BM > 0)).float().mean(),
             "hash_logit_size": hashed_BM.abs().mean(),
-            "projected_spread": u_BC.std(dim=0).mean() / pool(z_teacher).std(dim=0).mean().clamp(min=1e-6),
+            "projected_spread": u_BC.std(dim=0).mean() / z_BC.std(dim=0).mean().clamp(min=1e-6),
         }
