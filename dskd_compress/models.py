@@ -126,8 +126,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: as `read_weights`, or the weights are of another model; names what differs.
     """
-    weights = read_weights(path)
     own = model.state_dict()
+    # A counter that no normalisation of timm reads; weights of before it, and rewritten ones, come without.
+    counters = {name: value for name, value in own.items() if name.endswith(".num_batches_tracked")}
+    weights = {**counters, **read_weights(path)}
     missing = sorted(own.keys() - weights.keys())
     unexpected = sorted(weights.keys() - own.keys())
     wrong = sorted(

@@ -68,7 +68,7 @@ def survey_architecture(name: str, *, input_size: int | None = None, classes: in
     return Survey(
         name=name,
         model_class=model_class,
-        kind=_kind(model, seen),
+        kind=kind_of(model, seen),
         parameters=parameters,
         macs=None if operations is None else sum(operations.values()),
         input_size=size,
@@ -93,7 +93,8 @@ def shapes_of(name: str, input_size: int | None, classes: int | None) -> nn.Modu
     return model
 
 
-def _kind(model: nn.Module, seen: Probe) -> Kind:
+def kind_of(model: nn.Module, seen: Probe) -> Kind:
+    """vit: has attention or gives tokens; cnn: neither."""
     tokens = not (isinstance(seen.features, Tensor) and seen.features.ndim == 4)
     names = {type(module).__name__.lower() for module in model.modules()}
     attention = any("attention" in name for name in names)
