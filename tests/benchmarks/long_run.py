@@ -1,4 +1,4 @@
-"""One long training of each method, each in a process of its own: does a step's time stay, and what memory does it take?"""
+"""One long training of each method, each in a process of its own: is a step's time flat, how much memory is taken?"""
 
 from __future__ import annotations
 
