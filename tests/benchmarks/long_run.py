@@ -1,4 +1,4 @@
-"""One long training of each method, each in a process of its own: is a step's time flat, how much memory is taken?"""
+"""One long training of each method, each in a process of its own: is a step's time flat, what memory is taken?"""
 
 from __future__ import annotations
 
