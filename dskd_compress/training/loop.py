@@ -168,8 +168,7 @@ class Trainer:
         # Last, so that state and averages are those of the bare modules.
         if self.section.compile:
             self.task.compile()
-        self.group.wrap(self.task)
-        with StopRequest() as stop:
+        with self.group.wrapped(self.task), StopRequest() as stop:
             for epoch in range(self.progress.epoch, self.section.epochs):
                 epoch_began = time.perf_counter()
                 yield from self._train_epoch(epoch, stop)
