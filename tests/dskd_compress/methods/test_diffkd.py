@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dskd_compress.config import DiffKdMethod, DskdMethod
 from dskd_compress.methods import MethodTask, Pair, create_task
 from dskd_compress.methods.diffkd import DiffKdModule, DiffusionBranch, NoiseAdapter
+from dskd_compress.methods.draws import Draws
 from dskd_compress.methods.dskd.guidance import TeacherHead
 from dskd_compress.methods.dskd.task import DskdModule
 
