@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dskd_compress.config import ModelSection
@@ -215,14 +216,13 @@ def count_operations(model: nn.Module, input_size: tuple[int, int, int]) -> dict
         model: on any device; its weights are not touched.
         input_size: channels, height, width.
     """
-    # On the meta device nothing is computed, and attention is taken apart into products that are counted:
-    # the counter knows no formula for the fused attention of the CPU, and took it for free.
-    # Without gradients: the counter fails on some attention layers whose weights want one.
-    with torch.device("meta"):
-        memo = {id(tensor): tensor.to("meta") for tensor in (*model.parameters(), *model.buffers())}
-    counted = copy.deepcopy(model, memo).eval().requires_grad_(False)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        counted(torch.zeros(1, *input_size, device="meta"))
+    # A copy without gradients: torch's counter fails on some attention layers whose weights want one.
+    counted = copy.deepcopy(model).eval().requires_grad_(False)
+    device = next(counted.parameters()).device
+    # The counter has no formula for the fused attention of the CPU and takes it for free; taken apart into
+    # matrix products it is counted.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        counted(torch.zeros(1, *input_size, device=device))
     by_operator = counter.get_flop_counts().get("Global", {})
     return {str(operator).removeprefix("aten."): int(flops) // 2 for operator, flops in by_operator.items()}
 

@@ -84,8 +84,7 @@ def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool,
     of_teacher = _count(teacher, budget.input_size)
     parameters, macs = of_teacher.parameters, of_teacher.macs
     if parameters is None or macs is None:
-        reason = of_teacher.refused.get("model", "it is too large to be counted.")
-        raise ModelError(f"The size of {teacher} is not known: {reason}", "Name another teacher.")
+        raise ModelError(of_teacher.refused["model"], "Name another teacher.")
     most_parameters = budget.parameters or int(parameters * DEFAULT_SHARE)
     most_macs = budget.macs or int(macs * DEFAULT_SHARE)
     left_out: dict[str, str] = {}
@@ -158,7 +157,7 @@ def load_table() -> tuple[dict[str, Survey], dict[str, str]]:
 
 
 def _count(name: str, input_size: int | None) -> Survey:
-    survey = survey_architecture(name, input_size=input_size, classes=_CLASSES)
+    survey = survey_architecture(name, input_size=input_size, classes=_CLASSES, count_up_to=None)
     if survey.model_class is None:
         raise ModelError(survey.refused["model"], "See: dskd-compress models list")
     return survey

@@ -39,10 +39,15 @@ class Survey(Document):
     refused: dict[str, str] = Field(default_factory=dict, description="tap, or 'model' -> why there is none")
 
 
-def survey_architecture(name: str, *, input_size: int | None = None, classes: int = 1000) -> Survey:
+def survey_architecture(
+    name: str, *, input_size: int | None = None, classes: int = 1000, count_up_to: int | None = LARGEST_COUNTED
+) -> Survey:
     """Create an architecture on the meta device, with a classifier of so many classes, and look at its shapes.
 
     A model that has no taps is described with the reason; it raises nothing for it.
+
+    Args:
+        count_up_to: parameters of the largest model whose multiply-accumulates are counted; None: of any.
     """
     model_class = None
     try:
@@ -53,7 +58,7 @@ def survey_architecture(name: str, *, input_size: int | None = None, classes: in
     except DskdError as error:
         return Survey(name=name, model_class=model_class, refused={"model": error.message})
     parameters = count_parameters(model)
-    operations = count_operations(model, size) if parameters <= LARGEST_COUNTED else None
+    operations = count_operations(model, size) if parameters <= (count_up_to or parameters) else None
     taps, heads, refused, prefix = {}, {}, {}, 0
     kinds: tuple[TapKind, ...] = ("vector", "map")
     for kind in kinds:

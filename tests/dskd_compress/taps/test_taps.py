@@ -8,7 +8,18 @@ import pytest
 import torch
 from support import CLASSES, make_model
 
-from dskd_compress.taps import Tap, TapHead, choose_guided_tap, choose_tap, find_head, find_tap, probe
+from dskd_compress.taps import (
+    Tap,
+    TapHead,
+    choose_guided_tap,
+    choose_tap,
+    find_head,
+    find_tap,
+    find_teacher_tap,
+    head_paths,
+    probe,
+)
+from dskd_compress.timm_import import import_timm
 from dskd_export.errors import TapError
 
 # name, input size, vector head linear?, map: (layout, prefix tokens, head linear?), or why there is none
@@ -86,13 +97,89 @@ def test_the_map_is_the_image_upright() -> None:
     assert torch.equal(feat[0, 0], torch.arange(height * width, dtype=torch.float32).view(height, width))
 
 
-def test_a_head_with_several_tokens_is_refused_as_a_teacher_and_taken_as_a_student() -> None:
+# Teachers whose classifiers do not all read the pooled vector: the way that they have all the same.
+SEVERAL_HEADS = [
+    ("deit_tiny_distilled_patch16_224", 224, {}, "vector", "prefix", 2 * 192, "forward_head"),
+    ("crossvit_tiny_240", 240, {}, "vector", "vector", 96 + 192, "mean of heads, each of its part"),
+    ("efficientvim_m1", 128, {}, "vector", "vector", 960, "mean of heads, each of its part"),
+    ("volo_d1_224", 96, {"img_size": 96}, "map", "tokens", 384, "forward_head"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "kwargs", "kind", "layout", "channels", "path"),
+    SEVERAL_HEADS,
+    ids=[c[0] for c in SEVERAL_HEADS],
+)
+def test_a_teacher_of_several_heads_guides(
+    name: str, size: int, kwargs: dict[str, object], kind: str, layout: str, channels: int, path: str
+) -> None:
+    model = make_model(name, **kwargs).eval()
+    for heads in (model.get_classifier(),):  # different heads, so that a mix-up shows
+        for head in heads if isinstance(heads, (tuple, torch.nn.ModuleList)) else [heads]:
+            torch.nn.init.normal_(head.weight, std=0.5)
+    seen = probe(model, (3, size, size))
+    student = make_model("test_resnet")
+    student_seen = probe(student, (3, 64, 64))
+    assert choose_guided_tap("auto", model, seen, student, student_seen) == kind
+    tap, head = find_teacher_tap(model, seen, kind)  # type: ignore[arg-type]
+    assert (tap.layout, tap.channels, head.path, head.linear) == (layout, channels, path, None)
+    images_BCHW = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        feat, prefix_BPC = tap.read(model, model.forward_features(images_BCHW))  # type: ignore[operator]
+        torch.testing.assert_close(head(feat, prefix_BPC), model(images_BCHW), rtol=1e-4, atol=1e-4)
+    feat.requires_grad_()
+    (gradient,) = torch.autograd.grad(head(feat, prefix_BPC)[:, 0].sum(), feat)
+    assert bool(gradient.any())
+    if name == "volo_d1_224":
+        with pytest.raises(TapError, match=r"several heads\. Use method\.tap: map, .*teacher\.probe: true"):
+            find_teacher_tap(model, seen, "vector")
+
+
+def test_a_distilled_deit_as_a_student_is_read_at_its_vector() -> None:
     model = make_model("deit_tiny_distilled_patch16_224")
     seen = probe(model, (3, 224, 224))
     tap = find_tap(model, seen, "vector")
-    assert tap.channels == 192
+    assert (tap.layout, tap.channels) == ("vector", 192)
     with pytest.raises(TapError, match="several heads"):
         find_head(model, seen, tap)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18", 64), ("vit_tiny_patch16_224", 224), ("swin_tiny_patch4_window7_224", 224)]
+)
+def test_shapes_are_found_without_values(name: str, size: int) -> None:
+    """On the meta device: the same taps, and the proven head is among the ways of the right shape."""
+    real = make_model(name)
+    with torch.device("meta"):
+        shapes = make_model(name)
+    seen, seen_meta = probe(real, (3, size, size)), probe(shapes, (3, size, size))
+    assert seen.real
+    assert not seen_meta.real
+    for kind in ("vector", "map"):
+        tap = find_tap(shapes, seen_meta, kind)
+        assert tap == find_tap(real, seen, kind)
+        paths = [head.path for head in head_paths(shapes, seen_meta, tap)]
+        assert paths == [head.path for head in head_paths(real, seen, tap)]
+        try:
+            assert find_head(real, seen, tap).path in paths
+        except TapError:
+            assert kind == "map"  # the class token of a ViT: values are needed to see that
+        with pytest.raises(ValueError, match="meta"):
+            find_head(shapes, seen_meta, tap)
+
+
+@pytest.mark.parametrize("name", ["qwen3_vit_88m_enc", "mobilenetv5_300m_enc"])
+def test_an_encoder_that_cannot_classify_is_refused(name: str) -> None:
+    with torch.device("meta"):
+        model = import_timm().create_model(name)
+    with pytest.raises(TapError, match="gives no pooled vector before its classifier"):
+        probe(model, model.pretrained_cfg["input_size"])
+
+
+def test_one_channel_more_than_the_model_takes_is_named() -> None:
+    with pytest.raises(TapError, match="does not run on 64x64 images with 1 channels"):
+        probe(make_model("test_resnet"), (1, 64, 64))
 
 
 def test_a_model_without_a_classifier_is_refused() -> None:
