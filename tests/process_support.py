@@ -64,7 +64,7 @@ def start_together(arguments: list[str], said: Path, faults: dict[int, Fault] | 
     ]
 
 
-def exit_codes(*processes: BaseProcess, timeout_s: float = 120) -> list[int | None]:
+def exit_codes(*processes: BaseProcess, timeout_s: float = 300) -> list[int | None]:
     """Wait for the ends of processes; None is one that did not end in time, and was killed."""
     codes = []
     for process in processes:
