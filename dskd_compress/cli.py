@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -165,7 +165,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure = describe(error)
         if _is_told_here(error):
             _show(failure, error if debug else None, json_output)
+        if place_of_this_process().world_size > 1:
+            _leave(failure.exit_code)
         return failure.exit_code
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """End at once: taking down what joins the processes would wait for the others, which may be gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def _is_told_here(error: BaseException) -> bool:

@@ -102,6 +102,10 @@ def agreement(logits_BK: Tensor, teacher: TeacherOutput) -> dict[str, Tensor]:
     return {"student_agrees_with_teacher": same_B.float().mean()}
 
 
+WATCH_EVERY = 10
+"""Steps from one look at the costly monitors to the next."""
+
+
 class StudentModule(nn.Module):
     """A student with whatever is trained beside it; forward gives the losses.
 
@@ -109,6 +113,8 @@ class StudentModule(nn.Module):
         draws: where forward gets its random numbers from.
         head_terms: loss terms that train only what is beside the student, by design. Any other term that
             gives the student no gradient is a fault (see `dskd_compress.training.diagnosis`).
+        watching: whether this step's monitors are wanted, where they cost something; the training loop
+            sets it for every tenth step.
     """
 
     head_terms: frozenset[str] = frozenset()
@@ -118,6 +124,7 @@ class StudentModule(nn.Module):
         self.student = student
         self.label_smoothing = label_smoothing
         self.draws = Draws()
+        self.watching = True
 
     def cross_entropy(self, logits_BK: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy with class indices [B] or mixed targets BxK, in fp32, mean over the batch."""

@@ -147,6 +147,8 @@ class DiffusionBranch(nn.Module):
 class DiffKdModule(FeatureModule):
     """L = CE + L_feat + L_logits + L_diff of both + L_rec + logit term."""
 
+    head_terms = frozenset({"diffusion", "reconstruction"})  # of the teacher's features alone
+
     def __init__(
         self,
         student: nn.Module,

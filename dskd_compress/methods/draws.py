@@ -6,6 +6,7 @@ its batch is worked on whole, in pieces one after the other, or by many processe
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -35,7 +36,7 @@ class Draws:
 
     def __init__(self) -> None:
         self._seed: int | None = None
-        self._rows: Sequence[int] = ()
+        self._rows: tuple[int, ...] = ()
         self._drawn = 0
 
     def begin(self, seed: int, rows: Sequence[int]) -> None:
@@ -45,7 +46,7 @@ class Draws:
             seed: of the step, the same in all processes.
             rows: places in the whole batch of the images at hand, in their order.
         """
-        self._seed, self._rows, self._drawn = seed, rows, 0
+        self._seed, self._rows, self._drawn = seed, tuple(rows), 0
 
     @not_compiled
     def randn_like(self, feat: Tensor) -> Tensor:
@@ -64,18 +65,27 @@ class Draws:
         return self._fill(out, lambda block, generator: block.random_(high, generator=generator))
 
     def _fill(self, out: Tensor, draw: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
-        assert out.shape[0] % len(self._rows) == 0, "rows that are no images of this step"
+        count = len(self._rows)
+        assert out.shape[0] % count == 0, "rows that are no images of this step"
+        blocks, chosen = _places(self._rows, out.device)
         generator = torch.Generator(out.device)
-        for first in range(0, out.shape[0], len(self._rows)):
-            drawn: dict[int, Tensor] = {}
-            for block in sorted({row // BLOCK for row in self._rows}):
+        drawn = out.new_empty(len(blocks) * BLOCK, *out.shape[1:])
+        for first in range(0, out.shape[0], count):
+            for number, block in enumerate(blocks):
                 generator.manual_seed(_seed_of(self._seed, self._drawn, block))
-                drawn[block] = draw(out.new_empty(BLOCK, *out.shape[1:]), generator)
-            place = {block: number * BLOCK for number, block in enumerate(drawn)}
-            chosen = [place[row // BLOCK] + row % BLOCK for row in self._rows]
-            out[first : first + len(self._rows)] = torch.cat(list(drawn.values()))[chosen]
+                draw(drawn[number * BLOCK : (number + 1) * BLOCK], generator)
+            out[first : first + count] = drawn[:count] if chosen is None else drawn[chosen]
             self._drawn += 1
         return out
+
+
+@functools.lru_cache(maxsize=64)  # a step has the same pieces as the one before
+def _places(rows: tuple[int, ...], device: torch.device) -> tuple[list[int], Tensor | None]:
+    """The blocks that some rows lie in, and their places in these, one below the other; None: the first ones."""
+    blocks = sorted({row // BLOCK for row in rows})
+    number = {block: index for index, block in enumerate(blocks)}
+    chosen = [number[row // BLOCK] * BLOCK + row % BLOCK for row in rows]
+    return blocks, None if chosen == list(range(len(rows))) else torch.tensor(chosen, device=device)
 
 
 def _seed_of(*parts: int | None) -> int:

@@ -59,6 +59,8 @@ class LshfmModule(LshModule):
             share = ramp(progress, method.ramp_fraction)
             terms = {"ce": method.ce_weight * self.cross_entropy(logits_BK, target)}
             terms |= {name: share * term for name, term in distillation.items()}
-            with torch.no_grad():
-                found = hash_agreement(pool(u), pool(z_teacher), self.planes_MC, self.bias_M)
-        return Losses(logits_BK, terms, {"hash_agreement": found, **agreement(logits_BK, teacher)})
+            monitors = agreement(logits_BK, teacher)
+            if self.watching:
+                found = hash_agreement(pool(u.detach()), pool(z_teacher), self.planes_MC, self.bias_M)
+                monitors["hash_agreement"] = found
+        return Losses(logits_BK, terms, monitors)

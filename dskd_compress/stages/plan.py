@@ -11,7 +11,7 @@ from dskd_compress.config import DskdMethod, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import ImageSet, StreamSet, TrainLoader
 from dskd_compress.methods import MethodTask, Pair, create_task, needs_teacher
-from dskd_compress.models import model_facts, state_sha256
+from dskd_compress.models import model_facts, recompute_activations, state_sha256
 from dskd_compress.run_folder import RunFolder, stages_of
 from dskd_compress.stages.setup import (
     TeacherModel,
@@ -37,7 +37,9 @@ class MemoryEstimate(Document):
     )
     gradients_mb: float
     optimizer_mb: float = Field(description="SGD with momentum keeps one value a parameter, Adam two")
-    activations_mb: float = Field(description="kept for the backward pass; measured on two images and scaled")
+    activations_mb: float = Field(
+        description="kept for the backward pass of a piece of a step; measured on two images and scaled"
+    )
     total_mb: float
 
 
@@ -79,6 +81,8 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         teacher = load_own_teacher(recipe, folder, sets)
         if recipe.teacher.probe is not None:
             teacher = _with_probe(teacher, make_pair(student, format, teacher), classes, recipe.seed)
+    if recipe.train.grad_checkpointing:
+        recompute_activations(student)
     pair = make_pair(student, format, teacher)
     used = pair if needs_teacher(recipe.method) else None
     cpu = torch.device("cpu")
@@ -157,7 +161,8 @@ def estimate_memory(
     with saved_tensors_hooks(remember, lambda tensor: tensor):
         task(torch.zeros(2, *input_size), torch.tensor([0, classes - 1]))
     activations = sum(size for pointer, size in kept.items() if pointer not in weights)
-    scale = recipe.train.batch_size / 2 * (1.0 if recipe.train.precision == "fp32" else 0.5)
+    piece = recipe.train.batch_size / recipe.train.grad_accumulation
+    scale = piece / 2 * (1.0 if recipe.train.precision == "fp32" else 0.5)
     trainable = sum(p.numel() for p in task.module.parameters() if p.requires_grad) * 4 / 1e6
     values = 2 if "adam" in recipe.train.optimizer or "lamb" in recipe.train.optimizer else 1
     averaged = [] if recipe.train.ema_decay is None else [*task.module.parameters(), *task.module.buffers()]

@@ -7,6 +7,7 @@ one of its tasks, so the group is joined here; the rest is timm's.
 from __future__ import annotations
 
 import contextlib
+import gc
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -97,17 +98,26 @@ class Group:
         else:
             synchronise_on_cpu(module)
 
-    def wrap(self, task: MethodTask) -> None:
+    @contextlib.contextmanager
+    def wrapped(self, task: MethodTask) -> Iterator[None]:
         """Let the backward pass of a task average the gradients of all processes, all at the leader's start."""
         if self.alone:
+            yield
             return
         for buffer in task.module.buffers():
             distributed.broadcast(buffer, 0)
+        bare = task.trainable_module
         with warnings.catch_warnings():
             # Newer torch has another word for it. Batch norms agree by themselves, other buffers do not change.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             gpu = [self.device.index] if self.device.type == "cuda" else None
             task.prepare_distributed(device_ids=gpu, broadcast_buffers=False)
+        try:
+            yield
+        finally:
+            # A wrapper that outlives the process group ends it with Python's lock in its hand, and hangs.
+            task.trainable_module = bare
+            gc.collect()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dskd_compress.config import TrainSection
 from dskd_compress.data import Share
 from dskd_compress.launch import Place
-from dskd_compress.methods.base import MethodTask
+from dskd_compress.methods.base import WATCH_EVERY, MethodTask
 from dskd_compress.models import recompute_activations
 from dskd_compress.training.checkpoint import CheckpointStore, Progress
 from dskd_compress.training.device import autocast
@@ -168,8 +168,7 @@ class Trainer:
         # Last, so that state and averages are those of the bare modules.
         if self.section.compile:
             self.task.compile()
-        self.group.wrap(self.task)
-        with StopRequest() as stop:
+        with self.group.wrapped(self.task), StopRequest() as stop:
             for epoch in range(self.progress.epoch, self.section.epochs):
                 epoch_began = time.perf_counter()
                 yield from self._train_epoch(epoch, stop)
@@ -209,6 +208,7 @@ class Trainer:
         learning_rate = self.optimization.set_step(step)
         self.task.progress = step / self.total_steps
         self.task.position = (epoch, self.progress.batch)
+        self.task.module.watching = step % WATCH_EVERY == 0
         if self.section.channels_last:
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
         optimizer = self.optimization.optimizer

@@ -39,7 +39,7 @@ from dskd_compress.methods.dskd.guidance import Guide, TeacherHead, guide_target
 from dskd_compress.methods.features import Projection, pool
 from dskd_compress.methods.kd import kd_loss
 from dskd_compress.methods.logit import logit_terms
-from dskd_compress.methods.lsh import LshModule, bit_entropy, hash_agreement, hash_logits
+from dskd_compress.methods.lsh import LshModule, bit_entropy, hash_logits
 from dskd_compress.taps import Tap, TapHead
 
 
@@ -130,7 +130,8 @@ class DskdModule(LshModule):
                 "diffusion": method.diffusion_weight * diffusion,
                 **{name: share * term for name, term in distillation.items()},
             }
-            return Losses(logits_BK, terms, self.monitors(u, v, z_teacher, head, head_logits_BK, teacher))
+            monitors = self.monitors(u, v, z_teacher, head, head_logits_BK, teacher) if self.watching else {}
+            return Losses(logits_BK, terms, monitors)
 
     def denoiser_data(self, u: Tensor, z_teacher: Tensor) -> Tensor:
         """(1) The clean features that the denoiser learns."""
@@ -185,7 +186,9 @@ class DskdModule(LshModule):
         """
         teacher_B, q_BK = teacher.logits_BK.argmax(dim=1), teacher.logits_BK.softmax(dim=1)
         u_BC, v_BC, z_BC = pool(u), pool(v), pool(z_teacher)
-        hashed_BM = hash_logits(u_BC, self.planes_MC, self.bias_M)
+        hashed_u, hashed_v, hashed_z = (
+            hash_logits(feat_BC, self.planes_MC, self.bias_M) for feat_BC in (u_BC, v_BC, z_BC)
+        )
         denoised_logits_BK = head.logits(v)
         spread = z_BC.std(dim=0).mean().clamp(min=1e-6)
         return {
@@ -193,10 +196,10 @@ class DskdModule(LshModule):
             "head_agrees_on_denoised": (denoised_logits_BK.argmax(dim=1) == teacher_B).float().mean(),
             "head_likelihood_projected": -F.cross_entropy(head_logits_BK, q_BK),
             "head_likelihood_denoised": -F.cross_entropy(denoised_logits_BK, q_BK),
-            "hash_agreement": hash_agreement(u_BC, z_BC, self.planes_MC, self.bias_M),
-            "hash_agreement_denoised": hash_agreement(v_BC, z_BC, self.planes_MC, self.bias_M),
-            "hash_bit_entropy_denoised": bit_entropy(hash_logits(v_BC, self.planes_MC, self.bias_M)),
-            "hash_logit_size": hashed_BM.abs().mean(),
+            "hash_agreement": ((hashed_u > 0) == (hashed_z > 0)).float().mean(),
+            "hash_agreement_denoised": ((hashed_v > 0) == (hashed_z > 0)).float().mean(),
+            "hash_bit_entropy_denoised": bit_entropy(hashed_v),
+            "hash_logit_size": hashed_u.abs().mean(),
             "projected_spread": u_BC.std(dim=0).mean() / spread,
             "denoised_spread": v_BC.std(dim=0).mean() / spread,
         }

@@ -65,14 +65,14 @@ def class_order_symptom(
     if not clearly_better(before, after) or after.mean() < commonest + LEAST_GAIN:
         return None
     meaning = find_permutation(labels_N, predicted_N, classes)
-    moved = [f"{k} -> {meaning[k]} ({names[meaning[k]]})" for k in range(classes) if meaning[k] != k]
+    moved = [f"{k} is {meaning[k]} ({names[meaning[k]]})" for k in range(classes) if meaning[k] != k]
     shown = ", ".join(moved[:_SHOWN]) + (f" and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else "")
     order = f": [{', '.join(map(str, meaning))}]" if classes <= 100 else ""
     return Symptom(
         "class_order",
         None,
         f"The teacher is right on {before.mean():.0%} of the training images, {confidence:.0%} sure of itself; "
-        f"with its outputs in another order it is right on {after.mean():.0%}. Output -> class: {shown}.",
+        f"with its outputs in another order it is right on {after.mean():.0%}. Its output {shown}.",
         "The teacher was trained with its classes in another order than the labels: it teaches the wrong classes.",
         "Give the classes of the data the teacher's order (names of class folders are sorted), or map the "
         f"teacher's outputs to these classes{order}.",

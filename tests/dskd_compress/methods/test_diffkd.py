@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dskd_compress.config import DiffKdMethod, DskdMethod
 from dskd_compress.methods import MethodTask, Pair, create_task
 from dskd_compress.methods.diffkd import DiffKdModule, DiffusionBranch, NoiseAdapter
+from dskd_compress.methods.draws import Draws
 from dskd_compress.methods.dskd.guidance import TeacherHead
 from dskd_compress.methods.dskd.task import DskdModule
 
@@ -59,7 +60,7 @@ def test_a_branch_equals_the_equations_and_so_does_its_gradient(kind: str) -> No
     student, teacher = features(kind)
     again = student.detach().clone().requires_grad_()
     torch.manual_seed(7)
-    found = branch(student, teacher)
+    found = branch(student, teacher, Draws())
     torch.manual_seed(7)
     refined, diffusion = by_hand(other, again, teacher)
     torch.testing.assert_close(found.feat, refined, rtol=1e-3, atol=1e-5)
@@ -77,7 +78,7 @@ def test_a_branch_equals_the_equations_and_so_does_its_gradient(kind: str) -> No
 def test_the_autoencoder_is_taught_by_its_reconstruction_alone(kind: str) -> None:
     branch = make_branch(kind, latent=16)
     student, teacher = features(kind)
-    found = branch(student, teacher)
+    found = branch(student, teacher, Draws())
     assert found.feat.shape[1] == found.target.shape[1] == 16
     (F.mse_loss(found.feat, found.target) + found.diffusion).backward(retain_graph=True)
     assert branch.autoencoder is not None
@@ -121,7 +122,7 @@ def test_without_noise_and_projection_it_is_dskd_without_guidance(images_BCHW: T
     for method in ("diffkd", "dskd"):
         own = feat.clone().requires_grad_()
         if method == "diffkd":
-            refined = branch(own, teacher.feat).feat
+            refined = branch(own, teacher.feat, Draws()).feat
         else:
             head = TeacherHead(dskd.teacher_head, dskd.mean_C, dskd.std_C)
             refined = dskd.denoise(dskd.projection(own), head, teacher.logits_BK.softmax(dim=1), 0.5)

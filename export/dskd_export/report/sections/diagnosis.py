@@ -80,19 +80,18 @@ def _findings(findings: Sequence[Finding] | None, records: Sequence[DiagnosisRec
         )
     if not findings:
         return Note(f"No findings: {fmt.count(len(records))} close looks, none showed a fault.")
-    rows = [
-        [
-            Cell(_WORDS[finding.kind] + (f": {finding.term}" if finding.term else "")),
-            Cell("ended the training" if finding.severity == "stop" else "warning", "fail"),
-            number(fmt.count(finding.step)),
-            Cell(finding.seen),
-            Cell(finding.means),
-            Cell(finding.cure),
+    rows = []
+    for finding in findings:
+        what = _WORDS[finding.kind] + (f": {finding.term}" if finding.term else "")
+        stopped = finding.severity == "stop"
+        badge = Cell("stopped", "fail") if stopped else Cell("warning", "stale")
+        rows += [
+            [badge, Cell(f"{what}, at step {fmt.count(finding.step)}")],
+            [Cell("what was seen"), Cell(finding.seen)],
+            [Cell("what it means"), Cell(finding.means)],
+            [Cell("what to change"), Cell(finding.cure)],
         ]
-        for finding in findings
-    ]
-    columns = ("fault", "severity", "step", "what was seen", "what it means", "what to change")
-    return Table("findings", "Findings", columns, rows)
+    return Table("findings", "Findings", ("", "in words"), rows)
 
 
 def _gradient_figure(records: Sequence[DiagnosisRecord]) -> Figure | None:

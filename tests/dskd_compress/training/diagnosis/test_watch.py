@@ -54,13 +54,13 @@ def test_a_healthy_training_has_no_finding(healthy: Watched) -> None:
     assert healthy.findings == []
     assert [look.step for look in healthy.looks] == [1, 2, 3, 25, 50]
     for look in healthy.looks[1:]:
-        assert set(look.gradient_norms) == {"ce", "diffusion", "lsh", "head", "kd"}
+        assert set(look.gradient_norms) == {"ce", "diffusion", "lsh", "head", "logit"}
         assert all(norm is not None and norm > 0 for norm in look.gradient_norms.values())
         assert look.teacher is not None
         assert look.teacher.accuracy > 0.8
     places = healthy.looks[0].gradient_at
     assert places["diffusion"].startswith("denoiser.")
-    assert {places[term] for term in ("ce", "lsh", "head", "kd")} == {places["ce"]}
+    assert {places[term] for term in ("ce", "lsh", "head", "logit")} == {places["ce"]}
     assert places["ce"].startswith("student.")
 
 
@@ -215,7 +215,7 @@ def test_a_teacher_of_another_class_order(digits: Digits, tmp_path: Path) -> Non
     classifier.bias.data = classifier.bias.data[order]
     seen = watch(digits, tmp_path, digits.task(DSKD, teacher), steps=STEPS, known_accuracy=0.97)
     finding = the_one(seen, "class_order", within=3)
-    assert "0 -> 3 (3)" in finding.seen
+    assert "Its output 0 is 3 (3), 1 is 0 (0)" in finding.seen
     assert str(order) in finding.cure
     assert seen.error is not None
 
