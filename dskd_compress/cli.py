@@ -18,13 +18,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from dskd_compress import __version__
 from dskd_compress.commands.benchmark import benchmark
 from dskd_compress.commands.build import build
+from dskd_compress.commands.compare import compare
 from dskd_compress.commands.distill import distill
 from dskd_compress.commands.doctor import doctor
 from dskd_compress.commands.export import export
@@ -34,7 +35,16 @@ from dskd_compress.commands.report import report
 from dskd_compress.commands.run import run
 from dskd_compress.commands.train import train
 from dskd_compress.commands.validate import validate
-from dskd_export.errors import EXTRA_OF, DskdError, MissingExtra
+from dskd_compress.launch import place_of_this_process
+from dskd_export.errors import (
+    EXTRA_OF,
+    DskdError,
+    Interrupted,
+    MissingExtra,
+    ProcessLost,
+    TrainingDiverged,
+    UsageError,
+)
 
 PROGRAM = "dskd-compress"
 
@@ -68,6 +78,7 @@ app.command(rich_help_panel=PIPELINE)(benchmark)
 app.command(rich_help_panel=PIPELINE)(report)
 
 AROUND = "Around it"
+app.command(rich_help_panel=AROUND)(compare)
 app.command(rich_help_panel=AROUND)(doctor)
 app.add_typer(models, name="models", rich_help_panel=AROUND)
 app.add_typer(recipes, name="recipes", rich_help_panel=AROUND)
@@ -79,8 +90,13 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+# What several processes can share; of any other command each would do all the work, and write over the others.
+_TRAINS = ("train", "distill")
+
+
 @app.callback()
 def common(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -99,6 +115,12 @@ def common(
       dskd-compress distill --teacher resnet34 --student resnet18 --data photos --out runs/r18
       dskd-compress recipes list
     """
+    place = place_of_this_process()
+    if place.world_size > 1 and context.invoked_subcommand not in _TRAINS:
+        raise UsageError(
+            f"{context.invoked_subcommand} was started as {place.world_size} processes.",
+            "With torchrun, use train and distill; then start the others once, without torchrun.",
+        )
 
 
 @dataclass(frozen=True)
@@ -141,8 +163,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error.show()  # type: ignore[attr-defined]
             return 2
         failure = describe(error)
-        _show(failure, error if debug else None, json_output)
+        if _is_told_here(error):
+            _show(failure, error if debug else None, json_output)
+        if place_of_this_process().world_size > 1:
+            _leave(failure.exit_code)
         return failure.exit_code
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """End at once: taking down what joins the processes would wait for the others, which may be gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+def _is_told_here(error: BaseException) -> bool:
+    """Whether this process shall tell of an error that others, which train with it, have as well."""
+    place = place_of_this_process()
+    if isinstance(error, (Interrupted, TrainingDiverged, UsageError)):
+        return place.leads
+    if isinstance(error, ProcessLost):
+        return place.local_rank <= 1  # two on each machine: one of them may be the lost one
+    return True
 
 
 def describe(error: BaseException) -> Failure:
@@ -210,12 +252,16 @@ def _show(failure: Failure, traceback_of: BaseException | None, json_output: boo
         traceback.print_exception(type(traceback_of), traceback_of, traceback_of.__traceback__, file=sys.stderr)
     color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     red, end = ("\033[1;31m", "\033[0m") if color else ("", "")
-    sys.stderr.write(f"{red}error:{end} {_printable(failure.message)}\n")
+    place = place_of_this_process()
+    where = "" if place.leads else f"process {place.rank} of {place.world_size}: "
+    sys.stderr.write(f"{red}error:{end} {where}{_printable(failure.message)}\n")
     if failure.hint:
         sys.stderr.write(f"hint: {_printable(failure.hint)}\n")
     if json_output:
         from dskd_compress.console import document_written, write_document
 
+        if not place.leads:
+            return
         # A gate that failed after its document was printed has said everything in the document.
         if not document_written():
             write_document(

@@ -20,6 +20,8 @@ from rich.protocol import is_renderable
 from rich.table import Table
 from rich.text import Text
 
+from dskd_compress.launch import place_of_this_process
+
 PLAIN_EVERY_S = 5.0
 """Least time between two progress lines where there is no terminal to redraw."""
 
@@ -58,16 +60,18 @@ class Progress(Protocol):
 
 
 class Output:
-    """Where a command writes.
+    """Where a command writes. Of several processes that train together only the leader is heard.
 
     Args:
         json_output: stdout is kept for the document; all else goes to stderr.
     """
 
     def __init__(self, json_output: bool) -> None:
-        self.json_output = json_output
+        heard = place_of_this_process().leads
+        self.json_output = json_output and heard
         self.console = _console(stderr=json_output)
         self._errors = self.console if json_output else _console(stderr=True)
+        self.console.quiet = self._errors.quiet = not heard
 
     def print(self, *renderables: RenderableType) -> None:
         """Show text (with Rich markup: escape what comes from a user) or Rich renderables."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dskd_compress.config import ModelSection
@@ -126,8 +127,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: as `read_weights`, or the weights are of another model; names what differs.
     """
-    weights = read_weights(path)
     own = model.state_dict()
+    # A counter that no normalisation of timm reads; weights of before it, and rewritten ones, come without.
+    counters = {name: value for name, value in own.items() if name.endswith(".num_batches_tracked")}
+    weights = {**counters, **read_weights(path)}
     missing = sorted(own.keys() - weights.keys())
     unexpected = sorted(weights.keys() - own.keys())
     wrong = sorted(
@@ -159,10 +162,37 @@ def _classes_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
     return None if bias is None else len(bias)
 
 
+def count_classes(name: str, path: Path) -> int | None:
+    """Outputs of the classifier in a checkpoint of an architecture; None where timm does not tell the layer.
+
+    Raises:
+        CheckpointError: as `read_weights`.
+    """
+    config = import_timm().models.get_pretrained_cfg(name, allow_unregistered=True)
+    classifier = getattr(config, "classifier", None)
+    weight = read_weights(path).get(f"{classifier}.weight") if isinstance(classifier, str) else None
+    return None if weight is None else len(weight)
+
+
 def architecture(model: nn.Module) -> str:
     """timm's name of a model, its pretrained tag left out."""
     config = getattr(model, "pretrained_cfg", None) or {}
     return str(config.get("architecture") or type(model).__name__)
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Let a model compute its activations anew in the backward pass instead of keeping them.
+
+    Raises:
+        ModelError: timm has no gradient checkpointing for this model.
+    """
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:  # timm asserts that nobody asks where there is none
+        raise ModelError(
+            f"train.grad_checkpointing: timm has none for {architecture(model)}.",
+            "Set it to false; train.grad_accumulation lowers the memory of any model.",
+        ) from error
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -171,17 +201,30 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one forward pass of one image, counted by torch's own counter.
+    """Multiply-accumulates of one forward pass of one image.
 
     Args:
+        input_size: channels, height, width.
+    """
+    return sum(count_operations(model, input_size).values())
+
+
+def count_operations(model: nn.Module, input_size: tuple[int, int, int]) -> dict[str, int]:
+    """Multiply-accumulates of one forward pass of one image by operator, counted by torch's own counter.
+
+    Args:
+        model: on any device; its weights are not touched.
         input_size: channels, height, width.
     """
     # A copy without gradients: torch's counter fails on some attention layers whose weights want one.
     counted = copy.deepcopy(model).eval().requires_grad_(False)
     device = next(counted.parameters()).device
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # The counter has no formula for the fused attention of the CPU and takes it for free; taken apart into
+    # matrix products it is counted.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         counted(torch.zeros(1, *input_size, device=device))
-    return int(counter.get_total_flops()) // 2
+    by_operator = counter.get_flop_counts().get("Global", {})
+    return {str(operator).removeprefix("aten."): int(flops) // 2 for operator, flops in by_operator.items()}
 
 
 def model_facts(

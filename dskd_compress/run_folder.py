@@ -2,8 +2,10 @@
 
 recipe.yaml              what was asked for, resolved
 teacher.safetensors      teacher.json  teacher.train.jsonl     (only where the recipe trains one)
+teacher_probe.safetensors                                      (only where the recipe fits one)
 student.safetensors      distill.json  train.jsonl
 checkpoint/teacher|student/                                    what an interrupted training goes on from
+teacher_cache/                                                 what the teacher said, where the recipe keeps it
 trackers/                                                      files of TensorBoard, wandb, mlflow where asked for
 bundle/                  teacher.fp32.onnx                     the deliverable, and what it is compared to
 validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md
@@ -29,6 +31,7 @@ from dskd_export.files import sha256_file, write_atomic
 
 TRAIN, DISTILL, EXPORT = "train", "distill", "export"
 VALIDATE, BENCHMARK, REPORT = "validate", "benchmark", "report"
+TEACHER_PROBE = "teacher_probe.safetensors"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Stage:
         settings: recipe -> what of it shapes the result.
         inputs: files of earlier stages, relative to the run folder; those that are there count.
         outputs: files that it makes; all of them, unless `optional` says otherwise.
-        roles: models whose checkpoint, where the recipe names one, is read from outside the run folder.
+        roles: models whose files, where the recipe names some, are read from outside the run folder.
     """
 
     name: str
@@ -55,13 +58,20 @@ def _dump(section: BaseModel) -> Any:
 
 
 def _training(section: TrainSection | None) -> Any:
-    # How often it is saved shapes nothing of a training.
-    return None if section is None else _dump(section.model_copy(update={"checkpoint_steps": None}))
+    # How often it is saved, and how long a process waits for others, shapes nothing of a training.
+    kept_out = {"checkpoint_steps", "keep_checkpoints", "distributed_timeout_s"}
+    return None if section is None else section.model_dump(mode="json", exclude=kept_out)
 
 
 def _ready_teacher(recipe: Recipe) -> Any:
     # How it was trained shows in its weights.
-    return recipe.teacher.model_dump(mode="json", exclude={"train"})
+    return recipe.teacher.model_dump(mode="json", exclude={"train", "cache"})
+
+
+def _rounding(recipe: Recipe) -> str | None:
+    # Of the cache only this shapes a student; where it lies does not, nor a cache of exact numbers.
+    cache = recipe.teacher.cache
+    return cache.features if cache.enabled and cache.features != "float32" else None
 
 
 # The order is the order of the pipeline.
@@ -71,7 +81,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r: {
             "seed": r.seed,
             "data": _dump(r.data),
-            "teacher": {**_dump(r.teacher), "train": _training(r.teacher.train)},
+            "teacher": {**_ready_teacher(r), "train": _training(r.teacher.train)},
             "student": r.student.name,
         },
         (),
@@ -83,20 +93,21 @@ STAGES: tuple[Stage, ...] = (
         lambda r: {
             "seed": r.seed,
             "data": _dump(r.data),
-            "teacher": _ready_teacher(r),
+            "teacher": {**_ready_teacher(r), "cache": _rounding(r)},
             "student": _dump(r.student),
             "method": _dump(r.method),
             "train": _training(r.train),
         },
         ("teacher.safetensors",),
         ("student.safetensors", "distill.json", "train.jsonl"),
+        optional=(TEACHER_PROBE,),
         roles=("teacher", "student"),
     ),
     Stage(
         EXPORT,
         # The teacher is exported as well, and a method without one gives the same student for any of them.
         lambda r: {"export": _dump(r.export), "teacher": _ready_teacher(r)},
-        ("student.safetensors", "teacher.safetensors"),
+        ("student.safetensors", "teacher.safetensors", TEACHER_PROBE),
         ("bundle/manifest.json", "bundle/spec.json", "bundle/golden.npz", "bundle/model.fp32.onnx"),
         optional=("teacher.fp32.onnx",),
         roles=("teacher",),
@@ -110,7 +121,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         BENCHMARK,
         lambda r: {"benchmark": _dump(r.benchmark), "teacher": _ready_teacher(r)},
-        ("bundle/manifest.json", "student.safetensors", "teacher.safetensors", "teacher.fp32.onnx"),
+        ("bundle/manifest.json", "student.safetensors", "teacher.safetensors", TEACHER_PROBE, "teacher.fp32.onnx"),
         ("benchmark.json", "benchmark.samples.npz"),
         roles=("teacher",),
     ),
@@ -142,10 +153,13 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     return [stage for stage in STAGES if stage.name != TRAIN or recipe.teacher.train is not None]
 
 
-def _checkpoints(stage: Stage, recipe: Recipe) -> dict[str, str]:
-    """sha256 of the weights that the recipe names outside the run folder; a missing file is the reader's error."""
-    paths = {f"{role}.checkpoint": getattr(recipe, role).checkpoint for role in stage.roles}
-    return {name: sha256_file(path) for name, path in paths.items() if path is not None and path.is_file()}
+def _outside(stage: Stage, recipe: Recipe) -> dict[str, str]:
+    """sha256 of the files that the recipe names outside the run folder; a missing one is the reader's error."""
+    named = {f"{role}.checkpoint": getattr(recipe, role).checkpoint for role in stage.roles}
+    if "teacher" in stage.roles:
+        named["teacher.class_map"] = recipe.teacher.class_map
+        named["teacher.class_names"] = Path(recipe.teacher.class_names) if recipe.teacher.class_names else None
+    return {name: sha256_file(path) for name, path in named.items() if isinstance(path, Path) and path.is_file()}
 
 
 def digest(value: Any) -> str:
@@ -175,6 +189,11 @@ class RunFolder:
     def log(self, role: str) -> Path:
         """The training log of a role, one JSON record a line."""
         return self.path / ("train.jsonl" if role == "student" else f"{role}.train.jsonl")
+
+    @property
+    def teacher_cache(self) -> Path:
+        """The folder of teacher outputs, where the recipe names no other."""
+        return self.path / "teacher_cache"
 
     def checkpoints(self, role: str) -> Path:
         """The folder of a role's checkpoints."""
@@ -246,7 +265,7 @@ class RunFolder:
 
     def _inputs(self, stage: Stage, recipe: Recipe) -> dict[str, str]:
         within = {name: sha256_file(self / name) for name in stage.inputs if (self / name).is_file()}
-        return {**within, **_checkpoints(stage, recipe)}
+        return {**within, **_outside(stage, recipe)}
 
     def _settings(self, stage: Stage, recipe: Recipe) -> dict[str, str]:
         return {name: digest(value) for name, value in stage.settings(recipe).items()}
@@ -254,7 +273,7 @@ class RunFolder:
     def settings_digest(self, stage_name: str, recipe: Recipe, inputs: Mapping[str, str]) -> str:
         """One digest of all that shapes a stage's result; checkpoints are bound to it."""
         stage = stage_named(stage_name)
-        return digest([self._settings(stage, recipe), {**_checkpoints(stage, recipe), **inputs}])
+        return digest([self._settings(stage, recipe), {**_outside(stage, recipe), **inputs}])
 
     def why_rerun(self, stage_name: str, recipe: Recipe, data_sha256: str | None = None) -> str | None:
         """Why a stage has to run, in words; None where its results are still those of these inputs.

@@ -1,4 +1,4 @@
-"""The one way to import timm."""
+"""The one way to import timm, with the project's own networks registered."""
 
 from __future__ import annotations
 
@@ -35,4 +35,8 @@ def import_timm() -> ModuleType:
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
         require("torchvision", "train")
-    return require("timm", "train")
+    timm = require("timm", "train")
+    from dskd_compress.cifar_nets import register
+
+    register()
+    return timm

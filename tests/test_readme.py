@@ -65,6 +65,8 @@ NOT_RUN = {
     "make test",
     "pip install 'dskd-compress[train,onnx]'",
     "dskd-compress run runs/r18 --device cuda --precision bf16 --set train.channels_last=true",
+    "dskd-compress compare mine.yaml --methods none,kd,dist,lshfm,dskd --seeds 0,1,2",
+    "dskd-compress compare mine.yaml --variant 'map=dskd tap=map' --variant 'alone=dskd logit_loss=none'",
     "scp -r runs/r18/bundle device:",
     "pip install dskd-compress onnxruntime",
 }
@@ -233,7 +235,11 @@ def test_the_picture_is_one_screen_of_a_report() -> None:
     with Image.open(path) as image:
         assert image.width == 1280
         assert 600 < image.height < 1200
-    assert sorted(p.name for p in (ROOT / "docs").iterdir()) == ["report.png"]
+    assert sorted(p.name for p in (ROOT / "docs").iterdir()) == [
+        "distributed.md",
+        "report.png",
+        "slurm.sbatch",
+    ]
 
 
 def test_there_is_one_table_of_exit_codes() -> None:

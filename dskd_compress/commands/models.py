@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import Enum
 from typing import Annotated, Optional
 
 import typer
 
 from dskd_compress.commands import options
 
-app = typer.Typer(no_args_is_help=True, help="List timm models and look at their taps.")
+app = typer.Typer(
+    no_args_is_help=True, help="List timm models, look at their taps, and find students for a teacher."
+)
 
 
 @app.command("list")
@@ -59,10 +63,13 @@ def inspect_model(
     output = Output(json_output)
     found = inspect_architecture(name, input_size)
     rows = [
+        ["class", f"{found.model_class} ({found.kind})"],
         ["parameters", f"{found.model.parameters:,}"],
         ["multiply-accumulates", f"{found.model.macs:,}" if found.model.macs else "not countable"],
         ["weights", f"{found.model.size_mb:.1f} MB"],
-        ["input", "x".join(map(str, found.model.input_size))],
+        ["input", f"{'x'.join(map(str, found.model.input_size))}, {'fixed' if found.fixed_input else 'any size'}"],
+        ["normalisation", f"mean {_numbers(found.mean)}, std {_numbers(found.std)}"],
+        ["resize", f"{found.interpolation}, crop {found.crop_pct:g}"],
     ]
     for kind, tap in found.taps.items():
         grid = f", grid {tap.grid[0]}x{tap.grid[1]}" if tap.grid else ""
@@ -70,5 +77,86 @@ def inspect_model(
             [f"{kind} tap", f"{tap.channels} channels{grid}, {tap.layout}; as a teacher: {found.heads[kind]}"]
         )
     rows += [[f"{kind} tap", f"none: {reason}"] for kind, reason in found.refused.items()]
+    classes = f"{found.own_classes} classes" if found.own_classes else "no classifier"
+    rows.append(["pretrained", f"timm has weights, with {classes}" if found.pretrained else "timm has no weights"])
+    rows += [["as a student", found.as_student], ["as a teacher", found.as_teacher]]
     output.table(found.model.name, ["", ""], rows)
+    output.result(found)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3g}" for value in values)
+
+
+class Kind(str, Enum):
+    """What a student may be built of."""
+
+    cnn = "cnn"
+    vit = "vit"
+    any = "any"
+
+
+@app.command("suggest")
+def suggest(
+    teacher: Annotated[str, typer.Option("--teacher", help="timm architecture of the teacher.")],
+    max_parameters: Annotated[
+        Optional[float], typer.Option("--max-parameters", min=0.001, help="In millions. Default: a quarter.")
+    ] = None,
+    max_macs: Annotated[
+        Optional[float], typer.Option("--max-macs", min=0.001, help="In millions an image. Default: a quarter.")
+    ] = None,
+    input_size: options.InputSize = None,
+    kind: Annotated[Kind, typer.Option("--kind", help="vit: with attention or tokens; cnn: neither.")] = Kind.any,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Only students that timm has pretrained weights for.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time them on this machine's CPU, batch 1; the fastest comes first.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Students to show.")] = 10,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say why each other model was left out.")
+    ] = False,
+    json_output: options.JsonFlag = False,
+) -> None:
+    """Suggest students for a teacher: the largest of each family of timm that fits, closest to the budget first.
+
+    Parameters and multiply-accumulates count a classifier of 1000 classes. Nothing is downloaded.
+
+    [bold]Examples[/bold]
+
+      dskd-compress models suggest --teacher resnet50
+      dskd-compress models suggest --teacher vit_base_patch16_224 --max-parameters 6 --max-macs 1000 --kind cnn
+      dskd-compress models suggest --teacher resnet50 --max-macs 300 --pretrained --measure --limit 5
+    """
+    from dskd_compress.console import Output
+    from dskd_compress.stages.suggest import Budget, suggest_students
+
+    output = Output(json_output)
+    budget = Budget(
+        None if max_parameters is None else int(max_parameters * 1e6),
+        None if max_macs is None else int(max_macs * 1e6),
+        input_size,
+        kind.value,
+        pretrained,
+    )
+    found = suggest_students(teacher, budget, limit=limit, measure=measure, output=output)
+    columns = ["student", "kind", "parameters, M", "MACs, M", "input", "of the teacher's"]
+    rows = []
+    for student in found.students:
+        share = f"{student.parameters_share:.1%} parameters, {student.macs_share:.1%} MACs"
+        row = [student.name, student.kind, f"{student.parameters / 1e6:.2f}", f"{student.macs / 1e6:,.0f}"]
+        row += ["x".join(map(str, student.input_size)), share]
+        if student.latency is not None:
+            row.append(f"{student.latency.p50_ms:.2f}")
+        rows.append(row)
+    output.table(
+        f"Students for {found.teacher} ({found.teacher_parameters / 1e6:.1f} M parameters, "
+        f"{found.teacher_macs / 1e6:,.0f} M MACs): at most {found.max_parameters / 1e6:.2f} M parameters and "
+        f"{found.max_macs / 1e6:,.0f} M MACs",
+        [*columns, "p50, ms"] if measure else columns,
+        rows,
+    )
+    if verbose:
+        output.table("Left out", ["model", "why"], [list(item) for item in found.left_out.items()])
     output.result(found)

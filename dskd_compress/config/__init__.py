@@ -10,9 +10,16 @@ from dskd_compress.config.base import Section
 from dskd_compress.config.data import AugmentSection, DataSection
 from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
-from dskd_compress.config.methods import KdMethod, NoneMethod
-from dskd_compress.config.models import ModelSection, StudentSection, TeacherSection
-from dskd_compress.config.recipe import Method, Recipe
+from dskd_compress.config.features import DiffKdMethod, FitNetMethod, LshfmMethod
+from dskd_compress.config.methods import DistMethod, DkdMethod, KdMethod, NoneMethod
+from dskd_compress.config.models import (
+    ModelSection,
+    StudentSection,
+    TeacherCacheSection,
+    TeacherProbeSection,
+    TeacherSection,
+)
+from dskd_compress.config.recipe import FeatureMethod, Method, Recipe
 from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
 from dskd_compress.config.tracking import TrackingSection
 from dskd_compress.config.train import TrainSection
@@ -23,9 +30,15 @@ __all__ = [
     "BenchmarkSection",
     "DataSection",
     "DiagnosisSection",
+    "DiffKdMethod",
+    "DistMethod",
+    "DkdMethod",
     "DskdMethod",
     "ExportSection",
+    "FeatureMethod",
+    "FitNetMethod",
     "KdMethod",
+    "LshfmMethod",
     "Method",
     "ModelSection",
     "NoneMethod",
@@ -33,6 +46,8 @@ __all__ = [
     "ReportSection",
     "Section",
     "StudentSection",
+    "TeacherCacheSection",
+    "TeacherProbeSection",
     "TeacherSection",
     "TrackingSection",
     "TrainSection",

@@ -14,13 +14,25 @@ class AugmentSection(Section):
 
     hflip: Fraction = Field(0.5, description="probability of a horizontal flip; 0 for digits and text")
     vflip: Fraction = Field(0.0, description="probability of a vertical flip")
-    scale: tuple[Positive, Positive] = Field((0.35, 1.0), description="area range of the random resized crop")
-    ratio: tuple[Positive, Positive] = Field((0.75, 1.3333), description="aspect ratio range of the crop")
+    crop: Literal["resized", "pad"] = Field(
+        "resized",
+        description="resized: random resized crop (scale, ratio) | pad: random crop of the image in a black "
+        "border (pad), the CIFAR protocol",
+    )
+    scale: tuple[Positive, Positive] = Field((0.35, 1.0), description="area range of the crop: resized")
+    ratio: tuple[Positive, Positive] = Field((0.75, 1.3333), description="aspect ratio range of the crop: resized")
+    pad: int = Field(4, ge=0, description="width in pixels of the border of crop: pad")
     color_jitter: NonNegative = Field(0.0, description="strength of brightness, contrast, saturation jitter")
     auto_augment: str | None = Field(None, description="timm policy, for example rand-m9-mstd0.5")
     erase: Fraction = Field(0.0, description="probability of random erasing")
     mixup: NonNegative = Field(0.0, description="mixup alpha, 0 is off")
     cutmix: NonNegative = Field(0.0, description="cutmix alpha, 0 is off")
+    views: int | None = Field(
+        None,
+        ge=1,
+        description="different augmentations of an image: epoch e shows number e mod views; none: a new one "
+        "every epoch. The order of the images and mixing, cutmix and erasing change every epoch all the same",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentSection:
@@ -48,6 +60,12 @@ class DataSection(Section):
         0.2, gt=0, lt=1, description="share held out, per class, where the source has no validation split"
     )
     split_seed: int = Field(0, description="seed of that split; the training seed does not change it")
+    train_per_class: int | None = Field(
+        None,
+        ge=1,
+        description="train on so many images of every class, drawn by split_seed: experiments with few labels; "
+        "none: all",
+    )
     input_size: int | None = Field(None, ge=8, description="square input in pixels; none: the student's own size")
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] | None = Field(
         None, description="none: the student's own"
@@ -58,6 +76,11 @@ class DataSection(Section):
     std: tuple[Positive, Positive, Positive] | None = Field(None, description="RGB std; none: the student's own")
     crop_pct: float | None = Field(None, gt=0, le=1, description="centre crop; none: the student's own")
     crop_mode: Literal["center", "squash", "border"] | None = Field(None, description="none: the student's own")
+    loader: Literal["workers", "resident"] = Field(
+        "workers",
+        description="workers: processes decode and augment each image anew | resident: all images are decoded "
+        "once to the input size, held as bytes on the training device and augmented there by the batch",
+    )
     workers: int = Field(2, ge=0, description="processes that decode images; 0 decodes in the training process")
     max_unreadable: Fraction = Field(
         0.001, description="share of unreadable images tolerated before the run stops"

@@ -7,6 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
+from dskd_compress.config.logit import LogitLoss, LogitTemperature, LogitWeight
+
+Schedule = Literal["constant", "linear_decay", "linear_growth"]
 
 # Row numbers: the table of choices that the paper's available text does not settle (dskd README).
 DSKD_PRESETS: dict[str, dict[str, Any]] = {
@@ -26,7 +29,7 @@ DSKD_PRESETS: dict[str, dict[str, Any]] = {
         "denoiser_max_hidden": 8192,
         "ramp_fraction": 0.0,
         "head_weight": 0.0,
-        "kd_weight": 0.0,
+        "logit_loss": "none",
         "tap": "map",
     },
 }
@@ -59,6 +62,9 @@ class DskdMethod(Section):
         "pooled", description="pooled: the gradient on a map is multiplied by its grid size"
     )
     guide_scale: NonNegative = Field(1.0, description="s; 0 is plain DDIM")
+    guide_schedule: Schedule = Field(
+        "constant", description="s over the training: as it is, falling to 0 at the end, or rising from 0"
+    )
     guide_clip: Positive | None = Field(
         1.0,
         description="largest rms of the guidance relative to the rms of the predicted noise; none: no limit",
@@ -74,7 +80,13 @@ class DskdMethod(Section):
     )
     start_step: int = Field(400, ge=1, lt=1000, description="t at which the chain starts, of 1000")
     sample_steps: int = Field(5, ge=1, le=50, description="denoiser calls of the chain")
+    draws: int = Field(
+        1, ge=1, le=64, description="denoised features that are averaged; above 1 for start sdedit only"
+    )
     detach_target: bool = Field(True, description="stop the gradient at the denoised feature")
+    target_mix: Fraction = Field(
+        0.0, description="share of the teacher's own feature in the target; 0: denoised alone, 1: that of lshfm"
+    )
     feature_norm: Literal["teacher_stats", "none"] = Field(
         "teacher_stats", description="space of the features: standardised by the teacher's channel statistics"
     )
@@ -97,9 +109,11 @@ class DskdMethod(Section):
     head_weight: NonNegative = Field(
         1.0, description="weight of the head alignment, the anchor without which nothing is learned"
     )
+    head_schedule: Schedule = Field("constant", description="the anchor's weight over the training, as for s")
     ce_weight: NonNegative = Field(1.0, description="weight of the cross-entropy")
-    kd_weight: NonNegative = Field(1.0, description="weight of an added logit KL; 0 is DSKD alone")
-    temperature: Positive = Field(4.0, description="of the added logit KL")
+    logit_loss: LogitLoss = "kl"
+    logit_weight: LogitWeight = 1.0
+    temperature: LogitTemperature = 4.0
     denoiser_norm: Literal["gn", "bn", "ln"] = Field("gn", description="normalisation inside the denoiser")
     denoiser_width: Positive = Field(2.0, description="hidden width of the vector denoiser, times its channels")
     denoiser_max_hidden: int = Field(
@@ -123,3 +137,9 @@ class DskdMethod(Section):
             # A preset that does not exist is refused by the field itself, also where it is no text.
             return {**(DSKD_PRESETS.get(preset, {}) if isinstance(preset, str) else {}), **values}
         return values
+
+    @model_validator(mode="after")
+    def _draws(self) -> DskdMethod:
+        if self.draws > 1 and self.start != "sdedit":
+            raise ValueError(f"draws {self.draws} needs start sdedit: with start {self.start} all draws are alike")
+        return self

@@ -10,13 +10,18 @@ from dskd_compress.config.base import Section
 from dskd_compress.config.data import DataSection
 from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DskdMethod
-from dskd_compress.config.methods import KdMethod, NoneMethod
+from dskd_compress.config.features import DiffKdMethod, FitNetMethod, LshfmMethod
+from dskd_compress.config.methods import DistMethod, DkdMethod, KdMethod, NoneMethod
 from dskd_compress.config.models import StudentSection, TeacherSection
 from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
 from dskd_compress.config.tracking import TrackingSection
 from dskd_compress.config.train import TrainSection
 
-Method = Annotated[Union[NoneMethod, KdMethod, DskdMethod], Field(discriminator="name")]
+FeatureMethod = FitNetMethod | DiffKdMethod | LshfmMethod | DskdMethod
+Method = Annotated[
+    Union[NoneMethod, KdMethod, DkdMethod, DistMethod, FeatureMethod],
+    Field(discriminator="name"),
+]
 
 
 class Recipe(Section):

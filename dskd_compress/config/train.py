@@ -13,10 +13,23 @@ class TrainSection(Section):
     """Optimisation of one model."""
 
     epochs: int = Field(30, ge=1)
-    batch_size: int = Field(64, ge=2, description="images a step")
+    batch_size: int = Field(
+        64,
+        ge=2,
+        description="images a step, over all processes and pieces of a step together: a multiple of their number",
+    )
+    grad_accumulation: int = Field(
+        1,
+        ge=1,
+        description="pieces of a step, one after the other, for batches that do not fit. Equal to the whole batch "
+        "where nothing is taken over the batch: batch norm, and scales that a method takes from it, see a piece",
+    )
     optimizer: str = Field("sgd", description="any timm optimizer: sgd, adamw, lamb, ...")
     lr: Positive = Field(0.05, description="peak learning rate")
     weight_decay: NonNegative = Field(5e-4)
+    decay_norm_and_bias: bool = Field(
+        False, description="decay biases and normalisation too, as older protocols do; timm leaves them out"
+    )
     momentum: Fraction = Field(0.9)
     scheduler: Literal["cosine", "step", "multistep", "poly", "constant"] = Field("cosine")
     milestones: tuple[int, ...] = Field((), description="epochs of the drops, for multistep")
@@ -35,11 +48,37 @@ class TrainSection(Section):
         "fp32", description="autocast type; fp16 adds a loss scaler"
     )
     channels_last: bool = Field(False, description="NHWC memory layout, faster for most CNNs on GPUs")
-    device: str = Field("auto", description="auto | cpu | cuda | cuda:1")
+    grad_checkpointing: bool = Field(
+        False,
+        description="compute the student's activations twice instead of keeping them: less memory, about a third "
+        "more time; running statistics of batch norm then move twice a step",
+    )
+    compile: bool = Field(False, description="torch.compile of student and training-only modules")
+    device: str = Field(
+        "auto", description="auto | cpu | cuda | cuda:1; under torchrun each process takes its own GPU"
+    )
     threads: int | None = Field(None, ge=1, description="torch threads on the CPU; none: all cores")
+    validate_every: int = Field(
+        1, ge=1, description="epochs between two looks at the validation set; the last epoch is always looked at"
+    )
     checkpoint_steps: int | None = Field(
         None, ge=1, description="also save within an epoch every so many steps; none: at each epoch's end"
     )
+    keep_checkpoints: int = Field(
+        1, ge=1, description="complete states to keep: the newest, and older ones should it turn out damaged"
+    )
+    distributed_timeout_s: Positive = Field(
+        1800.0,
+        description="seconds to wait for the other processes, one of which may be validating, before giving up",
+    )
+
+    @model_validator(mode="after")
+    def _pieces(self) -> TrainSection:
+        if self.batch_size % self.grad_accumulation:
+            raise ValueError(
+                f"grad_accumulation {self.grad_accumulation} does not divide batch_size {self.batch_size}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _milestones(self) -> TrainSection:

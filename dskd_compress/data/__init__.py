@@ -5,19 +5,20 @@ from __future__ import annotations
 from dskd_compress.data.checks import check_data
 from dskd_compress.data.image_set import ArraySet, ImageSet, UnreadableImage
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, eval_transform, resolve_preprocessing
+from dskd_compress.data.share import Share
 from dskd_compress.data.sources import DataSets, open_data
 from dskd_compress.data.streams import StreamSet
-from dskd_compress.data.train_loader import Loader, TrainLoader, train_loader
-from dskd_compress.data.val_loader import ValLoader, iter_images, val_loader
+from dskd_compress.data.train_loader import TrainLoader
+from dskd_compress.data.val_loader import ValLoader, iter_images
 from dskd_compress.data.workers import worker_death_explained
 
 __all__ = [
     "ArraySet",
     "DataSets",
     "ImageSet",
-    "Loader",
     "Normalise",
     "Preprocessing",
+    "Share",
     "StreamSet",
     "TrainLoader",
     "UnreadableImage",
@@ -27,7 +28,5 @@ __all__ = [
     "iter_images",
     "open_data",
     "resolve_preprocessing",
-    "train_loader",
-    "val_loader",
     "worker_death_explained",
 ]

@@ -36,11 +36,19 @@ def check_data(sets: DataSets, num_classes_teacher: int | None) -> None:
             f"{sets.source}: only one class, '{sets.classes[0]}'.",
             "Is data.source one level too high? It must hold one folder for every class, or train/ and val/.",
         )
+    if num_classes_teacher == 0:
+        raise DataError(
+            "The teacher has no classifier.",
+            f"Fit one of the data's {classes} classes on its features (--set teacher.probe=true), train it on "
+            "them first (dskd-compress train), or name a teacher that knows them.",
+        )
     if num_classes_teacher is not None and num_classes_teacher != classes:
         raise DataError(
             f"The teacher has {num_classes_teacher} classes, the data {classes}.",
             "Train it on these classes first (dskd-compress train), name one that knows them (teacher.checkpoint "
-            f"with teacher.kwargs.num_classes={classes}), or use data with {num_classes_teacher} classes.",
+            f"with teacher.kwargs.num_classes={classes}), map its classes onto these (teacher.class_map), fit a "
+            "classifier on its features (--set teacher.probe=true), or use data with "
+            f"{num_classes_teacher} classes.",
         )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl
 
 import numpy as np
 from PIL import Image
 
 from dskd_compress.data.folders import find_val_split
 from dskd_compress.data.image_set import StoredSet, decode_rgb
+from dskd_compress.data.naming import hf_columns
 from dskd_compress.data.streams import require_reader
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
@@ -32,7 +32,7 @@ class HfdsSet:
         import_timm()
         from timm.data import create_dataset
 
-        name, columns = _columns(source)
+        name, columns = hf_columns(source)
         try:
             dataset = create_dataset(
                 name, split=split, input_key=columns.get("image"), target_key=columns.get("label")
@@ -44,9 +44,11 @@ class HfdsSet:
         by_index = {index: name for name, index in self.reader.class_to_idx.items()}
         self._classes = tuple(by_index[index] for index in sorted(by_index))
         column, image_column = columns.get("label", "label"), columns.get("image", "image")
-        if image_column not in self.reader.dataset.column_names:
+        others = [name for name in self.reader.dataset.column_names if name != image_column]
+        # timm declares the column to be one of images, which makes an empty one where there was none.
+        if self.reader.dataset.data.column(image_column).null_count == len(self.reader.dataset):
             raise DataError(
-                f"{source} has no column '{image_column}'. It has: {', '.join(self.reader.dataset.column_names)}.",
+                f"{source} has no images in a column '{image_column}'. It has: {', '.join(others)}.",
                 "Name the columns: hfds/NAME?image=img&label=fine_label",
             )
         if not self._classes:
@@ -97,7 +99,7 @@ def open_hfds(source: str, train_split: str, val_split: str | None) -> tuple[Sto
         DataError: as `HfdsSet`, or a split that is not there.
     """
     datasets = require_reader("hfds")
-    name, _ = _columns(source)
+    name, _ = hf_columns(source)
     try:
         splits = [str(split) for split in datasets.get_dataset_split_names(name.partition("/")[2])]
     except Exception as error:  # as above
@@ -107,16 +109,6 @@ def open_hfds(source: str, train_split: str, val_split: str | None) -> tuple[Sto
         raise DataError(f"{source} has no split '{train_split}'. {there}", "Correct data.train_split.")
     val = find_val_split(splits, val_split, source, there)
     return HfdsSet(source, train_split), None if val is None else HfdsSet(source, val)
-
-
-def _columns(source: str) -> tuple[str, dict[str, str]]:
-    name, _, query = source.partition("?")
-    columns = dict(parse_qsl(query))
-    if unknown := set(columns) - {"image", "label"}:
-        raise DataError(
-            f"{source}: unknown '{sorted(unknown)[0]}'.", "Only image=COLUMN and label=COLUMN are known."
-        )
-    return name, columns
 
 
 def _refused(source: str, split: str, error: Exception) -> DataError:

@@ -1,9 +1,12 @@
-"""Names in data sources: which files are images, and the order of classes."""
+"""Names in data sources: which files are images, the order of classes, columns of tables."""
 
 from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
+from urllib.parse import parse_qsl
+
+from dskd_export.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 VAL_NAMES = ("val", "validation", "test")
@@ -27,3 +30,18 @@ def is_image(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Whether a folder is one that tools leave behind and no class."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def hf_columns(source: str) -> tuple[str, dict[str, str]]:
+    """Split `hfds/NAME?image=COLUMN&label=COLUMN` into the name and the columns that it names.
+
+    Raises:
+        DataError: something else is named.
+    """
+    name, _, query = source.partition("?")
+    columns = dict(parse_qsl(query))
+    if unknown := set(columns) - {"image", "label"}:
+        raise DataError(
+            f"{source}: unknown '{sorted(unknown)[0]}'.", "Only image=COLUMN and label=COLUMN are known."
+        )
+    return name, columns

@@ -6,7 +6,7 @@ Shape suffixes: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -75,8 +75,20 @@ def eval_transform(preprocessing: Preprocessing, *, normalise: bool = True) -> T
     )
 
 
+def fit_transform(preprocessing: Preprocessing) -> Transform:
+    """Return what brings an RGB image to the input size: uint8 [C, H, W], the whole image as far as it fits.
+
+    It is the evaluation's resize without its `crop_pct`; an image of the input size stays as it is.
+    """
+    return eval_transform(replace(preprocessing, crop_pct=1.0), normalise=False)
+
+
 def train_transform(preprocessing: Preprocessing, augment: AugmentSection) -> Transform:
     """Return timm's training transform: RGB image -> uint8 [C, H, W], augmented.
+
+    With `crop: pad` the random resized crop is replaced by the crop of the CIFAR protocol (He et al.,
+    "Deep Residual Learning", section 4.2): the image, fitted to the input size, in a black border.
+    timm's own crops with padding reflect the image instead.
 
     Random erasing and mixing are not part of it: they act on normalised batches.
 
@@ -85,11 +97,12 @@ def train_transform(preprocessing: Preprocessing, augment: AugmentSection) -> Tr
     """
     import_timm()
     from timm.data import create_transform
+    from torchvision.transforms import Compose, RandomCrop
 
     from dskd_export.errors import RecipeError
 
     try:
-        return create_transform(  # type: ignore[no-any-return]
+        spatial, colour, final = create_transform(
             input_size=preprocessing.input_size,
             is_training=True,
             scale=augment.scale,
@@ -102,12 +115,18 @@ def train_transform(preprocessing: Preprocessing, augment: AugmentSection) -> Tr
             mean=preprocessing.mean,
             std=preprocessing.std,
             use_prefetcher=True,
+            separate=True,
         )
     except (AssertionError, KeyError, ValueError, IndexError) as error:
         raise RecipeError(
             f"data.augment.auto_augment: timm cannot read '{augment.auto_augment}' ({error}).",
             "Write for example rand-m9-mstd0.5, original, 3a or augmix-m5-w3.",
         ) from error
+    crop, *flips = spatial.transforms
+    if augment.crop == "pad":
+        *fit, _to_tensor = fit_transform(preprocessing).transforms  # type: ignore[attr-defined]
+        crop = Compose([*fit, RandomCrop(preprocessing.input_size[1:], padding=augment.pad)])
+    return Compose([crop, *flips, *colour.transforms, *final.transforms])  # type: ignore[no-any-return]
 
 
 class Normalise:

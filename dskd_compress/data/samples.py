@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +14,8 @@ from dskd_compress.data.randomness import kept_generators, seed_all, seed_of
 from dskd_compress.data.streams import ReaderWarnings, StreamSet
 from dskd_export.errors import DataError
 
-# With half of a set unreadable, the chance that all of these fail is 2^-64.
-MAX_REPLACEMENTS = 64
+# An image and its replacements; with half of a set unreadable, the chance that all of these fail is 2^-64.
+MAX_CANDIDATES = 64
 
 
 class Sample(NamedTuple):
@@ -49,9 +49,9 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 class TrainSamples(Dataset[Sample]):
-    """Augmented images; asked for by (epoch, index).
+    """Augmented images; asked for by (view, index), see `views`.
 
-    The augmentation of an image draws from a generator seeded by (seed, epoch, index): neither the
+    The augmentation of an image draws from a generator seeded by (seed, view, index): neither the
     number of workers nor the place where an interrupted epoch goes on changes it. An unreadable
     image is replaced by another one, chosen from the same seed, so that a batch keeps its size.
     """
@@ -70,29 +70,34 @@ class TrainSamples(Dataset[Sample]):
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Sample]:
         """Return a batch; torch calls this instead of `__getitem__` where it exists."""
         with kept_generators():
-            return [self._sample(epoch, index) for epoch, index in keys]
+            return [self._sample(view, index) for view, index in keys]
 
-    def _sample(self, epoch: int, index: int) -> Sample:
+    def _sample(self, view: int, index: int) -> Sample:
         failures: list[UnreadableImage] = []
-        chosen = index
-        for attempt in range(1, MAX_REPLACEMENTS + 1):
+        for chosen in candidates(self.seed, view, index, len(self.images)):
             try:
                 image = self.images.image(chosen)
             except UnreadableImage as failure:
                 failures.append(failure)
-                chosen = seed_of(self.seed, epoch, index, attempt) % len(self.images)
                 continue
-            seed_all(self.seed, epoch, index)
+            seed_all(self.seed, view, index)
             return Sample(self.transform(image), self.images.label(chosen), tuple(failures))
-        return Sample(
-            None,
-            -1,
-            tuple(failures),
-            DataError(
-                f"{failures[0].name} and {len(failures) - 1} drawn in its place are unreadable.",
-                "Repair or delete the unreadable images.",
-            ),
-        )
+        return Sample(None, -1, tuple(failures), none_readable(failures))
+
+
+def candidates(seed: int, view: int, index: int, length: int) -> Iterator[int]:
+    """Yield the image of a key, then those that take its place, one after the other, if it is unreadable."""
+    yield index
+    for attempt in range(1, MAX_CANDIDATES):
+        yield seed_of(seed, view, index, attempt) % length
+
+
+def none_readable(failures: Sequence[UnreadableImage]) -> DataError:
+    """Return the error for an image and all its replacements."""
+    return DataError(
+        f"{failures[0].name} and {len(failures) - 1} drawn in its place are unreadable.",
+        "Repair or delete the unreadable images.",
+    )
 
 
 class ValSamples(Dataset[Sample]):

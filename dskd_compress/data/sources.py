@@ -15,7 +15,7 @@ from dskd_compress.data.facts import fingerprint
 from dskd_compress.data.folders import open_folder
 from dskd_compress.data.hfds import open_hfds
 from dskd_compress.data.image_set import StoredSet
-from dskd_compress.data.splits import split_set
+from dskd_compress.data.splits import limit_per_class, split_set
 from dskd_compress.data.streams import StreamSet, open_streams
 from dskd_compress.data.tars import open_tar
 from dskd_export.documents import DataFacts
@@ -86,6 +86,11 @@ def open_data(section: DataSection, seed: int) -> DataSets:
         rest = source.partition("/")[2]
         if prefix == "wds" and ":" not in rest and not Path(rest).is_dir():
             raise _missing(Path(rest))
+        if section.train_per_class is not None:
+            raise DataError(
+                f"data.train_per_class: {source} is read from the front, so nothing can be drawn from it.",
+                "Leave data.train_per_class out, or use a folder, .npz or .tar.",
+            )
         streams = open_streams(f"{prefix}/{rest}", train_split, val_split)
         return DataSets(source, *streams, max_unreadable=section.max_unreadable)
     if prefix == "hfds":
@@ -105,6 +110,8 @@ def open_data(section: DataSection, seed: int) -> DataSets:
             raise DataError(f"{error.filename}: {error.strerror}.", "Make it readable for this user.") from error
     if val is None:
         train, val = split_set(train, section.val_fraction, section.split_seed)
+    if section.train_per_class is not None:
+        train = limit_per_class(train, section.train_per_class, section.split_seed)
     return DataSets(source, train, val, max_unreadable=section.max_unreadable)
 
 

@@ -1,4 +1,4 @@
-"""Holding out a validation set, per class."""
+"""Holding out a validation set, and training on a part, per class."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ def split_set(whole: StoredSet, fraction: float, split_seed: int) -> tuple[Subse
     Raises:
         DataError: a class has a single image, which cannot be in both.
     """
-    members: dict[int, list[int]] = {}
-    for index in range(len(whole)):
-        members.setdefault(whole.label(index), []).append(index)
+    members = _members(whole)
     single = [whole.classes[label] for label, indices in sorted(members.items()) if len(indices) == 1]
     if single:
         raise DataError(
@@ -40,10 +38,33 @@ def split_set(whole: StoredSet, fraction: float, split_seed: int) -> tuple[Subse
     held_out: set[int] = set()
     for label, indices in members.items():
         count = min(max(int(len(indices) * fraction + 0.5), 1), len(indices) - 1)
-        ranked = sorted(indices, key=lambda i: _draw(split_seed, whole.classes[label], whole.name(i)))
-        held_out.update(ranked[:count])
+        held_out.update(_ranked(whole, label, indices, split_seed)[:count])
     train = [index for index in range(len(whole)) if index not in held_out]
     return SubsetSet(whole, train), SubsetSet(whole, sorted(held_out))
+
+
+def limit_per_class(whole: StoredSet, count: int, split_seed: int) -> SubsetSet:
+    """Keep `count` images of every class, or all of a class that has no more, drawn as `split_set` draws.
+
+    A larger `count` keeps all that a smaller one kept.
+    """
+    kept = [
+        index
+        for label, indices in _members(whole).items()
+        for index in _ranked(whole, label, indices, split_seed)[:count]
+    ]
+    return SubsetSet(whole, sorted(kept))
+
+
+def _members(whole: StoredSet) -> dict[int, list[int]]:
+    members: dict[int, list[int]] = {}
+    for index in range(len(whole)):
+        members.setdefault(whole.label(index), []).append(index)
+    return members
+
+
+def _ranked(whole: StoredSet, label: int, indices: list[int], split_seed: int) -> list[int]:
+    return sorted(indices, key=lambda index: _draw(split_seed, whole.classes[label], whole.name(index)))
 
 
 def _draw(split_seed: int, class_name: str, name: str) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from dskd_compress.data.naming import VAL_NAMES
+from dskd_compress.data.naming import VAL_NAMES, hf_columns
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError, EnvironmentProblem
 
@@ -77,8 +77,10 @@ def open_streams(source: str, train_split: str, val_split: str | None) -> tuple[
     """Open a source of timm's iterable readers.
 
     Args:
-        source: `wds/FOLDER_OR_URL`, `tfds/NAME` or `hfids/NAME`.
-        train_split: name of the split; for wds also shards and count, `train-{000..009}.tar|50000`.
+        source: `wds/FOLDER_OR_URL`, `tfds/NAME` or `hfids/NAME`, which may name its columns:
+            `hfids/NAME?image=img&label=fine_label`.
+        train_split: name of the split; for wds also shards and count, `train-{000..009}.tar|50000`, for
+            hfids also with the count, `train|50000`, which most data there do not tell in advance.
         val_split: the same for validation; None: val, validation or test, whichever the reader lists.
 
     Raises:
@@ -90,7 +92,7 @@ def open_streams(source: str, train_split: str, val_split: str | None) -> tuple[
     if prefix == "wds":
         _refuse_commands(rest)
     train = create_reader(source, train_split, training=False)
-    listed = _listed_splits(train.reader)
+    listed = _listed_splits(source, train.reader)
     val_name = val_split or next((name for name in VAL_NAMES if name in listed), None)
     if val_name is None:
         raise DataError(
@@ -131,11 +133,18 @@ def create_reader(source: str, split: str, *, training: bool, batch_size: int = 
     from timm.data import create_dataset
 
     prefix, _, rest = source.partition("/")
+    options: dict[str, Any] = {"split": split}
+    if prefix == "hfids":
+        source_name, columns = hf_columns(source)
+        options = _split_and_count(split)
+        options |= {"input_key": columns.get("image"), "target_key": columns.get("label")}
+    else:
+        source_name = "wds/" if prefix == "wds" else source
     try:
         dataset = create_dataset(
-            source if prefix != "wds" else "wds/",
+            source_name,
             root=rest if prefix == "wds" else None,
-            split=split,
+            **options,
             is_training=training,
             batch_size=batch_size,
             seed=seed,
@@ -143,6 +152,11 @@ def create_reader(source: str, split: str, *, training: bool, batch_size: int = 
             download=prefix == "tfds",
         )
     except Exception as error:  # the libraries raise what they like; all of it is about this source
+        if "length is unknown" in str(error):
+            raise DataError(
+                f"{source}: the data do not tell how many images '{split}' has.",
+                f"Name every split with its count, for example data.train_split='{split}|50000'.",
+            ) from error
         raise DataError(
             f"{source}, split '{split}': {type(error).__name__}: {error}",
             "Correct data.source, data.train_split or data.val_split.",
@@ -156,7 +170,25 @@ def create_reader(source: str, split: str, *, training: bool, batch_size: int = 
 def shards(dataset: Any) -> int | None:
     """Number of shard files where the reader has them; more workers than that would idle."""
     files = getattr(getattr(dataset.reader, "split_info", None), "filenames", None)
-    return None if files is None else len(files)
+    if files is not None:  # wds
+        return len(files)
+    return getattr(_hf_stream(dataset.reader), "num_shards", None)
+
+
+def _hf_stream(reader: Any) -> Any:
+    """The streaming data set that timm's reader will read; None for other readers."""
+    if not hasattr(reader, "builder") or not hasattr(reader.builder, "as_streaming_dataset"):
+        return None
+    return reader.builder.as_streaming_dataset(split=reader.split)
+
+
+def _split_and_count(split: str) -> dict[str, Any]:
+    name, _, count = split.partition("|")
+    if count and not count.isdigit():
+        raise DataError(
+            f"The split '{split}': '{count}' is no number.", "Write NAME|COUNT, for example train|50000."
+        )
+    return {"split": name, "num_samples": int(count) if count else None}
 
 
 class ReaderWarnings(logging.Handler):
@@ -200,18 +232,23 @@ def _refuse_commands(address: str) -> None:
         )
 
 
-def _listed_splits(reader: Any) -> list[str]:
+def _listed_splits(source: str, reader: Any) -> list[str]:
     info = getattr(reader, "info", None)
     if isinstance(info, dict):  # wds
         return list(info.get("splits", {}))
-    builder = getattr(reader, "builder", None)  # tfds, hfids
-    return list(getattr(getattr(builder, "info", None), "splits", None) or {})
+    if source.startswith("hfids/"):
+        names = require_reader("hfids").get_dataset_split_names(hf_columns(source)[0].partition("/")[2])
+        return [str(name) for name in names]
+    return list(getattr(getattr(getattr(reader, "builder", None), "info", None), "splits", None) or {})
 
 
 def _classes(source: str, reader: Any) -> tuple[str, ...]:
     if reader.class_to_idx:
         by_index = {index: name for name, index in reader.class_to_idx.items()}
         return tuple(by_index[index] for index in sorted(by_index))
+    features = getattr(_hf_stream(reader), "features", None) or {}
+    if names := getattr(features.get(getattr(reader, "target_key", "label")), "names", None):
+        return tuple(names)  # data without a card: timm looks before the files have been looked at
     prefix, _, root = source.partition("/")
     if prefix == "wds":
         try:

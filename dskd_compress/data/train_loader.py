@@ -5,52 +5,51 @@ Shape suffixes: B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from dskd_compress.config import DataSection
-from dskd_compress.data.preprocessing import Normalise, Preprocessing, train_transform
+from dskd_compress.data.batch_augment import BatchAugment
+from dskd_compress.data.preprocessing import Normalise, Preprocessing, fit_transform, train_transform
 from dskd_compress.data.randomness import epoch_order, kept_generators, seed_all, seed_of
+from dskd_compress.data.resident import ResidentImages, TrainBatches, check_room
 from dskd_compress.data.samples import Batch, StreamSamples, TrainSamples, collate
+from dskd_compress.data.share import WHOLE, Share
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet, shards
 from dskd_compress.data.unreadable import Budget
-from dskd_compress.data.workers import end_at_exit, end_workers, init_worker, worker_death_explained
+from dskd_compress.data.views import augmentation_digest, view_of
+from dskd_compress.data.workers import end_workers, open_workers, worker_death_explained
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError, RecipeError
 
-PREFETCHED_BATCHES = 4  # a worker
 # Keeps the draws of mixing and erasing apart from those of any image.
 _BATCH_STREAM = -1
-
-
-class Loader(Protocol):
-    """Batches of (images [B, C, H, W], targets), with the names of what could not be read."""
-
-    @property
-    def skipped(self) -> list[str]:
-        """Names of unreadable images met so far."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]: ...
 
 
 class TrainLoader:
     """Gives the batches of any epoch, from any batch on; its worker processes live as long as it does.
 
-    Order and augmentation depend on (seed, epoch, image) alone: `epoch(e, skip_batches=k)` gives
+    `data.loader` says where the images become batches: in worker processes, or from memory on the device.
+
+    The order depends on (seed, epoch), the augmentation on (seed, view, image), where the view is the
+    epoch or, with `augment.views`, its remainder. So `epoch(e, skip_batches=k)` gives
     exactly the batches k, k+1, ... of `epoch(e)` and decodes none of those before. Every batch has
     `batch_size` images (the rest of an epoch is dropped: batch normalisation fails on a single
     image); an unreadable image is named in `skipped` and replaced by another.
 
     Mixup, cutmix and random erasing (which paints the mean colour) act on the device, drawn from
-    (seed, epoch, batch). Training's own random generators are left as they were.
+    (seed, epoch, batch) and, for erasing, the place in it. Training's own random generators are left as
+    they were.
+
+    With a share, only its images of each batch are decoded and given.
     """
 
     def __init__(
@@ -63,6 +62,7 @@ class TrainLoader:
         seed: int,
         device: torch.device | str,
         dtype: torch.dtype | None = None,
+        share: Share = WHOLE,
     ) -> None:
         """Prepare; processes start with the first epoch.
 
@@ -70,14 +70,16 @@ class TrainLoader:
             sets: what `open_data` gave.
             section: the recipe's `data`: workers and augmentation.
             preprocessing: of the student.
-            batch_size: images a batch.
+            batch_size: images a batch, over all shares; a multiple of their number.
             seed: of order and augmentation.
             device: where the batches are wanted.
             dtype: of the images; None: float32.
+            share: which part of each batch to give.
 
         Raises:
-            DataError: fewer images than one batch holds.
-            RecipeError: mixing with an odd batch, or an augmentation policy that timm does not know.
+            DataError: fewer images than one batch holds, shares of a stream, or no room for resident images.
+            RecipeError: mixing with an odd batch or share, an augmentation policy that timm does not know, or
+                with `loader: resident` one that works on single images, or a stream.
         """
         import_timm()
         from timm.data import Mixup
@@ -86,14 +88,18 @@ class TrainLoader:
         augment = section.augment
         self.seed = seed
         self.workers = section.workers
+        self._kind = section.loader
+        self._augment = augment
+        self._preprocessing = preprocessing
         self._batch_size = batch_size
+        self._rows = share.rows(batch_size).tolist()
         self._device = torch.device(device)
         self._normalise = Normalise(preprocessing, self._device, dtype)
         self._mixup: Any = None
         if augment.mixup > 0 or augment.cutmix > 0:
-            if batch_size % 2:
+            if len(self._rows) % 2:
                 raise RecipeError(
-                    f"train.batch_size: mixup and cutmix pair the images of a batch, {batch_size} is odd.",
+                    f"train.batch_size: mixup and cutmix pair the images of a batch, {len(self._rows)} is odd.",
                     "Make it even, or set data.augment.mixup and data.augment.cutmix to 0.",
                 )
             self._mixup = Mixup(
@@ -104,19 +110,35 @@ class TrainLoader:
             )
         self._erasing: Any = RandomErasing(augment.erase, device=self._device) if augment.erase > 0 else None
 
-        self._transform = train_transform(preprocessing, augment)
-        self._batches: DataLoader[Any] | None = None
+        if section.loader == "resident":
+            check_room((sets.train, sets.val), preprocessing.input_size, self._device)
+        else:
+            self._transform = train_transform(preprocessing, augment)
+        self._batches: Iterable[Batch] | None = None
+        self._resident: TrainBatches | None = None
         self._order: _EpochBatches | None = None
         self._stream: StreamSet | None = None
         if isinstance(sets.train, StreamSet):
+            if share.count > 1:
+                raise DataError(
+                    f"{sets.source}: a stream cannot be shared by {share.count} processes.",
+                    "Train with one process, or bring the images into folders, a .npz or a .tar.",
+                )
             self._stream = sets.train
             available = shards(sets.train.reader(training=False))
             self.workers = self.workers if available is None else min(self.workers, available)
             length = self._stream_samples(self._stream, 0).length()
         else:
             length = len(sets.train)
-            self._samples = TrainSamples(sets.train, self._transform, seed)
-            self._order = _EpochBatches(length, batch_size, seed)
+            self._order = _EpochBatches(length, batch_size, seed, augment.views, share)
+            if section.loader == "resident":
+                self._resident = TrainBatches(
+                    ResidentImages(sets.train, fit_transform(preprocessing), self._device, section.workers),
+                    BatchAugment(augment, preprocessing.interpolation, seed),
+                    self._order,
+                )
+            else:
+                self._samples = TrainSamples(sets.train, self._transform, seed)
         if length is not None and length < batch_size:
             raise DataError(
                 f"{sets.source}: {length} training images are fewer than one batch of {batch_size}.",
@@ -135,31 +157,22 @@ class TrainLoader:
             seed=seed,
         )
 
-    def _loader(self, epoch: int) -> DataLoader[Any]:
-        samples: Any
-        options: dict[str, Any]
-        generator = torch.Generator()  # the loader draws from the global one otherwise, once an epoch
-        if self._stream is not None:
-            # timm's readers shuffle by this seed in this process and by the loader's in workers.
-            seed = seed_of(self.seed, epoch) & 0x7FFFFFFF
-            generator.manual_seed(seed)
-            samples = self._stream_samples(self._stream, seed)
-            options = {"batch_size": self._batch_size, "drop_last": True}
-        else:
-            samples, options = self._samples, {"batch_sampler": self._order}
-        loader: DataLoader[Any] = DataLoader(
-            samples,
-            num_workers=self.workers,
-            collate_fn=collate,
-            worker_init_fn=init_worker,
-            persistent_workers=self.workers > 0,
-            prefetch_factor=PREFETCHED_BATCHES if self.workers else None,
-            pin_memory=self._device.type == "cuda",
-            generator=generator,
-            **options,
+    def _open(self, epoch: int) -> Iterable[Batch]:
+        if self._resident is not None:
+            return self._resident
+        if self._stream is None:
+            return open_workers(self._samples, self.workers, self._device, collate, batch_sampler=self._order)
+        # timm's readers shuffle by this seed in this process and by the loader's in workers.
+        seed = seed_of(self.seed, epoch) & 0x7FFFFFFF
+        return open_workers(
+            self._stream_samples(self._stream, seed),
+            self.workers,
+            self._device,
+            collate,
+            seed=seed,
+            batch_size=self._batch_size,
+            drop_last=True,
         )
-        end_at_exit(loader)
-        return loader
 
     @property
     def skipped(self) -> list[str]:
@@ -199,7 +212,7 @@ class TrainLoader:
             self.close()
             self._budget.restart()
         if self._batches is None:
-            self._batches = self._loader(epoch)
+            self._batches = self._open(epoch)
         with worker_death_explained(self.workers):
             batches: Iterator[tuple[int, Batch]] = enumerate(self._batches, first)
             for number, batch in islice(batches, skip_batches - first, None):
@@ -217,74 +230,63 @@ class TrainLoader:
         if self._mixup is None and self._erasing is None:
             return images_BCHW, targets
         with kept_generators():
-            seed_all(self.seed, epoch, number, _BATCH_STREAM)
             if self._erasing is not None:
-                images_BCHW = self._erasing(images_BCHW)
+                for image_CHW, row in zip(images_BCHW, self._rows, strict=False):  # a stream may end early
+                    random.seed(seed_of(self.seed, epoch, number, _BATCH_STREAM, row))
+                    self._erasing(image_CHW)
+            seed_all(self.seed, epoch, number, _BATCH_STREAM)
             if self._mixup is not None:
                 images_BCHW, targets = self._mixup(images_BCHW, targets)
         return images_BCHW, targets
 
+    def sample_keys(self, epoch: int, batch: int) -> NDArray[np.int64] | None:
+        """Name the images of a batch: equal keys are equal pixels, in any epoch of any run of one digest.
+
+        Args:
+            epoch: as in `epoch`.
+            batch: number of the batch in the whole epoch.
+
+        Returns:
+            int64 [B, 2], (view, index in the set), of the whole batch whatever this process has of it;
+            None where a batch is no set of single images that come again: streams, and with mixup, cutmix
+            or erasing.
+        """
+        if self._order is None or self._mixup is not None or self._erasing is not None:
+            return None
+        return self._order.keys(epoch, batch)
+
+    def augmentation_digest(self) -> str:
+        """Hash of all that makes the pixels of a sample key, apart from the images of the set."""
+        return augmentation_digest(self._augment, self._preprocessing, self.seed, self._kind)
+
     def close(self) -> None:
         """End the worker processes; the next epoch starts new ones."""
-        if self._batches is not None:
+        if isinstance(self._batches, DataLoader):
             end_workers(self._batches)
         self._batches = None
 
 
 class _EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) of the epoch that is set, without those to skip."""
+    """Batches of (view, index) of the epoch that is set, without those to skip."""
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
-        self.length, self.batch_size, self.seed = length, batch_size, seed
+    def __init__(self, length: int, batch_size: int, seed: int, views: int | None, share: Share) -> None:
+        self.length, self.batch_size, self.seed, self.views = length, batch_size, seed, views
+        self.rows = share.rows(batch_size)
         self.epoch = 0
         self.skip_batches = 0
+        self._ordered: tuple[int, NDArray[np.int64]] | None = None
+
+    def keys(self, epoch: int, batch: int) -> NDArray[np.int64]:
+        """(view, index) of a whole batch, over all processes, [B, 2]."""
+        if self._ordered is None or self._ordered[0] != epoch:
+            self._ordered = epoch, epoch_order(self.length, self.seed, epoch)
+        chosen = self._ordered[1][batch * self.batch_size : (batch + 1) * self.batch_size]
+        return np.stack([np.full_like(chosen, view_of(epoch, self.views)), chosen], axis=1)
 
     def __len__(self) -> int:
         return max(self.length // self.batch_size - self.skip_batches, 0)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch
-        order = epoch_order(self.length, self.seed, epoch)
         for number in range(self.skip_batches, self.length // self.batch_size):
-            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [(epoch, int(index)) for index in chosen]
-
-
-class _OneEpoch:
-    """A `Loader` over one epoch of a `TrainLoader`."""
-
-    def __init__(self, loader: TrainLoader, epoch: int, skip_batches: int) -> None:
-        self._loader, self._epoch, self._skip_batches = loader, epoch, skip_batches
-
-    @property
-    def skipped(self) -> list[str]:
-        """Names of unreadable images met so far."""
-        return self._loader.skipped
-
-    def __len__(self) -> int:
-        return max(len(self._loader) - self._skip_batches, 0)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return self._loader.epoch(self._epoch, self._skip_batches)
-
-
-def train_loader(
-    sets: DataSets,
-    section: DataSection,
-    preprocessing: Preprocessing,
-    *,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    device: torch.device | str,
-    skip_batches: int = 0,
-    dtype: torch.dtype | None = None,
-) -> Loader:
-    """Return the batches of one epoch; for several epochs a `TrainLoader` keeps its workers.
-
-    Args and errors: as `TrainLoader` and `TrainLoader.epoch`.
-    """
-    loader = TrainLoader(
-        sets, section, preprocessing, batch_size=batch_size, seed=seed, device=device, dtype=dtype
-    )
-    return _OneEpoch(loader, epoch, skip_batches)
+            yield [(view, index) for view, index in self.keys(epoch, number)[self.rows].tolist()]

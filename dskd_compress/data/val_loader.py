@@ -5,22 +5,20 @@ Shape suffixes: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from dskd_compress.data.image_set import ImageSet, UnreadableImage
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, eval_transform
 from dskd_compress.data.randomness import epoch_order
-from dskd_compress.data.samples import StreamSamples, ValSamples, collate
+from dskd_compress.data.resident import ResidentImages, ValBatches, check_room
+from dskd_compress.data.samples import Batch, StreamSamples, ValSamples, collate
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet
-from dskd_compress.data.train_loader import Loader
 from dskd_compress.data.unreadable import Budget
-from dskd_compress.data.workers import end_at_exit, init_worker, worker_death_explained
+from dskd_compress.data.workers import open_workers, worker_death_explained
 from dskd_export.errors import DataError
 
 
@@ -39,6 +37,7 @@ class ValLoader:
         batch_size: int,
         device: torch.device | str,
         workers: int,
+        resident: bool = False,
     ) -> None:
         """Prepare; processes start with the first batch.
 
@@ -48,35 +47,37 @@ class ValLoader:
             batch_size: images a batch.
             device: where the batches are wanted.
             workers: processes that decode.
+            resident: hold the images on the device, as they leave the evaluation transform.
+
+        Raises:
+            DataError: no room for resident images.
+            RecipeError: resident images of a stream.
         """
         transform = eval_transform(preprocessing, normalise=False)
         torch_device = torch.device(device)
-        samples: Any
         self._length: int | None
+        self._batches: Iterable[Batch]
+        if resident:
+            check_room((sets.val,), preprocessing.input_size, torch_device)
         if isinstance(sets.val, StreamSet):
             # Several readers would interleave their shards: one keeps the stored order.
             workers = min(workers, 1)
-            samples = StreamSamples(sets.val, transform, training=False, batch_size=batch_size, workers=1)
+            stream = StreamSamples(sets.val, transform, training=False, batch_size=batch_size, workers=1)
             self._length = sets.val.length
+            self._batches = open_workers(stream, workers, torch_device, collate, batch_size=batch_size)
+        elif resident:
+            images = ResidentImages(sets.val, transform, torch_device, workers)
+            self._length = len(images)
+            self._batches = ValBatches(images, batch_size)
         else:
             samples = ValSamples(sets.val, transform)
-            self._length = len(sets.val)
+            self._length = len(samples)
+            self._batches = open_workers(samples, workers, torch_device, collate, batch_size=batch_size)
         self.workers = workers
         self._batch_size = batch_size
         self._device = torch_device
         self._normalise = Normalise(preprocessing, torch_device)
         self._budget = Budget(sets.source, self._length, sets.max_unreadable)
-        self._batches: DataLoader[Any] = DataLoader(
-            samples,
-            batch_size=batch_size,
-            num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=init_worker,
-            persistent_workers=workers > 0,
-            pin_memory=torch_device.type == "cuda",
-            generator=torch.Generator(),  # leaves the global one alone
-        )
-        end_at_exit(self._batches)
 
     @property
     def skipped(self) -> list[str]:
@@ -110,18 +111,6 @@ class ValLoader:
                         self._normalise(batch.images),
                         batch.targets.to(self._device, non_blocking=True),
                     )
-
-
-def val_loader(
-    sets: DataSets,
-    preprocessing: Preprocessing,
-    *,
-    batch_size: int,
-    device: torch.device | str,
-    workers: int,
-) -> Loader:
-    """Return the validation batches in a fixed order; see `ValLoader`."""
-    return ValLoader(sets, preprocessing, batch_size=batch_size, device=device, workers=workers)
 
 
 def iter_images(

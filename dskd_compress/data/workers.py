@@ -5,19 +5,55 @@ from __future__ import annotations
 import atexit
 import signal
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from dskd_export.errors import EnvironmentProblem
 
+PREFETCHED_BATCHES = 4  # a worker
 # Seconds that a worker outlives a SIGTERM: long enough for the parent to save.
 GRACE_SECONDS = 120
 
 _running: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
+
+
+def open_workers(
+    samples: Dataset[Any],
+    workers: int,
+    device: torch.device,
+    collate: Callable[[Any], Any],
+    *,
+    seed: int = 0,
+    **options: Any,
+) -> DataLoader[Any]:
+    """Return a loader whose processes live as long as it does, draw nothing from ours and end with us.
+
+    Args:
+        samples: what the processes read.
+        workers: their number; 0 reads in this process.
+        device: where the batches will go.
+        collate: samples -> batch.
+        seed: of the processes' own generators, which timm's readers shuffle by.
+        options: of torch's DataLoader: batches and their order.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        samples,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=init_worker,
+        persistent_workers=workers > 0,
+        prefetch_factor=PREFETCHED_BATCHES if workers else None,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator().manual_seed(seed),  # leaves the global one alone
+        **options,
+    )
+    end_at_exit(loader)
+    return loader
 
 
 def init_worker(_worker: int) -> None:

@@ -2,69 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
-from dskd_compress.config import DskdMethod, KdMethod, Method, NoneMethod
-from dskd_compress.data import Preprocessing
-from dskd_compress.methods.base import MethodTask, Teacher
-from dskd_compress.methods.dskd.task import DskdModule, DskdTask
+from dskd_compress.config import (
+    DiffKdMethod,
+    DistMethod,
+    DkdMethod,
+    FeatureMethod,
+    FitNetMethod,
+    KdMethod,
+    LshfmMethod,
+    Method,
+    NoneMethod,
+)
+from dskd_compress.methods.base import MethodTask, StudentModule, Teacher
+from dskd_compress.methods.diffkd import DiffKdModule
+from dskd_compress.methods.dist import DistModule
+from dskd_compress.methods.dkd import DkdModule
+from dskd_compress.methods.dskd.task import DskdModule
+from dskd_compress.methods.features import FeatureModule, FeatureTask
+from dskd_compress.methods.fitnet import FitNetModule
 from dskd_compress.methods.kd import KdModule
+from dskd_compress.methods.lshfm import LshfmModule
 from dskd_compress.methods.none import CrossEntropyModule
-from dskd_compress.models import TeacherInput, architecture, has_fixed_input
-from dskd_compress.taps import Tap, TapHead, choose_tap, find_head, find_tap, probe
-from dskd_export.errors import ModelError
+from dskd_compress.methods.pairing import Pair, Taps, find_taps
 
-__all__ = ["MethodTask", "Pair", "Taps", "create_task", "find_taps", "needs_teacher"]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A student, a teacher, and how each wants its images."""
-
-    student: nn.Module
-    student_format: Preprocessing
-    teacher: nn.Module
-    teacher_format: Preprocessing
-
-    @property
-    def teacher_size(self) -> tuple[int, int, int]:
-        """Channels, height, width that the teacher is given: the student's, unless its own is fixed."""
-        fixed = has_fixed_input(self.teacher)
-        return self.teacher_format.input_size if fixed else self.student_format.input_size
-
-    def adapter(self) -> TeacherInput:
-        """From the student's images to the teacher's."""
-        size = self.teacher_size[1:]
-        return TeacherInput(
-            (self.student_format.mean, self.student_format.std),
-            (self.teacher_format.mean, self.teacher_format.std),
-            None if size == self.student_format.input_size[1:] else size,
-        )
-
-    def check_classes(self) -> None:
-        """Refuse a teacher of other classes.
-
-        Raises:
-            ModelError: the two have different numbers of classes.
-        """
-        classes = [int(model.num_classes) for model in (self.teacher, self.student)]  # type: ignore[arg-type]
-        if classes[0] != classes[1]:
-            raise ModelError(
-                f"The teacher {architecture(self.teacher)} has {classes[0]} classes, the student {classes[1]}.",
-                "Give a teacher checkpoint for this data set, or train the teacher on it (teacher.train).",
-            )
-
-
-@dataclass(frozen=True)
-class Taps:
-    """Where DSKD reads both models, and the teacher's head from there on."""
-
-    student: Tap
-    teacher: Tap
-    head: TapHead
+__all__ = ["MethodTask", "Pair", "Taps", "create_task", "find_taps", "needs_teacher", "statistics_batches"]
 
 
 def needs_teacher(method: Method) -> bool:
@@ -72,18 +36,9 @@ def needs_teacher(method: Method) -> bool:
     return not isinstance(method, NoneMethod)
 
 
-def find_taps(method: DskdMethod, pair: Pair) -> Taps:
-    """The taps that DSKD reads of a pair.
-
-    Raises:
-        TapError: a model does not have the tap that the recipe asks for.
-    """
-    teacher_seen = probe(pair.teacher, pair.teacher_size)
-    student_seen = probe(pair.student, pair.student_format.input_size)
-    kind = choose_tap(method.tap, pair.teacher, teacher_seen, pair.student, student_seen)
-    teacher_tap = find_tap(pair.teacher, teacher_seen, kind)
-    head = find_head(pair.teacher, teacher_seen, teacher_tap)
-    return Taps(find_tap(pair.student, student_seen, kind), teacher_tap, head)
+def statistics_batches(method: Method) -> int:
+    """Training batches that a method looks at before its first step."""
+    return method.stats_batches if isinstance(method, FeatureMethod) else 0
 
 
 def create_task(
@@ -113,10 +68,33 @@ def create_task(
     if isinstance(method, NoneMethod) or pair is None:
         return MethodTask(CrossEntropyModule(student, label_smoothing), None, device)
     pair.check_classes()
+    if isinstance(method, FeatureMethod):
+        taps = find_taps(method, pair)
+        teacher = Teacher(pair.teacher, pair.adapter(), taps.teacher, taps.head)
+        return FeatureTask(_feature_module(method, student, taps, label_smoothing, seed), teacher, device)
+    return MethodTask(
+        _logit_module(method, student, label_smoothing), Teacher(pair.teacher, pair.adapter()), device
+    )
+
+
+def _logit_module(
+    method: KdMethod | DkdMethod | DistMethod, student: nn.Module, label_smoothing: float
+) -> StudentModule:
     if isinstance(method, KdMethod):
-        return MethodTask(
-            KdModule(student, method, label_smoothing), Teacher(pair.teacher, pair.adapter()), device
-        )
-    taps = find_taps(method, pair)
-    module = DskdModule(student, taps.student, taps.teacher, taps.head, method, label_smoothing, seed)
-    return DskdTask(module, Teacher(pair.teacher, pair.adapter(), taps.teacher, taps.head), device)
+        return KdModule(student, method, label_smoothing)
+    if isinstance(method, DkdMethod):
+        return DkdModule(student, method, label_smoothing)
+    return DistModule(student, method, label_smoothing)
+
+
+def _feature_module(
+    method: FeatureMethod, student: nn.Module, taps: Taps, label_smoothing: float, seed: int
+) -> FeatureModule:
+    if isinstance(method, FitNetMethod):
+        return FitNetModule(student, taps.student, taps.teacher, method, label_smoothing)
+    if isinstance(method, DiffKdMethod):
+        return DiffKdModule(student, taps.student, taps.teacher, method, label_smoothing)
+    if isinstance(method, LshfmMethod):
+        return LshfmModule(student, taps.student, taps.teacher, taps.head, method, label_smoothing, seed)
+    assert taps.head is not None
+    return DskdModule(student, taps.student, taps.teacher, taps.head, method, label_smoothing, seed)

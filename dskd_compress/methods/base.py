@@ -7,7 +7,7 @@ in it is a plain timm model, and the heads beside it are task state, never part 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dskd_compress.methods.draws import Draws
 from dskd_compress.models import TeacherInput
 from dskd_compress.taps import Tap, TapHead
 from dskd_compress.timm_import import import_timm
@@ -23,6 +24,9 @@ import_timm()  # before anything of timm: it may need torchvision to be mended f
 
 from timm.task import TrainingTask  # noqa: E402
 from timm.utils import unwrap_model  # noqa: E402
+
+Position = tuple[int, int]
+"""Where a step stands in the training: epoch and number of the batch in it, 0-based."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,19 @@ class Teacher(nn.Module):
         logits_BK = self.model.forward_head(features)  # type: ignore[operator]
         return TeacherOutput(logits_BK.float(), feat.float(), None if prefix_BPC is None else prefix_BPC.float())
 
+    def at(
+        self, images_BCHW: Tensor, position: Position | None, rows: Sequence[int] | None = None
+    ) -> TeacherOutput:
+        """The output for images of a training step.
+
+        Args:
+            images_BCHW: as in `forward`.
+            position: of their batch; None is a batch outside of the training.
+            rows: their places in that batch; None: they are all of it.
+        """
+        output: TeacherOutput = self(images_BCHW)
+        return output
+
 
 @dataclass
 class Losses:
@@ -69,12 +86,35 @@ class Losses:
     monitors: dict[str, Tensor]
 
 
+def labels_of(target: Tensor) -> Tensor:
+    """Class indices [B], or a mixed BxK distribution -> its likeliest class, [B]."""
+    return target if target.ndim == 1 else target.argmax(dim=1)
+
+
+def ramp(progress: float, fraction: float) -> float:
+    """Weight of the distillation, 0 to 1: rises linearly over the first `fraction` of the training."""
+    return min(1.0, progress / fraction) if fraction > 0 else 1.0
+
+
+def agreement(logits_BK: Tensor, teacher: TeacherOutput) -> dict[str, Tensor]:
+    """Monitor: share of images on which student and teacher say the same class."""
+    same_B = logits_BK.argmax(dim=1) == teacher.logits_BK.argmax(dim=1)
+    return {"student_agrees_with_teacher": same_B.float().mean()}
+
+
+WATCH_EVERY = 10
+"""Steps from one look at the costly monitors to the next."""
+
+
 class StudentModule(nn.Module):
     """A student with whatever is trained beside it; forward gives the losses.
 
     Attributes:
+        draws: where forward gets its random numbers from.
         head_terms: loss terms that train only what is beside the student, by design. Any other term that
             gives the student no gradient is a fault (see `dskd_compress.training.diagnosis`).
+        watching: whether this step's monitors are wanted, where they cost something; the training loop
+            sets it for every tenth step.
     """
 
     head_terms: frozenset[str] = frozenset()
@@ -83,6 +123,8 @@ class StudentModule(nn.Module):
         super().__init__()
         self.student = student
         self.label_smoothing = label_smoothing
+        self.draws = Draws()
+        self.watching = True
 
     def cross_entropy(self, logits_BK: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy with class indices [B] or mixed targets BxK, in fp32, mean over the batch."""
@@ -110,6 +152,8 @@ class MethodTask(TrainingTask):
     Attributes:
         progress: share of the training that is done, 0 to 1; set before each step.
         position: epoch and number of the batch in it, 0-based; set before each step, None without a training.
+        rows: places in that batch of the images that the task is called with: a process or a piece of a step
+            has some of them only; None without a training.
     """
 
     def __init__(self, module: StudentModule, teacher: Teacher | None, device: torch.device) -> None:
@@ -117,7 +161,8 @@ class MethodTask(TrainingTask):
         self.trainable_module: nn.Module = module
         self.teacher = teacher
         self.progress = 0.0
-        self.position: tuple[int, int] | None = None
+        self.position: Position | None = None
+        self.rows: list[int] | None = None
         self.to(device)
 
     def train(self, mode: bool = True) -> MethodTask:
@@ -131,6 +176,12 @@ class MethodTask(TrainingTask):
 
         self.trainable_module = DistributedDataParallel(self.trainable_module, device_ids=device_ids, **ddp_kwargs)
         return self
+
+    def compile(self, backend: str = "inductor", mode: str | None = None, **options: Any) -> nn.Module:
+        """Compile the trainable module, before it is wrapped for torchrun; the bare student stays as it is."""
+        compiled: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **options)
+        self.trainable_module = compiled
+        return self.trainable_module
 
     @property
     def module(self) -> StudentModule:
@@ -177,7 +228,7 @@ class MethodTask(TrainingTask):
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Any]:
         """Images BxCxHxW and targets -> `loss`, `output` (logits), `terms`, `monitors`, `teacher` (its output)."""
-        teacher = self.teacher(input) if self.teacher is not None else None
+        teacher = self.teacher.at(input, self.position, self.rows) if self.teacher is not None else None
         losses = self.trainable_module(input, target, teacher, self.progress)
         loss = torch.stack(list(losses.terms.values())).sum()
         return {

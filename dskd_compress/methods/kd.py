@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dskd_compress.config import KdMethod
-from dskd_compress.methods.base import Losses, StudentModule, TeacherOutput
+from dskd_compress.methods.base import Losses, StudentModule, TeacherOutput, agreement
 
 
 def kd_loss(student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> Tensor:
@@ -42,5 +42,4 @@ class KdModule(StudentModule):
             "ce": self.method.ce_weight * self.cross_entropy(logits_BK, target),
             "kd": self.method.kd_weight * kd_loss(logits_BK, teacher.logits_BK, self.method.temperature),
         }
-        agreement = (logits_BK.argmax(dim=1) == teacher.logits_BK.argmax(dim=1)).float().mean()
-        return Losses(logits_BK, terms, {"student_agrees_with_teacher": agreement})
+        return Losses(logits_BK, terms, agreement(logits_BK, teacher))

@@ -1,8 +1,8 @@
 """Recipes: find, load, override, explain.
 
 A recipe is a YAML file of the sections in `dskd_compress.config`. Relative paths in it
-(`data.source`, `teacher.checkpoint`, `student.checkpoint`) count from the working directory, as
-they do on the command line, not from the recipe file.
+(`data.source`, `teacher.checkpoint`, `teacher.class_map`, `student.checkpoint`) count from the working
+directory, as they do on the command line, not from the recipe file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dskd_compress.recipe.build import recipe_from_mapping
 from dskd_compress.recipe.canonical import dump_recipe, section_digests
 from dskd_compress.recipe.explain import init_recipe, recipe_schema
 from dskd_compress.recipe.files import DEFAULT_RECIPE, RecipeInfo, list_recipes, load_recipe, recipe_text
+from dskd_compress.recipe.yaml_text import parse_yaml
 
 __all__ = [
     "DEFAULT_RECIPE",
@@ -19,6 +20,7 @@ __all__ = [
     "init_recipe",
     "list_recipes",
     "load_recipe",
+    "parse_yaml",
     "recipe_from_mapping",
     "recipe_schema",
     "recipe_text",

@@ -12,7 +12,7 @@ from dskd_compress.config import DskdMethod, Recipe, Section, StudentSection, Te
 from dskd_compress.recipe.sections import PRESET_KEYS, may_be_null, sections_of, tag_of
 from dskd_compress.recipe.yaml_text import dump_yaml
 
-WIDTH = 100
+WIDTH = 100 - len("# ")  # a section that may stand in another's place is commented out as a whole
 
 # The only plain keys without a default.
 _REQUIRED: dict[tuple[type[BaseModel], str], str] = {

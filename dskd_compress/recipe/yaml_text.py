@@ -68,11 +68,12 @@ def dump_yaml(value: Any, *, flow: bool = False, width: int = 100) -> str:
     return text
 
 
-def parse_yaml(text: str, where: str) -> YamlText:
+def parse_yaml(text: str, where: str, *, number_keys: bool = False) -> YamlText:
     """Read one YAML document of mappings, lists, text, numbers, booleans and nulls.
 
     Args:
         where: file name for the faults.
+        number_keys: take `7: x` as `"7": x`; a recipe has no such keys, and there it is a mistake.
 
     Returns:
         The value, the 1-based line of each key path, and all faults: syntax, duplicate keys, keys
@@ -81,7 +82,7 @@ def parse_yaml(text: str, where: str) -> YamlText:
     """
     result = YamlText()
     try:
-        _Reader(where, result).read(text)
+        _Reader(where, result, number_keys).read(text)
     except _Refused as refused:
         result.value = None
         result.faults.append(Fault(f"{where}:{refused.line}", (), refused.what))
@@ -92,9 +93,10 @@ def parse_yaml(text: str, where: str) -> YamlText:
 
 
 class _Reader:
-    def __init__(self, where: str, result: YamlText) -> None:
+    def __init__(self, where: str, result: YamlText, number_keys: bool) -> None:
         self._where = where
         self._result = result
+        self._key_tags = {_PREFIX + "str", *([_PREFIX + "int"] if number_keys else [])}
         self._loader: _Loader
         self._values = 0
         self._open: set[int] = set()
@@ -169,7 +171,7 @@ class _Reader:
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
                 continue
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _PREFIX + "str":
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in self._key_tags:
                 shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else _short(key_node.tag)
                 self._fault(key_node, path, f"the key {shown!r} is not text; put it in quotes")
                 continue

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from rich.markup import escape
 
-from dskd_compress.config import DskdMethod, Recipe
+from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.methods import create_task, needs_teacher
+from dskd_compress.methods import create_task, needs_teacher, statistics_batches
 from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.provenance import Stopwatch
-from dskd_compress.run_folder import DISTILL, RunFolder, recipe_sha256
+from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
-from dskd_compress.stages.setup import create_student, load_teacher, make_pair, open_checked_data
-from dskd_compress.training.device import configure, peak_memory_mb, resolve_device
+from dskd_compress.stages.setup import (
+    create_student,
+    load_own_teacher,
+    load_teacher,
+    make_pair,
+    open_checked_data,
+)
+from dskd_compress.stages.teacher_cache import TeacherCache, teacher_accuracy
+from dskd_compress.stages.teacher_probe import ensure_probe
+from dskd_compress.training.device import configure, peak_memory_mb
 from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
+from dskd_compress.training.distributed import Group, join
 from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
 from dskd_export.documents import TrainingDocument, read_document
@@ -23,23 +32,36 @@ from dskd_export.files import sha256_file
 def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocument:
     """Distil; writes `student.safetensors`, `distill.json` and `train.jsonl`.
 
+    Under torchrun all processes train and get the document; one of them writes.
+
     Raises:
         DataError, ModelError, EnvironmentProblem: see the message.
         DiagnosisError: a fault that `diagnosis.stop_on` names.
     """
     watch = Stopwatch()
     check_trackers(recipe.tracking)
-    section, method = recipe.train, recipe.method
-    device = resolve_device(section.device)
+    with join(recipe.train) as group:
+        return _distill(recipe, folder, output, group, watch)
+
+
+def _distill(
+    recipe: Recipe, folder: RunFolder, output: Output, group: Group, watch: Stopwatch
+) -> TrainingDocument:
+    section, method, device = recipe.train, recipe.method, group.device
     configure(section, device)
-    folder.create()
+    group.from_leader(folder.create)
     sets = open_checked_data(recipe)
-    teacher = load_teacher(recipe, folder, sets)
-    student, format = create_student(recipe, len(sets.classes))
-    pair = make_pair(student, format, teacher)
-    loaders = Loaders.open(recipe, section, sets, format, device)
     facts = sets.facts()
+    student, format = create_student(recipe, len(sets.classes))
+    probe = None
+    if recipe.teacher.probe is not None:
+        own = make_pair(student, format, load_own_teacher(recipe, folder, sets))
+        probe = group.from_leader(lambda: ensure_probe(recipe, folder, sets, own, facts.sha256, device, output))
+    teacher = load_teacher(recipe, folder, sets)
+    pair = make_pair(student, format, teacher)
+    loaders = Loaders.open(recipe, section, sets, format, group)
     inputs = {"data": facts.sha256, "teacher": state_sha256(teacher.model)}
+    initial_sha256 = state_sha256(student)
 
     task = create_task(
         method,
@@ -49,11 +71,37 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
         seed=recipe.seed,
         device=device,
     )
+    cache = cached = None
+    if recipe.teacher.cache.enabled and task.teacher is not None:
+        cache = TeacherCache.prepare(
+            recipe,
+            folder,
+            task.teacher,
+            loaders.train,
+            sets,
+            format,
+            data_sha256=facts.sha256,
+            teacher_sha256=inputs["teacher"],
+            device=device,
+        )
+        task.teacher = cached = cache.open(task.teacher, loaders.train)
+        output.print(escape(cache.describe(cached)))
     adapt = pair.adapter().to(device)
     teacher_on_device = teacher.model.to(device).eval()
     output.print("Evaluating the teacher.")
-    teacher_accuracy, _ = loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))
-    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {teacher_accuracy.top1.value:.2%}"))
+    of_teacher = group.from_leader(
+        lambda: teacher_accuracy(
+            recipe,
+            folder,
+            adapt,
+            format,
+            data_sha256=facts.sha256,
+            teacher_sha256=inputs["teacher"],
+            device=device,
+            measure=lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))[0],
+        )
+    )
+    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}"))
 
     diagnosis = None
     if recipe.diagnosis.enabled:
@@ -74,37 +122,49 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
         folder=folder,
         output=output,
         diagnosis=diagnosis,
-        statistics_batches=method.stats_batches if isinstance(method, DskdMethod) else 0,
+        statistics_batches=statistics_batches(method),
     )
     if state_sha256(teacher.model) != inputs["teacher"]:
         raise as_error(changed_symptom(None, "during the distillation"))
-    path = folder.weights("student")
-    save_weights(path, trained.state, WeightsInfo.of(recipe.student, sets.classes, format))
-    provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
-    discarded = task.discarded()
-    document = TrainingDocument(
-        role="student",
-        method=method.name,
-        method_settings=method.model_dump(mode="json"),
-        model=model_facts(student, format.input_size, "distilled by this run", sha256_file(path)),
-        teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
-        taps={role: tap.facts() for role, tap in task.taps.items()},
-        discarded=discarded,
-        epochs=section.epochs,
-        steps=trained.steps,
-        best_epoch=trained.best_epoch,
-        best=trained.best,
-        last=trained.last,
-        teacher_accuracy=teacher_accuracy,
-        findings=None if diagnosis is None else diagnosis.findings,
-        images_per_s=trained.images_per_s,
-        peak_memory_mb=peak_memory_mb(device),
-        data=facts.model_copy(update={"skipped": trained.skipped}),
-        provenance=provenance,
-    )
-    folder.write_document("distill.json", document)
-    folder.record_stage(DISTILL, recipe, provenance, facts.sha256)
-    return document
+    kept = None
+    if cache is not None and cached is not None:
+        kept = cache.facts(cached, group.of_all((cached.read, cached.computed)))
+        output.print(f"Teacher cache: {kept.images_read:,} images read, {kept.images_computed:,} computed.")
+
+    def write() -> TrainingDocument:
+        if probe is None:
+            (folder / TEACHER_PROBE).unlink(missing_ok=True)
+        path = folder.weights("student")
+        save_weights(path, trained.state, WeightsInfo.of(recipe.student, sets.classes, format))
+        provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
+        document = TrainingDocument(
+            role="student",
+            method=method.name,
+            method_settings=method.model_dump(mode="json"),
+            model=model_facts(student, format.input_size, "distilled by this run", sha256_file(path)),
+            teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
+            taps={role: tap.facts() for role, tap in task.taps.items()},
+            discarded=task.discarded(),
+            epochs=section.epochs,
+            steps=trained.steps,
+            best_epoch=trained.best_epoch,
+            best=trained.best,
+            last=trained.last,
+            teacher_accuracy=of_teacher,
+            initial_sha256=initial_sha256,
+            teacher_probe=probe,
+            teacher_cache=kept,
+            findings=None if diagnosis is None else diagnosis.findings,
+            images_per_s=trained.images_per_s,
+            peak_memory_mb=peak_memory_mb(device),
+            data=facts.model_copy(update={"skipped": trained.skipped}),
+            provenance=provenance,
+        )
+        folder.write_document("distill.json", document)
+        folder.record_stage(DISTILL, recipe, provenance, facts.sha256)
+        return document
+
+    return group.from_leader(write)
 
 
 def _accuracy_when_trained(recipe: Recipe, folder: RunFolder) -> float | None:

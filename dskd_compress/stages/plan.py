@@ -10,19 +10,22 @@ from torch.autograd.graph import saved_tensors_hooks
 from dskd_compress.config import DskdMethod, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import ImageSet, StreamSet, TrainLoader
-from dskd_compress.methods import MethodTask, create_task, needs_teacher
-from dskd_compress.models import model_facts
+from dskd_compress.methods import MethodTask, Pair, create_task, needs_teacher
+from dskd_compress.models import model_facts, recompute_activations, state_sha256
 from dskd_compress.run_folder import RunFolder, stages_of
 from dskd_compress.stages.setup import (
     TeacherModel,
     create_student,
     create_untrained_teacher,
-    load_teacher,
+    load_own_teacher,
     make_pair,
     open_checked_data,
 )
+from dskd_compress.stages.teacher_cache import TeacherCache, TeacherCachePlan
+from dskd_compress.stages.teacher_probe import with_unfitted_probe
 from dskd_compress.training.device import autocast, resolve_device
 from dskd_compress.training.optim import create_optimization
+from dskd_compress.training.teacher_cache.place import size_text
 from dskd_export.documents import Document, ModelFacts, TapFacts
 
 
@@ -34,7 +37,9 @@ class MemoryEstimate(Document):
     )
     gradients_mb: float
     optimizer_mb: float = Field(description="SGD with momentum keeps one value a parameter, Adam two")
-    activations_mb: float = Field(description="kept for the backward pass; measured on two images and scaled")
+    activations_mb: float = Field(
+        description="kept for the backward pass of a piece of a step; measured on two images and scaled"
+    )
     total_mb: float
 
 
@@ -54,6 +59,7 @@ class Plan(Document):
     steps_per_epoch: int
     steps: int
     memory: MemoryEstimate
+    teacher_cache: TeacherCachePlan | None
     stages: list[str]
     writes: dict[str, str] = Field(description="what -> where")
 
@@ -72,16 +78,33 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     if recipe.teacher.train is not None:
         teacher = TeacherModel(*create_untrained_teacher(recipe, classes), "to be trained by this run")
     else:
-        teacher = load_teacher(recipe, folder, sets)
+        teacher = load_own_teacher(recipe, folder, sets)
+        if recipe.teacher.probe is not None:
+            teacher = _with_probe(teacher, make_pair(student, format, teacher), classes, recipe.seed)
+    if recipe.train.grad_checkpointing:
+        recompute_activations(student)
     pair = make_pair(student, format, teacher)
     used = pair if needs_teacher(recipe.method) else None
     cpu = torch.device("cpu")
     task = create_task(recipe.method, student, used, label_smoothing=0.0, seed=recipe.seed, device=cpu)
     loader = TrainLoader(
-        sets, recipe.data, format, batch_size=recipe.train.batch_size, seed=recipe.seed, device=cpu
+        sets, recipe.data, format, batch_size=recipe.train.batch_size, seed=recipe.seed, device=device
     )
     steps_per_epoch = len(loader)
     create_optimization(task.module, recipe.train, steps_per_epoch)
+    cache = None
+    if recipe.teacher.cache.enabled and task.teacher is not None:
+        cache = TeacherCache.prepare(
+            recipe,
+            folder,
+            task.teacher,
+            loader,
+            sets,
+            format,
+            data_sha256=sets.facts().sha256,
+            teacher_sha256=state_sha256(teacher.model),
+            device=device,
+        )
     return Plan(
         recipe=recipe.name,
         method=recipe.method.name
@@ -97,6 +120,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         steps_per_epoch=steps_per_epoch,
         steps=steps_per_epoch * recipe.train.epochs,
         memory=estimate_memory(task, format.input_size, classes, recipe),
+        teacher_cache=None if cache is None else cache.plan(),
         stages=[stage.name for stage in stages_of(recipe)],
         writes={
             "weights": str(folder.weights("student")),
@@ -106,6 +130,11 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
             "report": str(folder / "report.html"),
         },
     )
+
+
+def _with_probe(teacher: TeacherModel, pair: Pair, classes: int, seed: int) -> TeacherModel:
+    model = with_unfitted_probe(teacher.model, pair.teacher_size, classes, seed)
+    return TeacherModel(model, teacher.format, f"{teacher.weights}, classifier to be fitted by this run")
 
 
 def _length(images: ImageSet | StreamSet) -> int | None:
@@ -132,7 +161,8 @@ def estimate_memory(
     with saved_tensors_hooks(remember, lambda tensor: tensor):
         task(torch.zeros(2, *input_size), torch.tensor([0, classes - 1]))
     activations = sum(size for pointer, size in kept.items() if pointer not in weights)
-    scale = recipe.train.batch_size / 2 * (1.0 if recipe.train.precision == "fp32" else 0.5)
+    piece = recipe.train.batch_size / recipe.train.grad_accumulation
+    scale = piece / 2 * (1.0 if recipe.train.precision == "fp32" else 0.5)
     trainable = sum(p.numel() for p in task.module.parameters() if p.requires_grad) * 4 / 1e6
     values = 2 if "adam" in recipe.train.optimizer or "lamb" in recipe.train.optimizer else 1
     averaged = [] if recipe.train.ema_decay is None else [*task.module.parameters(), *task.module.buffers()]
@@ -175,6 +205,15 @@ def print_plan(plan: Plan, output: Output) -> None:
             f"activations {memory.activations_mb:,.0f}",
         ]
     )
+    if (cache := plan.teacher_cache) is not None:
+        rows.append(
+            [
+                "teacher cache",
+                f"{size_text(cache.size_gb * 1e9)}: {cache.views} times {cache.images:,} images, "
+                f"{cache.bytes_per_image / 1e3:,.1f} kB each; {size_text(cache.new_gb * 1e9)} not yet in "
+                f"{cache.folder}, {size_text(cache.free_gb * 1e9)} free",
+            ]
+        )
     rows.append(["stages", " > ".join(plan.stages)])
     rows += [[f"writes {what}", where] for what, where in plan.writes.items()]
     output.table("Plan (nothing is trained or written)", ["", ""], rows)

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from dskd_compress.config import Recipe, TrainSection
 from dskd_compress.console import Output
-from dskd_compress.data import DataSets, Preprocessing, TrainLoader, ValLoader, worker_death_explained
+from dskd_compress.data import DataSets, Preprocessing, Share, TrainLoader, ValLoader, worker_death_explained
 from dskd_compress.methods import MethodTask
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.journal import Journal
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.diagnosis import Diagnosis
+from dskd_compress.training.distributed import Group
 from dskd_compress.training.evaluate import evaluate_model
 from dskd_compress.training.log import TrainingLog
 from dskd_compress.training.loop import Trainer
 from dskd_compress.training.trackers import open_trackers
-from dskd_export.documents import Accuracy, EpochRecord, StepRecord
+from dskd_export.documents import Accuracy, DiagnosisRecord, EpochRecord, StepRecord
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training ended with."""
+    """What a training ended with; only the leader of several processes has the state."""
 
     state: dict[str, Tensor]
     best_epoch: int
@@ -40,10 +43,11 @@ class Trained:
 
 @dataclass(frozen=True)
 class Loaders:
-    """Training and validation batches of one model."""
+    """Training batches, of which each process of the group gets its share, and validation batches of one model."""
 
     train: TrainLoader
     val: ValLoader
+    group: Group
 
     @classmethod
     def open(
@@ -52,18 +56,29 @@ class Loaders:
         section: TrainSection,
         sets: DataSets,
         format: Preprocessing,
-        device: torch.device,
+        group: Group,
     ) -> Loaders:
-        """Open both for a device."""
+        """Open both for the device of this process."""
+        place, device = group.place, group.device
         return cls(
-            TrainLoader(sets, recipe.data, format, batch_size=section.batch_size, seed=recipe.seed, device=device),
+            TrainLoader(
+                sets,
+                recipe.data,
+                format,
+                batch_size=section.batch_size,
+                seed=recipe.seed,
+                device=device,
+                share=Share(place.rank, place.world_size),
+            ),
             ValLoader(
                 sets,
                 format,
                 batch_size=max(section.batch_size, 64),
                 device=device,
                 workers=recipe.data.workers,
+                resident=recipe.data.loader == "resident",
             ),
+            group,
         )
 
     def accuracy(self, model: Callable[[Tensor], Tensor] | nn.Module) -> tuple[Accuracy, float]:
@@ -71,8 +86,12 @@ class Loaders:
         return evaluate_model(model, self.val)
 
     def some_images(self, batches: int) -> Iterator[Tensor]:
-        """The first training batches, for statistics; epoch -1 leaves the order of the training alone."""
-        return (images_BCHW for images_BCHW, _ in islice(self.train.epoch(-1), batches))
+        """The first training batches, for statistics: the same images in all processes.
+
+        Epoch -1 leaves the order of the training alone.
+        """
+        for images_BCHW, _ in islice(self.train.epoch(-1), batches):
+            yield from self.group.whole_batch(images_BCHW)
 
 
 def train(
@@ -102,11 +121,13 @@ def train(
 
     Raises:
         Interrupted, TrainingDiverged: see `Trainer.run`.
+        CheckpointError, EnvironmentProblem: see `Trainer.resume`.
         DiagnosisError: see `Diagnosis`.
     """
     if section.channels_last:
         task.to(memory_format=torch.channels_last)
-    store = CheckpointStore(folder.checkpoints(role), settings_sha256)
+    group = loaders.group
+    store = CheckpointStore(folder.checkpoints(role), settings_sha256, section.keep_checkpoints)
     trainer = Trainer(
         task,
         loaders.train,
@@ -114,15 +135,54 @@ def train(
         section,
         seed=recipe.seed,
         store=store,
+        group=group,
         after_backward=None if diagnosis is None else diagnosis.after_backward,
     )
-    if trainer.resume():
+    resumed = trainer.resume()
+    for damaged in store.passed_over:
+        output.warn(f"{damaged} is damaged; going on from the checkpoint before it")
+    if resumed:
         output.print(f"Going on with the {role} at step {trainer.progress.step} of {trainer.total_steps}.")
     elif statistics_batches:
         task.fit_statistics(loaders.some_images(statistics_batches))
+    # A worker that dies is reported from a signal handler, at any point of a step.
+    with worker_death_explained(loaders.train.workers):
+        if group.leads:
+            _log_training(trainer, folder.log(role), section, role, recipe, folder, output, diagnosis)
+        else:
+            # All processes look for faults at the same steps: what a method sends to the others is then answered.
+            _begin(diagnosis, trainer, [])
+            deque(trainer.run(), maxlen=0)
+    done = trainer.progress
+    skipped = sorted({*done.skipped, *loaders.val.skipped})
+    if skipped:
+        images = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
+        more = ", ..." if len(skipped) > 5 else ""
+        output.warn(f"left out {images} that cannot be read: {', '.join(skipped[:5])}{more}")
+    return Trained(
+        state=store.load_best(done.best_epoch) if group.leads else {},
+        best_epoch=done.best_epoch,
+        best=Accuracy.model_validate(done.best),
+        last=Accuracy.model_validate(done.last),
+        steps=done.step,
+        images_per_s=done.train_images / done.train_seconds if done.train_seconds > 0 else 0.0,
+        skipped=skipped,
+    )
+
+
+def _log_training(
+    trainer: Trainer,
+    place: Path,
+    section: TrainSection,
+    role: str,
+    recipe: Recipe,
+    folder: RunFolder,
+    output: Output,
+    diagnosis: Diagnosis | None,
+) -> None:
+    """Train, log every record and show how far it is."""
     if not (folder / "recipe.yaml").exists():
         folder.write_recipe(recipe)
-    place = folder.log(role)
     beside = place.with_name(f".{place.name}.new") if trainer.progress.step == 0 and place.exists() else place
     log = TrainingLog(beside, trainer.progress.step, trainer.progress.epoch)
     trackers = open_trackers(
@@ -136,23 +196,18 @@ def train(
     )
     journal = Journal(log, trackers, diagnosis, output)
 
-    def take_over() -> None:
-        beside.replace(place)
+    def before_a_checkpoint_counts() -> None:
+        log.sync()  # after a power cut no record may be missing from before the checkpoint
+        if beside.exists():
+            beside.replace(place)
         folder.write_recipe(recipe)
 
-    store.before_first_save = take_over
+    trainer.store.before_it_counts = before_a_checkpoint_counts
     with output.progress(f"Training the {role}", trainer.total_steps, unit="step") as progress:
         progress.advance(trainer.progress.step)
-        # A worker that dies is reported from a signal handler, at any point of a step.
         try:
-            with contextlib.closing(journal), worker_death_explained(loaders.train.workers):
-                if diagnosis is not None:
-                    diagnosis.begin(
-                        trainer.progress.step,
-                        trainer.optimization.optimizer,
-                        scale=trainer.scaler.get_scale,
-                        earlier=log.diagnoses,
-                    )
+            with contextlib.closing(journal):
+                _begin(diagnosis, trainer, log.diagnoses)
                 for record in trainer.run():
                     journal.write(record)
                     if isinstance(record, StepRecord):
@@ -164,21 +219,16 @@ def train(
             if beside != place:
                 beside.unlink(missing_ok=True)
     folder.write_recipe(recipe)
-    done = trainer.progress
-    skipped = sorted(set(loaders.train.skipped) | set(loaders.val.skipped))
-    if skipped:
-        images = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
-        more = ", ..." if len(skipped) > 5 else ""
-        output.warn(f"left out {images} that cannot be read: {', '.join(skipped[:5])}{more}")
-    return Trained(
-        state=store.load_best(),
-        best_epoch=done.best_epoch,
-        best=Accuracy.model_validate(done.best),
-        last=Accuracy.model_validate(done.last),
-        steps=done.step,
-        images_per_s=done.train_images / done.train_seconds if done.train_seconds > 0 else 0.0,
-        skipped=skipped,
-    )
+
+
+def _begin(diagnosis: Diagnosis | None, trainer: Trainer, earlier: Iterable[DiagnosisRecord]) -> None:
+    if diagnosis is not None:
+        diagnosis.begin(
+            trainer.progress.step,
+            trainer.optimization.optimizer,
+            scale=trainer.scaler.get_scale,
+            earlier=earlier,
+        )
 
 
 def _announce(record: EpochRecord, section: TrainSection, output: Output) -> None:

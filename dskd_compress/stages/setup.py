@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from dskd_compress.config import DataSection, Recipe
+from dskd_compress.config import DataSection, Recipe, TeacherSection
 from dskd_compress.data import DataSets, Preprocessing, check_data, open_data, resolve_preprocessing
+from dskd_compress.label_space import ProbedModel
 from dskd_compress.methods import Pair
-from dskd_compress.models import create_model
-from dskd_compress.run_folder import RunFolder
-from dskd_compress.weights import find_info, load_trained
+from dskd_compress.models import count_classes, create_model
+from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder
+from dskd_compress.stages.teacher_classes import map_classes
+from dskd_compress.stages.teacher_probe import load_probe
+from dskd_compress.weights import WeightsInfo, find_info, load_trained
 from dskd_export.errors import DataError, ModelError
 
 
@@ -52,36 +55,72 @@ def create_untrained_teacher(recipe: Recipe, classes: int) -> tuple[nn.Module, P
 
 
 def load_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherModel:
-    """The teacher that teaches: trained by this run, or with the weights that the recipe names.
+    """The teacher that teaches: it answers in the classes of the data.
 
     Raises:
-        DataError: it was not trained yet, or its classes are not those of the data.
+        DataError: it, or the classifier that its recipe fits, was not trained yet; or it has other classes
+            than the data.
+        RecipeError: the recipe's class map does not fit its classes.
         ModelError: its weights cannot be had.
     """
-    if recipe.teacher.train is not None:
+    teacher = load_own_teacher(recipe, folder, sets)
+    if recipe.teacher.probe is None:
+        return teacher
+    path = folder.require(TEACHER_PROBE, DISTILL)
+    classifier, facts = load_probe(path)
+    if classifier.out_features != len(sets.classes):
+        raise DataError(
+            f"{path} knows {classifier.out_features} classes, the data {len(sets.classes)}.",
+            "Fit it again: dskd-compress distill",
+        )
+    model = ProbedModel(teacher.model, classifier).eval()
+    return replace(teacher, model=model, weights=f"{teacher.weights}, classifier fitted on {facts.images} images")
+
+
+def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherModel:
+    """The teacher with its own classifier, its classes mapped where the recipe says so.
+
+    Raises:
+        As `load_teacher`; a teacher whose classifier is to be fitted may have any classes, or none.
+    """
+    section = recipe.teacher
+    if section.train is not None:
         path = folder.require("teacher.safetensors", "train")
         model, trained = load_trained(path)
         check_classes(trained.classes, sets, path, "train")
         return TeacherModel(model, trained.preprocessing, "trained by this run")
-    if not recipe.teacher.pretrained and recipe.teacher.checkpoint is None:
+    if not section.pretrained and section.checkpoint is None:
         raise ModelError(
-            f"The teacher {recipe.teacher.name} has no weights: pretrained is false and nothing trains it.",
+            f"The teacher {section.name} has no weights: pretrained is false and nothing trains it.",
             "Set teacher.pretrained, teacher.checkpoint (--teacher-checkpoint) or teacher.train.",
         )
-    checkpoint = recipe.teacher.checkpoint
+    checkpoint = section.checkpoint
     info = None if checkpoint is None else find_info(checkpoint)
     size = recipe.data.input_size if info is None else info.input_size[1]
-    # A checkpoint of one's own has one's own classes; pretrained weights have timm's.
-    classes = None if checkpoint is None else len(sets.classes)
-    model = create_model(recipe.teacher, num_classes=classes, input_size=size).eval()
-    check_data(sets, int(model.num_classes))  # type: ignore[arg-type]
+    classes = _classes_of_weights(section, info, sets)
+    model = create_model(section, num_classes=classes, input_size=size).eval()
     source = "pretrained" if checkpoint is None else f"checkpoint {checkpoint.name}"
     # The teacher keeps the normalisation that it was trained with, whatever the recipe sets for the student:
     # weights of another run say it themselves, for others it is timm's.
-    if info is not None and checkpoint is not None:
-        check_classes(info.classes, sets, checkpoint, "train")
-        return TeacherModel(model, info.preprocessing, source)
-    return TeacherModel(model, resolve_preprocessing(DataSection(input_size=size), model), source)
+    format = resolve_preprocessing(DataSection(input_size=size), model) if info is None else info.preprocessing
+    if section.class_map is not None:
+        own = int(model.num_classes)  # type: ignore[arg-type]
+        model = map_classes(model, section, info, sets)
+        source = f"{source}, {model.class_map.members} of {own} classes mapped"
+    elif section.probe is None:
+        check_data(sets, int(model.num_classes))  # type: ignore[arg-type]
+        if info is not None and checkpoint is not None:
+            check_classes(info.classes, sets, checkpoint, "train")
+    return TeacherModel(model, format, source)
+
+
+def _classes_of_weights(section: TeacherSection, info: WeightsInfo | None, sets: DataSets) -> int | None:
+    """How many classes to build a teacher for; None leaves it to timm, whose pretrained weights have timm's."""
+    if section.checkpoint is None:
+        return None
+    if section.class_map is None and section.probe is None:
+        return len(sets.classes)  # a checkpoint of one's own has one's own classes
+    return count_classes(section.name, section.checkpoint) if info is None else len(info.classes)
 
 
 def check_classes(classes: tuple[str, ...], sets: DataSets, path: Path, stage: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dskd_compress.config import NoneMethod, Recipe
+from dskd_compress.config import NoneMethod, Recipe, TrainSection
 from dskd_compress.console import Output
 from dskd_compress.methods import create_task
 from dskd_compress.models import model_facts
@@ -10,7 +10,8 @@ from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import TRAIN, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import create_untrained_teacher, open_checked_data
-from dskd_compress.training.device import configure, peak_memory_mb, resolve_device
+from dskd_compress.training.device import configure, peak_memory_mb
+from dskd_compress.training.distributed import Group, join
 from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
 from dskd_export.documents import TrainingDocument
@@ -20,6 +21,8 @@ from dskd_export.files import sha256_file
 
 def run_train(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocument:
     """Train the teacher; writes `teacher.safetensors`, `teacher.json` and `teacher.train.jsonl`.
+
+    Under torchrun all processes train and get the document; one of them writes.
 
     Raises:
         RecipeError: the recipe does not train its teacher.
@@ -33,12 +36,19 @@ def run_train(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocu
         )
     watch = Stopwatch()
     check_trackers(recipe.tracking)
-    device = resolve_device(section.device)
+    with join(section) as group:
+        return _train(recipe, section, folder, output, group, watch)
+
+
+def _train(
+    recipe: Recipe, section: TrainSection, folder: RunFolder, output: Output, group: Group, watch: Stopwatch
+) -> TrainingDocument:
+    device = group.device
     configure(section, device)
-    folder.create()
+    group.from_leader(folder.create)
     sets = open_checked_data(recipe)
     model, format = create_untrained_teacher(recipe, len(sets.classes))
-    loaders = Loaders.open(recipe, section, sets, format, device)
+    loaders = Loaders.open(recipe, section, sets, format, group)
     task = create_task(
         NoneMethod(), model, None, label_smoothing=section.label_smoothing, seed=recipe.seed, device=device
     )
@@ -53,24 +63,28 @@ def run_train(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocu
         folder=folder,
         output=output,
     )
-    path = folder.weights("teacher")
-    save_weights(path, trained.state, WeightsInfo.of(recipe.teacher, sets.classes, format))
-    provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
-    document = TrainingDocument(
-        role="teacher",
-        method="none",
-        method_settings=NoneMethod().model_dump(mode="json"),
-        model=model_facts(model, format.input_size, "trained by this run", sha256_file(path)),
-        epochs=section.epochs,
-        steps=trained.steps,
-        best_epoch=trained.best_epoch,
-        best=trained.best,
-        last=trained.last,
-        images_per_s=trained.images_per_s,
-        peak_memory_mb=peak_memory_mb(device),
-        data=facts.model_copy(update={"skipped": trained.skipped}),
-        provenance=provenance,
-    )
-    folder.write_document("teacher.json", document)
-    folder.record_stage(TRAIN, recipe, provenance, facts.sha256)
-    return document
+
+    def write() -> TrainingDocument:
+        path = folder.weights("teacher")
+        save_weights(path, trained.state, WeightsInfo.of(recipe.teacher, sets.classes, format))
+        provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
+        document = TrainingDocument(
+            role="teacher",
+            method="none",
+            method_settings=NoneMethod().model_dump(mode="json"),
+            model=model_facts(model, format.input_size, "trained by this run", sha256_file(path)),
+            epochs=section.epochs,
+            steps=trained.steps,
+            best_epoch=trained.best_epoch,
+            best=trained.best,
+            last=trained.last,
+            images_per_s=trained.images_per_s,
+            peak_memory_mb=peak_memory_mb(device),
+            data=facts.model_copy(update={"skipped": trained.skipped}),
+            provenance=provenance,
+        )
+        folder.write_document("teacher.json", document)
+        folder.record_stage(TRAIN, recipe, provenance, facts.sha256)
+        return document
+
+    return group.from_leader(write)

@@ -1,4 +1,12 @@
-"""The state of a training on disk: what an interrupted run goes on from, and the best student."""
+"""The state of a training on disk: what an interrupted run goes on from, and the best student.
+
+    last.pt              the newest complete state
+    step-0000001200.pt   older states, where more than one is kept
+    best-0007.pt         the student of epoch 7, the best one of the states beside it
+
+No file is ever edited: each is written beside its place, synced, and renamed. The best student has its
+epoch in its name, so that a state always finds the one that it speaks of, wherever a kill came in between.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +22,7 @@ from torch import Tensor, nn
 from dskd_export.errors import CheckpointError
 from dskd_export.files import atomic_path
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -30,96 +38,150 @@ class Progress:
     train_seconds: float = 0.0
     train_images: int = 0
     epoch_loss_sum: float = 0.0
+    skipped: list[str] = field(default_factory=list)
 
 
 class CheckpointStore:
-    """`last.pt` and `best.pt` in one folder. Both are replaced atomically, never edited.
+    """The states of one training in one folder.
 
     Args:
         folder: made when the first checkpoint is written.
         settings_sha256: digest of all that shapes the training. A checkpoint of other settings is
             not continued.
+        keep: how many states stay.
 
     Attributes:
-        before_first_save: called once, when this training's first state is on the disk, just before it counts.
+        before_it_counts: called each time that a state is on the disk, just before it takes its name.
+        passed_over: damaged states that `load` found newer than the one that it gave.
     """
 
-    def __init__(self, folder: Path, settings_sha256: str) -> None:
+    def __init__(self, folder: Path, settings_sha256: str, keep: int = 1) -> None:
         self.folder = folder
         self.settings_sha256 = settings_sha256
-        self.before_first_save: Callable[[], None] | None = None
+        self.keep = keep
+        self.before_it_counts: Callable[[], None] | None = None
+        self.passed_over: list[Path] = []
+        # The state in last.pt where it is known to be good, and the best epochs of the older ones:
+        # None where an earlier process wrote them.
+        self._last_step: int | None = None
+        self._last_best = -1
+        self._older: dict[Path, int | None] = {}
 
     @property
     def last_path(self) -> Path:
         """The newest complete state."""
         return self.folder / "last.pt"
 
-    @property
-    def best_path(self) -> Path:
-        """The student's weights of the best epoch."""
-        return self.folder / "best.pt"
+    def best_path(self, epoch: int) -> Path:
+        """The student's weights after an epoch that was the best one."""
+        return self.folder / f"best-{epoch:04d}.pt"
 
     def save(self, progress: Progress, state: dict[str, Any]) -> None:
-        """Write the newest state; `state` holds only tensors, numbers, strings, lists and dicts."""
+        """Write the newest state, then delete those that are too many.
+
+        `state` holds only tensors, numbers, strings, lists and dicts.
+        """
         content = {
             "format": FORMAT,
             "settings_sha256": self.settings_sha256,
             "progress": asdict(progress),
             **state,
         }
-        then, self.before_first_save = self.before_first_save, None
-        self._write(self.last_path, content, then)
+        _write(self.last_path, content, lambda: self._make_room(progress.step))
+        self._last_step, self._last_best = progress.step, progress.best_epoch
+        self._prune()
 
-    def save_best(self, student: nn.Module) -> None:
+    def save_best(self, student: nn.Module, epoch: int) -> None:
         """Write the student of the best epoch so far."""
         weights = {name: tensor.detach().cpu() for name, tensor in student.state_dict().items()}
-        self._write(self.best_path, {"settings_sha256": self.settings_sha256, "student": weights})
+        content = {"settings_sha256": self.settings_sha256, "student": weights}
+        _write(self.best_path(epoch), content)
 
     def load(self, device: torch.device) -> tuple[Progress, dict[str, Any]] | None:
-        """The newest state, or None where there is none of these settings.
+        """The newest state that is whole, or None where there is none of these settings.
 
         Raises:
-            CheckpointError: the file is damaged.
+            CheckpointError: all of them are damaged, or the best student that it speaks of cannot be had.
         """
-        if not self.last_path.exists():
-            return None
-        content = _read(self.last_path, device)
-        try:
-            if content["format"] != FORMAT or content["settings_sha256"] != self.settings_sha256:
-                return None
-            return Progress(**content["progress"]), content
-        except (KeyError, TypeError) as error:
-            raise _damaged(self.last_path) from error
+        older = sorted(self.folder.glob("step-*.pt"), reverse=True)
+        paths = [path for path in (self.last_path, *older) if path.exists()]
+        self.passed_over = []
+        failure: CheckpointError | None = None
+        for number, path in enumerate(paths):
+            try:
+                content = _read(path, device)
+                if content["format"] != FORMAT or content["settings_sha256"] != self.settings_sha256:
+                    continue
+                progress = Progress(**content["progress"])
+                if progress.best_epoch >= 0:
+                    self.load_best(progress.best_epoch)  # better known now than at the end
+            except (CheckpointError, KeyError, TypeError) as error:
+                failure = failure or (error if isinstance(error, CheckpointError) else _damaged(path))
+                self.passed_over.append(path)
+                continue
+            self._older = dict.fromkeys(paths[number + 1 :])
+            if path == self.last_path:
+                self._last_step, self._last_best = progress.step, progress.best_epoch
+            else:
+                self._older[path] = progress.best_epoch
+            return progress, content
+        if failure is not None:
+            raise failure
+        return None
 
-    def load_best(self) -> dict[str, Tensor]:
-        """The student's weights of the best epoch.
+    def load_best(self, epoch: int) -> dict[str, Tensor]:
+        """The student's weights after an epoch that was the best one.
 
         Raises:
             CheckpointError: the file is missing, damaged, or of a training with other settings.
         """
-        content = _read(self.best_path, torch.device("cpu"))
+        path = self.best_path(epoch)
+        content = _read(path, torch.device("cpu"))
         try:
             if content["settings_sha256"] != self.settings_sha256:
-                # Left by a training that was begun with other settings and killed in its first epoch.
                 raise CheckpointError(
-                    f"{self.best_path} is of a training with other settings than {self.last_path.name}.",
+                    f"{path} is of a training with other settings.",
                     f"Delete {self.folder} to train from the start.",
                 )
             weights: dict[str, Tensor] = content["student"]
         except (KeyError, TypeError) as error:
-            raise _damaged(self.best_path) from error
+            raise _damaged(path) from error
         return weights
 
-    def _write(
-        self, path: Path, content: dict[str, Any], before_it_counts: Callable[[], None] | None = None
-    ) -> None:
-        """Write atomically; the callback runs when all is on the disk, before the new file takes its name."""
-        buffer = io.BytesIO()  # torch.save tells a full disk by a RuntimeError of its own
-        torch.save(content, buffer)
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
-            if before_it_counts is not None:
-                before_it_counts()
+    def _make_room(self, step: int) -> None:
+        if self.before_it_counts is not None:
+            self.before_it_counts()
+        if self.keep > 1 and self._last_step is not None and self._last_step != step:
+            # Killed between this and the renaming of the new one: `load` finds the state under this name.
+            older = self.folder / f"step-{self._last_step:010d}.pt"
+            self.last_path.replace(older)
+            self._older[older] = self._last_best
+
+    def _prune(self) -> None:
+        """Delete what no kept state needs: also what a kill, or a training of other settings, has left."""
+        kept = sorted(self._older, reverse=True)[: self.keep - 1]
+        self._older = {path: self._older[path] for path in kept}
+        # The best epoch only ever rises from state to state; -1: none yet, or not known here.
+        oldest = min([self._last_best, *(-1 if best is None else best for best in self._older.values())])
+        needed = {self.best_path(epoch) for epoch in range(max(0, oldest), self._last_best + 1)}
+        for path in self.folder.glob("step-*.pt"):
+            if path not in self._older:
+                path.unlink()
+        for path in self.folder.glob("best-*.pt"):
+            if path not in needed:
+                path.unlink()
+        for path in self.folder.glob(".*.pt"):  # half of a file, whose writer was killed
+            path.unlink()
+
+
+def _write(path: Path, content: dict[str, Any], before_it_counts: Callable[[], None] | None = None) -> None:
+    """Write atomically; the callback runs when all is written, before the new file takes its name."""
+    buffer = io.BytesIO()  # torch.save tells a full disk by a RuntimeError of its own
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+        if before_it_counts is not None:
+            before_it_counts()
 
 
 def _read(path: Path, device: torch.device) -> Any:

@@ -10,16 +10,29 @@ import sys
 import torch
 
 from dskd_compress.config import TrainSection
+from dskd_compress.launch import Place
 from dskd_export.errors import EnvironmentProblem, UsageError
 
 
-def resolve_device(requested: str) -> torch.device:
+def resolve_device(requested: str, place: Place | None = None) -> torch.device:
     """`auto`, `cpu`, `cuda` or `cuda:N` -> a device that is really there.
 
+    Args:
+        requested: the recipe's `train.device`.
+        place: of a process among several, each of which takes the GPU of its number.
+
     Raises:
-        UsageError: not a device's name.
+        UsageError: not a device's name, or one GPU for several processes.
         EnvironmentProblem: the device is not there. Only `auto` ever falls back to the CPU.
     """
+    if place is not None and place.world_size > 1:
+        if requested.startswith("cuda:"):
+            raise UsageError(
+                f"train.device is {requested}, but {place.world_size} processes cannot share one GPU.",
+                "Use train.device cuda: each process takes its own.",
+            )
+        if requested == "cuda" or (requested == "auto" and torch.cuda.is_available()):
+            requested = f"cuda:{place.local_rank}"
     if requested == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
@@ -36,7 +49,7 @@ def resolve_device(requested: str) -> torch.device:
         if index >= torch.cuda.device_count():
             raise EnvironmentProblem(
                 f"train.device is {requested}, but there are {torch.cuda.device_count()} CUDA devices.",
-                f"Use cuda:0 to cuda:{torch.cuda.device_count() - 1}.",
+                f"Use cuda:0 to cuda:{torch.cuda.device_count() - 1}; with torchrun, that many --nproc-per-node.",
             )
         return torch.device("cuda", index)
     if device.type != "cpu":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,10 @@ class TrainingLog:
         """Append one record; it is on its way to the disk when this returns."""
         self._file.write(record.model_dump_json() + "\n")
         self._file.flush()
+
+    def sync(self) -> None:
+        """Bring all records to the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

@@ -1,11 +1,13 @@
 """The training loop: a generator of records, so that logging and display stay outside.
 
 Everything random in a step is seeded by (seed, step), and the order and augmentation of images by
-(seed, epoch, image), so a run that was stopped ends as if it had not been.
+(seed, epoch, image), so a run that was stopped ends as if it had not been. Several processes take
+equal parts of each batch, and `train.grad_accumulation` pieces of a part come one after the other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -16,20 +18,30 @@ import torch
 from torch import Tensor, nn
 
 from dskd_compress.config import TrainSection
-from dskd_compress.methods.base import MethodTask
+from dskd_compress.data import Share
+from dskd_compress.launch import Place
+from dskd_compress.methods.base import WATCH_EVERY, MethodTask
+from dskd_compress.models import recompute_activations
 from dskd_compress.training.checkpoint import CheckpointStore, Progress
 from dskd_compress.training.device import autocast
+from dskd_compress.training.distributed import Group
 from dskd_compress.training.optim import create_optimization
+from dskd_compress.training.readings import Reading, StepNumbers, read
 from dskd_compress.training.signals import StopRequest
 from dskd_export.documents import Accuracy, EpochRecord, StepRecord
-from dskd_export.errors import Interrupted, TrainingDiverged
+from dskd_export.errors import EnvironmentProblem, Interrupted, TrainingDiverged
 
 # Reading a number from a GPU waits for it; so many steps are read together.
 _STEPS_PER_READ = {"cpu": 1, "cuda": 20}
 
 
 class EpochLoader(Protocol):
-    """Training batches: the same for the same seed, epoch and position."""
+    """Training batches: the same for the same seed, epoch and position; this process's share of each."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """Names of unreadable images met so far."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -38,9 +50,16 @@ class EpochLoader(Protocol):
         ...
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Seed of all noise of one step: depends on nothing else, so a resumed run draws the same."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest(), "big") >> 1
+def step_seed(seed: int, step: int, part: int = 0) -> int:
+    """Seed of all noise of one step: depends on nothing else, so a resumed run draws the same.
+
+    Args:
+        seed: of the training.
+        step: number of the step.
+        part: of the batch, for what is drawn within a model (dropout): each part draws its own.
+    """
+    text = f"{seed}/{step}/{part}" if part else f"{seed}/{step}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 class Trainer:
@@ -53,8 +72,12 @@ class Trainer:
         section: how to train.
         seed: of all randomness within a step.
         store: where checkpoints go.
+        group: the processes that train together; None: this one alone. Only the leader validates and saves.
         after_backward: called with the number of the step (0-based) and the task once the gradients are there,
             unscaled and not yet clipped; it changes nothing.
+
+    Raises:
+        ModelError: `train.grad_checkpointing` with a student that has none.
     """
 
     def __init__(
@@ -66,29 +89,46 @@ class Trainer:
         *,
         seed: int,
         store: CheckpointStore,
+        group: Group | None = None,
         after_backward: Callable[[int, MethodTask], None] | None = None,
     ) -> None:
         self.task, self.loader, self.validate = task, loader, validate
         self.section, self.seed, self.store = section, seed, store
         self.after_backward = after_backward
         self.device = task.device
+        self.group = group if group is not None else Group(Place(), self.device)
         self.autocast = autocast(section, self.device)
+        if section.grad_checkpointing:
+            recompute_activations(task.module.student)
+        self.group.synchronise_batch_norm(task.module)
         self.optimization = create_optimization(task.module, section, len(loader))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=section.precision == "fp16")
         if section.ema_decay is not None:
             task.setup_ema(decay=section.ema_decay, use_warmup=True)
         self.progress = Progress()
         self.total_steps = section.epochs * len(loader)
-        self._pending: list[dict[str, Any]] = []
+        place = self.group.place
+        self._rows: list[int] = Share(place.rank, place.world_size).rows(section.batch_size).tolist()
+        self._pending: list[StepNumbers] = []
+        self._agreed_to_stop = False
 
     def resume(self) -> bool:
-        """Go on from the last checkpoint of the same settings; False where there is none."""
+        """Go on from the last good checkpoint of the same settings; False where there is none.
+
+        Raises:
+            CheckpointError: there are only damaged ones.
+            EnvironmentProblem: the processes do not see the same checkpoint.
+        """
         found = self.store.load(self.device)
+        steps = self.group.of_all(0 if found is None else found[0].step)
+        if len(set(steps)) > 1:
+            raise EnvironmentProblem(
+                f"The processes find different checkpoints in {self.store.folder}: of the steps {steps}.",
+                "Put the run folder (--out) on a file system that all machines share.",
+            )
         if found is None:
             return False
         self.progress, state = found
-        if self.progress.best_epoch >= 0:
-            self.store.load_best()  # where it cannot be had, that is better known now than at the end
         self.task.module.load_state_dict(state["module"])
         if state["ema"] is not None:
             self.task.get_trainable_module(ema=True).module.load_state_dict(state["ema"])
@@ -98,6 +138,10 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
+        skipped = [name for names in self.group.of_all(self.loader.skipped) for name in names]
+        self.progress.skipped = sorted({*self.progress.skipped, *skipped})
+        if not self.group.leads:
+            return
         ema = self.task.get_trainable_module(ema=True)
         self.store.save(
             self.progress,
@@ -118,14 +162,19 @@ class Trainer:
         """Train to the end, yielding a record for each step and each epoch.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; the state was saved.
+            Interrupted: SIGINT or SIGTERM came to any of the processes; the state was saved.
             TrainingDiverged: a loss is NaN or Inf; the last checkpoint is from before it.
         """
-        with StopRequest() as stop:
+        # Last, so that state and averages are those of the bare modules.
+        if self.section.compile:
+            self.task.compile()
+        with self.group.wrapped(self.task), StopRequest() as stop:
             for epoch in range(self.progress.epoch, self.section.epochs):
                 epoch_began = time.perf_counter()
                 yield from self._train_epoch(epoch, stop)
-                yield self._finish_epoch(epoch, epoch_began)
+                if (epoch + 1) % self.section.validate_every == 0 or epoch + 1 == self.section.epochs:
+                    yield self._validate(epoch, epoch_began)
+                self.progress.epoch, self.progress.batch = epoch + 1, 0
                 # Once the caller has logged it: a kill in between repeats the epoch's end, and loses no record.
                 self.save()
                 self._stop_if_requested(stop)
@@ -143,30 +192,31 @@ class Trainer:
                 self.section.checkpoint_steps is not None
                 and self.progress.step % self.section.checkpoint_steps == 0
             )
-            if len(self._pending) >= read_every or save or stop.requested:
-                yield from self._read_pending(epoch, began)
+            # Processes read after the same steps: a signal that came to one of them waits for that.
+            wanted = self.group.alone and stop.requested is not None
+            if len(self._pending) >= read_every or save or wanted:
+                yield from self._read_pending(epoch, began, stop)
                 began = time.perf_counter()
             if save:
                 self.save()
             self._stop_if_requested(stop)
-        yield from self._read_pending(epoch, began)
+        yield from self._read_pending(epoch, began, stop)
 
-    def _step(self, epoch: int, images_BCHW: Tensor, target: Tensor) -> dict[str, Any]:
+    def _step(self, epoch: int, images_BCHW: Tensor, target: Tensor) -> StepNumbers:
         """One optimisation step; returns numbers that are still on the device."""
-        torch.manual_seed(step_seed(self.seed, self.progress.step))
-        learning_rate = self.optimization.set_step(self.progress.step)
-        self.task.progress = self.progress.step / self.total_steps
+        step = self.progress.step
+        learning_rate = self.optimization.set_step(step)
+        self.task.progress = step / self.total_steps
         self.task.position = (epoch, self.progress.batch)
+        self.task.module.watching = step % WATCH_EVERY == 0
         if self.section.channels_last:
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-        with self.autocast:
-            result = self.task(images_BCHW, target)
         optimizer = self.optimization.optimizer
         optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(result["loss"]).backward()
+        pieces = self._forward_and_backward(step, images_BCHW, target)
         self.scaler.unscale_(optimizer)
         if self.after_backward is not None:
-            self.after_backward(self.progress.step, self.task)
+            self.after_backward(step, self.task)
         # Student and training-only heads together: a projection that escapes the clipping can ruin both.
         parameters = list(self.task.module.parameters())
         limit = self.section.clip_grad if self.section.clip_grad is not None else math.inf
@@ -175,63 +225,68 @@ class Trainer:
         self.scaler.update()
         self.progress.step += 1
         self.task.update_ema(step=self.progress.step)
-        return {
-            "images": images_BCHW.shape[0],
-            "learning_rate": learning_rate,
-            "grad_norm": grad_norm,
-            "loss": result["loss"].detach(),
-            "terms": {name: term.detach() for name, term in result["terms"].items()},
-            "monitors": result["monitors"],
-        }
+        return StepNumbers.of(images_BCHW.shape[0], learning_rate, grad_norm, pieces)
 
-    def _read_pending(self, epoch: int, began: float) -> Iterator[StepRecord]:
+    def _forward_and_backward(
+        self, step: int, images_BCHW: Tensor, target: Tensor
+    ) -> list[tuple[float, dict[str, Any]]]:
+        """Add up the gradients of the pieces of a batch; returns each one's share of it and its losses."""
+        count, rank = self.section.grad_accumulation, self.group.place.rank
+        parts = zip(images_BCHW.tensor_split(count), target.tensor_split(count), strict=True)
+        results, first = [], 0
+        for number, (images, labels) in enumerate(parts):
+            rows = self._rows[first : first + images.shape[0]]
+            first += images.shape[0]
+            share = images.shape[0] / images_BCHW.shape[0]
+            torch.manual_seed(step_seed(self.seed, step, rank * count + number))
+            self.task.rows = rows
+            self.task.module.draws.begin(step_seed(self.seed, step), rows)
+            last = number == count - 1
+            # Processes add up their gradients once, with the last piece.
+            with contextlib.nullcontext() if last else self.task.no_sync():
+                with self.autocast:
+                    result = self.task(images, labels)
+                self.scaler.scale(result["loss"] * share if count > 1 else result["loss"]).backward()
+            results.append((share, result))
+        return results
+
+    def _read_pending(self, epoch: int, began: float, stop: StopRequest) -> Iterator[StepRecord]:
         """Turn the steps since the last reading into records, and look for NaN and Inf."""
         pending, self._pending = self._pending, []
         if not pending:
             return
-        records = []
         first = self.progress.step - len(pending) + 1
-        for offset, numbers in enumerate(pending):
-            losses = {"loss": float(numbers["loss"])} | {k: float(v) for k, v in numbers["terms"].items()}
-            self._refuse_nonfinite(losses, first + offset, epoch)
-            norm = float(numbers["grad_norm"])
-            self.progress.epoch_loss_sum += losses["loss"]
-            records.append((numbers, losses, norm, {k: float(v) for k, v in numbers["monitors"].items()}))
+        readings, self._agreed_to_stop = read(pending, self.group, stop.requested is not None)
+        for number, reading in enumerate(readings, first):
+            self._refuse_nonfinite(reading, number, epoch)
+            self.progress.epoch_loss_sum += reading.losses["loss"]
         seconds = time.perf_counter() - began
-        images = sum(numbers["images"] for numbers in pending)
+        images = sum(reading.images for reading in readings)
         self.progress.train_seconds += seconds
         self.progress.train_images += images
-        for offset, (numbers, losses, norm, monitors) in enumerate(records):
-            yield StepRecord(
-                step=first + offset,
-                epoch=epoch,
-                losses=losses,
-                grad_norm=norm if math.isfinite(norm) else None,  # fp16: the scaler skips such a step
-                learning_rate=numbers["learning_rate"],
-                images_per_s=images / seconds,
-                monitors=monitors,
-            )
+        for number, reading in enumerate(readings, first):
+            yield reading.record(number, epoch, images / seconds)
 
-    def _refuse_nonfinite(self, losses: dict[str, float], step: int, epoch: int) -> None:
-        bad = [name for name, value in losses.items() if name != "loss" and not math.isfinite(value)]
-        if not bad and math.isfinite(losses["loss"]):
+    def _refuse_nonfinite(self, reading: Reading, step: int, epoch: int) -> None:
+        bad = reading.nonfinite()
+        if bad is None:
             return
-        value = losses[bad[0]] if bad else losses["loss"]
         kept = (
             f"The last good checkpoint is {self.store.last_path}."
             if self.store.last_path.exists()
             else "There is no checkpoint from before it."
         )
         raise TrainingDiverged(
-            f"Step {step} (epoch {epoch}): the loss term '{(bad or ['loss'])[0]}' is {value}. {kept}",
+            f"Step {step} (epoch {epoch}): the loss term '{bad[0]}' is {bad[1]}. {kept}",
             "Lower train.lr, set train.clip_grad, or use train.precision fp32.",
         )
 
-    def _finish_epoch(self, epoch: int, began: float) -> EpochRecord:
-        accuracy, val_loss = self.validate(self.student)
+    def _validate(self, epoch: int, began: float) -> EpochRecord:
+        accuracy, val_loss = self.group.from_leader(lambda: self.validate(self.student))
         best = self.progress.best_epoch < 0 or accuracy.top1.value > self.progress.best["top1"]["value"]
         if best:
-            self.store.save_best(self.student)
+            if self.group.leads:
+                self.store.save_best(self.student, epoch)
             self.progress.best_epoch, self.progress.best = epoch, accuracy.model_dump()
         record = EpochRecord(
             epoch=epoch,
@@ -244,15 +299,16 @@ class Trainer:
             seconds=time.perf_counter() - began,
         )
         self.progress.last = accuracy.model_dump()
-        self.progress.epoch, self.progress.batch = epoch + 1, 0
         return record
 
     def _stop_if_requested(self, stop: StopRequest) -> None:
-        if stop.requested is None or self.progress.step >= self.total_steps:
+        wanted = stop.requested is not None if self.group.alone else self._agreed_to_stop
+        if not wanted or self.progress.step >= self.total_steps:
             return
         self.save()
+        self.group.wait()  # for the leader to have written: torchrun ends all when one has ended
         raise Interrupted(
-            f"Stopped by {stop.requested} after step {self.progress.step} of {self.total_steps}; "
-            f"the state is in {self.store.last_path}.",
+            f"Stopped by {stop.requested or 'another process'} after step {self.progress.step} of "
+            f"{self.total_steps}; the state is in {self.store.last_path}.",
             "The same command goes on from there.",
         )

@@ -51,6 +51,7 @@ def create_optimization(module: nn.Module, section: TrainSection, steps_per_epoc
         lr=section.lr,
         weight_decay=section.weight_decay,
         momentum=section.momentum,
+        filter_bias_and_bn=not section.decay_norm_and_bias,
     )
     # Training-only heads that nobody optimises look fine and teach nothing.
     if (forgotten := not_optimized_symptom(module, optimizer)) is not None:

@@ -109,7 +109,24 @@ class TapFacts(Document):
     kind: Literal["vector", "map"]
     channels: int
     grid: tuple[int, int] | None = Field(default=None, description="height and width of a map tap")
-    layout: str = Field(description="the model's own layout: NCHW, NHWC, tokens, vector")
+    layout: str = Field(
+        description="the model's own layout: NCHW, NHWC, tokens, vector; or prefix: tokens before the grid"
+    )
+
+
+class TeacherCacheFacts(Document):
+    """What was kept of the teacher's outputs, and what that saved."""
+
+    keys: dict[str, str] = Field(description="output -> sha256 of all that it depends on")
+    features: Literal["float16", "float32"] = Field(description="of taps on disk; logits are float32")
+    views: int = Field(description="augmentations kept of an image")
+    size_gb: float = Field(description="1 GB = 10^9 bytes")
+    images_read: int = Field(description="since the training was last started")
+    images_computed: int = Field(description="since the training was last started")
+    check_error: float | None = Field(
+        description="the first batch read against the same batch computed: largest difference over the largest "
+        "value; None where none was read"
+    )
 
 
 class StepRecord(Document):
@@ -137,6 +154,18 @@ class EpochRecord(Document):
     top5: float | None
     best: bool
     seconds: float
+
+
+class TeacherProbeFacts(Document):
+    """A linear classifier that was fitted on a teacher's features and guides in place of its own."""
+
+    key: str = Field(description="sha256 of all that it was fitted on")
+    images: int
+    channels: int
+    l2: float
+    iterations: int
+    converged: bool
+    train_accuracy: float = Field(description="fraction in [0, 1] of the images that it was fitted on")
 
 
 FindingKind = Literal[
@@ -210,10 +239,56 @@ class TrainingDocument(Document):
     best: Accuracy
     last: Accuracy
     teacher_accuracy: Accuracy | None = None
+    initial_sha256: str | None = Field(default=None, description="of the student before its first step")
+    teacher_probe: TeacherProbeFacts | None = Field(default=None, description="None where none was fitted")
+    teacher_cache: TeacherCacheFacts | None = Field(default=None, description="None where nothing was kept")
     findings: list[Finding] | None = Field(default=None, description="faults seen; None: nobody looked for them")
     images_per_s: float = Field(description="training images per second, validation not counted")
     peak_memory_mb: float | None
     data: DataFacts
+    provenance: Provenance
+
+
+class ComparedMethod(Document):
+    """One method of a comparison, over all seeds; accuracies are fractions in [0, 1]."""
+
+    label: str
+    method: str
+    settings: dict[str, Any]
+    seeds: list[int]
+    top1: list[float] = Field(description="one a seed, in the order of `seeds`")
+    mean: float
+    interval: Interval | None = Field(description="Student's t over seeds; None with a single seed")
+    seconds: list[float] = Field(description="training alone, validation not counted")
+    images_per_s: list[float]
+    peak_memory_mb: list[float | None]
+
+
+class PairedDifference(Document):
+    """`first - second`, seed by seed: same data order, same initial student, same steps."""
+
+    first: str
+    second: str
+    seeds: list[int]
+    differences: list[float]
+    mean: float
+    interval: Interval | None = Field(description="Student's t over seeds; None with a single seed")
+
+
+class ComparisonDocument(Document):
+    """`compare.json`: several methods under one budget."""
+
+    recipe: str
+    teacher: str
+    teacher_top1: float | None
+    student: str
+    epoch: Literal["last", "best"] = Field(description="whose accuracy is compared; best is chosen on the images")
+    steps: int
+    data: DataFacts
+    methods: list[ComparedMethod]
+    differences: list[PairedDifference] = Field(description="every pair, once")
+    jobs: int = Field(description="trainings that ran side by side; seconds are comparable within one number")
+    commits: list[str | None] = Field(description="of the tool, of all runs")
     provenance: Provenance
 
 

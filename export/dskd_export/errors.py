@@ -11,7 +11,8 @@
     │   ├── TrainingDiverged           3   NaN or Inf in a loss
     │   └── DiagnosisError             3   a training that cannot teach what it should
     ├── EnvironmentProblem             4   this machine cannot do it
-    │   └── MissingExtra               4   an optional dependency is not installed
+    │   ├── MissingExtra               4   an optional dependency is not installed
+    │   └── ProcessLost                4   another process of the same training ended
     ├── GateFailed                     5   the work was done, the result is not good enough
     └── Interrupted                    130 stopped by the user, progress saved
 
@@ -110,6 +111,10 @@ class MissingExtra(EnvironmentProblem):
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(f"{module} is not installed.", f"Install it with: pip install 'dskd-compress[{extra}]'")
+
+
+class ProcessLost(EnvironmentProblem):
+    """Another process of the same training died or does not answer; the last checkpoint is kept."""
 
 
 class GateFailed(DskdError):

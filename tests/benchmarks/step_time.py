@@ -1,12 +1,17 @@
-"""Step time of DSKD against plain `kd`: the same models, batch and optimiser, interleaved in one process.
+"""Step time of DSKD and DiffKD against plain `kd`, and how both hold over a long run.
 
     python tests/benchmarks/step_time.py --out tests/benchmarks/results/step_time.json
+    python tests/benchmarks/step_time.py --flat --out tests/benchmarks/results/long_run.json
+    python tests/benchmarks/step_time.py --pairs resnet34:resnet18:112:16 --rounds 50
 
 A step is what the training loop does between two batches: teacher, student, losses, backward pass,
 clipping, update. In each round every method takes one step, in an order that is drawn anew, so that
-a machine that slows down slows all of them. The ratio of a round is its DSKD step over its `kd` step;
+a machine that slows down slows all of them. The ratio of a round is its step over its `kd` step;
 the figure is the median of these ratios, with a 95 % interval by bootstrap over rounds.
 `floor` is the teacher's forward pass and the student's forward and backward pass alone.
+
+With --flat each method trains alone in a process of its own. Shown are the time of a step at step 100
+and at step 2,000 (median over 50 steps before and after, and before the end), and the peak memory.
 """
 
 from __future__ import annotations
@@ -18,86 +23,25 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from long_run import measure_long
+from training_step import Setting, make_step, methods_of
 
-from dskd_compress.config import DskdMethod, KdMethod, Method, TrainSection
-from dskd_compress.data import Preprocessing
-from dskd_compress.methods import Pair, create_task
 from dskd_compress.provenance import Stopwatch
-from dskd_compress.timm_import import import_timm
-from dskd_compress.training.optim import create_optimization
 
 PAIRS = [
-    ("resnet34", "resnet18", 112, 16),
-    ("resnet50", "mobilenetv3_large_100", 112, 16),
-    ("vit_small_patch16_224", "vit_tiny_patch16_224", 224, 8),
-    ("resnet18", "mobilenetv3_small_050", 32, 64),  # the demo: so small that everything counts
+    "resnet34:resnet18:112:16",
+    "resnet50:mobilenetv3_large_100:112:16",
+    "vit_small_patch16_224:vit_tiny_patch16_224:224:8",
+    "resnet18:mobilenetv3_small_050:32:64",  # the demo: so small that everything counts
 ]
-CLASSES = 100
-
-
-def make_step(
-    method: Method | None,
-    teacher: str,
-    student: str,
-    size: int,
-    batch: int,
-    device: torch.device,
-    channels_last: bool,
-    precision: str,
-) -> Callable[[], None]:
-    """One training step of a method; None is the floor."""
-    timm = import_timm()
-    torch.manual_seed(0)
-    models = [
-        timm.create_model(name, num_classes=CLASSES, **({"img_size": size} if "vit" in name else {}))
-        for name in (student, teacher)
-    ]
-    format = Preprocessing((3, size, size), (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0, "center")
-    pair = Pair(models[0], format, models[1], format)
-    images = torch.randn(batch, 3, size, size, device=device)
-    labels = torch.randint(CLASSES, (batch,), device=device)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    images = images.contiguous(memory_format=layout)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[precision]
-
-    def autocast() -> torch.autocast:
-        return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
-
-    if method is None:
-        floor_student, floor_teacher = models[0].to(device), models[1].to(device).eval()
-        floor_student.to(memory_format=layout), floor_teacher.to(memory_format=layout)
-
-        def floor() -> None:
-            with autocast():
-                with torch.no_grad():
-                    floor_teacher(images)
-                loss = nn.functional.cross_entropy(floor_student(images).float(), labels)
-            floor_student.zero_grad(set_to_none=True)
-            loss.backward()
-
-        return floor
-    task = create_task(method, models[0], pair, label_smoothing=0.0, seed=0, device=device)
-    task.to(memory_format=layout)
-    task.fit_statistics([images])
-    task.train()
-    task.progress = 0.5
-    optimization = create_optimization(task.module, TrainSection(lr=1e-3), 100)
-
-    def step() -> None:
-        with autocast():
-            result = task(images, labels)
-        optimization.optimizer.zero_grad(set_to_none=True)
-        loss: Tensor = result["loss"]
-        loss.backward()
-        nn.utils.clip_grad_norm_(task.module.parameters(), 5.0)
-        optimization.optimizer.step()
-
-    return step
+COLUMNS = ["floor", "dskd_vector", "dskd_map", "diffkd_vector", "diffkd_map"]
+COMPARED = {"diffkd_vector": "dskd_vector", "diffkd_map": "dskd_map"}
 
 
 def measure(steps: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[float]]:
@@ -125,49 +69,62 @@ def ratio_with_interval(numerator: list[float], denominator: list[float]) -> dic
     return {"value": float(np.median(ratios)), "low": float(low), "high": float(high)}
 
 
+def shown(ratio: dict[str, float] | None) -> str:
+    """A ratio with its interval, for the table."""
+    return "-" if ratio is None else f"{ratio['value']:.3f} ({ratio['low']:.3f}-{ratio['high']:.3f})"
+
+
+def measure_rounds(setting: Setting, rounds: int) -> dict[str, Any]:
+    """All methods of a pair, interleaved; prints its row."""
+    steps = {name: make_step(method, setting) for name, method in methods_of(setting).items()}
+    seconds = measure(steps, rounds, torch.device(setting.device))
+    to_kd = {name: ratio_with_interval(seconds[name], seconds["kd"]) for name in steps if name != "kd"}
+    to_dskd = {
+        name: ratio_with_interval(seconds[name], seconds[other])
+        for name, other in COMPARED.items()
+        if name in seconds
+    }
+    ratios = [to_kd.get(name) for name in COLUMNS] + [to_dskd.get(name) for name in COMPARED]
+    place = f"{setting.teacher} > {setting.student} | {setting.size} | {setting.batch}"
+    kd_ms = 1e3 * float(np.median(seconds["kd"]))
+    print(f"| {place} | {kd_ms:.1f} | {' | '.join(map(shown, ratios))} |", flush=True)
+    return {**asdict(setting), "ratio_to_kd": to_kd, "diffkd_over_dskd": to_dskd, "seconds": seconds}
+
+
+def print_head(cells: list[str]) -> None:
+    """The first two lines of a table."""
+    print(f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}", flush=True)
+
+
 def main() -> None:
     """Measure every pair, print a table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", default=PAIRS, metavar="TEACHER:STUDENT:SIZE:BATCH")
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--flat", action="store_true", help="one long run of each method, with its peak memory")
+    parser.add_argument("--steps", type=int, nargs=2, default=(100, 2000), help="with --flat: early and last step")
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, help="images a step, instead of the pair's own")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    device = torch.device(args.device)
     watch = Stopwatch()
-    rows = []
-    print("| pair | size | batch | kd ms | floor / kd | dskd vector / kd | dskd map / kd |")
-    print("|---|---|---|---|---|---|---|")
-    for teacher, student, size, own_batch in PAIRS:
-        batch = args.batch or own_batch
-        # The class token's head does not read the map: such a pair has the vector tap only.
-        taps = ["vector"] if "vit" in teacher else ["vector", "map"]
-        methods: dict[str, Method | None] = {"floor": None, "kd": KdMethod()}
-        methods |= {f"dskd_{tap}": DskdMethod.model_validate({"tap": tap}) for tap in taps}
-        settings = (teacher, student, size, batch, device, args.channels_last, args.precision)
-        steps = {name: make_step(method, *settings) for name, method in methods.items()}
-        seconds = measure(steps, args.rounds, device)
-        ratios = {name: ratio_with_interval(seconds[name], seconds["kd"]) for name in steps if name != "kd"}
-        shown = [
-            f"{r['value']:.3f} ({r['low']:.3f}-{r['high']:.3f})" if (r := ratios.get(name)) else "-"
-            for name in ("floor", "dskd_vector", "dskd_map")
-        ]
-        kd_ms = 1e3 * float(np.median(seconds["kd"]))
-        print(f"| {teacher} > {student} | {size} | {batch} | {kd_ms:.1f} | {' | '.join(shown)} |", flush=True)
-        rows.append(
-            {
-                "teacher": teacher,
-                "student": student,
-                "size": size,
-                "batch": batch,
-                "precision": args.precision,
-                "channels_last": args.channels_last,
-                "ratio_to_kd": ratios,
-                "seconds": seconds,
-            }
+    settings = []
+    for pair in args.pairs:
+        teacher, student, size, batch = pair.split(":")
+        how = (args.device, args.precision, args.channels_last)
+        settings.append(Setting(teacher, student, int(size), args.batch or int(batch), *how))
+    if args.flat:
+        early, late = args.steps
+        print_head(
+            ["pair", "method", f"ms at step {early}", f"ms at step {late}", "ratio", "peak MB", "peak / kd"]
         )
+        rows = [measure_long(setting, early, late, torch.get_num_threads()) for setting in settings]
+    else:
+        head = ["pair", "size", "batch", "kd ms", *(f"{name} / kd" for name in COLUMNS)]
+        print_head(head + [f"{name} / {other}" for name, other in COMPARED.items()])
+        rows = [measure_rounds(setting, args.rounds) for setting in settings]
     if args.out is not None:
         provenance = watch.provenance(seed=0, device=args.device, recipe_sha256="")
         provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})

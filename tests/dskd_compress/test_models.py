@@ -12,6 +12,7 @@ from dskd_compress.config import ModelSection
 from dskd_compress.models import (
     TeacherInput,
     count_macs,
+    count_operations,
     count_parameters,
     create_model,
     load_weights,
@@ -187,3 +188,11 @@ def test_attention_that_torchs_counter_fails_on_is_counted_all_the_same(name: st
     size = model.pretrained_cfg["input_size"]
     assert count_macs(model, size) > 1e6
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_attention_is_counted() -> None:
+    """Against a calculation by hand: two products of N x N x C in each block."""
+    name, size = "test_vit", 160
+    model = make_model(name)
+    blocks, channels, tokens = len(model.blocks), model.embed_dim, (size // 16) ** 2 + 1  # type: ignore[arg-type]
+    assert count_operations(model, (3, size, size))["bmm"] == blocks * 2 * tokens**2 * channels  # type: ignore[operator]

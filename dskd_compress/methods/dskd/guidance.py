@@ -22,12 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dskd_compress.methods.base import labels_of
+from dskd_compress.methods.features import channels_like
 from dskd_compress.taps import TapHead
-
-
-def channels_like(stat_C: Tensor, feat: Tensor) -> Tensor:
-    """Per-channel values [C], shaped to broadcast over BxC or BxCxHxW."""
-    return stat_C if feat.ndim == 2 else stat_C[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -139,5 +136,5 @@ def guide_target(
     teacher_BK = (teacher_logits_BK.float() / temperature).softmax(dim=1)
     if kind == "teacher":
         return teacher_BK
-    right_B = teacher_logits_BK.argmax(dim=1) == label_BK.argmax(dim=1)
+    right_B = teacher_logits_BK.argmax(dim=1) == labels_of(target)
     return torch.where(right_B[:, None], teacher_BK, label_BK)

@@ -90,7 +90,7 @@ class Diagnosis:
         self._right: list[tuple[Right, dict[str, Right]]] | None = []
         self._step = 1
         self._batch: Batch | None = None
-        self._hook: Any = None
+        self._hooks: list[Any] = []
         self._optimizer: torch.optim.Optimizer | None = None
         self._scale: Callable[[], float] = lambda: 1.0
         self._checksum: Tensor | None = None
@@ -125,7 +125,10 @@ class Diagnosis:
         self._step, self._optimizer, self._scale = step + 1, optimizer, scale
         if self.teacher is not None:
             self._checksum = checksum(self.teacher)
-        self._hook = self.task.register_forward_hook(self._see)
+        self._hooks = [
+            self.task.register_forward_pre_hook(self._ask_for_monitors),
+            self.task.register_forward_hook(self._see),
+        ]
         found = self._new(
             [
                 not_optimized_symptom(self.task.module, optimizer),
@@ -143,9 +146,9 @@ class Diagnosis:
 
     def close(self) -> None:
         """Watch no longer."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
     def take(self) -> list[DiagnosisRecord]:
         """Records since the last call."""
@@ -156,6 +159,11 @@ class Diagnosis:
         return self._step <= FIRST_STEPS or self._step % self.section.every_steps == 0
 
     # --- while the graph of a step is there
+
+    def _ask_for_monitors(self, task: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Costly monitors are left out of most steps, but not of one that is looked at."""
+        if self._is_due():
+            self.task.module.watching = True
 
     def _see(self, task: nn.Module, inputs: tuple[Any, ...], result: dict[str, Any]) -> None:
         """Keep what is needed of a batch; the first piece stands for a step that has several."""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,6 @@ from dskd_compress.data import (
     eval_transform,
     iter_images,
     open_data,
-    train_loader,
-    val_loader,
     worker_death_explained,
 )
 from dskd_export.errors import DataError, EnvironmentProblem, RecipeError
@@ -92,12 +91,70 @@ def test_resuming_gives_exactly_the_remaining_batches(augment: AugmentSection) -
     np.random.seed(77)
     torch.manual_seed(77)
     assert same(whole[2:], list(loader(sets, data).epoch(4, skip_batches=2)))
-    one = train_loader(sets, data, PRE, batch_size=8, seed=3, epoch=4, device="cpu", skip_batches=5)
-    assert len(one) == 1
-    assert same(whole[5:], list(one))
+    assert same(whole[5:], list(loader(sets, data).epoch(4, skip_batches=5)))
     assert list(loader(sets, data).epoch(4, skip_batches=6)) == []
     assert not same(whole, list(loader(sets, data).epoch(5)))
     assert not same(whole, list(loader(sets, data, seed=4).epoch(4)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_come_again_in_another_order(workers: int) -> None:
+    sets = arrays()
+    train = loader(sets, section(augment=AugmentSection(color_jitter=0.3, views=3), workers=workers))
+    fresh = loader(sets, section(augment=AugmentSection(color_jitter=0.3)))
+    seen: dict[tuple[int, int], torch.Tensor] = {}
+    met_again = 0
+    orders = []
+    for epoch in (-1, 0, 1, 2, 3, 5, 6):
+        orders.append([])
+        for number, (images, targets) in enumerate(train.epoch(epoch, skip_batches=1), 1):
+            keys = train.sample_keys(epoch, number)
+            assert keys.dtype == np.int64
+            assert keys.shape == (8, 2)
+            assert set(keys[:, 0]) == {epoch % 3}
+            assert [sets.train.label(index) for index in keys[:, 1]] == targets.tolist()
+            orders[-1] += keys[:, 1].tolist()
+            for key, image in zip(map(tuple, keys.tolist()), images, strict=True):
+                met_again += key in seen
+                assert torch.equal(seen.setdefault(key, image), image)
+    assert met_again > 100
+    assert len({tuple(order) for order in orders}) == 7
+    assert {view for view, _ in seen} == {0, 1, 2}
+    same_image = [seen[view, 0] for view in range(3) if (view, 0) in seen]
+    assert len(same_image) > 1
+    assert not torch.equal(same_image[0], same_image[1])
+    # The first views are those of a run without the key; there every epoch is a view.
+    keys = fresh.sample_keys(2, 0)
+    images, _ = next(fresh.epoch(2))
+    both = [(seen[2, k], x) for (_, k), x in zip(keys.tolist(), images, strict=True) if (2, k) in seen]
+    assert both
+    assert all(torch.equal(one, other) for one, other in both)
+    assert fresh.sample_keys(7, 0)[0, 0] == 7
+    train.close()
+
+
+def test_no_keys_where_batches_do_not_come_again() -> None:
+    for keys in ({"mixup": 0.1}, {"cutmix": 0.1}, {"erase": 0.1}):
+        assert loader(arrays(), section(augment=AugmentSection(**keys))).sample_keys(0, 0) is None
+
+
+def test_digest_tells_pixels_apart() -> None:
+    sets = arrays()
+
+    def digest(pre: Preprocessing = PRE, seed: int = 3, **augment: object) -> str:
+        data = section(augment=AugmentSection(**augment))
+        return TrainLoader(sets, data, pre, batch_size=8, seed=seed, device="cpu").augmentation_digest()
+
+    others = [
+        digest(hflip=0.1),
+        digest(crop="pad"),
+        digest(crop="pad", pad=2),
+        digest(seed=4),
+        digest(replace(PRE, interpolation="bicubic")),
+        digest(replace(PRE, mean=(0.5, 0.5, 0.5))),
+    ]
+    assert len({digest(), *others}) == 7
+    assert digest() == digest(views=5)
 
 
 def test_skipped_batches_are_not_decoded() -> None:
@@ -174,7 +231,7 @@ def test_fewer_images_than_a_batch() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_validation_order_and_last_batch(workers: int) -> None:
     sets = arrays(21)
-    val = val_loader(sets, PRE, batch_size=8, device="cpu", workers=workers)
+    val = ValLoader(sets, PRE, batch_size=8, device="cpu", workers=workers)
     transform = eval_transform(PRE)
     for _ in range(2):
         batches = list(val)
@@ -237,7 +294,7 @@ def test_too_many_unreadable_images(write_folder) -> None:
     ):
         assert part in str(caught.value)
     with pytest.raises(DataError, match=r"1 of 10 images.*val/b/1\.jpg"):
-        list(val_loader(sets, PRE, batch_size=4, device="cpu", workers=0))
+        list(ValLoader(sets, PRE, batch_size=4, device="cpu", workers=0))
 
 
 def test_the_default_tolerates_one_in_a_thousand() -> None:

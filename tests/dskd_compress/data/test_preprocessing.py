@@ -6,14 +6,15 @@ import torch
 from PIL import Image
 
 from dskd_compress.config import AugmentSection, DataSection
-from dskd_compress.data import Normalise, eval_transform, resolve_preprocessing
-from dskd_compress.data.preprocessing import train_transform
+from dskd_compress.data import Normalise, Preprocessing, eval_transform, resolve_preprocessing
+from dskd_compress.data.preprocessing import fit_transform, train_transform
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import RecipeError
 
 timm = import_timm()
 from timm.data import create_transform, resolve_model_data_config  # noqa: E402
 
+PRE = Preprocessing((3, 24, 32), (0.5,) * 3, (0.2,) * 3, "bicubic", 0.875, "center")
 MODELS = ["resnet18", "vit_tiny_patch16_224", "mobilenetv4_conv_small"]
 
 
@@ -70,3 +71,28 @@ def test_normalising_on_the_gpu_is_the_same_bit_for_bit(models) -> None:
     images = torch.arange(256, dtype=torch.uint8).repeat(3, 1).reshape(1, 3, 16, 16)
     on_gpu = Normalise(preprocessing, torch.device("cuda"))(images).cpu()
     assert torch.equal(on_gpu, Normalise(preprocessing, torch.device("cpu"))(images))
+
+
+def test_pad_crop_is_the_cifar_protocol() -> None:
+    """Against the transform that the papers write down, drawn from the same generator."""
+    from torchvision.transforms import Compose, PILToTensor, RandomCrop, RandomHorizontalFlip
+
+    ours = train_transform(PRE, AugmentSection(crop="pad", pad=3, scale=(0.1, 0.1)))
+    theirs = Compose([RandomCrop((24, 32), padding=3), RandomHorizontalFlip(0.5), PILToTensor()])
+    image = Image.fromarray(np.random.default_rng(0).integers(1, 256, (24, 32, 3), np.uint8))
+    black = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        got = ours(image)
+        torch.manual_seed(seed)
+        assert torch.equal(got, theirs(image))
+        black.add(int((got == 0).sum()))
+    assert len(black) > 5
+    assert train_transform(PRE, AugmentSection(crop="pad"))(image.resize((50, 90))).shape == (3, 24, 32)
+
+
+def test_fit_keeps_an_image_of_the_input_size() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    fit = fit_transform(PRE)
+    assert torch.equal(fit(Image.fromarray(pixels)), torch.from_numpy(pixels).permute(2, 0, 1))
+    assert fit(Image.fromarray(pixels).resize((99, 40))).shape == (3, 24, 32)

@@ -214,6 +214,25 @@ def refused(action, *parts: str) -> None:
     assert "\n" not in caught.value.message
 
 
+def test_some_images_of_every_class() -> None:
+    whole = open_data(DataSection(), 0)
+    few, more = (open_data(DataSection(train_per_class=count), 0) for count in (3, 9))
+    names = [{sets.train.name(i) for i in range(len(sets.train))} for sets in (few, more, whole)]
+    assert names[0] < names[1] < names[2]
+    assert [few.train.label(i) for i in range(30)].count(4) == 3
+    assert len(few.train) == 30
+    assert len(few.val) == len(whole.val)
+    other = open_data(DataSection(train_per_class=3, split_seed=1), 0)
+    assert {other.train.name(i) for i in range(30)} != names[0]
+    assert len(open_data(DataSection(train_per_class=10_000), 0).train) == len(whole.train)
+    assert few.facts().sha256 != more.facts().sha256
+
+
+def test_a_stream_cannot_be_limited(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="read from the front"):
+        open_data(DataSection(source=f"wds/{tmp_path}", train_per_class=3), 0)
+
+
 def test_missing_path_names_its_sibling(write_folder, tmp_path: Path) -> None:
     root = write_folder(TWO_SPLITS, name="flowers")
     refused(lambda: opened(tmp_path / "flower"), "does not exist", f"Did you mean '{root}'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from dskd_compress.config import AugmentSection, DataSection
-from dskd_compress.data import Preprocessing, TrainLoader, check_data, iter_images, open_data, val_loader
+from dskd_compress.data import Preprocessing, TrainLoader, ValLoader, check_data, iter_images, open_data
 from dskd_export.errors import DataError
 
 PRE = Preprocessing((3, 8, 8), (0.0,) * 3, (1.0,) * 3, "bilinear", 1.0, "center")
@@ -75,10 +76,50 @@ def test_wds_trains_validates_and_resumes(shards: Path, workers: int) -> None:
     assert train.skipped
     train.close()
 
-    batches = list(val_loader(sets, PRE, batch_size=4, device="cpu", workers=workers))
+    batches = list(ValLoader(sets, PRE, batch_size=4, device="cpu", workers=workers))
     numbers = torch.cat([(images.mean((1, 2, 3)) * 255).round().long() for images, _ in batches])
     assert numbers.tolist() == list(range(50, 60))
     assert [label for _, label, _ in iter_images(sets.val, 3)] == [2, 0, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_wds_resumes_within_uneven_shards(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five shards on two workers, a shuffle buffer smaller than the set, mixing by the batch's number."""
+    pytest.importorskip("webdataset")
+    reader_wds = pytest.importorskip("timm.data.readers.reader_wds")
+    monkeypatch.setattr(reader_wds, "SAMPLE_SHUFFLE_SIZE", 8)
+    monkeypatch.setattr(reader_wds, "SAMPLE_INITIAL_SIZE", 4)
+    bounds = [0, 9, 14, 30, 37, 48]
+    for part, (start, end) in enumerate(pairwise(bounds)):
+        write_shard(tmp_path / f"train-{part}.tar", range(start, end), broken=20 if part == 2 else None)
+    write_shard(tmp_path / "val-0.tar", range(50, 56))
+    (tmp_path / "classnames.txt").write_text("x\ny\nz\n")
+    section = DataSection(
+        source=f"wds/{tmp_path}",
+        train_split="train-{0..4}.tar|48",
+        val_split="val-0.tar|6",
+        workers=workers,
+        max_unreadable=0.1,
+        augment=AugmentSection(color_jitter=0.2, mixup=0.5, erase=0.2),
+    )
+    sets = open_data(section, 0)
+
+    def batches(epoch: int, skip: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        train = TrainLoader(sets, section, PRE, batch_size=4, seed=1, device="cpu")
+        try:
+            return list(train.epoch(epoch, skip_batches=skip))
+        finally:
+            train.close()
+
+    whole = batches(2)
+    assert len(whole) == 12
+    for skip in range(0, 13, 3) if workers == 0 else (1, 6, 11):
+        again = batches(2, skip)
+        assert len(again) == 12 - skip
+        for (images, targets), (expected, labels) in zip(again, whole[skip:], strict=True):
+            assert torch.equal(images, expected)
+            assert torch.equal(targets, labels)
+    assert not torch.equal(batches(3)[0][0], whole[0][0])
 
 
 def test_wds_errors(shards: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from dskd_compress.methods.base import StudentModule, Teacher
 from dskd_compress.models import state_sha256
 
 CPU = torch.device("cpu")
-METHODS = {"none": NoneMethod(), "kd": KdMethod(), "dskd": DskdMethod()}
+METHODS: dict[str, Method] = {kind().name: kind() for kind in get_args(get_args(Method)[0])}
 
 
 def make_task(method: Method, pair: Pair) -> MethodTask:
@@ -92,7 +93,7 @@ def test_a_task_gives_what_the_loop_of_timm_asks_for(
     assert isinstance(task, TrainingTask)
     task.train()
     result = task(images_BCHW, labels_B)
-    assert set(result) == {"loss", "output", "terms", "monitors"}
+    assert set(result) == {"loss", "output", "terms", "monitors", "teacher"}
     total = sum(float(term.detach()) for term in result["terms"].values())
     assert float(result["loss"].detach()) == pytest.approx(total, rel=1e-5)
     assert result["loss"].shape == ()
@@ -144,9 +145,9 @@ def test_what_is_discarded_is_counted(cnn_pair: Pair) -> None:
     assert make_task(KdMethod(), cnn_pair).discarded() == {}
 
 
-@pytest.mark.parametrize("method", [NoneMethod(), KdMethod()], ids=["none", "kd"])
-def test_methods_that_read_logits_have_no_taps(method: Method, cnn_pair: Pair) -> None:
-    task = make_task(method, cnn_pair)
+@pytest.mark.parametrize("name", ["none", "kd", "dkd", "dist"])
+def test_methods_that_read_logits_have_no_taps(name: str, cnn_pair: Pair) -> None:
+    task = make_task(METHODS[name], cnn_pair)
     assert task.taps == {}
     task.fit_statistics(iter([]))  # and need no statistics
 

@@ -113,7 +113,7 @@ def test_override_round_trip(epochs, lr, hflip, source, batches, flag):
         ),
         ("data.augment.scale=[1, 0.5]", "scale: the first number must not be larger than the second"),
         ("validation.images=3", "validation: unknown section, did you mean 'validate'?"),
-        ("method.name=dksd", "method: there is no method 'dksd', did you mean 'dskd'? (one of none, kd, dskd)"),
+        ("method.name=dsdk", "method: there is no method 'dsdk', did you mean 'dskd'? (one of none, kd, "),
         ("method.name=[1]", "method.name: must be text, not [1]"),
         ("method.preset=[1]", "method.preset: "),
         ("method=7", "method: must be a section"),

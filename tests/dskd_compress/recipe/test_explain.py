@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+from pydantic import TypeAdapter
 
-from dskd_compress.config import DSKD_PRESETS, KdMethod, Recipe, TrainSection
+from dskd_compress.config import DSKD_PRESETS, DskdMethod, Method, Recipe, TrainSection
 from dskd_compress.recipe import dump_recipe, init_recipe, load_recipe, recipe_schema
 
 
@@ -48,10 +49,15 @@ def test_descriptions_ranges_and_choices_are_written():
 
 
 def test_the_other_methods_can_be_uncommented():
-    block = init_recipe().split("# In its place, kd:")[1].split("\n\n")[0]
-    lines = [line[2:] for line in block.splitlines()[1:] if line.startswith("# ")]
-    values = yaml.safe_load("\n".join(lines))
-    assert KdMethod.model_validate(values["method"]) == KdMethod()
+    """Each as it stands there, with its # taken away, is that method with its defaults."""
+    found = []
+    for block in init_recipe().split("# In its place, ")[1:]:
+        lines = block.split("# method:\n")[1].split("\n\n")[0].splitlines()
+        values = yaml.safe_load("\n".join(line[2:] for line in lines if line.startswith("# ")))
+        method = TypeAdapter(Method).validate_python(values)
+        assert method == type(method)()
+        found.append(type(method))
+    assert [*found, DskdMethod] == list(get_args(get_args(Method)[0]))
 
 
 def test_no_line_is_too_long():

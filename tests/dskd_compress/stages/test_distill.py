@@ -161,7 +161,7 @@ def test_the_log(finished: Finished, document: TrainingDocument) -> None:
         "diffusion",
         "lsh",
         "head",
-        "kd",
+        "logit",
     }
     for line in steps:
         terms = sum(value for name, value in line["losses"].items() if name != "loss")

@@ -173,3 +173,12 @@ def test_as_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "? training and 1438" in text
     assert TEACHER not in text
+
+
+def test_pieces_and_recomputing_save_activations(tmp_path: Path) -> None:
+    plain = plan_of(tmp_path).memory
+    pieces = plan_of(tmp_path, "train.grad_accumulation=4").memory
+    assert pieces.activations_mb == pytest.approx(plain.activations_mb / 4)
+    recomputed = plan_of(tmp_path, "train.grad_checkpointing=true").memory
+    assert recomputed.activations_mb < 0.8 * plain.activations_mb
+    assert recomputed.weights_mb == plain.weights_mb

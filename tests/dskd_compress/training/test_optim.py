@@ -153,3 +153,13 @@ def test_an_unknown_optimizer() -> None:
     with pytest.raises(RecipeError, match=r"train\.optimizer.*'adamz'.*adamw") as caught:
         create_optimization(nn.Linear(2, 2), TrainSection(optimizer="adamz"), PER_EPOCH)
     assert "bnb" not in str(caught.value)  # those need packages of their own
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_what_decays(everything: bool) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    section = TrainSection(weight_decay=0.1, decay_norm_and_bias=everything)
+    groups = create_optimization(module, section, 10).optimizer.param_groups
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decays[id(module[0].weight)] == 0.1
+    assert {decays[id(p)] for p in (module[0].bias, module[1].weight)} == {0.1 if everything else 0.0}

@@ -224,7 +224,7 @@ class RunWriter:
         self.stage("train", [], ["teacher.safetensors", "teacher.json", "teacher.train.jsonl"], provenance)
 
     def _distill(self) -> None:
-        terms = {"ce": 2.2, "diffusion": 1.0, "lsh": 1.4, "head": 2.0, "kd": 3.1}
+        terms = {"ce": 2.2, "diffusion": 1.0, "lsh": 1.4, "head": 2.0, "logit": 3.1}
         monitors = {
             "head_agrees_on_denoised": 0.98,
             "head_agrees_on_projected": 0.94,

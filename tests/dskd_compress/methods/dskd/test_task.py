@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from dskd_compress.config import DskdMethod
 from dskd_compress.methods import Pair, create_task
+from dskd_compress.methods.diffusion.schedule import ddim_sample, sampling_steps
 from dskd_compress.methods.dskd.guidance import TeacherHead
-from dskd_compress.methods.dskd.lsh import lsh_loss
-from dskd_compress.methods.dskd.schedule import ddim_sample, sampling_steps
-from dskd_compress.methods.dskd.task import DskdModule, at_scale_of, by_location, pool
+from dskd_compress.methods.dskd.task import DskdModule, at_scale_of
+from dskd_compress.methods.features import by_location, pool
+from dskd_compress.methods.lsh import lsh_loss
 from dskd_compress.taps import find_head, find_tap, probe
 from dskd_export.errors import TapError
 
@@ -58,7 +59,7 @@ def test_every_trainable_parameter_gets_a_gradient(
     ("term", "parts"),
     [
         ("ce", {"student"}),
-        ("kd", {"student"}),
+        ("logit", {"student"}),
         ("lsh", {"student", "projection"}),
         ("head", {"student", "projection"}),
         ("diffusion", {"denoiser"}),
@@ -102,7 +103,7 @@ def test_scale_zero_is_plain_ddim(tap: str, cnn_pair: Pair, images_BCHW: Tensor)
         return module.denoiser(z, torch.full((z.shape[0],), step))  # type: ignore[no-any-return]
 
     plain = ddim_sample(abar[400] ** 0.5 * u, noise_of, None, abar, sampling_steps(400, 5))
-    torch.testing.assert_close(module.denoise(u, head, target), plain)
+    torch.testing.assert_close(module.denoise(u, head, target, 0.5), plain)
 
 
 @pytest.mark.parametrize("on", ["x0", "xt"])
@@ -117,7 +118,7 @@ def test_likelihood_of_the_target_rises_with_the_scale(
         head = TeacherHead(module.teacher_head, module.mean_C, module.std_C)
         u = torch.randn(teacher.feat.shape, generator=torch.Generator().manual_seed(0))
         target = F.one_hot(labels_B, CLASSES).float()
-        v = module.denoise(u, head, target)
+        v = module.denoise(u, head, target, 0.5)
         likelihoods.append(float((target * head.logits(v).log_softmax(dim=1)).sum().detach()))
     assert likelihoods == sorted(likelihoods)
     assert likelihoods[-1] > likelihoods[0]
@@ -170,7 +171,7 @@ def test_undetached_unguided_l2_is_diffkds_feature_branch(cnn_pair: Pair, images
     module, teacher = task.module.eval(), task.teacher(images_BCHW)
     head = TeacherHead(module.teacher_head, module.mean_C, module.std_C)
     u = torch.randn(teacher.feat.shape, requires_grad=True)
-    refined = module.denoise(u, head, teacher.logits_BK.softmax(dim=1))
+    refined = module.denoise(u, head, teacher.logits_BK.softmax(dim=1), 0.5)
     ours = F.mse_loss(refined, teacher.feat)
 
     other = u.detach().clone().requires_grad_()
@@ -189,7 +190,7 @@ def test_undetached_unguided_l2_is_diffkds_feature_branch(cnn_pair: Pair, images
 def test_the_terms_add_up_and_the_ramp_rises(cnn_pair: Pair, images_BCHW: Tensor, labels_B: Tensor) -> None:
     task = make_task(DskdMethod(tap="vector", ramp_fraction=0.5), cnn_pair)
     begin = forward(copy.deepcopy(task), images_BCHW, labels_B, progress=0.0)
-    assert {name for name, term in begin["terms"].items() if float(term) == 0.0} == {"lsh", "head", "kd"}
+    assert {name for name, term in begin["terms"].items() if float(term) == 0.0} == {"lsh", "head", "logit"}
     full = forward(task, images_BCHW, labels_B, progress=0.5)
     assert all(float(term) > 0 for term in full["terms"].values())
     torch.testing.assert_close(full["loss"], torch.stack(list(full["terms"].values())).sum())
@@ -221,7 +222,7 @@ def test_without_feature_norm_the_space_is_the_teachers_own(cnn_pair: Pair, imag
         {"preset": "paper", "tap": "vector"},
         {"start": "sdedit", "start_step": 200, "denoiser_data": "student", "guide_target": "label"},
         {"guide_target": "teacher_if_correct", "correct_only": True, "lsh_on": "location", "tap": "map"},
-        {"denoiser_norm": "ln", "hash_std": "fc", "hash_bits": 64, "lsh_loss": "lsh", "kd_weight": 0},
+        {"denoiser_norm": "ln", "hash_std": "fc", "hash_bits": 64, "lsh_loss": "lsh", "logit_loss": "none"},
         {"sample_steps": 1, "guide_spatial": "raw", "tap": "map", "guide_clip": None},
     ],
 )
@@ -351,7 +352,7 @@ def denoised_accuracy(task, images: Tensor, labels: Tensor, scale: float) -> flo
         features = module.student.forward_features(images)
         u = module.projection(module.student_tap.read(module.student, features)[0])
         head = TeacherHead(module.teacher_head, module.mean_C, module.std_C)
-        v = module.denoise(u, head, task.teacher(images).logits_BK.softmax(dim=1))
+        v = module.denoise(u, head, task.teacher(images).logits_BK.softmax(dim=1), 1.0)
         return float((head.logits(v).argmax(dim=1) == labels).float().mean())
 
 
@@ -367,7 +368,7 @@ def test_without_the_anchor_the_denoised_features_mean_nothing_to_the_teacher() 
     guided, unguided = {}, {}
     for head_weight in (1.0, 0.0):
         pair = Pair(make_model("test_efficientnet"), make_format(32), teacher, make_format(32))
-        task = make_task(DskdMethod(tap="vector", kd_weight=0.0, head_weight=head_weight), pair)
+        task = make_task(DskdMethod(tap="vector", logit_loss="none", head_weight=head_weight), pair)
         task.fit_statistics([images[:512]])
         optimise(
             task.module, lambda x, y, t=task: forward(t, x, y)["loss"], images[train], labels[train], epochs=6

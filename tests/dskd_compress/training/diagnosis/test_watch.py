@@ -54,13 +54,13 @@ def test_a_healthy_training_has_no_finding(healthy: Watched) -> None:
     assert healthy.findings == []
     assert [look.step for look in healthy.looks] == [1, 2, 3, 25, 50]
     for look in healthy.looks[1:]:
-        assert set(look.gradient_norms) == {"ce", "diffusion", "lsh", "head", "kd"}
+        assert set(look.gradient_norms) == {"ce", "diffusion", "lsh", "head", "logit"}
         assert all(norm is not None and norm > 0 for norm in look.gradient_norms.values())
         assert look.teacher is not None
         assert look.teacher.accuracy > 0.8
     places = healthy.looks[0].gradient_at
     assert places["diffusion"].startswith("denoiser.")
-    assert {places[term] for term in ("ce", "lsh", "head", "kd")} == {places["ce"]}
+    assert {places[term] for term in ("ce", "lsh", "head", "logit")} == {places["ce"]}
     assert places["ce"].startswith("student.")
 
 

@@ -1,0 +1,135 @@
+"""The arithmetic and the table of a comparison: is it fair, who is better by how much, at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+
+from dskd_compress.statistics import mean_with_interval
+from dskd_export.documents import ComparedMethod, ComparisonDocument, PairedDifference, TrainingDocument
+from dskd_export.errors import DataError
+
+
+def check_fair(documents: Mapping[tuple[str, int], TrainingDocument]) -> None:
+    """What makes numbers comparable, read off what the runs say of themselves.
+
+    Args:
+        documents: (label, seed) -> what the training ended with.
+
+    Raises:
+        DataError: images, steps, teacher, student or a seed's initial student differ.
+    """
+    facts: dict[str, Callable[[TrainingDocument], object]] = {
+        "images": lambda d: d.data.sha256,
+        "number of steps": lambda d: d.steps,
+        "teacher": lambda d: d.teacher.sha256 if d.teacher is not None else None,
+        "student": lambda d: d.model.name,
+    }
+    for name, read in facts.items():
+        _same(name, documents, read)
+    for seed in {seed for _, seed in documents}:
+        of_seed = {key: document for key, document in documents.items() if key[1] == seed}
+        _same(f"initial student of seed {seed}", of_seed, lambda document: document.initial_sha256)
+
+
+def _same(
+    name: str,
+    documents: Mapping[tuple[str, int], TrainingDocument],
+    read: Callable[[TrainingDocument], object],
+) -> None:
+    found: dict[object, list[str]] = {}
+    for (label, seed), document in documents.items():
+        found.setdefault(read(document), []).append(f"{label} seed {seed}")
+    if len(found) > 1:
+        examples = " and ".join(names[0] for names in list(found.values())[:2])
+        raise DataError(
+            f"The runs are not comparable: the {name} differs, for example between {examples}.",
+            "Give the comparison a folder of its own with --out, and the same settings to all its methods.",
+        )
+
+
+def paired_differences(methods: Sequence[ComparedMethod]) -> Iterator[PairedDifference]:
+    """Every pair of methods, seed by seed."""
+    for one, other in combinations(methods, 2):
+        differences = [a - b for a, b in zip(one.top1, other.top1, strict=True)]
+        yield PairedDifference(
+            first=one.label,
+            second=other.label,
+            seeds=one.seeds,
+            differences=differences,
+            mean=sum(differences) / len(differences),
+            interval=mean_with_interval(differences),
+        )
+
+
+def difference_of(document: ComparisonDocument, first: str, second: str) -> PairedDifference:
+    """`first - second`, whichever way round it was written down."""
+    for pair in document.differences:
+        if (pair.first, pair.second) == (first, second):
+            return pair
+        if (pair.first, pair.second) == (second, first):
+            differences = [-value for value in pair.differences]
+            return PairedDifference(
+                first=first,
+                second=second,
+                seeds=pair.seeds,
+                differences=differences,
+                mean=-pair.mean,
+                interval=mean_with_interval(differences),
+            )
+    raise KeyError(f"{first}, {second}")
+
+
+def table_rows(document: ComparisonDocument, against: str) -> list[list[str]]:
+    """Method, accuracy, difference of `against` from it, and cost, as text; percent and points."""
+    rows = []
+    for method in document.methods:
+        spread = method.interval
+        accuracy = f"{100 * method.mean:.2f}"
+        if spread is not None:
+            accuracy += f" ± {100 * (spread.high - spread.value):.2f}"
+        difference = ""
+        if method.label != against:
+            pair = difference_of(document, against, method.label)
+            difference = f"{100 * pair.mean:+.2f}"
+            if pair.interval is not None:
+                difference += f" ({100 * pair.interval.low:+.2f} to {100 * pair.interval.high:+.2f})"
+        memory = [value for value in method.peak_memory_mb if value is not None]
+        rows.append(
+            [
+                method.label,
+                accuracy,
+                difference,
+                f"{sum(method.seconds) / len(method.seconds):.0f}",
+                f"{sum(method.images_per_s) / len(method.images_per_s):.0f}",
+                f"{max(memory):.0f}" if memory else "not measured",
+            ]
+        )
+    return rows
+
+
+def headings(against: str) -> list[str]:
+    """Of `table_rows`."""
+    return ["method", "top-1 %", f"{against} minus it", "seconds", "images/s", "peak MB"]
+
+
+def markdown(document: ComparisonDocument, against: str) -> str:
+    """The comparison as a Markdown page."""
+    seeds = document.methods[0].seeds
+    teacher = "" if document.teacher_top1 is None else f" ({100 * document.teacher_top1:.2f} %)"
+    head = headings(against)
+    lines = [
+        f"{document.teacher}{teacher} → {document.student}, {document.data.train_images} training and "
+        f"{document.data.val_images} validation images (sha256 {document.data.sha256[:12]}), "
+        f"{document.steps} steps, "
+        f"seeds {', '.join(map(str, seeds))}, {document.epoch} epoch. Intervals are 95 %, Student's t over seeds; "
+        "differences are paired by seed.",
+        "",
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(f"| {' | '.join(row)} |" for row in table_rows(document, against)),
+        "",
+        f"`{document.provenance.command}`, commit {', '.join(str(commit) for commit in document.commits)}, "
+        f"{document.provenance.device.gpu or document.provenance.device.cpu}, {document.jobs} at a time.",
+    ]
+    return "\n".join(lines) + "\n"

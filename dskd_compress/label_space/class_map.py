@@ -1,0 +1,96 @@
+"""Which class of the teacher stands for which class of the data."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+from dskd_compress.label_space.class_names import ClassNames
+from dskd_export.errors import RecipeError
+
+_RANGE = re.compile(r"(\d+)-(\d+)")
+_SHOWN = 5
+
+
+def resolve_class_map(
+    mapping: Mapping[str, str | int], teacher: ClassNames, data_classes: Sequence[str]
+) -> list[list[int]]:
+    """Indices of the teacher's classes for each class of the data, ascending.
+
+    Args:
+        mapping: a class of the teacher (name, index, or first-last of a range of indices) -> a class of
+            the data (name or index). Names win over indices that are written alike.
+        teacher: how many classes it has, and their names where they are known.
+        data_classes: names in the order of the labels.
+
+    Raises:
+        RecipeError: names or indices that do not exist, a class of the teacher that would stand for two
+            of the data, or a class of the data for which none stands; all of them are named.
+    """
+    labels = {name: index for index, name in enumerate(data_classes)}
+    unknown, foreign, twice = [], [], []
+    target: dict[int, int] = {}
+    for key, value in mapping.items():
+        members = _members(str(key), teacher)
+        label = labels.get(str(value), _index(str(value), len(data_classes)))
+        if not members:
+            unknown.append(str(key))
+        if label is None:
+            foreign.append(str(value))
+        if not members or label is None:
+            continue
+        for member in members:
+            if target.setdefault(member, label) != label:
+                twice.append(teacher.shown(member))
+    faults = []
+    if unknown:
+        faults.append(f"the teacher has no {_classes(unknown)}{_meant(unknown, teacher.names)}")
+    if foreign:
+        faults.append(f"the data has no {_classes(foreign)}{_meant(foreign, data_classes)}")
+    if twice:
+        faults.append(f"the teacher's {_classes(twice)} would stand for two classes of the data")
+    groups = [sorted(member for member, label in target.items() if label == k) for k in range(len(data_classes))]
+    empty = [name for name, group in zip(data_classes, groups, strict=True) if not group]
+    if empty and not faults:
+        faults.append(f"no class of the teacher stands for the data's {_classes(empty)}")
+    if faults:
+        known = (
+            ""
+            if teacher.names
+            else f" The names of the teacher's classes are not known: give indices 0 to {teacher.count - 1}, "
+            "or teacher.class_names."
+        )
+        raise RecipeError(
+            f"teacher.class_map: {'; '.join(faults)}.",
+            f"Write teacher class: data class, names or indices, so that every class of the data is there.{known}",
+        )
+    return groups
+
+
+def _members(key: str, teacher: ClassNames) -> list[int]:
+    if (named := teacher.find(key)) is not None:
+        return [named]
+    if (index := _index(key, teacher.count)) is not None:
+        return [index]
+    if (span := _RANGE.fullmatch(key)) is not None:
+        first, last = int(span[1]), int(span[2])
+        if first <= last < teacher.count:
+            return list(range(first, last + 1))
+    return []
+
+
+def _index(text: str, count: int) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and int(text) < count else None
+
+
+def _classes(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    shown = ", ".join(f"'{name}'" for name in unique[:_SHOWN])
+    more = f" and {len(unique) - _SHOWN} more" if len(unique) > _SHOWN else ""
+    return f"{'class' if len(unique) == 1 else 'classes'} {shown}{more}"
+
+
+def _meant(names: Sequence[str], known: Sequence[str]) -> str:
+    close = [match for name in names[:_SHOWN] for match in difflib.get_close_matches(name, known, n=1, cutoff=0.6)]
+    return f" (is there: {', '.join(dict.fromkeys(close))})" if close else ""

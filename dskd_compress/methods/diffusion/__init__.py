@@ -1,0 +1,1 @@
+"""Diffusion of features: noise schedule, DDIM sampler and denoiser, shared by DSKD and DiffKD."""

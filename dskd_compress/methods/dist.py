@@ -1,0 +1,79 @@
+"""Distillation by correlation (DIST, "Knowledge Distillation from A Stronger Teacher", arXiv 2205.10536).
+
+Shape suffixes: B images, K classes, R rows, N items of a row.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dskd_compress.config import DistMethod
+from dskd_compress.methods.base import Losses, StudentModule, TeacherOutput, agreement
+
+PUBLISHED_WEIGHT = 2.0
+
+
+def pearson(one_RN: Tensor, other_RN: Tensor) -> Tensor:
+    """Pearson correlation of each row with the same row of the other, [R] in [-1, 1]; 0 for a constant row."""
+    return F.cosine_similarity(
+        one_RN - one_RN.mean(dim=1, keepdim=True), other_RN - other_RN.mean(dim=1, keepdim=True), dim=1
+    )
+
+
+def dist_loss(
+    student_BK: Tensor,
+    teacher_BK: Tensor,
+    *,
+    inter_weight: float = PUBLISHED_WEIGHT,
+    intra_weight: float = PUBLISHED_WEIGHT,
+    temperature: float = 4.0,
+) -> Tensor:
+    """tau^2 (beta L_inter + gamma L_intra), fp32 (equations 5, 8 to 10), without unit.
+
+        L_inter = 1 - mean over images  of pearson(Y_student[b, :], Y_teacher[b, :])
+        L_intra = 1 - mean over classes of pearson(Y_student[:, k], Y_teacher[:, k])
+        Y       = softmax(logits / tau) over classes
+
+    tau^2 is in the published code, not in the equations.
+
+    Args:
+        student_BK: logits that get the gradient.
+        teacher_BK: logits that do not.
+        inter_weight: beta.
+        intra_weight: gamma.
+        temperature: tau > 0.
+    """
+    student_BK, teacher_BK = (
+        (logits_BK.float() / temperature).softmax(dim=1) for logits_BK in (student_BK, teacher_BK.detach())
+    )
+    inter = 1 - pearson(student_BK, teacher_BK).mean()
+    intra = 1 - pearson(student_BK.T, teacher_BK.T).mean()
+    return temperature**2 * (inter_weight * inter + intra_weight * intra)
+
+
+class DistModule(StudentModule):
+    """L = ce_weight CE(student, label) + DIST(teacher, student)."""
+
+    def __init__(self, student: nn.Module, method: DistMethod, label_smoothing: float) -> None:
+        super().__init__(student, label_smoothing)
+        self.method = method
+
+    def forward(
+        self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput | None, progress: float
+    ) -> Losses:
+        """Losses of a batch."""
+        assert teacher is not None
+        method = self.method
+        logits_BK = self.student(images_BCHW)
+        terms = {
+            "ce": method.ce_weight * self.cross_entropy(logits_BK, target),
+            "dist": dist_loss(
+                logits_BK,
+                teacher.logits_BK,
+                inter_weight=method.inter_weight,
+                intra_weight=method.intra_weight,
+                temperature=method.temperature,
+            ),
+        }
+        return Losses(logits_BK, terms, agreement(logits_BK, teacher))

@@ -1,0 +1,147 @@
+"""What methods that read features share: the space they work in, and the way into it from the student's.
+
+Shape suffixes: B images, C channels, H and W grid, N features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dskd_compress.methods.base import MethodTask, StudentModule
+from dskd_compress.taps import Tap
+
+
+def pool(feat: Tensor) -> Tensor:
+    """BxCxHxW -> BxC by the mean; BxC stays."""
+    return feat if feat.ndim == 2 else feat.mean(dim=(2, 3))
+
+
+def by_location(feat: Tensor) -> Tensor:
+    """BxCxHxW -> (B H W)xC; BxC stays."""
+    return feat if feat.ndim == 2 else feat.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def channels_like(stat_C: Tensor, feat: Tensor) -> Tensor:
+    """Per-channel values [C], shaped to broadcast over BxC or BxCxHxW."""
+    return stat_C if feat.ndim == 2 else stat_C[:, None, None]
+
+
+def channel_statistics(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over batches of BxC or BxCxHxW, fp64, [C] each.
+
+    The deviation is at least a hundredth of the median one: a channel that hardly ever fires would
+    otherwise blow its noise up to the size of the others.
+    """
+    moments_C2, count = torch.zeros(()), 0
+    for feat in batches:
+        feat_NC = by_location(feat).double()
+        moments_C2 = moments_C2.to(feat.device) + torch.stack((feat_NC.sum(0), feat_NC.square().sum(0)), dim=1)
+        count += feat_NC.shape[0]
+    mean_C, square_C = (moments_C2 / count).unbind(dim=1)
+    std_C = (square_C - mean_C.square()).clamp(min=0).sqrt()
+    return mean_C, std_C.clamp(min=float(1e-2 * std_C.median()) or 1.0)
+
+
+class Projection(nn.Module):
+    """P: the student's tap -> the teacher's channels and, for a map, its grid.
+
+    Args:
+        student: where the student is read.
+        teacher: where the teacher is read.
+        norm: batch norm after the 1x1 convolution of a map. Vectors have none.
+        channels: instead of the teacher's.
+    """
+
+    def __init__(self, student: Tap, teacher: Tap, *, norm: bool = True, channels: int | None = None) -> None:
+        super().__init__()
+        self.grid = teacher.grid
+        channels = channels or teacher.channels
+        if teacher.kind == "vector":
+            self.body = nn.Sequential(nn.Linear(student.channels, channels))
+        else:
+            self.body = nn.Sequential(nn.Conv2d(student.channels, channels, 1, bias=not norm))
+            if norm:
+                self.body.append(nn.BatchNorm2d(channels))
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """BxC_s or BxC_sxHxW -> BxC or BxCxH'xW', fp32."""
+        out: Tensor = self.body(feat).float()
+        if self.grid is not None and tuple(out.shape[2:]) != self.grid:
+            out = F.interpolate(out, self.grid, mode="bilinear", align_corners=False, antialias=True)
+        return out
+
+
+class FeatureModule(StudentModule):
+    """A student that is read at a tap, and the constants m and sigma of the space of the teacher's features.
+
+    Args:
+        student: a timm model.
+        label_smoothing: of the cross-entropy.
+        student_tap: where it is read.
+        channels: C of the teacher's tap.
+        feature_norm: `teacher_stats` puts z_T = (F_t - m) / sigma in the place of F_t.
+    """
+
+    mean_C: Tensor
+    std_C: Tensor
+
+    def __init__(
+        self,
+        student: nn.Module,
+        label_smoothing: float,
+        student_tap: Tap,
+        channels: int,
+        feature_norm: Literal["teacher_stats", "none"],
+    ) -> None:
+        super().__init__(student, label_smoothing)
+        self.student_tap = student_tap
+        self.feature_norm = feature_norm
+        self.register_buffer("mean_C", torch.zeros(channels))
+        self.register_buffer("std_C", torch.ones(channels))
+
+    def read(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Images -> the student's logits BxK and its tap, from one pass."""
+        features = self.student.forward_features(images_BCHW)  # type: ignore[operator]
+        logits_BK: Tensor = self.student.forward_head(features)  # type: ignore[operator]
+        return logits_BK, self.student_tap.read(self.student, features)[0]
+
+    def standardise(self, feat: Tensor) -> Tensor:
+        """F_t -> z_T, of the same shape."""
+        return (feat - channels_like(self.mean_C, feat)) / channels_like(self.std_C, feat)
+
+    def fit(self, batches: Iterator[Tensor]) -> None:
+        """Set m and sigma from batches of the teacher's features."""
+        if self.feature_norm == "teacher_stats":
+            mean_C, std_C = channel_statistics(batches)
+            self.mean_C.copy_(mean_C)
+            self.std_C.copy_(std_C)
+
+
+class FeatureTask(MethodTask):
+    """The task around a `FeatureModule`."""
+
+    @property
+    def features(self) -> FeatureModule:
+        """The trainable module."""
+        module = self.module
+        assert isinstance(module, FeatureModule)
+        return module
+
+    @property
+    def taps(self) -> dict[str, Tap]:
+        """Where both models are read."""
+        assert self.teacher is not None
+        assert self.teacher.tap is not None
+        return {"teacher": self.teacher.tap, "student": self.features.student_tap}
+
+    @torch.no_grad()
+    def fit_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Show the module the teacher's features of some training images."""
+        teacher = self.teacher
+        assert teacher is not None
+        self.features.fit(feat for images in batches if (feat := teacher(images).feat) is not None)

@@ -1,0 +1,242 @@
+"""Several methods under one budget: the same steps, data order and initial student, seed by seed.
+
+    OUT/teacher/                     the teacher, where the recipe trains one: once for all
+    OUT/LABEL/seed-N/                one run folder each, as `distill` writes it
+    OUT/compare.json  compare.md     the table
+
+Every run is a process of its own, so that its peak memory is its own, and a run that was killed is gone on
+with when the comparison is started again; a finished one is kept as long as its recipe is the same.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dskd_compress.comparison import check_fair, markdown, paired_differences
+from dskd_compress.config import Recipe
+from dskd_compress.console import Output
+from dskd_compress.provenance import Stopwatch
+from dskd_compress.recipe import dump_recipe
+from dskd_compress.run_folder import DISTILL, TRAIN, RunFolder, recipe_sha256
+from dskd_compress.statistics import mean_with_interval
+from dskd_export.documents import ComparedMethod, ComparisonDocument, TrainingDocument, read_document
+from dskd_export.errors import DskdError, Interrupted, UsageError
+from dskd_export.files import write_atomic
+
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with its settings, under a name.
+
+    Attributes:
+        overrides: what it changes in the recipe, `section.key=value`.
+    """
+
+    label: str
+    overrides: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Variant:
+        """`LABEL=METHOD key=value ...`, the keys those of the method; `a.b=c` is any key of the recipe.
+
+        Raises:
+            UsageError: it is not written like that.
+        """
+        label, equals, rest = text.partition("=")
+        words = rest.split()
+        if not equals or not words or not LABEL.fullmatch(label) or any("=" not in word for word in words[1:]):
+            raise UsageError(
+                f"--variant '{text}' cannot be read.",
+                "Write it as LABEL=METHOD key=value ..., for example 'dskd-map=dskd tap=map guide_scale=0'.",
+            )
+        changes = [word if "." in word.partition("=")[0] else f"method.{word}" for word in words[1:]]
+        return cls(label, (f"method.name={words[0]}", *changes))
+
+    @classmethod
+    def of_method(cls, name: str) -> Variant:
+        """A method as the recipe has it, or with its defaults."""
+        return cls(name, (f"method.name={name}",))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a comparison."""
+
+    label: str
+    seed: int
+    recipe: Recipe
+    folder: RunFolder
+
+
+def plan_runs(
+    load: Callable[[Sequence[str]], Recipe], variants: Sequence[Variant], seeds: Sequence[int], out: Path
+) -> list[Run]:
+    """All runs, seed by seed: an unfinished comparison then has whole seeds first.
+
+    Args:
+        load: overrides -> the recipe with them.
+
+    Raises:
+        UsageError: nothing to compare, or a label or a seed is there twice.
+        RecipeError: a variant's settings are not valid.
+    """
+    labels = [variant.label for variant in variants]
+    for what, values in (("method", labels), ("seed", [str(seed) for seed in seeds])):
+        if not values:
+            raise UsageError(f"There is no {what} to compare.", "See: dskd-compress compare --help")
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise UsageError(f"The {what} {', '.join(twice)} is there twice.", "Name each once.")
+    runs = []
+    for seed in seeds:
+        for variant in variants:
+            recipe = load([*variant.overrides, f"seed={seed}"])
+            runs.append(Run(variant.label, seed, recipe, RunFolder(out / variant.label / f"seed-{seed}")))
+    return runs
+
+
+def run_comparison(
+    runs: Sequence[Run],
+    out: Path,
+    output: Output,
+    *,
+    epoch: Literal["last", "best"],
+    jobs: int,
+    against: str,
+) -> ComparisonDocument:
+    """Train what is not trained yet, and write the table.
+
+    Args:
+        runs: what `plan_runs` gave.
+        out: folder of the comparison.
+        epoch: whose accuracy counts. The best epoch is chosen on the images that it is measured on.
+        against: the method that the table holds the others against.
+        jobs: trainings side by side. They share cores or a GPU, which shows in their seconds.
+
+    Raises:
+        DskdError: a training failed; the message is the training's own.
+        DataError: the runs do not share images, teacher, steps, or a seed's initial student.
+    """
+    watch = Stopwatch()
+    RunFolder(out).create()
+    runs = [_with_trained_teacher(run, out, output) for run in runs]
+    waiting = [run for run in runs if run.folder.why_rerun(DISTILL, run.recipe) is not None]
+    if len(waiting) < len(runs):
+        output.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished already.")
+    with (
+        output.progress("Comparing", len(waiting), unit="run") as progress,
+        ThreadPoolExecutor(max_workers=jobs) as pool,
+    ):
+        pending = [pool.submit(_train, run, DISTILL) for run in waiting]
+        try:
+            for run, future in zip(waiting, pending, strict=True):
+                progress.update(description=f"{run.label}, seed {run.seed}")
+                future.result()
+                progress.advance(1)
+        except BaseException:
+            for future in pending:
+                future.cancel()
+            raise
+    documents = {
+        (run.label, run.seed): read_document(run.folder / "distill.json", TrainingDocument) for run in runs
+    }
+    check_fair(documents)
+    document = _comparison(runs, documents, epoch, jobs, watch)
+    write_atomic(out / "compare.json", document.model_dump_json(indent=1) + "\n")
+    write_atomic(out / "compare.md", markdown(document, against))
+    return document
+
+
+def _with_trained_teacher(run: Run, out: Path, output: Output) -> Run:
+    """Train the recipe's teacher once, with the recipe's own seed, and hand it to every run as a checkpoint."""
+    if run.recipe.teacher.train is None:
+        return run
+    folder = RunFolder(out / "teacher")
+    recipe = run.recipe.model_copy(update={"seed": 0})
+    if folder.why_rerun(TRAIN, recipe) is not None:
+        output.print("Training the teacher, once for all runs.")
+        _train(Run("teacher", recipe.seed, recipe, folder), TRAIN)
+    teacher = recipe.teacher.model_copy(
+        update={"train": None, "pretrained": False, "checkpoint": folder.weights("teacher")}
+    )
+    return Run(run.label, run.seed, run.recipe.model_copy(update={"teacher": teacher}), run.folder)
+
+
+def _train(run: Run, stage: str) -> None:
+    """One stage in a process of its own; its output goes to a file beside the run."""
+    run.folder.path.mkdir(parents=True, exist_ok=True)
+    recipe = run.folder.path.with_suffix(".yaml")
+    log = run.folder.path.with_suffix(".log")
+    write_atomic(recipe, dump_recipe(run.recipe))
+    command = [sys.executable, "-m", "dskd_compress", stage, str(recipe), "--out", str(run.folder.path)]
+    with log.open("w", encoding="utf-8") as file:
+        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    if code == 0:
+        return
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = next((line for line in reversed(lines) if line.startswith("error: ")), f"it ended with code {code}")
+    kind = Interrupted if code == Interrupted.exit_code else DskdError
+    error = kind(
+        f"{run.label}, seed {run.seed}: {said.removeprefix('error: ')}",
+        f"See {log}. The same command goes on with what is left.",
+    )
+    error.exit_code = code if code > 0 else 1
+    raise error
+
+
+def _comparison(
+    runs: Sequence[Run],
+    documents: dict[tuple[str, int], TrainingDocument],
+    epoch: Literal["last", "best"],
+    jobs: int,
+    watch: Stopwatch,
+) -> ComparisonDocument:
+    labels = list(dict.fromkeys(run.label for run in runs))
+    seeds = list(dict.fromkeys(run.seed for run in runs))
+    methods = []
+    for label in labels:
+        mine = [documents[label, seed] for seed in seeds]
+        top1 = [(document.last if epoch == "last" else document.best).top1.value for document in mine]
+        images = [document.steps * runs[0].recipe.train.batch_size for document in mine]
+        methods.append(
+            ComparedMethod(
+                label=label,
+                method=mine[0].method,
+                settings=mine[0].method_settings,
+                seeds=seeds,
+                top1=top1,
+                mean=sum(top1) / len(top1),
+                interval=mean_with_interval(top1),
+                seconds=[count / document.images_per_s for count, document in zip(images, mine, strict=True)],
+                images_per_s=[document.images_per_s for document in mine],
+                peak_memory_mb=[document.peak_memory_mb for document in mine],
+            )
+        )
+    first = documents[labels[0], seeds[0]]
+    return ComparisonDocument(
+        recipe=runs[0].recipe.name,
+        teacher=first.teacher.name if first.teacher is not None else runs[0].recipe.teacher.name,
+        teacher_top1=first.teacher_accuracy.top1.value if first.teacher_accuracy is not None else None,
+        student=first.model.name,
+        epoch=epoch,
+        steps=first.steps,
+        data=first.data,
+        methods=methods,
+        differences=list(paired_differences(methods)),
+        jobs=jobs,
+        commits=sorted({document.provenance.commit for document in documents.values()}, key=str),
+        provenance=watch.provenance(
+            seed=seeds[0],
+            device=first.provenance.device.device,
+            recipe_sha256=recipe_sha256(runs[0].recipe),
+        ),
+    )

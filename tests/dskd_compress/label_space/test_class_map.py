@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import make_model
+
+from dskd_compress.label_space import ClassNames, names_of_timm, read_class_names, resolve_class_map
+from dskd_compress.timm_import import import_timm
+from dskd_export.errors import RecipeError
+
+NAMES = ClassNames(
+    6, ["tench", "goldfish", "hen", "crane", "crane machine", "5"], [["fish, a"], [], [], ["Bird"], ["bird"]]
+)
+DATA = ("fish", "bird", "thing")
+
+
+def test_names_indices_and_ranges() -> None:
+    mapping = {"tench": "fish", "1": 0, "2-3": "bird", "crane machine": "2"}
+    assert resolve_class_map(mapping, NAMES, DATA) == [[0, 1], [2, 3], [4]]
+
+
+def test_a_name_wins_over_an_index() -> None:
+    names = ClassNames(3, ["2", "a", "b"])
+    assert resolve_class_map({"2": "x", "a": "y"}, names, ("x", "y")) == [[0], [1]]
+
+
+def test_other_words_in_any_case_unless_two_classes_have_them() -> None:
+    assert NAMES.find("FISH, A") == 0
+    assert NAMES.find("bird") is None
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        (
+            {"tensh": "fish", "0": "fish", "2": "bird", "4": "thing"},
+            r"teacher has no class 'tensh' \(is there: tench\)",
+        ),
+        ({"0": "fsh", "2": "bird", "4": "thing"}, r"data has no class 'fsh' \(is there: fish\)"),
+        ({"0": "fish", "2": "bird"}, "no class of the teacher stands for the data's class 'thing'"),
+        ({"0-3": "fish", "2": "bird", "4": "thing"}, "teacher's class 'hen' would stand for two"),
+        ({"6": "fish", "0-9": "bird", "x": "y"}, "has no classes '6', '0-9', 'x'.*data has no class 'y'"),
+        ({"0": 3, "1": -1}, "data has no classes '3', '-1'"),
+    ],
+)
+def test_what_does_not_fit_is_named(mapping: dict[str, str | int], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        resolve_class_map(mapping, NAMES, DATA)
+
+
+def test_unknown_names_are_told() -> None:
+    with pytest.raises(RecipeError, match=r"names of the teacher's classes are not known.*0 to 5"):
+        resolve_class_map({"tench": "fish"}, ClassNames(6), DATA)
+
+
+def test_imagenet_has_synsets_and_lemmas() -> None:
+    names = names_of_timm(import_timm().create_model("test_resnet"))
+    assert names.count == 1000
+    assert names.names[1] == "n01443537"
+    assert names.find("goldfish") == 1
+    assert names.find("Carassius auratus") == 1
+    assert names.find("maillot") is None  # of two classes
+    assert names_of_timm(make_model("test_resnet")).names == ()  # ten classes of its own
+
+
+def test_names_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("cat\n\ndog \n", encoding="utf-8")
+    assert read_class_names(str(path), 2).names == ["cat", "dog"]
+    with pytest.raises(RecipeError, match="names 2 classes, the teacher has 3"):
+        read_class_names(str(path), 3)
+    path.write_text("cat\ncat\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="'cat' is there twice"):
+        read_class_names(str(path), 2)
+    with pytest.raises(RecipeError, match=r"no such file.*imagenet-1k"):
+        read_class_names(str(tmp_path / "other"), 2)
+    assert read_class_names("imagenet-1k", 1000).find("tench") == 0

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dskd_compress.methods.diffusion.denoiser import NormKind, make_denoiser, predict_noise
+from dskd_compress.methods.diffusion.schedule import add_noise, linear_alphas_cumprod
+
+
+@pytest.mark.parametrize("norm", ["gn", "bn", "ln"])
+@pytest.mark.parametrize("channels", [24, 48, 64, 96])
+@pytest.mark.parametrize("kind", ["vector", "map"])
+def test_keeps_the_shape_and_uses_every_parameter(kind: str, channels: int, norm: NormKind) -> None:
+    denoiser = make_denoiser(kind, channels, width=2.0, max_hidden=128, norm=norm, skip=True)  # type: ignore[arg-type]
+    feat = torch.randn(4, channels) if kind == "vector" else torch.randn(4, channels, 3, 2)
+    out = denoiser(feat, torch.tensor([0, 10, 500, 999]))
+    assert out.shape == feat.shape
+    out.square().mean().backward()
+    assert [name for name, parameter in denoiser.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("kind", ["vector", "map"])
+def test_a_single_image_works_with_group_norm(kind: str) -> None:
+    denoiser = make_denoiser(kind, 32, width=1.0, max_hidden=512, norm="gn", skip=True)  # type: ignore[arg-type]
+    feat = torch.randn(1, 32) if kind == "vector" else torch.randn(1, 32, 1, 1)
+    assert torch.isfinite(predict_noise(denoiser, feat, 400)).all()
+
+
+def test_depends_on_the_step() -> None:
+    denoiser = make_denoiser("vector", 32, width=1.0, max_hidden=512, norm="gn", skip=True)
+    feat = torch.randn(2, 32)
+    assert not torch.allclose(predict_noise(denoiser, feat, 10), predict_noise(denoiser, feat, 900))
+
+
+def train(skip: bool) -> float:
+    torch.manual_seed(0)
+    denoiser = make_denoiser("vector", 32, width=2.0, max_hidden=512, norm="gn", skip=skip)
+    optimizer = torch.optim.SGD(denoiser.parameters(), lr=0.05, momentum=0.9)
+    abar = linear_alphas_cumprod()
+    centres = torch.randn(5, 32)
+    losses = []
+    for _ in range(150):
+        clean = F.normalize(centres[torch.randint(5, (64,))] + 0.1 * torch.randn(64, 32)) * 32**0.5
+        step, noise = torch.randint(1000, (64,)), torch.randn(64, 32)
+        loss = F.mse_loss(denoiser(add_noise(clean, noise, abar[step][:, None]), step), noise)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return sum(losses[-20:]) / 20
+
+
+def test_the_skip_lets_it_learn() -> None:
+    """Predicting nothing gives 1. The skip is what makes a short training worth its name."""
+    with_skip, without = train(skip=True), train(skip=False)
+    assert with_skip < 0.35
+    assert with_skip < 0.7 * without
+
+
+@pytest.mark.parametrize("kind", ["vector", "map"])
+def test_the_width_is_limited(kind: str) -> None:
+    """A teacher of 2048 channels: four 2048x512 layers, or two bottlenecks of 128 and a 2048x2048 convolution."""
+    denoiser = make_denoiser(kind, 2048, width=2.0, max_hidden=512, norm="gn", skip=True)  # type: ignore[arg-type]
+    weights = sum(parameter.numel() for parameter in denoiser.body.parameters() if parameter.ndim > 1)
+    if kind == "vector":
+        assert weights == 4 * 2048 * 512
+    else:
+        assert weights == 2 * (2 * 2048 * 128 + 9 * 128**2) + 2048**2

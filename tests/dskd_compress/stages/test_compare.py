@@ -1,0 +1,85 @@
+"""Comparisons, with real trainings in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from run_support import QUIET, Finished, small_recipe
+
+from dskd_compress.config import DskdMethod, Recipe
+from dskd_compress.stages.compare import Variant, plan_runs, run_comparison
+from dskd_export.documents import ComparisonDocument, TrainingDocument, read_document
+from dskd_export.errors import DskdError, RecipeError, UsageError
+
+
+def loader(teacher: Path) -> object:
+    ready = [f"teacher.checkpoint={teacher}", "teacher.train=null", "train.epochs=1", "data.val_fraction=0.9"]
+
+    def load(changes: Sequence[str]) -> Recipe:
+        return small_recipe(*ready, *changes)
+
+    return load
+
+
+def test_variants() -> None:
+    assert Variant.parse("map=dskd tap=map train.lr=0.1") == Variant(
+        "map", ("method.name=dskd", "method.tap=map", "train.lr=0.1")
+    )
+    assert Variant.of_method("kd") == Variant("kd", ("method.name=kd",))
+    for bad in ("map", "=dskd", "map=", "map=dskd tap", "../up=dskd"):
+        with pytest.raises(UsageError, match="LABEL=METHOD"):
+            Variant.parse(bad)
+
+
+def test_plan() -> None:
+    variants = [Variant.of_method("kd"), Variant.parse("map=dskd tap=map")]
+    runs = plan_runs(lambda changes: small_recipe(*changes), variants, [0, 5], Path("out"))
+    assert [(run.label, run.seed, run.recipe.seed) for run in runs] == [
+        ("kd", 0, 0),
+        ("map", 0, 0),
+        ("kd", 5, 5),
+        ("map", 5, 5),
+    ]
+    assert isinstance(runs[1].recipe.method, DskdMethod)
+    assert (runs[1].recipe.method.tap, str(runs[3].folder.path)) == ("map", "out/map/seed-5")
+    for seeds, chosen in (([0, 0], variants), ([0], variants * 2), ([], variants), ([0], [])):
+        with pytest.raises(UsageError, match=r"twice|no seed|no method"):
+            plan_runs(lambda changes: small_recipe(*changes), chosen, seeds, Path("out"))
+    with pytest.raises(RecipeError, match="guide_scal"):
+        plan_runs(lambda c: small_recipe(*c), [Variant.parse("a=dskd guide_scal=1")], [0], Path("out"))
+
+
+def test_a_comparison_is_fair_and_goes_on_where_it_stopped(finished: Finished, tmp_path: Path) -> None:
+    load = loader(finished.folder / "teacher.safetensors")
+    variants = [Variant.of_method("none"), Variant.of_method("kd")]
+    runs = plan_runs(load, variants, [0, 1], tmp_path)
+    document = run_comparison(runs, tmp_path, QUIET, epoch="last", jobs=1, against="kd")
+    assert [method.label for method in document.methods] == ["none", "kd"]
+    of = {(run.label, run.seed): read_document(run.folder / "distill.json", TrainingDocument) for run in runs}
+    assert of["none", 0].initial_sha256 == of["kd", 0].initial_sha256 != of["none", 1].initial_sha256
+    assert document.methods[1].top1 == [of["kd", seed].last.top1.value for seed in (0, 1)]
+    pair = document.differences[0]
+    assert pair.differences == [
+        of["none", seed].last.top1.value - of["kd", seed].last.top1.value for seed in (0, 1)
+    ]
+    assert read_document(tmp_path / "compare.json", ComparisonDocument) == document
+    page = (tmp_path / "compare.md").read_text(encoding="utf-8")
+    assert "| none |" in page
+    assert "kd minus it" in page
+
+    (runs[3].folder / "student.safetensors").unlink()
+    finished_at = (runs[0].folder / "distill.json").stat().st_mtime_ns
+    again = run_comparison(runs, tmp_path, QUIET, epoch="last", jobs=2, against="kd")
+    assert (runs[0].folder / "distill.json").stat().st_mtime_ns == finished_at
+    assert again.methods[1].top1 == document.methods[1].top1
+
+
+def test_a_run_that_fails_says_so(finished: Finished, tmp_path: Path) -> None:
+    load = loader(finished.folder / "teacher.safetensors")
+    runs = plan_runs(load, [Variant.parse("far=kd train.lr=1e30")], [0], tmp_path)
+    with pytest.raises(DskdError, match=r"far, seed 0: Step .* is nan") as caught:
+        run_comparison(runs, tmp_path, QUIET, epoch="last", jobs=1, against="far")
+    assert caught.value.exit_code == 3
+    assert (tmp_path / "far" / "seed-0.log").is_file()

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from run_support import Finished
+
+from dskd_compress.comparison import check_fair, difference_of, paired_differences, table_rows
+from dskd_compress.statistics import mean_with_interval
+from dskd_export.documents import ComparedMethod, ComparisonDocument, TrainingDocument, read_document
+from dskd_export.errors import DataError
+
+
+def method(label: str, top1: list[float]) -> ComparedMethod:
+    return ComparedMethod(
+        label=label,
+        method="kd",
+        settings={},
+        seeds=list(range(len(top1))),
+        top1=top1,
+        mean=sum(top1) / len(top1),
+        interval=mean_with_interval(top1),
+        seconds=[10.0] * len(top1),
+        images_per_s=[100.0] * len(top1),
+        peak_memory_mb=[None, *[5.0] * (len(top1) - 1)],
+    )
+
+
+@pytest.fixture
+def trained(finished: Finished) -> TrainingDocument:
+    return read_document(finished.folder / "distill.json", TrainingDocument)
+
+
+def comparison(trained: TrainingDocument, *methods: ComparedMethod) -> ComparisonDocument:
+    return ComparisonDocument(
+        recipe="r",
+        teacher="t",
+        teacher_top1=0.7,
+        student="s",
+        epoch="last",
+        steps=22,
+        data=trained.data,
+        methods=list(methods),
+        differences=list(paired_differences(methods)),
+        jobs=1,
+        commits=[None],
+        provenance=trained.provenance,
+    )
+
+
+def test_differences_are_paired_by_seed(trained: TrainingDocument) -> None:
+    """The methods differ by one point on every seed, though the seeds differ by ten."""
+    document = comparison(trained, method("a", [0.41, 0.51, 0.61]), method("b", [0.40, 0.50, 0.60]))
+    pair = difference_of(document, "a", "b")
+    assert pair.mean == pytest.approx(0.01)
+    assert pair.interval is not None
+    assert pair.interval.low == pytest.approx(0.01)
+    back = difference_of(document, "b", "a")
+    assert back.mean == pytest.approx(-0.01)
+    assert back.differences == pytest.approx([-0.01] * 3)
+    with pytest.raises(KeyError):
+        difference_of(document, "a", "c")
+
+
+def test_every_pair_is_there_once() -> None:
+    pairs = [(p.first, p.second) for p in paired_differences([method(name, [0.1, 0.2]) for name in "abc"])]
+    assert pairs == [("a", "b"), ("a", "c"), ("b", "c")]
+
+
+def test_table(trained: TrainingDocument) -> None:
+    rows = table_rows(comparison(trained, method("a", [0.4, 0.5]), method("b", [0.45, 0.57])), "b")
+    assert rows[0] == ["a", "45.00 ± 63.53", "+6.00 (-6.71 to +18.71)", "10", "100", "5"]
+    assert rows[1][2] == ""
+    single = table_rows(comparison(trained, method("a", [0.4]), method("b", [0.45])), "b")
+    assert single[0] == ["a", "40.00", "+5.00", "10", "100", "not measured"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"steps": 23}, "number of steps"),
+        ({"initial_sha256": "other"}, "initial student of seed 0"),
+        ({"teacher": None}, "teacher"),
+    ],
+)
+def test_unfair_comparisons_are_refused(trained: TrainingDocument, change: dict[str, Any], named: str) -> None:
+    check_fair({("a", 0): trained, ("b", 0): trained})
+    with pytest.raises(DataError, match=f"the {named} differs, for example between a seed 0 and b seed 0"):
+        check_fair({("a", 0): trained, ("b", 0): trained.model_copy(update=change)})
+
+
+def test_another_seed_may_start_from_another_student(trained: TrainingDocument) -> None:
+    check_fair({("a", 0): trained, ("a", 1): trained.model_copy(update={"initial_sha256": "other"})})
