@@ -323,6 +323,14 @@ def test_the_loss_scaler_resumes(tmp_path: Path) -> None:
     assert resumed.scaler.get_scale() == whole.scaler.get_scale()
 
 
+def test_what_was_left_out_before_a_stop_is_still_known(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, NoneMethod())
+    trainer.loader.skipped.append("train/3/broken.png")
+    next(trainer.run())
+    trainer.save()
+    assert make_trainer(tmp_path, NoneMethod()).progress.skipped == ["train/3/broken.png"]
+
+
 def test_recomputed_activations_give_the_same_gradients(tmp_path: Path) -> None:
     section = TrainSection.model_validate({**SECTION.model_dump(), "epochs": 1})
     runs = []
