@@ -235,7 +235,11 @@ def test_the_picture_is_one_screen_of_a_report() -> None:
     with Image.open(path) as image:
         assert image.width == 1280
         assert 600 < image.height < 1200
-    assert sorted(p.name for p in (ROOT / "docs").iterdir()) == ["report.png"]
+    assert sorted(p.name for p in (ROOT / "docs").iterdir()) == [
+        "distributed.md",
+        "report.png",
+        "slurm.sbatch",
+    ]
 
 
 def test_there_is_one_table_of_exit_codes() -> None:

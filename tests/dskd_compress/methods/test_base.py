@@ -93,7 +93,7 @@ def test_a_task_gives_what_the_loop_of_timm_asks_for(
     assert isinstance(task, TrainingTask)
     task.train()
     result = task(images_BCHW, labels_B)
-    assert set(result) == {"loss", "output", "terms", "monitors"}
+    assert set(result) == {"loss", "output", "terms", "monitors", "teacher"}
     total = sum(float(term.detach()) for term in result["terms"].values())
     assert float(result["loss"].detach()) == pytest.approx(total, rel=1e-5)
     assert result["loss"].shape == ()

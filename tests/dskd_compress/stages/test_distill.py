@@ -19,7 +19,7 @@ from dskd_compress.stages.distill import run_distill
 from dskd_compress.timm_import import import_timm
 from dskd_compress.weights import load_trained
 from dskd_export.documents import Accuracy, StageRecord, TrainingDocument, read_document
-from dskd_export.errors import DataError, ModelError
+from dskd_export.errors import DataError, DiagnosisError, ModelError
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_teacher_was_not_changed(finished: Finished, document: TrainingDocum
     assert document.teacher_accuracy == trained.best
 
 
-def test_a_teacher_that_changes_is_a_bug(
+def test_a_teacher_that_changed_is_seen_at_the_end(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder(tmp_path)
@@ -80,9 +80,49 @@ def test_a_teacher_that_changes_is_a_bug(
         return result
 
     monkeypatch.setattr(distill, "train", spoil)
-    with pytest.raises(AssertionError, match="teacher's weights changed"):
+    with pytest.raises(DiagnosisError, match="teacher's weights or buffers have changed"):
         run_distill(small_recipe("train.epochs=1", "method.name=kd"), folder, QUIET)
     assert not (tmp_path / "student.safetensors").exists()
+
+
+def test_a_healthy_run_has_no_findings(document: TrainingDocument, finished: Finished) -> None:
+    assert document.findings == []
+    looks = [line for line in records(finished.folder.log("student")) if line["kind"] == "diagnosis"]
+    assert [look["step"] for look in looks] == [1, 2, 3]
+    assert not [line for line in records(finished.folder.log("teacher")) if line["kind"] == "diagnosis"]
+
+
+def test_a_fault_ends_the_run_with_its_cure_and_stays_in_the_log(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "teacher.safetensors").write_bytes((finished.folder / "teacher.safetensors").read_bytes())
+    real = distill.create_task
+
+    def loose(*args, **kwargs):  # type: ignore[no-untyped-def]
+        task = real(*args, **kwargs)
+        task.teacher.model.requires_grad_(True)
+        return task
+
+    monkeypatch.setattr(distill, "create_task", loose)
+    recipe = small_recipe("train.epochs=1", "method.name=kd")
+    with pytest.raises(DiagnosisError, match=r"not frozen.*requires_grad_\(False\)"):
+        run_distill(recipe, folder, QUIET)
+    (line,) = records(folder.log("student"))
+    assert line["findings"][0]["kind"] == "teacher_not_frozen"
+    # The same command, told to go on.
+    document = run_distill(small_recipe("train.epochs=1", "method.name=kd", "diagnosis.stop_on=[]"), folder, QUIET)
+    assert document.findings is not None
+    assert [finding.severity for finding in document.findings] == ["warning"]
+
+
+def test_without_a_diagnosis_nothing_is_looked_for(finished: Finished, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "teacher.safetensors").write_bytes((finished.folder / "teacher.safetensors").read_bytes())
+    document = run_distill(small_recipe("diagnosis.enabled=false"), folder, QUIET)
+    assert document.findings is None
+    assert {line["kind"] for line in records(folder.log("student"))} == {"step", "epoch"}
+    assert (folder / "student.safetensors").read_bytes() == (finished.folder / "student.safetensors").read_bytes()
 
 
 def test_the_document(document: TrainingDocument, finished: Finished) -> None:

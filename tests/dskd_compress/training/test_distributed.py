@@ -32,7 +32,7 @@ FULL = DskdMethod(
     start="sdedit",
     start_scale="teacher",
     correct_only=True,
-    kd_weight=1.0,
+    logit_loss="kl",
     hash_bias="median",
 )
 CASES = {

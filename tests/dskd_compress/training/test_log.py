@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dskd_compress.training.log import TrainingLog
-from dskd_export.documents import EpochRecord, StepRecord
+from dskd_export.documents import DiagnosisRecord, EpochRecord, StepRecord
 from dskd_export.report.load import load_run
 
 
@@ -71,6 +71,29 @@ def test_a_resumed_one_goes_back_to_its_checkpoint(
     steps: int, epochs: int, kept: tuple[int, ...], path: Path
 ) -> None:
     assert reopen(path, steps, epochs) == lines(*kept)
+
+
+def close_look(number: int) -> DiagnosisRecord:
+    return DiagnosisRecord(step=number, epoch=0, gradient_norms={"ce": 1.0}, gradient_at={}, teacher=None)
+
+
+def test_close_looks_are_kept_up_to_the_checkpoint(path: Path) -> None:
+    looks = [close_look(2), close_look(4)]
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(look.model_dump_json() + "\n" for look in looks)
+    log = TrainingLog(path, 3, 1)
+    log.close()
+    assert log.diagnoses == looks[:1]
+    assert path.read_text(encoding="utf-8") == lines(0, 1, 2, 3) + looks[0].model_dump_json() + "\n"
+
+
+def test_it_tells_how_far_the_dropped_records_reached(path: Path) -> None:
+    log = TrainingLog(path, 3, 1)
+    log.close()
+    assert log.reached == {"step": 6, "epoch": 1}
+    new = TrainingLog(path, 0, 0)
+    new.close()
+    assert new.reached == {}
 
 
 @pytest.mark.parametrize("cut", [1, 2, 40, 100])

@@ -91,7 +91,7 @@ def _findings(findings: Sequence[Finding] | None, records: Sequence[DiagnosisRec
             [Cell("what it means"), Cell(finding.means)],
             [Cell("what to change"), Cell(finding.cure)],
         ]
-    return Table("findings", "Findings", ("", "in words"), rows)
+    return Table("findings", "Findings", ("finding", "in words"), rows)
 
 
 def _gradient_figure(records: Sequence[DiagnosisRecord]) -> Figure | None:
