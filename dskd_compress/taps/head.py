@@ -75,7 +75,9 @@ def head_paths(model: nn.Module, seen: Probe, tap: Tap) -> list[TapHead]:
     try:
         with torch.no_grad():
             feat, prefix_BPC = tap.read(model, seen.features)
-            return [head for head in _candidates(model, tap) if _fits(head, feat, prefix_BPC, seen.logits_BK)]
+            return [
+                head for head in _candidates(model, seen, tap) if _fits(head, feat, prefix_BPC, seen.logits_BK)
+            ]
     finally:
         model.train(was_training)
 
@@ -130,11 +132,11 @@ def find_teacher_tap(model: nn.Module, seen: Probe, kind: TapKind) -> tuple[Tap,
         raise
 
 
-def _candidates(model: nn.Module, tap: Tap) -> list[TapHead]:
+def _candidates(model: nn.Module, seen: Probe, tap: Tap) -> list[TapHead]:
     if tap.layout == "vector":
         return [
             TapHead(model, tap, head, head if isinstance(head, nn.Linear) else None, path)
-            for path, head in vector_heads(model)
+            for path, head in [*vector_heads(model), *_heads_of_parts(model, seen)]
         ]
     whole = TapHead(model, tap, None, None)
     classifier = _classifier(model)
@@ -156,7 +158,7 @@ def _proven(head: TapHead, feat: Tensor, prefix_BPC: Tensor | None, logits_BK: T
     if feat.ndim == 4 and head.linear is not None and not bool(head.linear.weight.any()):
         return False
     found_BK = head(feat, prefix_BPC)
-    if bool((found_BK - logits_BK).abs().max() > _SAME_LOGITS * logits_BK.abs().max()):
+    if not bool((found_BK - logits_BK).abs().max() <= _SAME_LOGITS * logits_BK.abs().max()):  # NaN proves nothing
         return False
     if feat.ndim != 4 or head.linear is not None:
         return True
@@ -187,6 +189,34 @@ def vector_heads(model: nn.Module) -> list[tuple[str, VectorHead]]:
     last = getattr(classifier, "fc", None)  # a whole ClassifierHead: its last layer reads the pooled vector
     found = [classifier, last] if isinstance(last, nn.Module) else [classifier]
     return [("linear" if isinstance(head, nn.Linear) else "classifier", head) for head in found]
+
+
+def _heads_of_parts(model: nn.Module, seen: Probe) -> list[tuple[str, VectorHead]]:
+    """The model's whole head, where its features are several tensors whose pooled vectors lie side by side.
+
+    Each part is given back as a feature of one place, which pooling leaves as it is. So weights between
+    the classifiers of the parts (EfficientViM) are in it, too.
+    """
+    parts = seen.features
+    if not isinstance(parts, (list, tuple)) or not all(
+        isinstance(part, Tensor) and part.ndim == 3 for part in parts
+    ):
+        return []
+    found: list[tuple[str, VectorHead]] = []
+    for dim in (1, 2):  # BxCxN or BxNxC
+        widths = [part.shape[dim] for part in parts]
+        if sum(widths) == seen.vector_BC.shape[1]:
+            found.append(("forward_head of parts", _whole_head_of(model, widths, place=3 - dim)))
+    return found
+
+
+def _whole_head_of(model: nn.Module, widths: list[int], place: int) -> VectorHead:
+    def head(vector_BC: Tensor) -> Tensor:
+        parts = [part.unsqueeze(place) for part in torch.split(vector_BC, widths, dim=1)]
+        logits_BK: Tensor = model.forward_head(parts)  # type: ignore[operator]
+        return logits_BK
+
+    return head
 
 
 def _then(first: VectorHead, second: VectorHead) -> VectorHead:

@@ -101,7 +101,8 @@ def test_the_map_is_the_image_upright() -> None:
 SEVERAL_HEADS = [
     ("deit_tiny_distilled_patch16_224", 224, {}, "vector", "prefix", 2 * 192, "forward_head"),
     ("crossvit_tiny_240", 240, {}, "vector", "vector", 96 + 192, "mean of heads, each of its part"),
-    ("efficientvim_m1", 128, {}, "vector", "vector", 960, "mean of heads, each of its part"),
+    ("efficientvim_m1", 128, {}, "vector", "vector", 960, "forward_head of parts"),
+    ("efficientvim_m1_dist", 128, {}, "vector", "vector", 960, "forward_head of parts"),
     ("volo_d1_224", 96, {"img_size": 96}, "map", "tokens", 384, "forward_head"),
 ]
 
@@ -115,9 +116,9 @@ def test_a_teacher_of_several_heads_guides(
     name: str, size: int, kwargs: dict[str, object], kind: str, layout: str, channels: int, path: str
 ) -> None:
     model = make_model(name, **kwargs).eval()
-    for heads in (model.get_classifier(),):  # different heads, so that a mix-up shows
-        for head in heads if isinstance(heads, (tuple, torch.nn.ModuleList)) else [heads]:
-            torch.nn.init.normal_(head.weight, std=0.5)
+    for part, parameter in model.named_parameters():  # different heads, so that a mix-up shows
+        if part.startswith(("head", "aux_head", "weights")):
+            torch.nn.init.normal_(parameter, std=0.5)
     seen = probe(model, (3, size, size))
     student = make_model("test_resnet")
     student_seen = probe(student, (3, 64, 64))
