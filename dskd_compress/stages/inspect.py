@@ -6,7 +6,7 @@ from pydantic import Field
 
 from dskd_compress.config import DataSection, StudentSection
 from dskd_compress.data import resolve_preprocessing
-from dskd_compress.models import create_model, has_fixed_input, model_facts
+from dskd_compress.models import count_operations, create_model, has_fixed_input, model_facts
 from dskd_compress.stages.survey import Kind, kind_of
 from dskd_compress.taps import TapKind, find_tap, find_teacher_tap, probe
 from dskd_compress.timm_import import import_timm
@@ -66,7 +66,7 @@ def inspect_architecture(name: str, input_size: int | None) -> Inspection:
     return Inspection(
         model=model_facts(model, format.input_size, "random"),
         model_class=type(model).__name__,
-        kind=kind_of(model, seen),
+        kind=kind_of(model, seen, count_operations(model, format.input_size)),
         own_classes=own,
         pretrained=bool(import_timm().is_model_pretrained(name.split(".")[0])),
         fixed_input=has_fixed_input(model),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -73,7 +74,7 @@ def survey_architecture(
     return Survey(
         name=name,
         model_class=model_class,
-        kind=kind_of(model, seen),
+        kind=kind_of(model, seen, operations),
         parameters=parameters,
         macs=None if operations is None else sum(operations.values()),
         input_size=size,
@@ -98,9 +99,15 @@ def shapes_of(name: str, input_size: int | None, classes: int | None) -> nn.Modu
     return model
 
 
-def kind_of(model: nn.Module, seen: Probe) -> Kind:
-    """vit: has attention or gives tokens; cnn: neither."""
+def kind_of(model: nn.Module, seen: Probe, operations: Mapping[str, int] | None) -> Kind:
+    """vit: has attention or gives tokens; cnn: neither.
+
+    Attention is a product of features with features, whatever the layer is called.
+
+    Args:
+        operations: of `count_operations`; None leaves it to the names of the layers.
+    """
     tokens = not (isinstance(seen.features, Tensor) and seen.features.ndim == 4)
     names = {type(module).__name__.lower() for module in model.modules()}
-    attention = any("attention" in name for name in names)
+    attention = any("attention" in name for name in names) or "bmm" in (operations or {})
     return "vit" if tokens or attention else "cnn"

@@ -17,6 +17,8 @@ from dskd_export.errors import ModelError
         ("test_vit", "vit", "tokens", ["linear"]),
         ("test_convnext", "cnn", "NCHW", ["linear"]),
         ("mobilevit_xxs", "vit", "NCHW", ["linear"]),  # convolutions with attention between them
+        ("shvit_s1", "vit", "NCHW", ["linear"]),  # attention by another name
+        ("regnety_002", "cnn", "NCHW", ["linear"]),  # squeeze and excitation is none
     ],
 )
 def test_against_the_model_with_values(name: str, kind: str, layout: str, heads: list[str]) -> None:
