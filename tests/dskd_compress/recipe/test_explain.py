@@ -6,8 +6,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import TypeAdapter
 
-from dskd_compress.config import DSKD_PRESETS, DskdMethod, Method, Recipe, TrainSection
-from dskd_compress.config.models import TeacherProbeSection
+from dskd_compress.config import DSKD_PRESETS, DskdMethod, Method, Recipe, TeacherProbeSection, TrainSection
 from dskd_compress.recipe import dump_recipe, init_recipe, load_recipe, recipe_schema
 
 
