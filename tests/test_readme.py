@@ -70,6 +70,10 @@ NOT_RUN = {
     "dskd-compress run runs/r18 --device cuda --precision bf16 --set train.channels_last=true",
     "dskd-compress compare mine.yaml --methods none,kd,dist,lshfm,dskd --seeds 0,1,2",
     "dskd-compress compare mine.yaml --variant 'map=dskd tap=map' --variant 'alone=dskd logit_loss=none'",
+    "torchrun --standalone --nproc-per-node 8 -m dskd_compress distill recipe.yaml --out runs/r18 --device cuda",
+    "torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-id r18 --rdzv-endpoint node1:29500 "
+    "-m dskd_compress distill recipe.yaml --out /shared/runs/r18 --device cuda",
+    "sbatch docs/slurm.sbatch recipe.yaml /shared/runs/r18",
     "scp -r runs/r18/bundle device:",
     "pip install dskd-compress onnxruntime",
 }
