@@ -42,7 +42,7 @@ def create_model(section: ModelSection, *, num_classes: int | None, input_size: 
     arguments: dict[str, Any] = dict(section.kwargs)
     if num_classes is not None:
         arguments.setdefault("num_classes", num_classes)
-    if input_size is not None and _has_fixed_input(section.name):
+    if input_size is not None and _fixed_input(section.name) not in (None, input_size):
         arguments.setdefault("img_size", input_size)
     try:
         model: nn.Module = timm.create_model(section.name, pretrained=section.pretrained, **arguments)
@@ -58,12 +58,13 @@ def create_model(section: ModelSection, *, num_classes: int | None, input_size: 
     return model
 
 
-def _has_fixed_input(name: str) -> bool:
+def _fixed_input(name: str) -> int | None:
+    """The height of the images that an architecture takes unless it is told another one; None: it takes any."""
     timm = import_timm()
     if ":" in name:  # hf-hub: the size is only known after the configuration was fetched
-        return False
+        return None
     config = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
-    return bool(config is not None and config.fixed_input_size)
+    return int(config.input_size[1]) if config is not None and config.fixed_input_size else None
 
 
 def _creation_error(section: ModelSection, error: Exception) -> ModelError:

@@ -51,6 +51,7 @@ class _InDataClasses(nn.Module):
     def __init__(self, model: nn.Module, num_classes: int) -> None:
         super().__init__()
         self.model = model
+        self.training = model.training  # whoever looks at it puts this mode back, the model's as well
         self.num_classes = num_classes
         self.pretrained_cfg = getattr(model, "pretrained_cfg", None)
         self.output_fmt = getattr(model, "output_fmt", "NCHW")

@@ -119,7 +119,7 @@ class DiffusionBranch(nn.Module):
         self.autoencoder = None if latent is None else Autoencoder(kind, channels, latent)
         width = latent or channels
         self.denoiser = make_denoiser(
-            kind, width, width=4.0, max_hidden=4 * width, norm="bn", skip=False, time_std=1.0
+            kind, width, width=4.0, max_hidden=4 * width, norm="bn", skip=False, time="table"
         )
         self.adapter = NoiseAdapter(kind, width)
         self.proj = _pointwise(kind, width, width)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from dskd_compress.config import DskdMethod, Recipe, Section, StudentSection, TeacherSection
-from dskd_compress.recipe.sections import PRESET_KEYS, may_be_null, sections_of, tag_of
+from dskd_compress.recipe.sections import PRESET_KEYS, keys_of, may_be_null, sections_of, tag_of
 from dskd_compress.recipe.yaml_text import dump_yaml
 
 WIDTH = 100 - len("# ")  # a section that may stand in another's place is commented out as a whole
@@ -62,7 +62,8 @@ def _section_lines(
                         yield from _alternative(key, other, root, indent)
             continue
         about = info.description or ""
-        if optional:
+        below = optional and key in keys_of(Recipe)
+        if below:
             about = f"{about}; its keys are those of the section '{key}' below"
         limits = _limits(schema["properties"][key])
         if not required and default is not None and may_be_null(model, key):
@@ -73,6 +74,8 @@ def _section_lines(
         # A key that is written out wins over the preset, so these are left to it.
         by_preset = model is DskdMethod and name in PRESET_KEYS
         yield f"{pad}{'# ' if by_preset else ''}{key}: {_written(default)}"
+        if optional and not below:
+            yield from _commented(sections[0], "With its keys:", key, root, indent)
 
 
 def _opened(
@@ -88,7 +91,12 @@ def _opened(
 
 
 def _alternative(key: str, section: type[Section], root: dict[str, Any], indent: int) -> Iterator[str]:
-    yield from _comment(f"In its place, {tag_of(section)}: {_first_line(section)}", indent)
+    about = f"In its place, {tag_of(section)}: {_first_line(section)}"
+    yield from _commented(section, about, key, root, indent)
+
+
+def _commented(section: type[Section], about: str, key: str, root: dict[str, Any], indent: int) -> Iterator[str]:
+    yield from _comment(about, indent)
     yield f"{' ' * indent}# {key}:"
     for line in _section_lines(section, root["$defs"][section.__name__], root, indent + 2):
         yield f"{' ' * indent}# {line[indent:]}"

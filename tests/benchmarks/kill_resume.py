@@ -3,10 +3,10 @@
     python tests/benchmarks/kill_resume.py [--kills 10] [--seed 0] [--write]
 
 A tiny distillation on digits, with weight average, mixed images and noise within the sampler, checkpoints
-every three steps and keeps two of them. Each round starts the real command line in a process of its own and
-sends it SIGKILL a random time after its first new step or, in every third round, in the middle of writing a
-checkpoint (a half-written file is there). The end is one more start, to the end. With --write the figures
-go to results/kill_resume.json.
+every three steps and two of them kept. Each round starts the real command line in a process of its own and
+sends it SIGKILL after 1 to 30 more steps, anywhere in the one that follows or, in every third round, while a
+checkpoint is being written (a half-written file is there). One more start goes to the end. With --write the
+figures go to results/kill_resume.json.
 """
 
 from __future__ import annotations
@@ -79,14 +79,15 @@ def kill_once(recipe: Path, folder: RunFolder, draw: random.Random, in_write: bo
     before = steps_logged(folder)
     process = start("distill", recipe, folder.path)
     checkpoints = folder.checkpoints("student")
-    while process.poll() is None and steps_logged(folder) <= before:
+    wanted = before + draw.randint(1, 30)
+    while process.poll() is None and steps_logged(folder) < wanted:
         time.sleep(0.002)
     if in_write:
         # Its temporary file is there for as long as a checkpoint is being written and synced.
         while process.poll() is None and not list(checkpoints.glob(".last.*")):
             pass
     else:
-        deadline = time.monotonic() + draw.uniform(0, 1.5)
+        deadline = time.monotonic() + draw.uniform(0, 0.2)  # anywhere in the step that follows
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
     half_written = len(list(checkpoints.glob(".last.*")))

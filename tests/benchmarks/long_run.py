@@ -1,4 +1,4 @@
-"""One long training of each method, each in a process of its own: is a step's time flat, what memory is taken?"""
+"""One long training of each method, alone in its process: does a step stay as fast, and what memory is taken?"""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from dskd_compress.config import DataSection, DskdMethod, StudentSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.methods import Pair, create_task
 from dskd_compress.models import create_model, has_fixed_input, state_sha256
-from dskd_compress.taps import probe
+from dskd_compress.stages.survey import shapes_of
+from dskd_compress.taps import find_tap, probe
 from dskd_export.errors import DskdError
 
 CLASSES = 10
@@ -21,24 +22,29 @@ CANDIDATES = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 PARTNER_SIZE = 64
 
 
-def build(name: str, sizes: Sequence[int], seed: int) -> tuple[nn.Module, int]:
-    """A model with ten classes at the smallest of some sizes that it takes, and that size.
+def smallest_size(name: str, sizes: Sequence[int]) -> int:
+    """The smallest of some sizes, and of its own, that an architecture takes; found without values.
 
     Raises:
-        DskdError: it takes none, for the reason of the last one tried.
+        DskdError: it takes none; the reason is that of its own size.
     """
-    failure: DskdError | None = None
-    for size in sizes:
-        torch.manual_seed(seed)
+    own = resolve_preprocessing(DataSection(), shapes_of(name, None, CLASSES)).input_size[1]
+    for size in [size for size in sorted(sizes) if size < own]:
         try:
-            model = create_model(StudentSection(name=name), num_classes=CLASSES, input_size=size)
-            probe(model, (3, size, size))
-        except DskdError as error:
-            failure = error
+            model = shapes_of(name, size, CLASSES)
+            seen = probe(model, (3, size, size))
+            find_tap(model, seen, "vector")
+        except DskdError:
             continue
-        return model, size
-    assert failure is not None
-    raise failure
+        return size
+    probe(shapes_of(name, own, CLASSES), (3, own, own))
+    return own
+
+
+def build(name: str, size: int, seed: int) -> nn.Module:
+    """A model with ten classes and random weights, the same for the same seed."""
+    torch.manual_seed(seed)
+    return create_model(StudentSection(name=name), num_classes=CLASSES, input_size=size)
 
 
 def two_steps(student: nn.Module, student_size: int, teacher: nn.Module, teacher_size: int) -> str:
@@ -68,7 +74,7 @@ def two_steps(student: nn.Module, student_size: int, teacher: nn.Module, teacher
         nn.utils.clip_grad_norm_(task.module.parameters(), 1.0)
         optimizer.step()
         assert all(bool(torch.isfinite(term)) for term in result["terms"].values()), result["terms"]
-        assert float(result["terms"]["diffusion"]) > 0
+        assert float(result["terms"]["diffusion"].detach()) > 0
     assert state_sha256(teacher) == before[0], "the teacher changed"
     moved = [name for name, value in student.named_parameters() if not torch.equal(value, before[1][name])]
     assert len(moved) >= len(before[1]) / 2, f"only {len(moved)} of {len(before[1])} parameters moved"
@@ -80,15 +86,13 @@ def train_with_partners(name: str, sizes: Sequence[int] = CANDIDATES) -> dict[st
     """One line of the table."""
     line: dict[str, Any] = {"name": name, "student": {}, "teacher": {}}
     try:
-        line["size"] = size = build(name, sizes, 0)[1]
+        line["size"] = size = smallest_size(name, sizes)
         for partner in PARTNERS:
             # A fixed input is resized to on the device: the two see images of different sizes.
-            model, _ = build(name, [size], 0)
-            other, other_size = build(partner, [PARTNER_SIZE if partner == "test_vit" else size], 1)
-            line["student"][partner] = two_steps(model, size, other, other_size)
-            model, _ = build(name, [size], 0)
-            other, other_size = build(partner, [PARTNER_SIZE if has_fixed_input(model) else size], 1)
-            line["teacher"][partner] = two_steps(other, other_size, model, size)
+            model, other_size = build(name, size, 0), PARTNER_SIZE if partner == "test_vit" else size
+            line["student"][partner] = two_steps(model, size, build(partner, other_size, 1), other_size)
+            model, other_size = build(name, size, 0), PARTNER_SIZE if has_fixed_input(model) else size
+            line["teacher"][partner] = two_steps(build(partner, other_size, 1), other_size, model, size)
         line["passed"] = True
     except DskdError as error:
         line["refused"] = f"{type(error).__name__}: {error.message}"

@@ -69,3 +69,37 @@ def test_inspect_of_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert "has no model 'resnet19'" in json.loads(out)["error"]["message"]
     assert "hint: Did you mean" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test_vit", ("VisionTransformer (vit)", "3x160x160, fixed", "as a teacher │ yes: vector")),
+        (
+            "test_resnet",
+            ("ResNet (cnn)", "any size", "mean 0.5 0.5 0.5", "yes: vector and map", "as a student │ yes"),
+        ),
+        ("vit_small_patch14_reg4_dinov2", ("no classifier", "teacher.probe: true")),
+    ],
+)
+def test_inspect_says_what_a_model_can_be(
+    name: str, expected: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "inspect", name, "--input-size", "160" if "test" in name else "140"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in expected:
+        assert part in text, part
+
+
+def test_suggest(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["models", "suggest", "--teacher", "resnet18", "--max-parameters", "2", "--max-macs", "100"]
+    assert main([*command, "--limit", "2", "--kind", "cnn", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["max_parameters"], found["max_macs"]) == (2_000_000, 100_000_000)
+    assert len(found["students"]) == 2
+    assert all(student["name"] in err for student in found["students"])
+    assert found["left_out"]["resnet50"].startswith("25,557,032 parameters")
+    assert "resnet50" not in err  # said on request
+    assert main(["models", "suggest", "--teacher", "resnet18", "--max-parameters", "0.001"]) == 2
+    assert "Raise --max-parameters" in capsys.readouterr().err

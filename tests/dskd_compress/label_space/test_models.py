@@ -9,6 +9,7 @@ from dskd_compress.config import DskdMethod
 from dskd_compress.label_space import ClassMap, ClassMappedModel, ProbedModel
 from dskd_compress.methods import Pair, create_task, find_taps
 from dskd_compress.methods.dskd.guidance import TeacherHead
+from dskd_compress.taps import probe
 
 GROUPS = [[3, 1], [0], [7, 8, 9, 2]]  # 4, 5 and 6 are dropped
 
@@ -74,6 +75,16 @@ def test_a_probed_teacher_has_a_linear_head_for_any_model() -> None:
         taps = find_taps(DskdMethod(), pair)
         assert taps.head is not None
         assert taps.head.linear is teacher.classifier
+
+
+def test_a_wrapper_is_in_the_mode_of_its_model() -> None:
+    """Or a probe, which puts the mode back, would leave batch norms training."""
+    for wrapped in (
+        ClassMappedModel(make_model("test_resnet").eval(), GROUPS),
+        ProbedModel(make_model("test_resnet").eval(), nn.Linear(96, 3)),
+    ):
+        probe(wrapped, (3, 64, 64))
+        assert not any(module.training for module in wrapped.model.modules())
 
 
 def test_dskd_trains_under_a_mapped_teacher() -> None:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import TypeAdapter
 
-from dskd_compress.config import DSKD_PRESETS, DskdMethod, Method, Recipe, TrainSection
+from dskd_compress.config import DSKD_PRESETS, DskdMethod, Method, Recipe, TeacherProbeSection, TrainSection
 from dskd_compress.recipe import dump_recipe, init_recipe, load_recipe, recipe_schema
 
 
@@ -72,3 +72,11 @@ def test_schema():
     assert "validation" not in schema["properties"]
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["TrainSection"]["properties"]["lr"]["exclusiveMinimum"] == 0
+
+
+def test_a_section_that_may_be_null_can_be_uncommented():
+    lines = init_recipe().split("  # With its keys:\n")[1].splitlines()
+    block = [line.replace("# ", "", 1) for line in lines if line.startswith("  # ")][:7]
+    loaded = yaml.safe_load("\n".join(block))["probe"]
+    assert TeacherProbeSection.model_validate(loaded) == TeacherProbeSection()
+    assert set(loaded) == set(TeacherProbeSection.model_fields)

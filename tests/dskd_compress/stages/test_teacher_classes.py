@@ -15,7 +15,8 @@ from support import make_model
 from dskd_compress.config import Recipe
 from dskd_compress.data import open_data
 from dskd_compress.label_space import ProbedModel
-from dskd_compress.run_folder import DISTILL, EXPORT, RunFolder
+from dskd_compress.recipe import dump_recipe, load_recipe
+from dskd_compress.run_folder import DISTILL, EXPORT, RunFolder, stage_named
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.stages.plan import make_plan
 from dskd_compress.stages.setup import create_student, load_own_teacher, load_teacher, make_pair
@@ -63,6 +64,14 @@ def test_the_map_in_the_recipe_and_in_a_file_are_one(sixteen: Path, tmp_path: Pa
     path.write_text(SIXTEEN, encoding="utf-8")
     inline = json.dumps(read_class_map(path))
     assert _recipe(sixteen, f"teacher.class_map={inline}").teacher.class_map == read_class_map(path)
+
+
+def test_a_recipe_with_a_map_is_written_and_read_again(sixteen: Path, tmp_path: Path) -> None:
+    recipe = _recipe(sixteen, 'teacher.class_map={"0": zero, "1-3": "1", "yes": 2}')
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    again = load_recipe(str(tmp_path / "recipe.yaml"))
+    assert again.teacher.class_map == {"0": "zero", "1-3": "1", "yes": 2}
+    assert again == recipe
 
 
 def test_a_changed_map_is_noticed(sixteen: Path, tmp_path: Path) -> None:
@@ -204,13 +213,7 @@ def test_later_stages_depend_on_it(probed: tuple[Recipe, RunFolder], tmp_path: P
     recipe, finished = probed
     with pytest.raises(DataError, match=r"teacher_probe\.safetensors is missing"):
         load_teacher(recipe, RunFolder(tmp_path), open_data(recipe.data, 0))
-    assert "teacher_probe.safetensors" in finished._inputs(_stage(EXPORT), recipe)
-
-
-def _stage(name: str):  # type: ignore[no-untyped-def]
-    from dskd_compress.run_folder import stage_named
-
-    return stage_named(name)
+    assert "teacher_probe.safetensors" in finished._inputs(stage_named(EXPORT), recipe)
 
 
 def test_the_plan_of_both_ways(sixteen: Path, tmp_path: Path) -> None:

@@ -141,6 +141,14 @@ def test_records_of_a_run(tmp_path: Path) -> None:
     assert rates == sorted(rates, reverse=True)
 
 
+def test_costly_monitors_are_watched_every_tenth_step(tmp_path: Path) -> None:
+    section = SECTION.model_copy(update={"epochs": 3})
+    steps = [r for r in make_trainer(tmp_path, METHOD, section).run() if isinstance(r, StepRecord)]
+    assert len(steps) == 15
+    watched = [step.step for step in steps if "head_agrees_on_denoised" in step.monitors]
+    assert watched == [1, 11]
+
+
 def test_the_cosine_is_the_published_one(tmp_path: Path) -> None:
     """SGDR (arXiv 1608.03983), equation 5, without restarts."""
     steps = [r for r in make_trainer(tmp_path, NoneMethod()).run() if isinstance(r, StepRecord)]
@@ -321,6 +329,14 @@ def test_the_loss_scaler_resumes(tmp_path: Path) -> None:
     assert resumed.scaler.get_scale() == 4.0
     assert [without_times(r) for r in resumed.run()] == [without_times(r) for r in expected[3:]]
     assert resumed.scaler.get_scale() == whole.scaler.get_scale()
+
+
+def test_what_was_left_out_before_a_stop_is_still_known(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, NoneMethod())
+    trainer.loader.skipped.append("train/3/broken.png")
+    next(trainer.run())
+    trainer.save()
+    assert make_trainer(tmp_path, NoneMethod()).progress.skipped == ["train/3/broken.png"]
 
 
 def test_recomputed_activations_give_the_same_gradients(tmp_path: Path) -> None:

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from dskd_compress.methods.diffusion.denoiser import NormKind, make_denoiser, predict_noise
+from dskd_compress.methods.diffusion.denoiser import (
+    NormKind,
+    SinusoidalTime,
+    make_denoiser,
+    make_time_embedding,
+    predict_noise,
+)
 from dskd_compress.methods.diffusion.schedule import add_noise, linear_alphas_cumprod
 
 
@@ -60,10 +67,34 @@ def test_the_skip_lets_it_learn() -> None:
 
 @pytest.mark.parametrize("kind", ["vector", "map"])
 def test_the_width_is_limited(kind: str) -> None:
-    """A teacher of 2048 channels: four 2048x512 layers, or two bottlenecks of 128 and a 2048x2048 convolution."""
+    """A teacher of 2048 channels: four 2048x512 layers, or two bottlenecks of 128 and a last one of that rank."""
     denoiser = make_denoiser(kind, 2048, width=2.0, max_hidden=512, norm="gn", skip=True)  # type: ignore[arg-type]
     weights = sum(parameter.numel() for parameter in denoiser.body.parameters() if parameter.ndim > 1)
     if kind == "vector":
         assert weights == 4 * 2048 * 512
     else:
-        assert weights == 2 * (2 * 2048 * 128 + 9 * 128**2) + 2048**2
+        assert weights == 2 * (2 * 2048 * 128 + 9 * 128**2) + 2 * 2048 * 128
+
+
+def test_the_limit_leaves_narrow_maps_alone() -> None:
+    """As DiffKD has it up to 512 channels: two bottlenecks of a quarter, and a full 1x1 convolution."""
+    denoiser = make_denoiser("map", 512, width=2.0, max_hidden=512, norm="gn", skip=True)
+    weights = sum(parameter.numel() for parameter in denoiser.body.parameters() if parameter.ndim > 1)
+    assert weights == 2 * (2 * 512 * 128 + 9 * 128**2) + 512**2
+
+
+def test_steps_are_told_by_waves() -> None:
+    """Sines and cosines of falling frequency, mixed; small beside a feature of unit variance."""
+    torch.manual_seed(0)
+    time = SinusoidalTime(256)
+    step = torch.tensor([0, 7, 999])
+    angles = np.array([0, 7, 999])[:, None] / 10_000 ** (np.arange(32) / 32)
+    waves = torch.tensor(np.concatenate([np.sin(angles), np.cos(angles)], axis=1), dtype=torch.float32)
+    torch.testing.assert_close(time(step), waves @ time.mix.weight.T + time.mix.bias, rtol=1e-3, atol=1e-5)
+    assert float(time(torch.arange(1000)).std().detach()) == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_table_of_steps_is_diffkds() -> None:
+    time = make_time_embedding("table", 64)
+    assert isinstance(time, torch.nn.Embedding)
+    assert float(time.weight.std().detach()) == pytest.approx(1.0, rel=0.02)
