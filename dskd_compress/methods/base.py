@@ -184,6 +184,12 @@ class MethodTask(TrainingTask):
         return self.trainable_module
 
     @property
+    def compiled(self) -> bool:
+        """Whether the trainable module was compiled."""
+        bare = getattr(self.trainable_module, "module", self.trainable_module)  # within DistributedDataParallel
+        return hasattr(bare, "_orig_mod")
+
+    @property
     def module(self) -> StudentModule:
         """The trainable module without the wrappers of distributed or compiled training."""
         return unwrap_model(self.trainable_module)  # type: ignore[no-any-return]

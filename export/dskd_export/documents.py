@@ -212,7 +212,7 @@ class DiagnosisRecord(Document):
         description="loss term -> norm of its gradient, as weighted in the loss, on the parameter that "
         "`gradient_at` names; None: it has none"
     )
-    gradient_at: dict[str, str] = Field(description="loss term -> parameter")
+    gradient_at: dict[str, str] = Field(description="loss term -> parameter, or what its parameters belong to")
     teacher: TeacherFacts | None = Field(description="None: the method has no teacher")
     findings: list[Finding] = Field(default_factory=list)
 

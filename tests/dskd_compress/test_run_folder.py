@@ -238,7 +238,7 @@ def test_the_record_of_a_stage(run: RunFolder) -> None:
     }
     assert record.outputs == {
         name: hashlib.sha256(f"content of {name}".encode()).hexdigest()
-        for name in ("student.safetensors", "distill.json", "train.jsonl")
+        for name in ("student.safetensors", "distill.json", "train.jsonl", "teacher_probe.safetensors")
     }
     assert set(record.settings_sha256) == {"seed", "data", "teacher", "student", "method", "train"}
     assert record.provenance == PROVENANCE

@@ -83,7 +83,7 @@ class Diagnosis:
         self.formats, self.classes, self.known_accuracy = formats, classes, known_accuracy
         self.findings: list[Finding] = []
         self._records: list[DiagnosisRecord] = []
-        self._gradients = TermGradients(task.module)
+        self._gradients = TermGradients(task)
         self._looks: list[Look] = []
         self._monitors: list[tuple[int, dict[str, float]]] = []
         self._answers: list[tuple[Tensor, Tensor, Tensor]] | None = []  # labels, first class, its probability

@@ -60,7 +60,12 @@ def test_only_the_files_of_the_contract_are_there(finished: Finished) -> None:
         for stage in STAGE_NAMES
         for name in json.loads((finished.folder / f"stages/{stage}.json").read_text())["outputs"]
     }
-    checkpoints = {f"checkpoint/{role}/{name}.pt" for role in ("teacher", "student") for name in ("last", "best")}
+    best = {
+        "teacher": read_document(finished.folder / "teacher.json", TrainingDocument).best_epoch,
+        "student": read_document(finished.folder / "distill.json", TrainingDocument).best_epoch,
+    }
+    checkpoints = {f"checkpoint/{role}/last.pt" for role in best}
+    checkpoints |= {f"checkpoint/{role}/best-{epoch:04d}.pt" for role, epoch in best.items()}
     assert files == written | checkpoints | {"recipe.yaml"} | {f"stages/{stage}.json" for stage in STAGE_NAMES}
 
 

@@ -53,7 +53,7 @@ def test_weights_that_timm_has() -> None:
 
 
 def test_the_fastest_comes_first_where_measured() -> None:
-    found = _ask("resnet18", Budget(macs=100_000_000), limit=2, measure=True)
+    found = _ask("resnet18", Budget(parameters=3_000_000, macs=200_000_000), limit=2, measure=True)
     latencies = [student.latency.p50_ms for student in found.students if student.latency is not None]
     assert len(latencies) == 2
     assert 0 < latencies[0] <= latencies[1]

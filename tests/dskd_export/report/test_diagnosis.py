@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -108,3 +109,17 @@ def test_no_monitor_is_drawn_twice(make_run: Callable[..., Path]) -> None:
     assert isinstance(gallery, Gallery)
     assert {figure.title for figure in gallery.figures} == monitors - {"hash agreement"}
     assert list(blocks_of(run.folder)[2]) == ["diagnosis-1"]
+
+
+def test_monitors_of_every_tenth_step_make_a_whole_curve(make_run: Callable[..., Path]) -> None:
+    """Of many steps only some are drawn, and those have to be ones with a value."""
+    folder = make_run(student_epochs=20)
+    path = folder / "train.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "step" and line["step"] % 10:
+            line["monitors"] = {}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = blocks_of(folder)[2]["diagnosis-1"].spec["data"]["values"]
+    assert [row["x"] for row in rows] == list(range(10, 20 * 45 + 1, 10))
+    assert all(row["v0"] is not None for row in rows)

@@ -117,6 +117,7 @@ def _gradient_figure(records: Sequence[DiagnosisRecord]) -> Figure | None:
 def _monitor_figure(
     index: int, title: str, axis: str, names: dict[str, str], steps: Sequence[StepRecord]
 ) -> Figure | None:
+    steps = [step for step in steps if any(name in step.monitors for name in names)]  # costly ones are rare
     series = {
         label: np.array([step.monitors.get(name, np.nan) for step in steps], dtype=float)
         for name, label in names.items()

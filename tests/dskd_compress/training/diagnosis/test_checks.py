@@ -11,6 +11,7 @@ from scipy import stats
 from support import make_model
 from torch import nn
 
+from dskd_compress.methods import MethodTask
 from dskd_compress.methods.none import CrossEntropyModule
 from dskd_compress.training.diagnosis.classes import class_order_symptom, find_permutation
 from dskd_compress.training.diagnosis.gradients import TermGradients
@@ -82,11 +83,12 @@ def test_a_checksum_sees_any_bit() -> None:
 
 def test_norms_of_terms_are_those_of_their_own_backward_passes() -> None:
     module = CrossEntropyModule(make_model("test_resnet"), 0.0)
+    task = MethodTask(module, None, torch.device("cpu"))
     labels = torch.arange(4)
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     logits = module.student(images)
     terms = {"ce": module.cross_entropy(logits, labels), "size": 0.1 * logits.square().mean()}
-    gradients = TermGradients(module)
+    gradients = TermGradients(task)
     for scale in (1.0, 1024.0):
         found = gradients.measure(terms, scale)
         assert all(parameter.grad is None for parameter in module.parameters())

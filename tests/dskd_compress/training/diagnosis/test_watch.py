@@ -288,3 +288,14 @@ def test_a_fault_is_told_once(digits: Digits, tmp_path: Path) -> None:
     seen = watch(digits, tmp_path, task, steps=3, whole=True)
     assert len(seen.looks) == 3
     assert len(seen.findings) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_training_is_healthy_too(backend: str, digits: Digits, tmp_path: Path) -> None:
+    task = digits.task(DSKD)
+    task.compile(backend=backend)
+    seen = watch(digits, tmp_path, task, steps=STEPS, section=OFTEN, whole=True)
+    assert seen.findings == []
+    assert seen.looks[-1].gradient_at["lsh"] == "student"
+    assert all(seen.looks[-1].gradient_norms.values())
