@@ -46,7 +46,8 @@ class TeacherProbeSection(Section):
     """A linear classifier of the data's classes on the teacher's pooled features, in place of its own."""
 
     images_per_class: int | None = Field(1000, ge=1, description="training images to fit on at most; null: all")
-    l2: Positive = Field(1e-3, description="weight of the penalty on the classifier, for standardised features")
+    # Of 1e-4 to 1, 0.1 was best on ImageNet features of ten other classes, by 2 points, and leaves soft targets.
+    l2: Positive = Field(0.1, description="weight of the penalty on the classifier, for standardised features")
     max_iterations: int = Field(500, ge=1, description="of L-BFGS")
 
 

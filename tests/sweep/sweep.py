@@ -175,7 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("shapes", "steps", "table"))
     parser.add_argument("--shard", default="1/1", metavar="I/N")
-    parser.add_argument("--folder", type=Path, default=Path("sweep"), help="where the shards' files lie")
+    parser.add_argument("--folder", type=Path, default=Path("runs/sweep"), help="where the shards' files lie")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "shapes":

@@ -169,7 +169,7 @@ def test_the_fitted_classifier_guides(probed: tuple[Recipe, RunFolder]) -> None:
     document = json.loads((folder / "distill.json").read_text(encoding="utf-8"))
     probe = document["teacher_probe"]
     assert (probe["images"], probe["channels"], probe["converged"]) == (200, 96, True)
-    assert probe["train_accuracy"] > 0.9
+    assert probe["train_accuracy"] > 0.7
     # Features of random weights: far from good, and far from the chance of one in ten.
     assert document["teacher_accuracy"]["top1"]["low"] > 0.3
     assert document["teacher"]["weights"].endswith("classifier fitted on 200 images")
