@@ -52,12 +52,13 @@ def refuse_failed(document: ValidationDocument) -> None:
     failures += [(one.runner, one.reason) for one in document.judgements if one.verdict == "FAIL"]
     crossed = "; ".join(f"{where}: {what}" for where, what in failures if what)
     causes = causes_of(document)
-    raise GateFailed(
-        f"The exported student does not pass: {crossed}.",
-        f"Likely cause: {causes[0]}."
-        if causes
-        else "Look at validation.json, or change the limits in validate and budget.",
-    )
+    if causes:
+        hint = f"Likely cause: {causes[0]}."
+    elif all(check.verdict == "NOT SHOWN" for _, check in checks_of(document) if check.failed):
+        hint = "Validate on more images, or allow more in budget."
+    else:
+        hint = "Look at validation.json, or change the limits in validate and budget."
+    raise GateFailed(f"The exported student does not pass: {crossed}.", hint)
 
 
 def _model(document: ValidationDocument, judgement: Judgement) -> list[str]:

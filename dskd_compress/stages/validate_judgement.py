@@ -35,8 +35,8 @@ from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.spec import METADATA_KEY, ModelSpec
 
-BATCH = 64
-"""Images of one call: enough to fill the cores, few enough for any memory; accuracy does not depend on it."""
+BATCH = 16
+"""Images of one call. Every runner keeps the memory of its largest call, and several are open at a time."""
 
 # Rows of logits that are enough to see what a failure looks like.
 _ROWS = 512

@@ -91,8 +91,7 @@ def open_contest(section: ValidateSection, bundle: Bundle, student: nn.Module, s
             except ProviderLacksKernel as error:
                 if section.precisions is not None:
                     raise
-                size_mb = _size_mb(bundle, precision)
-                not_run.append(_not_run(name, provider, precision, error.message, size_mb))
+                not_run.append(_not_run(name, bundle, error))
     if not candidates:
         raise EnvironmentProblem(
             f"None of the bundle's precisions can be run here: {not_run[0].reason}",
@@ -145,7 +144,14 @@ def _size_mb(bundle: Bundle, precision: str) -> float:
     return bundle.model_path(precision).stat().st_size / 1e6
 
 
-def _not_run(name: str, provider: str, precision: str, reason: str, size_mb: float) -> Judgement:
+def _not_run(name: str, bundle: Bundle, error: ProviderLacksKernel) -> Judgement:
+    _, provider, precision = name.split(":")
+    path = bundle.model_path(precision)
     return Judgement(
-        runner=name, precision=precision, provider=provider, verdict="NOT RUN", reason=reason, size_mb=size_mb
+        runner=name,
+        precision=precision,
+        provider=provider,
+        verdict="NOT RUN",
+        reason=error.message.replace(str(path), path.name),
+        size_mb=_size_mb(bundle, precision),
     )

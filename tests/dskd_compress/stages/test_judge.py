@@ -57,6 +57,11 @@ def test_every_limit_that_was_crossed_is_named(finished: Finished) -> None:
     assert "limits in validate and budget" in str(caught.value.hint)
 
 
+def test_too_few_images_ask_for_more(finished: Finished) -> None:
+    with pytest.raises(GateFailed, match="Validate on more images"):
+        refuse_failed(of(finished, judged(finished, GOOD, FEW)))
+
+
 def test_the_hint_is_the_likely_cause(finished: Finished) -> None:
     judgement = judged(finished, BAD, causes=["model.fp32.onnx: the channels come in the order BGR"])
     with pytest.raises(GateFailed) as caught:

@@ -66,7 +66,7 @@ def test_who_is_compared(document: ValidationDocument, fp32: Judgement, finished
 def test_parity_at_every_batch_and_on_the_golden_images(fp32: Judgement) -> None:
     found = [(parity.reference, parity.batch, parity.images) for parity in fp32.parity]
     torch_, golden = "torch:cpu:fp32", "golden.npz"
-    assert found == [(torch_, 64, 70), (torch_, 1, 64), (torch_, 3, 64), (golden, 5, 5)]
+    assert found == [(torch_, 16, 70), (torch_, 1, 16), (torch_, 3, 16), (golden, 5, 5)]
     for parity in fp32.parity:
         assert parity.candidate == "onnxruntime:cpu:fp32"
         assert parity.finite
@@ -113,16 +113,16 @@ def test_the_record(document: ValidationDocument, finished: Finished) -> None:
 
 
 def test_all_images_by_default(finished: Finished, tmp_path: Path) -> None:
-    """And the memory does not hold them all: they come in lots, the last one partial."""
+    """They come in lots, the last one partial."""
     folder = finished.copy(tmp_path / "run")
     document = run_validate(small_recipe("validate.images=null", "validate.batches=[100]"), folder, QUIET)
     images = document.data.val_images
     assert images is not None
-    assert images % 64 != 0
+    assert images % 16 != 0
     assert {accuracy.images for accuracy in document.accuracy.values()} == {images}
     assert document.preprocess.images == images
     found = [(parity.batch, parity.images) for parity in document.judgements[0].parity]
-    assert found == [(64, images), (100, 128), (5, 5)]
+    assert found == [(16, images), (100, 112), (5, 5)]
     assert document.checks[2].detail == "5 of 5 were among the images"
 
 
@@ -148,7 +148,7 @@ def test_no_more_than_two_lots_of_images_are_held(
     monkeypatch.setattr(validate, "iter_images", counted)
     monkeypatch.setattr(validate_inputs, "preprocess_batch", used)
     run_validate(small_recipe("validate.images=300"), folder, QUIET)
-    assert (waiting, most) == (0, 64)
+    assert (waiting, most) == (0, 16)
 
 
 def test_few_images_are_warned_of(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

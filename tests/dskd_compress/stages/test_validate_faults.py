@@ -28,11 +28,6 @@ Plant = Callable[[RunFolder, pytest.MonkeyPatch], None]
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return gate.make_photo_run(tmp_path_factory.mktemp("photos"))
-
-
-@pytest.fixture(scope="module")
 def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     data = gate.shared_data()
     if data is None:

@@ -46,19 +46,24 @@ def _validation(document: ValidationDocument) -> list[Block]:
         Table(
             "verdict-table",
             f"Verdict by model, against {document.reference}",
+            ("model", "verdict", "top-1", "size", "computed in", "why"),
+            [_verdict(document, judgement) for judgement in document.judgements],
+        )
+    )
+    blocks.append(
+        Table(
+            "loss-table",
+            f"What is lost against {document.reference}",
             (
                 "model",
-                "verdict",
-                "computed in it",
                 "top-1 lost (points, 95 %)",
                 "lost, gained",
                 "McNemar p",
                 "same top-1",
                 "worst class",
                 "calibration error",
-                "size",
             ),
-            [_judgement(judgement) for judgement in document.judgements],
+            [_loss(one.runner, one.accuracy) for one in document.judgements if one.accuracy is not None],
             note="Lost: right in the reference, wrong in the model; the interval is Tango's for paired shares, "
             "that of the same top-1 Wilson's. The worst class is the one that is shown to have lost most, by the "
             "lower bound. Calibration error: reference, then model; 15 bins.",
@@ -132,28 +137,31 @@ def _validation(document: ValidationDocument) -> list[Block]:
     return blocks
 
 
-def _judgement(judgement: Judgement) -> list[Cell]:
+def _verdict(document: ValidationDocument, judgement: Judgement) -> list[Cell]:
     size = missing("not a file") if judgement.size_mb is None else number(fmt.megabytes(judgement.size_mb))
-    paired = judgement.accuracy
-    if paired is None:
-        reason = missing(f"not run: {judgement.reason}")
-        return [Cell(judgement.runner), missing(judgement.verdict), reason, *[missing("not run")] * 6, size]
-    native = Cell(
-        f"{'yes' if judgement.native else 'no'}{': ' * bool(judgement.native_reason)}{judgement.native_reason}"
-    )
+    if judgement.verdict == "NOT RUN":
+        not_run = missing("not run")
+        return [Cell(judgement.runner), missing("NOT RUN"), not_run, size, not_run, Cell(judgement.reason)]
     return [
         Cell(judgement.runner),
         Cell(headline(judgement), "pass" if judgement.verdict == "PASS" else "fail"),
-        native,
+        number(fmt.percent_interval(document.accuracy[judgement.runner].top1)),
+        size,
+        Cell(judgement.native_reason or judgement.precision),
+        Cell(judgement.reason),
+    ]
+
+
+def _loss(runner: str, paired: PairedAccuracy) -> list[Cell]:
+    errors = (paired.reference_calibration_error, paired.calibration_error)
+    return [
+        Cell(runner),
         number(_lost(paired.top1_drop)),
         number(f"{fmt.count(paired.lost)}, {fmt.count(paired.gained)} of {fmt.count(paired.images)}"),
         number(fmt.significant(paired.mcnemar_p)),
         number(fmt.percent_interval(paired.agreement)),
         _worst_class(paired),
-        number(
-            f"{fmt.significant(paired.reference_calibration_error)} → {fmt.significant(paired.calibration_error)}"
-        ),
-        size,
+        number(" → ".join(fmt.significant(error) for error in errors)),
     ]
 
 
@@ -174,12 +182,19 @@ def _check(where: str, check: Check) -> list[Cell]:
     return [
         Cell(where),
         Cell(check.name),
-        number(fmt.exact(check.value)) if check.value is not None else missing(check.detail or "not measured"),
-        number(fmt.exact(check.bound)) if check.bound is not None else Cell(""),
+        number(_figure(check.value)) if check.value is not None else missing("not measured"),
+        number(_figure(check.bound)) if check.bound is not None else Cell(""),
         number(f"{_SIGN[check.comparison]} {fmt.exact(check.limit)}"),
         Cell(check.verdict, kinds.get(check.verdict, "fail")),
         Cell(check.detail),
     ]
+
+
+def _figure(value: float) -> str:
+    """Three digits, and as many of a share that is nearly 1 as it takes to tell it from 1."""
+    if value == round(value):
+        return f"{value:g}"
+    return f"{value:.8f}".rstrip("0").rstrip(".") if 0.999 < value < 1 else fmt.significant(value)
 
 
 def _parity(parity: Parity) -> list[Cell]:
