@@ -54,7 +54,7 @@ ADDED = {
 # Folders and files that the reader brings along.
 BROUGHT = {"photos", "my.safetensors"}
 # What the commands of both files may leave beside them; the names within a run folder are the README's own table.
-LEFT = {"runs/r18", "runs/own", "runs/mine", "mine.yaml", "recipe.schema.json"}
+LEFT = {"runs/r18", "runs/own", "runs/mine", "mine.yaml", "recipe.schema.json", "validation.xml"}
 
 # Of the run folder's table, what a recipe without these keys does not leave.
 ONLY_WHEN_ASKED = {"teacher_cache/", "teacher_probe.safetensors", "trackers/"}
@@ -271,7 +271,7 @@ def test_the_flags_and_keys_that_are_named_exist() -> None:
         ".".join(map(str, (*place, key))) for place, section in all_sections(Recipe) for key in keys_of(section)
     }
     text = README.read_text(encoding="utf-8") + EXPORT_README.read_text(encoding="utf-8")
-    sections = "data|teacher|student|method|train|export|validate|benchmark|report"
+    sections = "data|teacher|student|method|train|export|validate|budget|benchmark|report"
     named = set(re.findall(rf"`(?:--set )?((?:{sections})(?:\.[a-z_0-9]+)+)", text))
     named -= {name for name in named if name.rpartition(".")[2] in SUFFIXES}
     assert len(named) > 10

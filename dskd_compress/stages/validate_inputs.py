@@ -14,11 +14,10 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dskd_compress.data import Normalise, Preprocessing, eval_transform
+from dskd_compress.data import Preprocessing, eval_transform
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec
 
@@ -49,10 +48,9 @@ def lots_of(
 ) -> Iterator[Lot]:
     """Prepare images, `size` at a time, the last lot with what is left."""
     to_uint8 = eval_transform(preprocessing, normalise=False)
-    normalise = Normalise(preprocessing, torch.device("cpu"))
     while chunk := list(islice(images, size)):
         pixels_BCHW = np.stack([np.asarray(to_uint8(image)) for image, _, _ in chunk])
-        of_timm = normalise(torch.from_numpy(pixels_BCHW)).numpy()
+        of_timm = normalised(pixels_BCHW, preprocessing)
         of_device = preprocess_batch([image for image, _, _ in chunk], spec)
         differs = [not np.array_equal(a, b) for a, b in zip(of_timm, of_device, strict=True)]
         yield Lot(
@@ -62,6 +60,18 @@ def lots_of(
             differs=np.array(differs),
             sha256=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image, _, _ in chunk),
         )
+
+
+def normalised(pixels_BCHW: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """What timm's transform makes of its own pixels, bit by bit.
+
+    Without torch: in another thread than its models it would start a second team of threads.
+    """
+    value_BCHW = pixels_BCHW.astype(np.float32)
+    value_BCHW /= np.float32(255)
+    value_BCHW -= np.array(preprocessing.mean, dtype=np.float32)[:, None, None]
+    value_BCHW /= np.array(preprocessing.std, dtype=np.float32)[:, None, None]
+    return value_BCHW
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
