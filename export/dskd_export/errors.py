@@ -36,6 +36,8 @@ EXTRA_OF = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
+    "modelopt": "quant",
+    "onnxconverter_common": "quant",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
     "tensorboard": "tensorboard",
