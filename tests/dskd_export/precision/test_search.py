@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dskd_export.precision.quantize import quantize, quantized_nodes
-from dskd_export.precision.scoring import logits_of_model, score_of, scorer
 from dskd_export.precision.search import Score, search_layers
 
 
@@ -70,38 +67,3 @@ def test_the_list_is_the_shortest_that_is_good(costs, limit):
         last = frozenset(result.kept[:-1])
         assert evaluate(last).kl > limit
     assert len(set(result.kept)) == len(result.kept)
-
-
-def test_a_planted_outlier_is_found_in_a_real_model(make_cnn, calibration):
-    model = make_cnn(outlier=300.0)
-    quantized, _ = quantize(model, "int8", calibration, producer="onnxruntime")
-    result = search_layers(
-        quantized_nodes(quantized), scorer(model, quantized, calibration), lambda score: score.kl < 0.02
-    )
-    assert result.kept == ("conv2",)  # the layer that reads the channel with the outlier
-    assert result.before.kl > 5 * result.after.kl
-    assert result.good
-
-
-def test_scores_are_those_of_an_independent_calculation():
-    from scipy.special import rel_entr, softmax
-
-    rng = np.random.default_rng(0)
-    reference, candidate = rng.normal(size=(50, 7)), rng.normal(size=(50, 7))
-    labels = rng.integers(0, 7, 50)
-    score = score_of(reference, candidate, labels)
-    kl = rel_entr(softmax(reference, axis=1), softmax(candidate, axis=1)).sum(axis=1).mean()
-    assert np.isclose(score.kl, kl)
-    assert score.agreement == np.mean(reference.argmax(1) == candidate.argmax(1))
-    assert np.isclose(
-        score.top1_drop, np.mean(reference.argmax(1) == labels) - np.mean(candidate.argmax(1) == labels)
-    )
-
-
-def test_nan_is_infinitely_far_and_wrong(cnn, calibration):
-    reference = logits_of_model(cnn, calibration.input_N)
-    broken = reference.copy()
-    broken[0, 3] = np.nan
-    score = score_of(reference, broken, calibration.labels_N)
-    assert score.kl == np.inf
-    assert np.isclose(score.top1_drop, 1 / 64)
