@@ -34,6 +34,7 @@ from dskd_compress.commands.recipes import app as recipes
 from dskd_compress.commands.report import report
 from dskd_compress.commands.run import run
 from dskd_compress.commands.train import train
+from dskd_compress.commands.tune import tune
 from dskd_compress.commands.validate import validate
 from dskd_compress.launch import place_of_this_process
 from dskd_export.errors import (
@@ -71,6 +72,7 @@ PIPELINE = "The pipeline, in order"
 app.command(rich_help_panel=PIPELINE)(run)
 app.command(rich_help_panel=PIPELINE)(train)
 app.command(rich_help_panel=PIPELINE)(distill)
+app.command(rich_help_panel=PIPELINE)(tune)
 app.command(rich_help_panel=PIPELINE)(export)
 app.command(rich_help_panel=PIPELINE)(build)
 app.command(rich_help_panel=PIPELINE)(validate)
@@ -91,7 +93,7 @@ def _print_version(wanted: bool) -> None:
 
 
 # What several processes can share; of any other command each would do all the work, and write over the others.
-_TRAINS = ("train", "distill")
+_TRAINS = ("train", "distill", "tune")
 
 
 @app.callback()
@@ -119,7 +121,7 @@ def common(
     if place.world_size > 1 and context.invoked_subcommand not in _TRAINS:
         raise UsageError(
             f"{context.invoked_subcommand} was started as {place.world_size} processes.",
-            "With torchrun, use train and distill; then start the others once, without torchrun.",
+            "With torchrun, use train, distill and tune; then start the others once, without torchrun.",
         )
 
 

@@ -7,12 +7,21 @@ from typing import Literal
 from pydantic import Field
 
 from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
+from dskd_compress.config.precisions import CalibrationSection, QuantizeSection
+from dskd_export.precision.targets import Target
+from dskd_export.precision_metadata import Precision
 
 
 class ExportSection(Section):
     """From the student to the bundle."""
 
     opset: int = Field(20, ge=18, le=21, description="ONNX operator set; 20 is what TensorRT 10.3 reads")
+    target: Target = Field("cpu", description="what the precisions are chosen for")
+    precisions: tuple[Precision, ...] | Literal["auto"] = Field(
+        ("fp32",), description="models in the bundle; fp32 is always there; auto: all that the target computes in"
+    )
+    calibration: CalibrationSection = CalibrationSection()
+    quantize: QuantizeSection = QuantizeSection()
     golden_images: int = Field(16, ge=1, le=256, description="real inputs kept with their reference logits")
     teacher: bool = Field(True, description="also export the teacher, beside the bundle, to compare it")
 

@@ -40,6 +40,10 @@ class Calibration:
     def __len__(self) -> int:
         return len(self.input_N)
 
+    def first(self, images: int) -> Calibration:
+        """The first images of the draw, which is as spread over the classes as the whole."""
+        return Calibration(self.input_N[:images], self.labels_N[:images], self.image_sha256[:images], self.seed)
+
     def check_disjoint(self, evaluation_sha256: Iterable[str]) -> None:
         """Refuse images that the model is judged on.
 
