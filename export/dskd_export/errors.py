@@ -38,6 +38,7 @@ EXTRA_OF = {
     "onnxruntime": "onnx",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
+    "zstandard": "zstd",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
     "mlflow": "mlflow",
