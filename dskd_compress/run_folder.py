@@ -130,7 +130,13 @@ STAGES: tuple[Stage, ...] = (
         # The teacher is exported as well, and a method without one gives the same student for any of them.
         lambda r: {"export": _dump(r.export), "teacher": _ready_teacher(r)},
         ("student.safetensors", *TUNED_WEIGHTS, "teacher.safetensors", TEACHER_PROBE),
-        ("bundle/manifest.json", "bundle/spec.json", "bundle/golden.npz", "bundle/model.fp32.onnx"),
+        (
+            "bundle/manifest.json",
+            "bundle/spec.json",
+            "bundle/labels.txt",
+            "bundle/golden.npz",
+            "bundle/model.fp32.onnx",
+        ),
         optional=("teacher.fp32.onnx",),
         roles=("teacher",),
     ),

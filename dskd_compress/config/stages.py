@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import PureWindowsPath
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
 from dskd_compress.config.precisions import CalibrationSection, QuantizeSection
@@ -24,6 +25,16 @@ class ExportSection(Section):
     quantize: QuantizeSection = QuantizeSection()
     golden_images: int = Field(16, ge=1, le=256, description="real inputs kept with their reference logits")
     teacher: bool = Field(True, description="also export the teacher, beside the bundle, to compare it")
+    license: str | None = Field(
+        None, min_length=1, description="licence of the exported weights, for example Apache-2.0; none: unknown"
+    )
+
+    @field_validator("license")
+    @classmethod
+    def _is_no_path(cls, value: str | None) -> str | None:
+        if value and (value[0] in "/~" or PureWindowsPath(value).is_absolute()):
+            raise ValueError("name the licence itself, not a file: a bundle holds no paths of this machine")
+        return value
 
 
 class ValidateSection(Section):

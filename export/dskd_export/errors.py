@@ -40,6 +40,7 @@ EXTRA_OF = {
     "onnxconverter_common": "quant",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
+    "zstandard": "zstd",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
     "mlflow": "mlflow",
