@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from PIL import Image
@@ -12,11 +12,15 @@ from PIL import Image
 from dskd_compress.config import ExportSection, Recipe
 from dskd_compress.console import Progress
 from dskd_compress.data import DataSets, ImageSet, StreamSet, iter_images
+from dskd_export.bundle import BundledModel, CalibrationFacts, PrecisionCalibration
 from dskd_export.errors import DataError
+from dskd_export.export_document import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
 from dskd_export.precision.build import Built, Settings, build_precision
 from dskd_export.precision.calibration import Calibration
+from dskd_export.precision.quantize import PERCENTILE
+from dskd_export.precision.search import SearchResult
 from dskd_export.precision.targets import TARGETS
-from dskd_export.precision_metadata import Precision
+from dskd_export.precision_metadata import QUANTIZED, Precision
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec
 
@@ -121,3 +125,66 @@ def build_precisions(
         built[precision] = build_precision(model, precision, calibration, searched, settings)
         progress.advance(1)
     return built
+
+
+def bundled(built: Built) -> BundledModel:
+    """A model as the bundle takes it."""
+    details: dict[str, object] = {
+        "opset": built.opset,
+        "rest": built.metadata.rest,
+        "kept_in_float": list(built.kept),
+    }
+    if built.search is not None:
+        details["search"] = {"evaluations": built.search.evaluations, "good": built.search.good}
+    return BundledModel(built.model, producer=built.metadata.producer, details=details)
+
+
+def calibration_facts(
+    built: Mapping[Precision, Built], images: CalibrationImages, section: ExportSection
+) -> CalibrationFacts:
+    """What the bundle says of the calibration."""
+    method = section.quantize.method
+    return CalibrationFacts(
+        seed=images.calibration.seed,
+        image_sha256=images.calibration.image_sha256,
+        evaluation_images=images.evaluation_images,
+        precisions={
+            precision: PrecisionCalibration(
+                method=method if precision in QUANTIZED else "ranges",
+                percentile=PERCENTILE if precision in QUANTIZED and method == "percentile" else None,
+                producer=model.metadata.producer,
+            )
+            for precision, model in built.items()
+        },
+    )
+
+
+def precision_facts(built: Built, searched_images: int) -> PrecisionFacts:
+    """What `export.json` says of a model."""
+    search = built.search
+    return PrecisionFacts(
+        precision=built.metadata.precision,
+        producer=built.metadata.producer,
+        opset=built.opset,
+        rest=built.metadata.rest,
+        size_mb=len(built.model) / 1e6,
+        kept=list(built.kept),
+        search=None if search is None else _search_facts(search, searched_images),
+        seconds=built.seconds,
+    )
+
+
+def _search_facts(search: SearchResult, images: int) -> SearchFacts:
+    kept = set(search.kept)
+    return SearchFacts(
+        images=images,
+        before=ScoreFacts(**asdict(search.before)),
+        after=ScoreFacts(**asdict(search.after)),
+        good=search.good,
+        layers=[
+            LayerSensitivity(nodes=list(layer.nodes), kl=layer.kl, kept=kept.issuperset(layer.nodes))
+            for layer in search.layers
+        ],
+        evaluations=search.evaluations,
+        seconds=search.seconds,
+    )

@@ -30,6 +30,8 @@ Method = Literal["max", "entropy", "percentile"]
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # ONNX Runtime keeps all tensors of a lot in memory while it looks at their histograms.
 _LOT = 8
+# Of the absolute values, where the method is `percentile`.
+PERCENTILE = 99.99
 
 
 def quantize(
@@ -107,7 +109,7 @@ def _quantize_static(model: Any, input_N: NDArray[Any], method: Method) -> Any:
             ops,
             augmented_model_path=str(folder / "augmented.onnx"),
             calibrate_method=kind,
-            extra_options={"symmetric": True},
+            extra_options={"symmetric": True, "percentile": PERCENTILE},
         )
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             for start in range(0, len(input_N), _LOT):
