@@ -142,7 +142,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         VALIDATE,
-        lambda r: {"validate": _dump(r.validation)},
+        lambda r: {"validate": _dump(r.validation), "budget": _dump(r.budget)},
         ("bundle/manifest.json", "student.safetensors"),
         ("validation.json",),
     ),

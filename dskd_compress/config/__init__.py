@@ -7,6 +7,7 @@ A field's description is its help text: `recipes init` writes it as the comment 
 from __future__ import annotations
 
 from dskd_compress.config.base import Section
+from dskd_compress.config.budget import BudgetSection
 from dskd_compress.config.data import AugmentSection, DataSection
 from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
@@ -29,6 +30,7 @@ __all__ = [
     "DSKD_PRESETS",
     "AugmentSection",
     "BenchmarkSection",
+    "BudgetSection",
     "DataSection",
     "DiagnosisSection",
     "DiffKdMethod",

@@ -7,6 +7,7 @@ from typing import Annotated, Union
 from pydantic import ConfigDict, Field
 
 from dskd_compress.config.base import Section
+from dskd_compress.config.budget import BudgetSection
 from dskd_compress.config.data import DataSection
 from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DskdMethod
@@ -44,5 +45,6 @@ class Recipe(Section):
     export: ExportSection = ExportSection()
     # `validate` is a method of pydantic models, so the attribute is named for what it holds.
     validation: ValidateSection = Field(ValidateSection(), alias="validate")
+    budget: BudgetSection = BudgetSection()
     benchmark: BenchmarkSection = BenchmarkSection()
     report: ReportSection = ReportSection()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PureWindowsPath
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -37,11 +37,25 @@ class ExportSection(Section):
         return value
 
 
+RunnerName = Annotated[str, Field(pattern=r"^(torch|onnxruntime):(cpu|cuda):[a-z0-9]+$")]
+
+
 class ValidateSection(Section):
-    """Limits of the gate; `validate` ends with exit code 5 when one is crossed."""
+    """What is held against torch, and the limits of fp32; `validate` ends with exit code 5 when one is crossed."""
 
     images: int | None = Field(None, ge=1, description="images of the validation set to use; none: all")
     batches: tuple[int, ...] = Field((1, 3, 8), min_length=1, description="batch sizes for parity")
+    precisions: tuple[Precision, ...] | None = Field(
+        None, min_length=1, description="what to validate; none: all that the bundle holds and that can run here"
+    )
+    providers: tuple[Literal["auto", "cpu", "cuda"], ...] = Field(
+        ("auto",), min_length=1, description="auto: the CPU, and CUDA where it is present"
+    )
+    pair: tuple[RunnerName, RunnerName] | None = Field(
+        None,
+        description="reference and candidate in place of torch and the bundle's models, for example "
+        "[onnxruntime:cpu:fp32, onnxruntime:cpu:int8]",
+    )
     max_abs_relative: Positive = Field(1e-4, description="largest logit difference / largest logit")
     min_cosine: float = Field(0.9999, ge=-1, le=1)
     max_kl: NonNegative = Field(1e-4, description="nats, the worst image")

@@ -9,12 +9,13 @@ from dskd_compress.data.streams import StreamSet
 from dskd_export.errors import DataError
 
 
-def check_data(sets: DataSets, num_classes_teacher: int | None) -> None:
+def check_data(sets: DataSets, num_classes_teacher: int | None, *, every_class: bool = True) -> None:
     """Refuse data on which a training would fail late or learn nonsense.
 
     Args:
         sets: what `open_data` gave.
         num_classes_teacher: outputs of the teacher; None where it is made for the data.
+        every_class: a class without images is refused; a model that is ready can be tried without some.
 
     Raises:
         DataError: no images, fewer than two classes, training and validation with other classes, a
@@ -28,8 +29,9 @@ def check_data(sets: DataSets, num_classes_teacher: int | None) -> None:
                 "files count as images by their ending (.jpg .png .webp .bmp .tif .ppm ...).",
             )
     _check_classes(sets)
-    for split, images in (("training", sets.train), ("validation", sets.val)):
-        _check_empty(sets.source, split, images)
+    if every_class:
+        for split, images in (("training", sets.train), ("validation", sets.val)):
+            _check_empty(sets.source, split, images)
     classes = len(sets.classes)
     if classes < 2:
         raise DataError(

@@ -56,7 +56,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     path = folder.require("student.safetensors", "distill")
     student, info = load_trained(path)
     spec = spec_of(info, recipe.export.opset, sha256_file(path))
-    sets = open_checked_data(recipe)
+    sets = open_checked_data(recipe, every_class=False)
     check_classes(info.classes, sets, path, "distill")
     teacher_path = folder / "teacher.fp32.onnx"
     with output.progress("Exporting", 2 + recipe.export.teacher, unit="file") as progress:

@@ -29,14 +29,18 @@ class TeacherModel:
     weights: str
 
 
-def open_checked_data(recipe: Recipe) -> DataSets:
+def open_checked_data(recipe: Recipe, *, every_class: bool = True) -> DataSets:
     """Open the recipe's images and check all that can be checked without a model.
+
+    Args:
+        recipe: names them.
+        every_class: a class without images is refused, as a training has to.
 
     Raises:
         DataError: the data set is not usable; the message says where and what to change.
     """
     sets = open_data(recipe.data, recipe.seed)
-    check_data(sets, None)
+    check_data(sets, None, every_class=every_class)
     return sets
 
 

@@ -1,45 +1,51 @@
-"""Hold the exported student against torch, on real images, and judge it by the recipe's limits."""
+"""Hold the bundle's models against torch, on real images, and judge them by the recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dskd_compress.config import Recipe
-from dskd_compress.console import Output
-from dskd_compress.data import ImageSet, StreamSet, eval_transform, iter_images
+from dskd_compress.console import Output, Progress
+from dskd_compress.data import ImageSet, StreamSet, iter_images
 from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import VALIDATE, RunFolder, recipe_sha256
 from dskd_compress.stages.setup import check_classes, open_checked_data
-from dskd_compress.torch_runner import TorchRunner
+from dskd_compress.stages.validate_inputs import Lot, ahead, lots_of
+from dskd_compress.stages.validate_judgement import BATCH, Measured, judge_bundle, judge_candidate
+from dskd_compress.stages.validate_runners import Contest, Contestant, open_contest
 from dskd_compress.weights import load_trained
-from dskd_export.bundle import open_bundle
-from dskd_export.compare import Limits, compare_outputs, compare_preprocess, compare_runners, gate
-from dskd_export.documents import PreprocessParity, ValidationDocument
+from dskd_export.bundle import Bundle, open_bundle
+from dskd_export.compare import compare_inputs, join_inputs
+from dskd_export.documents import Judgement, PreprocessParity, ValidationDocument
 from dskd_export.errors import BundleError, DataError
 from dskd_export.evaluate import accuracy_of
 from dskd_export.files import sha256_file
+from dskd_export.golden import Golden
 from dskd_export.runtime.batches import logits_of
-from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
-from dskd_export.runtime.preprocess import preprocess_batch, resize_and_crop
-from dskd_export.runtime.runner import Runner
 
-# Large enough to fill the cores, small enough for any memory; accuracy does not depend on it.
-_BATCH = 64
+ENOUGH_IMAGES = 256
+"""With fewer a gate says little; the whole validation set is always enough."""
+
+# Images whose two inputs differ that are kept to find out why.
+_KEPT = 32
 
 
 def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> ValidationDocument:
     """Validate the bundle of a run; writes `validation.json`. The caller judges `passed`.
 
-    The images are read once and dropped, so the memory does not grow with their number.
+    One pass over the images feeds all runners. Images are read once and dropped, so the memory grows with
+    their number only by one row of logits for each runner.
 
     Raises:
         DataError: there is no bundle, it is not of this student, or its classes are not those of the data.
+        EnvironmentProblem: a provider or a precision that was asked for cannot be run here.
         MissingExtra: ONNX Runtime is not installed.
+        UsageError: the bundle does not hold a precision that was asked for.
     """
     watch = Stopwatch()
     section = recipe.validation
@@ -52,54 +58,42 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
             f"Export it again: dskd-compress export {folder.path}",
         )
     student, info = load_trained(weights)
-    sets = open_checked_data(recipe)
+    sets = open_checked_data(recipe, every_class=False)
     check_classes(info.classes, sets, weights, "distill")
     skipped: list[str] = []
     images = iter_images(
         sets.val, section.images, recipe.seed, max_unreadable=sets.max_unreadable, skipped=skipped
     )
-    to_uint8 = eval_transform(info.preprocessing, normalise=False)
-    labels: list[int] = []
-    inputs: list[NDArray[np.float32]] = []  # the first ones, for parity at other batch sizes
-    preprocessing: list[PreprocessParity] = []
-    with TorchRunner(student) as reference, OnnxRuntimeRunner(bundle.model_path("fp32")) as candidate:
-        runners: tuple[Runner, Runner] = (reference, candidate)
-        logits: dict[str, list[NDArray[Any]]] = {runner.name: [] for runner in runners}
-        with output.progress("Validating", _count(sets.val, section.images), unit="image") as progress:
-            while chunk := list(islice(images, _BATCH)):
-                labels += [label for _, label, _ in chunk]
-                of_timm = (np.asarray(to_uint8(image)).transpose(1, 2, 0) for image, _, _ in chunk)
-                of_device = (resize_and_crop(image, bundle.spec) for image, _, _ in chunk)
-                preprocessing.append(compare_preprocess(of_timm, of_device, bundle.spec.std))
-                input_BCHW = preprocess_batch([image for image, _, _ in chunk], bundle.spec)
-                for runner in runners:
-                    logits[runner.name].append(logits_of(runner, input_BCHW, batch=_BATCH))
-                if len(inputs) * _BATCH < max(section.batches):
-                    inputs.append(input_BCHW)
-                progress.advance(len(chunk))
-        if not labels:
+    total = _count(sets.val, section.images)
+    with ExitStack() as stack:
+        contest = open_contest(section, bundle, student, stack)
+        with output.progress("Validating", total, unit="image") as progress:
+            lots = lots_of(images, info.preprocessing, bundle.spec, BATCH)
+            measured = measure(contest, ahead(lots), bundle, info.std, max(section.batches), progress)
+        if measured is None:
             raise DataError(f"{sets.source}: the validation set gave no images.", "Check data.val_split.")
-        of_all = {name: np.concatenate(parts) for name, parts in logits.items()}
-        parity = [
-            compare_outputs(
-                *of_all.values(), reference_name=reference.name, candidate_name=candidate.name, batch=_BATCH
-            )
-        ]
-        input_NCHW = np.concatenate(inputs)
-        parity += [compare_runners(reference, candidate, input_NCHW, batch=batch) for batch in section.batches]
-    labels_N = np.array(labels, dtype=np.int64)
-    accuracy = {name: accuracy_of(logits_NK, labels_N) for name, logits_NK in of_all.items()}
-    together = join_preprocess(preprocessing)
-    limits = Limits(**section.model_dump(exclude={"images", "batches"}))
-    checks = gate(limits, parity, accuracy, together, reference=reference.name, candidate=candidate.name)
-    provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
+        checks, causes = judge_bundle(recipe, bundle, info, contest, measured)
+        judgements: list[Judgement] = []
+        for candidate in contest.candidates:
+            judgements.append(judge_candidate(recipe, bundle, contest.reference, candidate, measured, judgements))
+    judgements += contest.not_run
+    provenance = watch.provenance(
+        seed=recipe.seed,
+        device="cuda:0" if any(one.provider == "cuda" for one in contest.all) else "cpu",
+        recipe_sha256=recipe_sha256(recipe),
+    )
     facts = sets.facts(skipped)
+    used = len(measured.labels)
+    if used < ENOUGH_IMAGES and used < (facts.val_images or used):
+        output.warn(f"{used} images are few: validate.images should be at least {ENOUGH_IMAGES}, or all.")
     document = ValidationDocument(
-        parity=parity,
-        accuracy=accuracy,
-        preprocess=together,
+        reference=contest.reference.name,
+        accuracy={name: accuracy_of(logits_NK, measured.labels) for name, logits_NK in measured.logits.items()},
+        judgements=judgements,
+        preprocess=measured.preprocess,
         checks=checks,
-        passed=all(check.passed for check in checks),
+        causes=causes,
+        passed=not any(check.failed for check in checks) and all(one.verdict != "FAIL" for one in judgements),
         data=facts,
         bundle_sha256=bundle.sha256,
         provenance=provenance,
@@ -109,17 +103,115 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     return document
 
 
+def measure(
+    contest: Contest,
+    lots: Iterator[Lot],
+    bundle: Bundle,
+    std: tuple[float, ...],
+    first_images: int,
+    progress: Progress,
+) -> Measured | None:
+    """Call every runner on all images, once.
+
+    A torch reference gets the images as timm prepares them, the others as the device does: what is lost on
+    the way from image to logits is lost in the accuracy. Where the two differ the reference is called with
+    the device's input as well, so that models are compared on the very same one.
+
+    Args:
+        contest: the runners.
+        lots: the images.
+        bundle: for the names of input and output, and the golden images.
+        std: of the student's normalisation.
+        first_images: inputs to keep for other batch sizes, rounded up to whole lots.
+        progress: told of every image and runner.
+
+    Returns:
+        None where there are no images.
+    """
+    names = {"input_name": bundle.spec.input_name, "output_name": bundle.spec.output_name}
+    golden = _GoldenImages(bundle.golden())
+    labels: list[NDArray[np.int64]] = []
+    logits: dict[str, list[NDArray[Any]]] = {one.name: [] for one in contest.all}
+    same_input: list[NDArray[Any]] = []
+    first: list[NDArray[np.float32]] = []
+    preprocess: list[PreprocessParity] = []
+    unlike: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+    for lot in lots:
+        labels.append(lot.labels)
+        preprocess.append(compare_inputs(lot.of_timm, lot.of_device, std))
+        golden.find(lot)
+        if len(first) * BATCH < first_images:
+            first.append(lot.of_device)
+        if lot.differs.any() and sum(len(pair[0]) for pair in unlike) < _KEPT:
+            which = np.flatnonzero(lot.differs)[:_KEPT]
+            unlike.append((lot.of_timm[which], lot.of_device[which]))
+        for one in contest.candidates:
+            logits[one.name].append(logits_of(one.runner, lot.of_device, batch=BATCH, **names))
+        whole, on_device = _reference_logits(contest.reference, lot, names)
+        logits[contest.reference.name].append(whole)
+        same_input.append(on_device)
+        progress.advance(len(lot.labels))
+    if not labels:
+        return None
+    of_all = {name: np.concatenate(parts) for name, parts in logits.items()}
+    differs = any(a is not b for a, b in zip(logits[contest.reference.name], same_input, strict=True))
+    return Measured(
+        labels=np.concatenate(labels),
+        logits=of_all,
+        same_input=np.concatenate(same_input) if differs else of_all[contest.reference.name],
+        first_inputs=np.concatenate(first),
+        preprocess=join_inputs(preprocess),
+        unlike=_joined(unlike),
+        golden=golden.golden,
+        golden_found=golden.found,
+        golden_unlike=golden.unlike,
+    )
+
+
+def _reference_logits(reference: Contestant, lot: Lot, names: dict[str, str]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The reference's logits of its own input, and of the device's; one array where the inputs are equal."""
+    if reference.kind != "torch":
+        of_device = logits_of(reference.runner, lot.of_device, batch=BATCH, **names)
+        return of_device, of_device
+    of_timm = logits_of(reference.runner, lot.of_timm, batch=BATCH, **names)
+    if not lot.differs.any():
+        return of_timm, of_timm
+    of_device = of_timm.copy()
+    of_device[lot.differs] = logits_of(reference.runner, lot.of_device[lot.differs], batch=BATCH, **names)
+    return of_timm, of_device
+
+
+class _GoldenImages:
+    """Looks for the golden images among those that come by, and whether they are prepared as they were then."""
+
+    def __init__(self, golden: Golden) -> None:
+        self.golden = golden
+        self.found = 0
+        self.unlike: list[str] = []
+        self._position = {str(digest): index for index, digest in enumerate(golden.image_sha256)}
+
+    def find(self, lot: Lot) -> None:
+        for row, digest in enumerate(lot.sha256):
+            index = self._position.get(digest)
+            if index is None:
+                continue
+            self.found += 1
+            if not np.array_equal(self.golden.input[index], lot.of_device[row]):
+                self.unlike.append(f"the input of golden image {index} is not what the spec makes of it")
+            if self.golden.labels[index] != lot.labels[row]:
+                self.unlike.append(
+                    f"the label of golden image {index} is {self.golden.labels[index]}, in the data it is "
+                    f"{lot.labels[row]}"
+                )
+
+
+def _joined(
+    pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    return (np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])) if pairs else None
+
+
 def _count(images: ImageSet | StreamSet, limit: int | None) -> int:
     """Images to come; 0 for a stream that does not tell."""
     there = images.length if isinstance(images, StreamSet) else len(images)
     return min(there, limit) if there is not None and limit is not None else there or limit or 0
-
-
-def join_preprocess(parts: Sequence[PreprocessParity]) -> PreprocessParity:
-    """Comparisons of several lots of images, as one of all of them."""
-    return PreprocessParity(
-        images=sum(part.images for part in parts),
-        max_abs_pixel=max(part.max_abs_pixel for part in parts),
-        max_abs_normalised=max(part.max_abs_normalised for part in parts),
-        differing_pixels=sum(part.differing_pixels for part in parts),
-    )

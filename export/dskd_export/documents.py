@@ -304,24 +304,65 @@ class Parity(Document):
     max_abs_relative: Measured = Field(description="max_abs / output_scale")
     mean_abs_relative: Measured
     cosine_min: Measured = Field(description="smallest cosine over images")
+    cosine_mean: Measured
     kl_max: Measured = Field(description="largest KL(reference || candidate) over images, in nats")
+    kl_mean: Measured
     top1_agreement: float = Field(description="fraction of images with the same first class")
+    top5_agreement: float | None = Field(
+        description="fraction of the reference's first five classes that are among the candidate's; "
+        "None with fewer than six classes"
+    )
     finite: bool
 
 
+class ClassDrop(Document):
+    """What a candidate loses on one class; fractions, Tango score interval of paired shares."""
+
+    name: str
+    images: int
+    lost: int = Field(description="images that the reference has right and the candidate wrong")
+    gained: int = Field(description="images that the candidate has right and the reference wrong")
+    drop: Interval
+
+
+class PairedAccuracy(Document):
+    """What a candidate loses against its reference on the same images, each with its own preprocessing."""
+
+    images: int
+    lost: int = Field(description="images that the reference has right and the candidate wrong")
+    gained: int = Field(description="images that the candidate has right and the reference wrong")
+    top1_drop: Interval = Field(description="(lost - gained) / images, Tango score interval of paired shares")
+    mcnemar_p: float = Field(description="exact two-sided p-value of: as many gained as lost")
+    agreement: Interval = Field(description="fraction of images with the same first class, Wilson score interval")
+    worst_class: ClassDrop | None = Field(
+        description="largest lower bound of the drop; None: no class has enough images to be judged by itself"
+    )
+    largest_class_images: int
+    reference_calibration_error: Measured = Field(description="expected calibration error, 15 bins, a fraction")
+    calibration_error: Measured = Field(description="the candidate's; null where its logits are not finite")
+
+
 class Check(Document):
-    """One line of a gate."""
+    """One line of a gate. NOT SHOWN fails as well: the value is within the limit, its interval is not."""
 
     name: str
     value: float | None
+    bound: float | None = Field(
+        default=None, description="end of the value's interval that decides; None: the value"
+    )
     limit: float
     comparison: Literal["<=", ">="]
-    passed: bool
+    verdict: Literal["PASS", "FAIL", "NOT SHOWN", "NOT JUDGED"]
     detail: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the gate fails for this check; what cannot be judged does not make it fail."""
+        return self.verdict in ("FAIL", "NOT SHOWN")
 
 
 class PreprocessParity(Document):
-    """The torch-free preprocessing against timm's, on real images."""
+    """The input that the device makes of an image against timm's, on real images."""
 
     images: int
     max_abs_pixel: float = Field(description="largest difference in units of 1/255 before normalisation")
@@ -329,14 +370,35 @@ class PreprocessParity(Document):
     differing_pixels: int
 
 
+class Judgement(Document):
+    """One model on one provider, held against the reference."""
+
+    runner: str
+    precision: str
+    provider: str = Field(description="cpu or cuda")
+    verdict: Literal["PASS", "FAIL", "NOT RUN"]
+    reason: str = Field(default="", description="why it failed or was not run")
+    native: bool | None = Field(
+        default=None, description="the provider computes in this precision; None: it was not run"
+    )
+    native_reason: str = Field(default="", description="what it computes in instead, or what was counted")
+    size_mb: float | None = Field(default=None, description="of the model file, 1 MB = 10^6 bytes")
+    parity: list[Parity] = Field(default_factory=list, description="on the same inputs, by batch size")
+    accuracy: PairedAccuracy | None = None
+    checks: list[Check] = Field(default_factory=list)
+    causes: list[str] = Field(default_factory=list, description="what the failure looks like")
+
+
 class ValidationDocument(Document):
     """`validation.json`."""
 
-    parity: list[Parity]
-    accuracy: dict[str, Accuracy] = Field(description="runner -> accuracy on the validation set")
+    reference: str = Field(description="runner that is taken to be right")
+    accuracy: dict[str, Accuracy] = Field(description="runner -> accuracy on the validation set, reference first")
+    judgements: list[Judgement]
     preprocess: PreprocessParity
-    checks: list[Check]
-    passed: bool
+    checks: list[Check] = Field(description="of the bundle itself: input, spec, golden images, labels")
+    causes: list[str] = Field(default_factory=list, description="what a failure of these looks like")
+    passed: bool = Field(description="no check and no judgement failed")
     data: DataFacts
     bundle_sha256: str
     provenance: Provenance

@@ -12,6 +12,7 @@
     │   └── DiagnosisError             3   a training that cannot teach what it should
     ├── EnvironmentProblem             4   this machine cannot do it
     │   ├── MissingExtra               4   an optional dependency is not installed
+    │   ├── ProviderLacksKernel        4   a provider that cannot compute in a model's types
     │   └── ProcessLost                4   another process of the same training ended
     ├── GateFailed                     5   the work was done, the result is not good enough
     └── Interrupted                    130 stopped by the user, progress saved
@@ -114,6 +115,10 @@ class MissingExtra(EnvironmentProblem):
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(f"{module} is not installed.", f"Install it with: pip install 'dskd-compress[{extra}]'")
+
+
+class ProviderLacksKernel(EnvironmentProblem):
+    """A provider that cannot compute in the types of a model; another one may."""
 
 
 class ProcessLost(EnvironmentProblem):

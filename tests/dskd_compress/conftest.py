@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from gate_support import make_photo_run
 from run_support import QUIET, Finished, small_recipe
 
 from dskd_compress import console
@@ -17,6 +18,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     recipe = small_recipe()
     folder = RunFolder(tmp_path_factory.mktemp("finished") / "run")
     return Finished(recipe, folder, tuple(run_pipeline(recipe, folder, QUIET)))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A student of real photographs, exported in fp32, fp16 and int8. Copy it before changing anything in it."""
+    return make_photo_run(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture

@@ -99,3 +99,66 @@ def test_recipe_names(name):
 def test_validate_is_the_key_of_the_file():
     assert recipe(validate={"images": 5}).validation.images == 5
     assert "validate" in recipe().model_dump(by_alias=True)
+
+
+# --- the budget
+
+
+def test_every_precision_has_its_budget():
+    budget = recipe().budget
+    assert budget.of("fp16").model_dump() == {
+        "top1_drop": 0.01,
+        "worst_class_drop": 0.2,
+        "agreement": 0.95,
+        "mean_abs_relative": 0.01,
+        "size_mb": None,
+    }
+    assert budget.of("bf16").mean_abs_relative == 0.05
+    assert (budget.of("int8").top1_drop, budget.of("int8").agreement) == (0.02, 0.85)
+    assert budget.of("fp8") == budget.of("int8")
+    assert budget.of("int4") == budget.of("fp16")  # a precision that the budget does not know has no override
+    assert set(budget.of("fp32").model_dump().values()) == {None}
+
+
+def test_what_is_written_for_all_holds_for_all_but_those_that_have_it_themselves():
+    budget = recipe(budget={"top1_drop": 0.005, "fp8": {"top1_drop": 0.03}, "fp32": {"size_mb": 9}}).budget
+    assert [budget.of(name).top1_drop for name in ("fp16", "bf16", "int8", "fp8")] == [0.005, 0.005, 0.005, 0.03]
+    assert budget.of("int8").agreement == 0.85  # not written, so its own default
+    assert budget.of("fp32").size_mb == 9
+    assert budget.of("fp32").top1_drop is None
+    off = recipe(budget={"worst_class_drop": None, "top1_drop": None}).budget
+    assert (off.of("int8").top1_drop, off.of("fp16").worst_class_drop) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"top1_drop": 0.005}, {"int8": {"agreement": 0.7}}, {"size_mb": 4, "int8": {"size_mb": 2}}]
+)
+def test_a_budget_that_was_written_out_in_full_comes_back(values):
+    first = recipe(budget=values)
+    again = Recipe.model_validate(first.model_dump(by_alias=True))
+    assert again == first
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"latency_p99_ms": 5}, {"top1_drop": 1.5}, {"int8": {"top1": 1}}, {"int8": 0.02}, 3, {"size_mb": 0}],
+)
+def test_a_budget_that_is_refused(values):
+    with pytest.raises(ValidationError, match="budget"):
+        recipe(budget=values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"precisions": []},
+        {"precisions": ["INT8"]},
+        {"providers": ["tpu"]},
+        {"pair": ["torch:cpu:fp32"]},
+        {"pair": ["torch", "onnxruntime:cpu:int8"]},
+        {"pair": ["tensorrt:cpu:fp32", "torch:cpu:fp32"]},
+    ],
+)
+def test_what_cannot_be_validated(values):
+    with pytest.raises(ValidationError, match="validate"):
+        recipe(validate=values)

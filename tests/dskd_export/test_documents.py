@@ -11,9 +11,9 @@ from dskd_export.errors import DataError
 
 
 def make_parity(**changes: object) -> Parity:
-    numbers = dict.fromkeys(
-        ["max_abs", "output_scale", "max_abs_relative", "mean_abs_relative", "cosine_min", "kl_max"], 0.5
-    )
+    distances = ("max_abs", "output_scale", "max_abs_relative", "mean_abs_relative", "kl_max", "kl_mean")
+    numbers: dict[str, object] = dict.fromkeys((*distances, "cosine_min", "cosine_mean"), 0.5)
+    numbers["top5_agreement"] = None
     fields = {"reference": "a", "candidate": "b", "batch": 1, "images": 2, "top1_agreement": 1.0, "finite": True}
     return Parity.model_validate(fields | numbers | changes)
 

@@ -36,11 +36,6 @@ def missing(reason: str) -> Cell:
     return Cell(reason, "missing")
 
 
-def verdict(passed: bool) -> Cell:
-    """PASS or FAIL, in words; the template adds a sign and a colour."""
-    return Cell("PASS", "pass") if passed else Cell("FAIL", "fail")
-
-
 @dataclass(frozen=True)
 class Table:
     """A table whose first column names its rows."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dskd_export.documents import Accuracy, BenchmarkDocument, BenchmarkRow, ModelFacts
+from dskd_export.gate import checks_of
 from dskd_export.report import formatting as fmt
 from dskd_export.report.intervals import ratio
 from dskd_export.report.load import Run
@@ -113,8 +114,8 @@ def latency_pair(benchmark: BenchmarkDocument) -> tuple[BenchmarkRow, BenchmarkR
 def _gate(run: Run, stale: Sequence[str]) -> tuple[Literal["PASS", "FAIL", "STALE", "NOT CHECKED"], str]:
     if run.validation is None:
         return "NOT CHECKED", "validation.json is not in the run folder. Made by: dskd-compress validate"
-    checks = run.validation.checks
-    failed = [check.name for check in checks if not check.passed]
+    checks = list(checks_of(run.validation))
+    failed = [f"{where}: {check.name}" for where, check in checks if check.failed]
     if "validate" in stale:
         outcome = "passed" if run.validation.passed else "failed"
         return (
@@ -123,7 +124,16 @@ def _gate(run: Run, stale: Sequence[str]) -> tuple[Literal["PASS", "FAIL", "STAL
         )
     if not run.validation.passed:
         return "FAIL", f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
-    return "PASS", f"all {len(checks)} checks of the export passed"
+    open_ = sum(check.verdict == "NOT JUDGED" for _, check in checks)
+    remarks = [f"{len(checks) - open_} checks of the export passed"]
+    if open_:
+        remarks.append(f"{open_} could not be judged")
+    for one in run.validation.judgements:
+        if one.verdict == "NOT RUN":
+            remarks.append(f"{one.runner} was not run")
+        elif one.native is False:
+            remarks.append(f"{one.precision} was {one.native_reason.partition(':')[0]}")
+    return "PASS", "; ".join(remarks)
 
 
 def _accuracy_fact(run: Run) -> Fact:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dskd_export.errors import EnvironmentProblem, ModelError, UsageError, require
+from dskd_export.errors import EnvironmentProblem, ModelError, ProviderLacksKernel, UsageError, require
 from dskd_export.runtime.runner import Array
 from dskd_export.spec import ModelSpec
 from dskd_export.telemetry.cuda import cuda_devices
@@ -61,11 +61,13 @@ class OnnxRuntimeRunner:
         provider: `cpu` or `cuda`; nothing else is used in its place.
         threads: CPU threads for one operator; None takes all cores that this process may use.
         precision: of the model's weights, for the name and the facts.
+        profile: the beginning of a file name: what every kernel did is written there by `end_profile`.
 
     Raises:
         EnvironmentProblem: the provider is not available here; names those that are.
         ModelError: the file is missing or is no model that ONNX Runtime can run.
         MissingExtra: ONNX Runtime is not installed.
+        ProviderLacksKernel: the provider has no kernel for a type in the model.
         UsageError: there is no provider of that name.
     """
 
@@ -76,6 +78,7 @@ class OnnxRuntimeRunner:
         provider: str = "cpu",
         threads: int | None = None,
         precision: str = "fp32",
+        profile: Path | None = None,
     ) -> None:
         ort = _onnxruntime()
         if threads is not None and threads < 1:
@@ -88,6 +91,9 @@ class OnnxRuntimeRunner:
         # which in a container are more than the process may use.
         options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile)
         began = time.perf_counter()
         session = _open(model, options, provider)
         load_ms = (time.perf_counter() - began) * 1e3
@@ -136,6 +142,15 @@ class OnnxRuntimeRunner:
             ) from error
         return dict(zip(self._outputs, outputs, strict=True))
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The ONNX file's `metadata_props`."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def end_profile(self) -> Path:
+        """Stop profiling and give the file that was written: JSON in Chrome's trace format."""
+        return Path(self._session.end_profiling())
+
     def __enter__(self) -> OnnxRuntimeRunner:
         return self
 
@@ -157,7 +172,8 @@ def _check_provider(provider: str) -> None:
     if provider not in there:
         raise EnvironmentProblem(
             f"Provider {provider} is not available: ONNX Runtime can use {', '.join(there)} here.",
-            "Choose one of these with benchmark.providers, or install onnxruntime-gpu and the NVIDIA driver.",
+            "Choose one of these (validate.providers, benchmark.providers), or install onnxruntime-gpu and the "
+            "NVIDIA driver.",
         )
 
 
@@ -180,6 +196,11 @@ def _open(model: Path | bytes, options: Any, provider: str) -> Any:
             enable_fallback=0,
         )
     except Exception as error:  # ONNX Runtime's errors share no base class
+        if type(error).__name__ == "NotImplemented":
+            raise ProviderLacksKernel(
+                f"ONNX Runtime cannot run {where} on {provider}: {_first_line(error).rpartition(' : ')[2]}.",
+                "Name the precisions that this provider can run (--precision), or another provider (--provider).",
+            ) from error
         raise ModelError(
             f"ONNX Runtime cannot open {where} on {provider}: {_first_line(error)}", "Export the model again."
         ) from error

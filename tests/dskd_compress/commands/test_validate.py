@@ -21,7 +21,8 @@ def test_it_passes(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFix
     document = ValidationDocument.model_validate_json(out)
     assert document == read_document(folder / "validation.json", ValidationDocument)
     assert document.preprocess.images == 20
-    assert err.count("PASS") == len(document.checks)
+    (judgement,) = document.judgements
+    assert err.count("PASS") == len(document.checks) + len(judgement.checks) + 1
 
 
 def test_a_limit_is_crossed(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

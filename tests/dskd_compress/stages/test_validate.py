@@ -10,13 +10,13 @@ from run_support import QUIET, Finished, small_recipe
 
 from dskd_compress.data import ValLoader, iter_images, open_data
 from dskd_compress.run_folder import RunFolder
-from dskd_compress.stages import validate
+from dskd_compress.stages import validate, validate_inputs
 from dskd_compress.stages.judge import refuse_failed
-from dskd_compress.stages.validate import join_preprocess, run_validate
+from dskd_compress.stages.validate import run_validate
 from dskd_compress.weights import load_trained, save_weights
-from dskd_export.compare import compare_preprocess
-from dskd_export.documents import StageRecord, ValidationDocument, read_document
+from dskd_export.documents import Judgement, StageRecord, ValidationDocument, read_document
 from dskd_export.errors import BundleError, DataError, GateFailed
+from dskd_export.evaluate import compare_accuracy
 
 LIMITS = {
     "max abs / scale": ("max_abs_relative", "<="),
@@ -24,8 +24,9 @@ LIMITS = {
     "KL": ("max_kl", "<="),
     "top-1 agreement": ("min_agreement", ">="),
     "top-1 drop": ("max_top1_drop", "<="),
-    "pixel difference": ("max_pixel_error", "<="),
+    "golden logits": ("max_abs_relative", "<="),
 }
+BUNDLE = ["pixel difference", "spec", "golden images", "labels", "golden logits"]
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +34,41 @@ def document(finished: Finished) -> ValidationDocument:
     return read_document(finished.folder / "validation.json", ValidationDocument)
 
 
-def test_it_passes_by_the_limits_of_the_recipe(document: ValidationDocument, finished: Finished) -> None:
+@pytest.fixture(scope="module")
+def fp32(document: ValidationDocument) -> Judgement:
+    (judgement,) = document.judgements
+    return judgement
+
+
+def test_it_passes_by_the_limits_of_the_recipe(
+    document: ValidationDocument, fp32: Judgement, finished: Finished
+) -> None:
     assert document.passed
-    checks = {check.name: check for check in document.checks}
+    checks = {check.name: check for check in fp32.checks}
     assert set(checks) == set(LIMITS)
     for name, (field, comparison) in LIMITS.items():
         assert checks[name].limit == getattr(finished.recipe.validation, field)
-        assert (checks[name].comparison, checks[name].passed) == (comparison, True)
+        assert (checks[name].comparison, checks[name].verdict) == (comparison, "PASS")
+    assert [check.name for check in document.checks] == BUNDLE
+    assert {check.verdict for check in document.checks} == {"PASS"}
+    assert document.checks[0].limit == finished.recipe.validation.max_pixel_error
+    assert (document.causes, fp32.causes, fp32.reason) == ([], [], "")
     refuse_failed(document)
 
 
-def test_parity_at_every_batch(document: ValidationDocument) -> None:
-    assert [(parity.batch, parity.images) for parity in document.parity] == [(64, 70), (1, 64), (3, 64)]
-    for parity in document.parity:
-        assert (parity.reference, parity.candidate) == ("torch:cpu:fp32", "onnxruntime:cpu:fp32")
+def test_who_is_compared(document: ValidationDocument, fp32: Judgement, finished: Finished) -> None:
+    assert document.reference == "torch:cpu:fp32"
+    assert (fp32.runner, fp32.precision, fp32.provider) == ("onnxruntime:cpu:fp32", "fp32", "cpu")
+    assert (fp32.verdict, fp32.native) == ("PASS", True)
+    assert fp32.size_mb == (finished.folder / "bundle/model.fp32.onnx").stat().st_size / 1e6
+
+
+def test_parity_at_every_batch_and_on_the_golden_images(fp32: Judgement) -> None:
+    found = [(parity.reference, parity.batch, parity.images) for parity in fp32.parity]
+    torch_, golden = "torch:cpu:fp32", "golden.npz"
+    assert found == [(torch_, 16, 70), (torch_, 1, 16), (torch_, 3, 16), (golden, 5, 5)]
+    for parity in fp32.parity:
+        assert parity.candidate == "onnxruntime:cpu:fp32"
         assert parity.finite
         assert 0 <= parity.max_abs_relative < 1e-5
         assert parity.top1_agreement == 1.0
@@ -66,7 +88,13 @@ def test_the_accuracy_is_that_of_torch_on_the_same_images(
     with torch.no_grad():
         logits = model(images_NCHW[[position[name] for name, _ in chosen]]).numpy()
     top1 = float((logits.argmax(1) == np.array([label for _, label in chosen])).mean())
-    assert set(document.accuracy) == {"torch:cpu:fp32", "onnxruntime:cpu:fp32"}
+    assert list(document.accuracy) == ["torch:cpu:fp32", "onnxruntime:cpu:fp32"]
+    paired = compare_accuracy(logits, logits, np.array([label for _, label in chosen]), info.classes)
+    found = document.judgements[0].accuracy
+    assert found is not None
+    assert (found.images, found.lost, found.gained) == (70, 0, 0)
+    assert found.top1_drop == paired.top1_drop
+    assert found.reference_calibration_error == pytest.approx(paired.reference_calibration_error, abs=1e-5)
     for accuracy in document.accuracy.values():
         assert accuracy.images == 70
         assert accuracy.top1.value == pytest.approx(top1)
@@ -85,23 +113,25 @@ def test_the_record(document: ValidationDocument, finished: Finished) -> None:
 
 
 def test_all_images_by_default(finished: Finished, tmp_path: Path) -> None:
-    """And the memory does not hold them all: they come in lots, the last one partial."""
+    """They come in lots, the last one partial."""
     folder = finished.copy(tmp_path / "run")
     document = run_validate(small_recipe("validate.images=null", "validate.batches=[100]"), folder, QUIET)
     images = document.data.val_images
     assert images is not None
-    assert images % 64 != 0
+    assert images % 16 != 0
     assert {accuracy.images for accuracy in document.accuracy.values()} == {images}
     assert document.preprocess.images == images
-    assert [(parity.batch, parity.images) for parity in document.parity] == [(64, images), (100, 128)]
+    found = [(parity.batch, parity.images) for parity in document.judgements[0].parity]
+    assert found == [(16, images), (100, 112), (5, 5)]
+    assert document.checks[2].detail == "5 of 5 were among the images"
 
 
-def test_no_more_than_a_lot_of_images_is_held(
+def test_no_more_than_two_lots_of_images_are_held(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = finished.copy(tmp_path / "run")
     waiting, most = 0, 0
-    real_images, real_batch = validate.iter_images, validate.preprocess_batch
+    real_images, real_batch = validate.iter_images, validate_inputs.preprocess_batch
 
     def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
         nonlocal waiting, most
@@ -116,18 +146,15 @@ def test_no_more_than_a_lot_of_images_is_held(
         return real_batch(images, spec)
 
     monkeypatch.setattr(validate, "iter_images", counted)
-    monkeypatch.setattr(validate, "preprocess_batch", used)
+    monkeypatch.setattr(validate_inputs, "preprocess_batch", used)
     run_validate(small_recipe("validate.images=300"), folder, QUIET)
-    assert (waiting, most) == (0, 64)
+    assert (waiting, most) == (0, 16)
 
 
-def test_joined_comparisons_are_the_comparison_of_all() -> None:
-    rng = np.random.default_rng(0)
-    a = rng.integers(0, 255, size=(10, 4, 4, 3), dtype=np.uint8)
-    b = np.clip(a.astype(int) + rng.integers(-1, 2, size=a.shape), 0, 255).astype(np.uint8)
-    std = (0.1, 0.2, 0.3)
-    parts = [compare_preprocess(a[i : i + 4], b[i : i + 4], std) for i in (0, 4, 8)]
-    assert join_preprocess(parts) == compare_preprocess(a, b, std)
+def test_few_images_are_warned_of(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished.copy(tmp_path / "run")
+    run_validate(small_recipe("validate.images=20"), folder, QUIET)
+    assert "20 images are few: validate.images should be at least 256, or all." in capsys.readouterr().err
 
 
 IMPOSSIBLE = ["validate.max_abs_relative=1e-30", "validate.min_cosine=1", "validate.max_kl=0"]
@@ -138,10 +165,11 @@ def test_limits_that_are_crossed_are_named(finished: Finished, tmp_path: Path) -
     document = run_validate(small_recipe(*IMPOSSIBLE), folder, QUIET)
     assert not document.passed
     assert not read_document(folder / "validation.json", ValidationDocument).passed
-    with pytest.raises(GateFailed, match=r"max abs / scale is \S+, the limit is <= 1e-30") as caught:
+    match = r"onnxruntime:cpu:fp32: max abs / scale is \S+, the limit is <= 1e-30"
+    with pytest.raises(GateFailed, match=match) as caught:
         refuse_failed(document)
-    passed = [check.name for check in document.checks if check.passed]
-    assert passed
+    passed = [check.name for check in document.judgements[0].checks if not check.failed]
+    assert "top-1 agreement" in passed
     assert not any(name in str(caught.value) for name in passed)
 
 

@@ -85,9 +85,10 @@ FACTS = (
     "epoch 29",
     "head agrees on denoised",
     "1,213,184",  # the denoiser that was discarded
-    "7.4e-7",
+    "7.40e-7",
+    "0.99999994",
     "≤ 0.0001",
-    "onnxruntime against torch",
+    "onnxruntime:cpu:fp32 against torch:cpu:fp32",
     "bicubic, crop center",
     "p99.9 (ms)",
     "With preprocessing",
@@ -253,7 +254,33 @@ def test_an_unstable_benchmark_is_marked_with_its_reason(make_run: Callable[...,
 def test_a_failed_gate_is_said_in_words(make_run: Callable[..., Path]) -> None:
     report = build_report(make_run(gate_passes=False))
     assert "**FAIL**: 1 of 6 checks failed" in report.markdown
-    assert "✕ FAIL" in Reader(report.html).words
+    words = Reader(report.html).words
+    assert "✕ FAIL" in words
+    assert "Likely cause: model.fp32.onnx: the channels come in the order BGR." in words
+
+
+VERDICTS = (
+    "PASS (computed in fp32 on cpu)",
+    "computed in fp32 on cpu: 0 of 53 convolutions and matrix products run in fp16",
+    "53 of 53 convolutions and matrix products run in int8",
+    "0.83 (−0.23 to 2.41)",
+    "4, 1 of 360",
+    "7: 2 of 36 lost, 0 gained",
+    "0.0121 → 0.0174",
+    "ONNX Runtime cannot run model.bf16.onnx on cpu",
+    "NOT SHOWN",
+    "cannot be shown with 360 images; about 620 would do",
+    "NOT JUDGED",
+    "no class has 10 images; the largest has 3",
+)
+
+
+@pytest.mark.parametrize("fact", VERDICTS)
+def test_every_precision_has_its_verdict(make_run: Callable[..., Path], fact: str) -> None:
+    report = build_report(make_run(precisions=True))
+    assert fact in Reader(report.html).words
+    plain = re.sub(r"\\([\\`*_\[\]|~#])", r"\1", report.markdown.replace("\u00a0", " "))
+    assert fact in plain
 
 
 def test_titles(full_run: Path) -> None:

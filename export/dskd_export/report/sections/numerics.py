@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dskd_export.documents import Check, Parity, ValidationDocument
+from dskd_export.documents import Check, Interval, Judgement, PairedAccuracy, Parity, ValidationDocument
+from dskd_export.gate import causes_of, checks_of, headline
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import (
     Block,
     Cell,
+    CellKind,
     Note,
     Section,
     Table,
     missing,
     not_there,
     number,
-    verdict,
 )
 from dskd_export.report.load import Run
 from dskd_export.spec import ModelSpec
@@ -36,16 +37,46 @@ def numerics(run: Run) -> Section:
 
 
 def _validation(document: ValidationDocument) -> list[Block]:
-    failed = [check.name for check in document.checks if not check.passed]
+    failed = [f"{where}: {check.name}" for where, check in checks_of(document) if check.failed]
     blocks: list[Block] = []
     if failed:
         blocks.append(Note(f"The gate failed: {', '.join(failed)}.", "warning"))
+    blocks += [Note(f"Likely cause: {cause}.", "warning") for cause in causes_of(document)]
+    blocks.append(
+        Table(
+            "verdict-table",
+            f"Verdict by model, against {document.reference}",
+            ("model", "verdict", "top-1", "size", "computed in", "why"),
+            [_verdict(document, judgement) for judgement in document.judgements],
+        )
+    )
+    blocks.append(
+        Table(
+            "loss-table",
+            f"What is lost against {document.reference}",
+            (
+                "model",
+                "top-1 lost (points, 95 %)",
+                "lost, gained",
+                "McNemar p",
+                "same top-1",
+                "worst class",
+                "calibration error",
+            ),
+            [_loss(one.runner, one.accuracy) for one in document.judgements if one.accuracy is not None],
+            note="Lost: right in the reference, wrong in the model; the interval is Tango's for paired shares, "
+            "that of the same top-1 Wilson's. The worst class is the one that is shown to have lost most, by the "
+            "lower bound. Calibration error: reference, then model; 15 bins.",
+        )
+    )
     blocks.append(
         Table(
             "checks-table",
             "Checks of the gate",
-            ("check", "value", "limit", "verdict", "detail"),
-            [_check(check) for check in document.checks],
+            ("of", "check", "value", "95 % bound", "limit", "verdict", "detail"),
+            [_check(where, check) for where, check in checks_of(document)],
+            note="Where there is a bound it decides, and not the value. NOT SHOWN fails: the value is within the "
+            "limit, but the images are too few to say so.",
         )
     )
     blocks.append(
@@ -62,10 +93,11 @@ def _validation(document: ValidationDocument) -> list[Block]:
                 "lowest cosine",
                 "highest KL (nats)",
                 "same top-1",
+                "same top-5",
                 "finite",
             ),
-            [_parity(parity) for parity in document.parity],
-            note="Scale is the largest absolute logit of the reference.",
+            [_parity(parity) for judgement in document.judgements for parity in judgement.parity],
+            note="On the same inputs. Scale is the largest absolute logit of the reference.",
         )
     )
     blocks.append(
@@ -105,14 +137,64 @@ def _validation(document: ValidationDocument) -> list[Block]:
     return blocks
 
 
-def _check(check: Check) -> list[Cell]:
+def _verdict(document: ValidationDocument, judgement: Judgement) -> list[Cell]:
+    size = missing("not a file") if judgement.size_mb is None else number(fmt.megabytes(judgement.size_mb))
+    if judgement.verdict == "NOT RUN":
+        not_run = missing("not run")
+        return [Cell(judgement.runner), missing("NOT RUN"), not_run, size, not_run, Cell(judgement.reason)]
     return [
+        Cell(judgement.runner),
+        Cell(headline(judgement), "pass" if judgement.verdict == "PASS" else "fail"),
+        number(fmt.percent_interval(document.accuracy[judgement.runner].top1)),
+        size,
+        Cell(judgement.native_reason or judgement.precision),
+        Cell(judgement.reason),
+    ]
+
+
+def _loss(runner: str, paired: PairedAccuracy) -> list[Cell]:
+    errors = (paired.reference_calibration_error, paired.calibration_error)
+    return [
+        Cell(runner),
+        number(_lost(paired.top1_drop)),
+        number(f"{fmt.count(paired.lost)}, {fmt.count(paired.gained)} of {fmt.count(paired.images)}"),
+        number(fmt.significant(paired.mcnemar_p)),
+        number(fmt.percent_interval(paired.agreement)),
+        _worst_class(paired),
+        number(" → ".join(fmt.significant(error) for error in errors)),
+    ]
+
+
+def _lost(drop: Interval) -> str:
+    value, low, high = (f"{100 * share:.2f}".replace("-", "−") for share in (drop.value, drop.low, drop.high))
+    return f"{value} ({low} to {high})"
+
+
+def _worst_class(paired: PairedAccuracy) -> Cell:
+    worst = paired.worst_class
+    if worst is None:
+        return missing(f"no class has enough images; the largest has {paired.largest_class_images}")
+    return Cell(f"{worst.name}: {worst.lost} of {worst.images} lost, {worst.gained} gained")
+
+
+def _check(where: str, check: Check) -> list[Cell]:
+    kinds: dict[str, CellKind] = {"PASS": "pass", "NOT JUDGED": "missing"}
+    return [
+        Cell(where),
         Cell(check.name),
-        number(fmt.exact(check.value)) if check.value is not None else missing(check.detail or "not measured"),
+        number(_figure(check.value)) if check.value is not None else missing("not measured"),
+        number(_figure(check.bound)) if check.bound is not None else Cell(""),
         number(f"{_SIGN[check.comparison]} {fmt.exact(check.limit)}"),
-        verdict(check.passed),
+        Cell(check.verdict, kinds.get(check.verdict, "fail")),
         Cell(check.detail),
     ]
+
+
+def _figure(value: float) -> str:
+    """Three digits, and as many of a share that is nearly 1 as it takes to tell it from 1."""
+    if value == round(value):
+        return f"{value:g}"
+    return f"{value:.8f}".rstrip("0").rstrip(".") if 0.999 < value < 1 else fmt.significant(value)
 
 
 def _parity(parity: Parity) -> list[Cell]:
@@ -126,6 +208,9 @@ def _parity(parity: Parity) -> list[Cell]:
         number(f"{parity.cosine_min:.7f}"),
         number(fmt.significant(parity.kl_max)),
         number(fmt.percent(parity.top1_agreement)),
+        missing("fewer than six classes")
+        if parity.top5_agreement is None
+        else number(fmt.percent(parity.top5_agreement)),
         Cell("yes") if parity.finite else Cell("no: NaN or Inf in the logits", "fail"),
     ]
 

@@ -1,0 +1,287 @@
+"""May a model ship? One check a limit, from numbers that were measured elsewhere.
+
+fp32 is the same function as its reference or it is not: it is held to `Limits`, image by image. A
+lower precision is another function, which may cost something: it is held to a `Budget`, by the end of
+the 95 % interval and not by the value, so that few images cannot pass what many would fail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dskd_export.documents import Check, Judgement, PairedAccuracy, Parity, PreprocessParity, ValidationDocument
+from dskd_export.evaluate import MIN_CLASS_IMAGES
+from dskd_export.intervals import images_for_drop, images_for_share
+
+Comparison = Literal["<=", ">="]
+Verdict = Literal["PASS", "FAIL", "NOT SHOWN", "NOT JUDGED"]
+
+NOT_FINITE = "NaN or Inf in the logits"
+
+
+class Limits(BaseModel):
+    """How far an fp32 model may be from its reference."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_abs_relative: float = Field(gt=0, description="largest logit difference / largest reference logit")
+    min_cosine: float = Field(ge=-1, le=1, description="of the worst image")
+    max_kl: float = Field(ge=0, description="nats, of the worst image")
+    min_agreement: float = Field(ge=0, le=1, description="share of images with the same first class")
+    max_top1_drop: float = Field(ge=0, le=1, description="accuracy that may be lost on these images, a fraction")
+
+
+class Budget(BaseModel):
+    """What a model may cost; None: that is not judged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top1_drop: float | None = Field(default=None, ge=0, le=1, description="accuracy that may be lost, a fraction")
+    worst_class_drop: float | None = Field(
+        default=None, ge=0, le=1, description="what no class may be shown to have lost, a fraction"
+    )
+    agreement: float | None = Field(
+        default=None, ge=0, le=1, description="share of images with the same first class"
+    )
+    mean_abs_relative: float | None = Field(
+        default=None, gt=0, description="mean logit difference / largest reference logit"
+    )
+    size_mb: float | None = Field(default=None, gt=0, description="of the model file, 1 MB = 10^6 bytes")
+
+
+def check_limits(limits: Limits, parity: Sequence[Parity], accuracy: PairedAccuracy) -> list[Check]:
+    """Hold an fp32 model to its limits, each by the worst batch.
+
+    NaN or Inf in any logits fails every check: no value, and the reason.
+
+    Args:
+        limits: what is allowed.
+        parity: comparisons with the reference on the same inputs, one a batch size.
+        accuracy: comparison with the reference on labelled images.
+    """
+    if not parity:
+        raise ValueError("there is no comparison to judge")
+    finite = all(item.finite for item in parity)
+    relative, cosines, kls, agreements = (
+        {item.batch: getattr(item, field) for item in parity}
+        for field in ("max_abs_relative", "cosine_min", "kl_max", "top1_agreement")
+    )
+    drop = _check(
+        "top-1 drop",
+        (accuracy.lost - accuracy.gained) / accuracy.images,
+        "<=",
+        limits.max_top1_drop,
+        f"on {accuracy.images} images",
+    )
+    return [
+        _worst("max abs / scale", relative, "<=", limits.max_abs_relative, finite),
+        _worst("cosine", cosines, ">=", limits.min_cosine, finite),
+        _worst("KL", kls, "<=", limits.max_kl, finite, "nats, "),
+        _worst("top-1 agreement", agreements, ">=", limits.min_agreement, finite),
+        drop if finite else _not_finite(drop.name, "<=", drop.limit),
+    ]
+
+
+def check_budget(
+    budget: Budget, parity: Sequence[Parity], accuracy: PairedAccuracy, size_mb: float | None = None
+) -> list[Check]:
+    """Hold a model to a budget: one check for each key that is set.
+
+    A value within the limit whose interval is not is NOT SHOWN: the detail says how many images would do.
+
+    Args:
+        budget: what is allowed.
+        parity: comparisons with the reference on the same inputs, one a batch size.
+        accuracy: comparison with the reference on labelled images.
+        size_mb: of the model file; None leaves it out.
+    """
+    checks = []
+    if budget.mean_abs_relative is not None and parity:
+        relative = {item.batch: item.mean_abs_relative for item in parity}
+        finite = all(item.finite for item in parity)
+        checks.append(_worst("mean abs / scale", relative, "<=", budget.mean_abs_relative, finite))
+    if budget.agreement is not None:
+        checks.append(_agreement(accuracy, budget.agreement))
+    if budget.top1_drop is not None:
+        checks.append(_top1_drop(accuracy, budget.top1_drop))
+    if budget.worst_class_drop is not None:
+        checks.append(_worst_class_drop(accuracy, budget.worst_class_drop))
+    if budget.size_mb is not None and size_mb is not None:
+        checks.append(_check("size", size_mb, "<=", budget.size_mb, "MB"))
+    return checks
+
+
+def check_finite(parity: Sequence[Parity]) -> Check:
+    """There is no NaN or Inf in the logits of any comparison."""
+    return check_count("finite logits", [] if all(item.finite for item in parity) else [NOT_FINITE])
+
+
+def check_golden(
+    parity: Parity, limit: float, measure: Literal["max_abs_relative", "mean_abs_relative"] = "max_abs_relative"
+) -> Check:
+    """The golden inputs still give the golden logits, within a limit relative to the largest logit."""
+    return _worst("golden logits", {parity.batch: getattr(parity, measure)}, "<=", limit, parity.finite)
+
+
+def check_inputs(parity: PreprocessParity, max_pixel_error: float) -> Check:
+    """Hold the device's input to timm's.
+
+    Args:
+        parity: of the two.
+        max_pixel_error: in 1/255 before normalisation.
+    """
+    detail = f"in 1/255, {parity.differing_pixels:,} pixels of {parity.images} images differ"
+    return _check("pixel difference", parity.max_abs_pixel, "<=", max_pixel_error, detail)
+
+
+def check_count(name: str, wrong: Sequence[str], what: str = "") -> Check:
+    """A check of things that are right or wrong: none may be wrong.
+
+    Args:
+        name: of the check.
+        wrong: what is wrong, in words.
+        what: the detail where nothing is.
+    """
+    return _check(name, float(len(wrong)), "<=", 0.0, "; ".join(wrong) or what)
+
+
+def sentence(check: Check) -> str:
+    """A check in words: what was found, and what the limit is."""
+    if check.verdict == "NOT JUDGED":
+        return f"{check.name} is not judged: {check.detail}"
+    value = "not measurable" if check.value is None else f"{check.value:.3g}"
+    bound = "" if check.bound is None else f" (95 % bound {check.bound:.3g})"
+    found = f"{check.name} is {value}{bound}, the limit is {check.comparison} {check.limit:g}"
+    return f"{found}: {check.detail}" if check.detail and check.failed else found
+
+
+def failure_of(checks: Iterable[Check]) -> str:
+    """What failed, in words; empty where nothing did."""
+    return "; ".join(sentence(check) for check in checks if check.failed)
+
+
+def headline(judgement: Judgement) -> str:
+    """The verdict in a few words, with what a reader must know of it: `PASS (computed in fp32 on cpu)`."""
+    if judgement.verdict == "NOT RUN" or judgement.native is not False:
+        return judgement.verdict
+    return f"{judgement.verdict} ({judgement.native_reason.partition(':')[0]})"
+
+
+def checks_of(document: ValidationDocument) -> Iterator[tuple[str, Check]]:
+    """Every check of a validation with what it is of: `bundle` or the name of a runner."""
+    yield from (("bundle", check) for check in document.checks)
+    for judgement in document.judgements:
+        yield from ((judgement.runner, check) for check in judgement.checks)
+
+
+def causes_of(document: ValidationDocument) -> list[str]:
+    """What the failures of a validation look like, each once."""
+    return list(dict.fromkeys([*document.causes, *(text for one in document.judgements for text in one.causes)]))
+
+
+def smallest_that_passes(judgements: Iterable[Judgement]) -> Judgement | None:
+    """The smallest model that passed; None where none did."""
+    passed = [item for item in judgements if item.verdict == "PASS" and item.size_mb is not None]
+    return min(passed, key=lambda item: item.size_mb or 0.0, default=None)
+
+
+def _agreement(accuracy: PairedAccuracy, limit: float) -> Check:
+    share, images = accuracy.agreement, accuracy.images
+    verdict: Verdict = "PASS" if share.low >= limit else "NOT SHOWN" if share.value >= limit else "FAIL"
+    detail = f"on {images} images"
+    if verdict == "NOT SHOWN":
+        detail = _too_few(images, images_for_share(round(share.value * images), images, limit))
+    return Check(
+        name="top-1 agreement",
+        value=share.value,
+        bound=share.low,
+        limit=limit,
+        comparison=">=",
+        verdict=verdict,
+        detail=detail,
+    )
+
+
+def _top1_drop(accuracy: PairedAccuracy, limit: float) -> Check:
+    drop, images = accuracy.top1_drop, accuracy.images
+    verdict: Verdict = "PASS" if drop.high <= limit else "NOT SHOWN" if drop.value <= limit else "FAIL"
+    detail = f"{accuracy.lost} of {images} images lost, {accuracy.gained} gained"
+    if verdict == "NOT SHOWN":
+        detail = _too_few(images, images_for_drop(accuracy.lost, accuracy.gained, images, limit))
+    return Check(
+        name="top-1 drop",
+        value=drop.value,
+        bound=drop.high,
+        limit=limit,
+        comparison="<=",
+        verdict=verdict,
+        detail=detail,
+    )
+
+
+def _worst_class_drop(accuracy: PairedAccuracy, limit: float) -> Check:
+    """A veto: it fails where a class is shown to have lost more, by the lower bound of its drop.
+
+    To show of each class that it has not would take hundreds of images of each.
+    """
+    worst = accuracy.worst_class
+    if worst is None:
+        most = accuracy.largest_class_images
+        return Check(
+            name="worst class drop",
+            value=None,
+            limit=limit,
+            comparison="<=",
+            verdict="NOT JUDGED",
+            detail=f"no class has {MIN_CLASS_IMAGES} images; the largest has {most}",
+        )
+    return Check(
+        name="worst class drop",
+        value=worst.drop.value,
+        bound=worst.drop.low,
+        limit=limit,
+        comparison="<=",
+        verdict="PASS" if worst.drop.low <= limit else "FAIL",
+        detail=f"class {worst.name!r}: {worst.lost} of {worst.images} images lost, {worst.gained} gained",
+    )
+
+
+def _too_few(images: int, needed: int | None) -> str:
+    """Why a value within its limit does not pass."""
+    if needed is None:
+        return f"cannot be shown with {images} images, as the value itself is at the limit"
+    return f"cannot be shown with {images} images; about {_rounded_up(needed):,} would do"
+
+
+def _rounded_up(count: int) -> int:
+    """Two significant digits, upwards: it is an estimate."""
+    step = int(10 ** max(0, math.floor(math.log10(count)) - 1))
+    return -(-count // step) * step
+
+
+def _worst(
+    name: str, values: Mapping[int, float], comparison: Comparison, limit: float, finite: bool, unit: str = ""
+) -> Check:
+    """Check the worst of some batches' values."""
+    if not finite:
+        return _not_finite(name, comparison, limit)
+    pick = max if comparison == "<=" else min
+    batch = pick(values, key=lambda key: values[key])
+    return _check(name, values[batch], comparison, limit, f"{unit}worst at batch {batch}")
+
+
+def _check(name: str, value: float, comparison: Comparison, limit: float, detail: str) -> Check:
+    if not math.isfinite(value):
+        reason = "not measurable: the reference is zero everywhere"
+        return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="FAIL", detail=reason)
+    passed = value <= limit if comparison == "<=" else value >= limit
+    verdict: Verdict = "PASS" if passed else "FAIL"
+    return Check(name=name, value=value, limit=limit, comparison=comparison, verdict=verdict, detail=detail)
+
+
+def _not_finite(name: str, comparison: Comparison, limit: float) -> Check:
+    return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="FAIL", detail=NOT_FINITE)

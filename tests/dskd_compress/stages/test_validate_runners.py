@@ -1,0 +1,214 @@
+"""Who is compared: precisions, providers, pairs, and what cannot be run here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import gate_support as gate
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from run_support import QUIET
+
+from dskd_compress.cli import main
+from dskd_compress.run_folder import RunFolder
+from dskd_compress.stages import validate_inputs, validate_runners
+from dskd_compress.stages.pipeline import run_pipeline
+from dskd_compress.stages.validate import run_validate
+from dskd_export.bundle import open_bundle
+from dskd_export.documents import ValidationDocument, read_document
+from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageError
+from dskd_export.runtime.native import Native
+
+pytestmark = pytest.mark.usefixtures("no_document_yet")
+
+FP32, FP16, INT8 = (f"onnxruntime:cpu:{name}" for name in ("fp32", "fp16", "int8"))
+TORCH = "torch:cpu:fp32"
+
+
+@pytest.fixture
+def run(photos: RunFolder, tmp_path: Path) -> RunFolder:
+    return gate.copy_run(photos, tmp_path / "run")
+
+
+def validated(run: RunFolder, *overrides: str) -> ValidationDocument:
+    return run_validate(run.read_recipe([*overrides, "validate.images=300"]), run, QUIET)
+
+
+def as_bf16(model: onnx.ModelProto) -> None:
+    """One convolution in bf16 at the end, for which the CPU has no kernel."""
+    weight = helper.make_tensor("bf16.weight", TensorProto.BFLOAT16, [4, 4, 1, 1], np.zeros(16, np.float32))
+    logits = model.graph.output[0].name
+    axes = helper.make_tensor("bf16.axes", TensorProto.INT64, [2], [2, 3])
+    for node in model.graph.node:
+        node.output[:] = ["plain" if name == logits else name for name in node.output]
+    model.graph.initializer.extend([weight, axes])
+    model.graph.node.extend(
+        [
+            helper.make_node("Cast", ["plain"], ["bf16.a"], to=TensorProto.BFLOAT16),
+            helper.make_node("Unsqueeze", ["bf16.a", "bf16.axes"], ["bf16.b"]),
+            helper.make_node("Conv", ["bf16.b", "bf16.weight"], ["bf16.c"]),
+            helper.make_node("Squeeze", ["bf16.c", "bf16.axes"], ["bf16.d"]),
+            helper.make_node("Cast", ["bf16.d"], [logits], to=TensorProto.FLOAT),
+        ]
+    )
+    model.opset_import[0].version = 22
+
+
+def add_bf16(run: RunFolder) -> None:
+    model = onnx.load_from_string(open_bundle(run.bundle).model_path("fp32").read_bytes())
+    as_bf16(model)
+    gate.rewrite(run, models={"bf16": model.SerializeToString()})
+
+
+def test_one_pass_over_the_images_feeds_all(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[int] = []
+    real = validate_inputs.preprocess_batch
+
+    def counted(images, spec):  # type: ignore[no-untyped-def]
+        prepared.append(len(images))
+        return real(images, spec)
+
+    monkeypatch.setattr(validate_inputs, "preprocess_batch", counted)
+    document = validated(run)
+    assert list(document.accuracy) == [TORCH, FP32, FP16, INT8]
+    assert sum(prepared) == 300
+    assert max(prepared) == 16
+
+
+def test_only_what_is_asked_for(run: RunFolder) -> None:
+    document = validated(run, "validate.precisions=[int8, int8]")
+    assert [one.runner for one in document.judgements] == [INT8]
+
+
+def test_a_pair_without_torch(run: RunFolder) -> None:
+    document = validated(run, f"validate.pair=['{FP32}', '{INT8}']")
+    assert document.reference == FP32
+    assert list(document.accuracy) == [FP32, INT8]
+    (judgement,) = document.judgements
+    assert {parity.reference for parity in judgement.parity} == {FP32, "golden.npz"}
+    assert [check.name for check in document.checks] == ["pixel difference", "spec", "golden images", "labels"]
+
+
+def test_torch_may_be_the_candidate(run: RunFolder) -> None:
+    (judgement,) = validated(run, f"validate.pair=['{FP32}', '{TORCH}']").judgements
+    assert (judgement.runner, judgement.verdict, judgement.size_mb) == (TORCH, "PASS", None)
+
+
+@pytest.mark.parametrize(
+    ("pair", "kind", "words"),
+    [
+        ((FP32, FP32), UsageError, "cannot be compared with itself"),
+        ((TORCH, "onnxruntime:cpu:fp8"), UsageError, "no model of precision fp8; it holds fp16, fp32, int8"),
+        (("torch:cpu:int8", FP32), UsageError, "torch is the reference in fp32"),
+        (("torch:cuda:fp32", FP32), EnvironmentProblem, "no CUDA device"),
+        ((TORCH, "onnxruntime:cuda:fp32"), EnvironmentProblem, "cuda is not available"),
+    ],
+)
+def test_a_pair_that_cannot_be(
+    pair: tuple[str, str],
+    kind: type[Exception],
+    words: str,
+    run: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("dskd_export.runtime.onnxruntime.cuda_devices", lambda: ())
+    with pytest.raises(kind, match=words):
+        validated(run, f"validate.pair={json.dumps(pair)}")
+
+
+def test_what_the_provider_has_no_kernel_for_is_not_run_and_never_passes(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_bf16(run)
+    junit = run.path.parent / "ci/validation.xml"
+    assert main(["validate", str(run.path), "--junit", str(junit)]) == 0
+    document = read_document(run / "validation.json", ValidationDocument)
+    assert [one.precision for one in document.judgements] == ["fp32", "fp16", "int8", "bf16"]
+    bf16 = document.judgements[-1]
+    assert (bf16.verdict, bf16.native, bf16.accuracy, bf16.checks) == ("NOT RUN", None, None, [])
+    assert bf16.reason.startswith(
+        "ONNX Runtime cannot run model.bf16.onnx on cpu: Could not find an implementation"
+    )
+    assert "onnxruntime:cpu:bf16 was not run" in " ".join(capsys.readouterr().err.split())
+    suites = {suite.get("name"): suite for suite in ElementTree.parse(junit).getroot()}
+    assert suites["onnxruntime:cpu:bf16"].get("skipped") == "1"
+    assert suites[FP32].get("failures") == "0"
+    assert suites[FP32].get("tests") == str(len(document.judgements[0].checks))
+
+
+def test_what_was_asked_for_and_cannot_be_run_is_an_error(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_bf16(run)
+    with pytest.raises(ProviderLacksKernel, match="Could not find an implementation"):
+        validated(run, "validate.precisions=[bf16]")
+    assert main(["validate", str(run.path), "--precision", "bf16"]) == 4
+    assert "--precision" in capsys.readouterr().err
+    assert not (run / "validation.json").exists()
+
+
+def test_nothing_that_can_be_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = validate_runners.OnnxRuntimeRunner
+
+    def none(*_: object, **__: object) -> object:
+        raise ProviderLacksKernel("no kernel for anything")
+
+    monkeypatch.setattr(validate_runners, "OnnxRuntimeRunner", none)
+    with pytest.raises(EnvironmentProblem, match="None of the bundle's precisions can be run here: no kernel"):
+        validated(run)
+    assert real is not none
+
+
+def test_a_pass_that_was_computed_in_another_precision_says_so(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever this runs: what the profile says is what is told."""
+    told = Native(False, "computed in fp32 on cpu: 0 of 9 convolutions and matrix products run in fp16")
+    monkeypatch.setattr(validate_runners, "native_of", lambda *_: told)
+    assert main(["validate", str(run.path), "--precision", "fp16"]) == 0
+    assert "PASS (computed" in capsys.readouterr().out
+    (judgement,) = read_document(run / "validation.json", ValidationDocument).judgements
+    assert (judgement.native, judgement.native_reason) == (False, told.reason)
+
+
+def test_few_images_do_not_pass_and_are_told_how_many_would(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", str(run.path), "--precision", "fp16", "--images", "60"]) == 5
+    err = " ".join(capsys.readouterr().err.split())
+    assert "top-1 drop is 0 (95 % bound 0.0602), the limit is <= 0.01" in err
+    assert "cannot be shown with 60 images; about 390 would do" in err
+    assert "hint: Validate on more images" in err
+
+
+def test_the_budget_of_one_precision(run: RunFolder) -> None:
+    strict, loose = "budget.fp16.size_mb=0.001", "budget.top1_drop=null"
+    document = validated(run, strict, loose, "validate.precisions=[fp32, fp16]")
+    assert not document.passed
+    fp32, fp16 = document.judgements
+    assert (fp32.verdict, fp16.verdict) == ("PASS", "FAIL")
+    assert [check.name for check in fp16.checks if check.failed] == ["size"]
+    assert "top-1 drop" not in {check.name for check in fp16.checks}
+    assert fp16.causes == []
+
+
+def test_a_part_of_a_validation_does_not_count_as_the_whole(run: RunFolder) -> None:
+    assert main(["validate", str(run.path), "--precision", "fp32"]) == 0
+    (outcome,) = run_pipeline(run.read_recipe(), run, QUIET, first="validate", last="validate")
+    assert (outcome.ran, outcome.why) == (True, "validate changed in the recipe")
+    document = read_document(run / "validation.json", ValidationDocument)
+    assert len(document.judgements) == 3
+
+
+def test_a_class_without_images_can_be_validated(run: RunFolder) -> None:
+    with np.load(run.read_recipe().data.source) as arrays:
+        x, y, classes = arrays["x"], arrays["y"], arrays["classes"]
+    some = run.path / "some.npz"
+    np.savez(some, x=x[y != 2], y=y[y != 2], classes=classes)
+    document = validated(run, f"data.source={some}", "validate.precisions=[fp32]")
+    assert document.passed
