@@ -9,6 +9,7 @@ from dskd_export.precision.build import Settings, build_precision
 from dskd_export.precision.quantize import quantized_nodes
 from dskd_export.precision.scoring import logits_of_model
 from dskd_export.precision_metadata import PrecisionMetadata
+from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 
 
 def _build(model, precision, calibration, **settings):
@@ -82,3 +83,15 @@ def test_fp32_is_not_built(cnn, calibration):
 def test_a_list_that_keeps_everything_is_refused(cnn, calibration):
     with pytest.raises(UsageError, match="leaves no layer to quantise"):
         _build(cnn, "int8", calibration, producer="onnxruntime", keep=("conv1", "conv2", "conv3", "head"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "rest"), [("int8", "fp16"), ("fp8", "fp32"), ("fp8", "fp16"), ("int8", "fp32")]
+)
+def test_the_runner_leaves_out_the_optimiser_that_would_spoil_it(cnn, calibration, unseen, precision, rest):
+    built = _build(cnn, precision, calibration, rest=rest)
+    with OnnxRuntimeRunner(built.model, precision=precision) as runner:
+        logits = runner.infer({"input": unseen})["logits"]
+        assert runner.facts["graph_optimization"] == ("all" if (precision, rest) == ("int8", "fp32") else "none")
+    reference = logits_of_model(cnn, unseen)
+    assert np.abs(logits - reference).mean() / np.abs(reference).max() < 0.05
