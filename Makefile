@@ -34,7 +34,7 @@ $(VENV)/.installed: $(DECLARED) | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: $(DECLARED) | $(VENV)/bin/python
-	$(INSTALL) --editable '.[train,onnx]' --group test
+	$(INSTALL) --editable '.[train,onnx,quant]' --group test
 	touch $@ $(VENV)/.installed
 
 clean:

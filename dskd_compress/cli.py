@@ -25,6 +25,7 @@ import typer
 from dskd_compress import __version__
 from dskd_compress.commands.benchmark import benchmark
 from dskd_compress.commands.build import build
+from dskd_compress.commands.bundle import app as bundle
 from dskd_compress.commands.compare import compare
 from dskd_compress.commands.distill import distill
 from dskd_compress.commands.doctor import doctor
@@ -34,6 +35,7 @@ from dskd_compress.commands.recipes import app as recipes
 from dskd_compress.commands.report import report
 from dskd_compress.commands.run import run
 from dskd_compress.commands.train import train
+from dskd_compress.commands.tune import tune
 from dskd_compress.commands.validate import validate
 from dskd_compress.launch import place_of_this_process
 from dskd_export.errors import (
@@ -71,6 +73,7 @@ PIPELINE = "The pipeline, in order"
 app.command(rich_help_panel=PIPELINE)(run)
 app.command(rich_help_panel=PIPELINE)(train)
 app.command(rich_help_panel=PIPELINE)(distill)
+app.command(rich_help_panel=PIPELINE)(tune)
 app.command(rich_help_panel=PIPELINE)(export)
 app.command(rich_help_panel=PIPELINE)(build)
 app.command(rich_help_panel=PIPELINE)(validate)
@@ -80,6 +83,7 @@ app.command(rich_help_panel=PIPELINE)(report)
 AROUND = "Around it"
 app.command(rich_help_panel=AROUND)(compare)
 app.command(rich_help_panel=AROUND)(doctor)
+app.add_typer(bundle, name="bundle", rich_help_panel=AROUND)
 app.add_typer(models, name="models", rich_help_panel=AROUND)
 app.add_typer(recipes, name="recipes", rich_help_panel=AROUND)
 
@@ -91,7 +95,7 @@ def _print_version(wanted: bool) -> None:
 
 
 # What several processes can share; of any other command each would do all the work, and write over the others.
-_TRAINS = ("train", "distill")
+_TRAINS = ("train", "distill", "tune")
 
 
 @app.callback()
@@ -119,7 +123,7 @@ def common(
     if place.world_size > 1 and context.invoked_subcommand not in _TRAINS:
         raise UsageError(
             f"{context.invoked_subcommand} was started as {place.world_size} processes.",
-            "With torchrun, use train and distill; then start the others once, without torchrun.",
+            "With torchrun, use train, distill and tune; then start the others once, without torchrun.",
         )
 
 

@@ -29,9 +29,17 @@ from dskd_export.documents import Document, Provenance, StageRecord
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files import sha256_file, write_atomic
 
-TRAIN, DISTILL, EXPORT = "train", "distill", "export"
+TRAIN, DISTILL, TUNE, EXPORT = "train", "distill", "tune", "export"
 VALIDATE, BENCHMARK, REPORT = "validate", "benchmark", "report"
 TEACHER_PROBE = "teacher_probe.safetensors"
+
+
+def tuned_weights(precision: str) -> str:
+    """Name of the weights of a student that was tuned for a precision."""
+    return f"student.{precision}.safetensors"
+
+
+TUNED_WEIGHTS = tuple(tuned_weights(precision) for precision in ("int8", "fp8"))
 
 
 @dataclass(frozen=True)
@@ -104,11 +112,31 @@ STAGES: tuple[Stage, ...] = (
         roles=("teacher", "student"),
     ),
     Stage(
+        TUNE,
+        lambda r: {
+            "seed": r.seed,
+            "data": _dump(r.data),
+            "method": _dump(r.method),
+            "train": _training(r.train),
+            "tune": None if r.tune is None else _dump(r.tune),
+        },
+        ("student.safetensors", "teacher.safetensors", TEACHER_PROBE),
+        ("tune.json", "tuned.train.jsonl"),
+        optional=TUNED_WEIGHTS,
+        roles=("teacher",),
+    ),
+    Stage(
         EXPORT,
         # The teacher is exported as well, and a method without one gives the same student for any of them.
         lambda r: {"export": _dump(r.export), "teacher": _ready_teacher(r)},
-        ("student.safetensors", "teacher.safetensors", TEACHER_PROBE),
-        ("bundle/manifest.json", "bundle/spec.json", "bundle/golden.npz", "bundle/model.fp32.onnx"),
+        ("student.safetensors", *TUNED_WEIGHTS, "teacher.safetensors", TEACHER_PROBE),
+        (
+            "bundle/manifest.json",
+            "bundle/spec.json",
+            "bundle/labels.txt",
+            "bundle/golden.npz",
+            "bundle/model.fp32.onnx",
+        ),
         optional=("teacher.fp32.onnx",),
         roles=("teacher",),
     ),
@@ -149,8 +177,9 @@ def stage_named(name: str) -> Stage:
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
-    """The stages that a recipe has: `train` only where it trains the teacher."""
-    return [stage for stage in STAGES if stage.name != TRAIN or recipe.teacher.train is not None]
+    """The stages that a recipe has: `train` only where it trains the teacher, `tune` only where it tunes."""
+    left_out = {name for name, section in ((TRAIN, recipe.teacher.train), (TUNE, recipe.tune)) if section is None}
+    return [stage for stage in STAGES if stage.name not in left_out]
 
 
 def _outside(stage: Stage, recipe: Recipe) -> dict[str, str]:

@@ -7,6 +7,7 @@ MobileNetV2 with real ImageNet weights, where the images are at hand.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import os
 import shutil
@@ -24,11 +25,20 @@ from readme_blocks import ROOT
 from run_support import QUIET
 
 from dskd_compress.config import Recipe
+from dskd_compress.data import iter_images, open_data, resolve_preprocessing
+from dskd_compress.models import create_model
 from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.weights import WeightsInfo, save_weights
-from dskd_export.bundle import open_bundle, write_bundle
+from dskd_export.bundle import (
+    BundledModel,
+    CalibrationFacts,
+    PrecisionCalibration,
+    open_bundle,
+    write_bundle,
+)
 from dskd_export.golden import Golden
+from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec
 
 CLASSES = ("flower", "leaves", "roof", "sky")
@@ -114,7 +124,6 @@ def shared_data() -> Path | None:
 
 def make_mobilenet_run(folder: Path, data: Path, images: int | None = None) -> RunFolder:
     """A run folder around MobileNetV2 with its real weights and the real images, exported."""
-    from dskd_compress.models import create_model
     from dskd_compress.stages.export import run_export
 
     with tarfile.open(data / "imagenet_val1300.tar") as tar:
@@ -131,8 +140,15 @@ def make_mobilenet_run(folder: Path, data: Path, images: int | None = None) -> R
             pixels.append(np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB")))
             labels.append(classes.index(member.name.split("/")[0]))
     source = folder / "imagenet.npz"
-    names = np.array(classes)
-    np.savez(source, x_train=pixels[:2], y_train=labels[:2], x_val=pixels, y_val=labels, classes=names)
+    train, val = slice(8), slice(8, None)
+    np.savez(
+        source,
+        x_train=pixels[train],
+        y_train=labels[train],
+        x_val=pixels[val],
+        y_val=labels[val],
+        classes=np.array(classes),
+    )
     recipe = recipe_from_mapping(
         {
             "name": "mobilenet",
@@ -148,8 +164,6 @@ def make_mobilenet_run(folder: Path, data: Path, images: int | None = None) -> R
     checkpoint = data / "mobilenetv2_100.same_pad_in1k.safetensors"
     section = recipe.student.model_copy(update={"checkpoint": checkpoint})
     model = create_model(section, num_classes=1000, input_size=None)
-    from dskd_compress.data import resolve_preprocessing
-
     preprocessing = resolve_preprocessing(
         recipe.data.model_copy(update={"mean": (0.5,) * 3, "std": (0.5,) * 3}), model
     )
@@ -170,23 +184,32 @@ def rewrite(
     models: dict[str, bytes] | None = None,
     spec: ModelSpec | None = None,
     golden: Golden | None = None,
+    calibration: CalibrationFacts | None = None,
 ) -> None:
     """Write the bundle again with other contents, hashes and all: what a faulty exporter would have written."""
     bundle = open_bundle(run.bundle)
-    kept = {name: bundle.model_path(name).read_bytes() for name in bundle.precisions}
+    spec = spec or bundle.spec
+    protos = {name: bundle.model_path(name).read_bytes() for name in bundle.precisions} | (models or {})
     write_bundle(
         run.bundle,
-        spec=spec or bundle.spec,
-        models={**kept, **(models or {})},
+        spec=spec,
+        models={name: BundledModel(_with_metadata(proto, spec), "a test") for name, proto in protos.items()},
         golden=golden or bundle.golden(),
         provenance=bundle.manifest.provenance,
+        calibration=calibration or bundle.calibration,
     )
 
 
+def _with_metadata(proto: bytes, spec: ModelSpec) -> bytes:
+    model = onnx.load_from_string(proto)
+    onnx.helper.set_model_props(model, spec.to_metadata())
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
 def with_spec(run: RunFolder, **changes: Any) -> None:
-    """Another spec in spec.json; the models and the golden images stay."""
-    spec = open_bundle(run.bundle).spec
-    rewrite(run, spec=spec.model_copy(update=changes))
+    """Another spec in spec.json and in the models; the golden images stay."""
+    rewrite(run, spec=open_bundle(run.bundle).spec.model_copy(update=changes))
 
 
 def with_golden(run: RunFolder, **changes: NDArray[Any]) -> None:
@@ -202,11 +225,19 @@ def with_model(run: RunFolder, precision: str, change: Callable[[onnx.ModelProto
 
 
 def add_precisions(run: RunFolder) -> None:
-    """fp16 by plain conversion and int8 by static quantisation on the golden images: crude, and good enough."""
-    bundle = open_bundle(run.bundle)
+    """fp16 by plain conversion, int8 by static quantisation on a few training images: crude, and good enough."""
+    bundle, recipe = open_bundle(run.bundle), run.read_recipe()
     fp32 = bundle.model_path("fp32").read_bytes()
-    inputs = bundle.golden().input
-    rewrite(run, models={"fp16": fp16_of(fp32), "int8": int8_of(fp32, inputs, run.path)})
+    sets = open_data(recipe.data, recipe.seed)
+    images = [image for image, _, _ in iter_images(sets.train, 8, recipe.seed)]
+    inputs = preprocess_batch(images, bundle.spec)
+    facts = CalibrationFacts(
+        seed=recipe.seed,
+        image_sha256=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images),
+        evaluation_images=0,
+        precisions={"int8": PrecisionCalibration(method="max", producer="a test")},
+    )
+    rewrite(run, models={"fp16": fp16_of(fp32), "int8": int8_of(fp32, inputs, run.path)}, calibration=facts)
 
 
 def fp16_of(fp32: bytes) -> bytes:

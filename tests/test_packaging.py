@@ -19,7 +19,21 @@ from readme_blocks import ROOT
 
 from dskd_export import __version__
 
-EXTRAS = {"train", "onnx", "quant", "tensorrt", "tensorrt-rtx", "nvml", "tensorboard", "wandb", "mlflow", "all"}
+EXTRAS = {
+    *(
+        "train",
+        "onnx",
+        "quant",
+        "tensorrt",
+        "tensorrt-rtx",
+        "nvml",
+        "zstd",
+        "tensorboard",
+        "wandb",
+        "mlflow",
+        "all",
+    ),
+}
 BASE = {"numpy", "pydantic", "pyyaml", "typer", "rich", "pillow", "jinja2"}
 PACKAGES = {"dskd_compress": ROOT / "dskd_compress", "dskd_export": ROOT / "export/dskd_export"}
 OLDEST = (3, 10)

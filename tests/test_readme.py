@@ -54,7 +54,16 @@ ADDED = {
 # Folders and files that the reader brings along.
 BROUGHT = {"photos", "my.safetensors"}
 # What the commands of both files may leave beside them; the names within a run folder are the README's own table.
-LEFT = {"runs/r18", "runs/own", "runs/mine", "mine.yaml", "recipe.schema.json", "validation.xml"}
+LEFT = {
+    "runs/r18",
+    "runs/own",
+    "runs/mine",
+    "mine.yaml",
+    "recipe.schema.json",
+    "r18.tar.gz",
+    "bundle",
+    "validation.xml",
+}
 
 # Of the run folder's table, what a recipe without these keys does not leave.
 ONLY_WHEN_ASKED = {"teacher_cache/", "teacher_probe.safetensors", "trackers/"}
@@ -74,7 +83,7 @@ NOT_RUN = {
     "torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-id r18 --rdzv-endpoint node1:29500 "
     "-m dskd_compress distill recipe.yaml --out /shared/runs/r18 --device cuda",
     "sbatch docs/slurm.sbatch recipe.yaml /shared/runs/r18",
-    "scp -r runs/r18/bundle device:",
+    "scp r18.tar.gz device:",
     "pip install dskd-compress onnxruntime",
 }
 

@@ -24,6 +24,7 @@ from dskd_compress.config.recipe import FeatureMethod, Method, Recipe
 from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
 from dskd_compress.config.tracking import TrackingSection
 from dskd_compress.config.train import TrainSection
+from dskd_compress.config.tune import TuneSection
 
 __all__ = [
     "DSKD_PRESETS",
@@ -53,5 +54,6 @@ __all__ = [
     "TeacherSection",
     "TrackingSection",
     "TrainSection",
+    "TuneSection",
     "ValidateSection",
 ]

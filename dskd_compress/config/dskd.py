@@ -111,7 +111,7 @@ class DskdMethod(Section):
     )
     head_schedule: Schedule = Field("constant", description="the anchor's weight over the training, as for s")
     ce_weight: NonNegative = Field(1.0, description="weight of the cross-entropy")
-    logit_loss: LogitLoss = "kl"
+    logit_loss: LogitLoss = "dist"
     logit_weight: LogitWeight = 1.0
     temperature: LogitTemperature = 4.0
     denoiser_norm: Literal["gn", "bn", "ln"] = Field("gn", description="normalisation inside the denoiser")

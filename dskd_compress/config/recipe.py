@@ -17,6 +17,7 @@ from dskd_compress.config.models import StudentSection, TeacherSection
 from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
 from dskd_compress.config.tracking import TrackingSection
 from dskd_compress.config.train import TrainSection
+from dskd_compress.config.tune import TuneSection
 
 FeatureMethod = FitNetMethod | DiffKdMethod | LshfmMethod | DskdMethod
 Method = Annotated[
@@ -38,6 +39,7 @@ class Recipe(Section):
     student: StudentSection
     method: Method = DskdMethod()
     train: TrainSection = Field(TrainSection(), description="training of the student")
+    tune: TuneSection | None = Field(None, description="quantisation-aware tuning; none: quantise as it is")
     diagnosis: DiagnosisSection = DiagnosisSection()
     tracking: TrackingSection = TrackingSection()
     export: ExportSection = ExportSection()

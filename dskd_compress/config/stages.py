@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import PureWindowsPath
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
+from dskd_compress.config.precisions import CalibrationSection, QuantizeSection
+from dskd_export.precision.targets import Target
+from dskd_export.precision_metadata import Precision
 
 
 class ExportSection(Section):
     """From the student to the bundle."""
 
     opset: int = Field(20, ge=18, le=21, description="ONNX operator set; 20 is what TensorRT 10.3 reads")
+    target: Target = Field("cpu", description="what the precisions are chosen for")
+    precisions: tuple[Precision, ...] | Literal["auto"] = Field(
+        ("fp32",), description="models in the bundle; fp32 is always there; auto: all that the target computes in"
+    )
+    calibration: CalibrationSection = CalibrationSection()
+    quantize: QuantizeSection = QuantizeSection()
     golden_images: int = Field(16, ge=1, le=256, description="real inputs kept with their reference logits")
     teacher: bool = Field(True, description="also export the teacher, beside the bundle, to compare it")
+    license: str | None = Field(
+        None, min_length=1, description="licence of the exported weights, for example Apache-2.0; none: unknown"
+    )
+
+    @field_validator("license")
+    @classmethod
+    def _is_no_path(cls, value: str | None) -> str | None:
+        if value and (value[0] in "/~" or PureWindowsPath(value).is_absolute()):
+            raise ValueError("name the licence itself, not a file: a bundle holds no paths of this machine")
+        return value
 
 
-Precision = Annotated[str, Field(pattern=r"^[a-z0-9]+$")]
 RunnerName = Annotated[str, Field(pattern=r"^(torch|onnxruntime):(cpu|cuda):[a-z0-9]+$")]
 
 

@@ -5,13 +5,16 @@ Shape suffixes: B images, K classes, R rows, N items of a row.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dskd_compress.config import DistMethod
 from dskd_compress.methods.base import Losses, StudentModule, TeacherOutput, agreement
+from dskd_compress.methods.draws import sum_over_processes
 
 PUBLISHED_WEIGHT = 2.0
+_TINY = 1e-8
 
 
 def pearson(one_RN: Tensor, other_RN: Tensor) -> Tensor:
@@ -19,6 +22,18 @@ def pearson(one_RN: Tensor, other_RN: Tensor) -> Tensor:
     return F.cosine_similarity(
         one_RN - one_RN.mean(dim=1, keepdim=True), other_RN - other_RN.mean(dim=1, keepdim=True), dim=1
     )
+
+
+def pearson_over_batch(one_BK: Tensor, other_BK: Tensor) -> Tensor:
+    """Pearson correlation of each column over the batch of all processes, [K]; 0 for a constant column."""
+    count = sum_over_processes(one_BK.new_tensor(one_BK.shape[0]))
+    one_BK, other_BK = (
+        values_BK - sum_over_processes(values_BK.sum(dim=0)) / count for values_BK in (one_BK, other_BK)
+    )
+    products = torch.stack((one_BK * other_BK, one_BK.square(), other_BK.square())).sum(dim=1)
+    covariance_K, *squares = sum_over_processes(products).unbind()
+    norms = [square_K.clamp(min=_TINY**2).sqrt() for square_K in squares]
+    return covariance_K / (norms[0] * norms[1])
 
 
 def dist_loss(
@@ -48,7 +63,7 @@ def dist_loss(
         (logits_BK.float() / temperature).softmax(dim=1) for logits_BK in (student_BK, teacher_BK.detach())
     )
     inter = 1 - pearson(student_BK, teacher_BK).mean()
-    intra = 1 - pearson(student_BK.T, teacher_BK.T).mean()
+    intra = 1 - pearson_over_batch(student_BK, teacher_BK).mean()
     return temperature**2 * (inter_weight * inter + intra_weight * intra)
 
 

@@ -105,3 +105,32 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
     mean: Tensor = reduce_tensor(value.detach(), distributed.get_world_size())
     return mean
+
+
+@not_compiled
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of a value over all processes of a training, with its gradient: a sum over the whole batch then.
+
+    For a loss that is not a mean over images, for example a correlation over the batch. Every process then
+    has the loss of the whole batch, and the mean of the processes' gradients is that of this loss.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    total: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    """Every process gets the sum, and so every process's gradient reaches every summand."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        distributed.all_reduce(total)
+        return total

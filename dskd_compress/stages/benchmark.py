@@ -69,7 +69,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
     folder.require("bundle/manifest.json", "export")
     bundle = open_bundle(folder.bundle)
     sets = open_checked_data(recipe)
-    subjects = list(_subjects(recipe, folder, sets, bundle.model_path("fp32"), bundle.spec))
+    subjects = list(_subjects(recipe, folder, sets, bundle.model("fp32"), bundle.spec))
     images = [image for image, _, _ in iter_images(sets.val, max(section.batches), recipe.seed)]
     cells = [
         Cell(subject, runner, provider, batch)

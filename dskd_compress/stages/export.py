@@ -12,10 +12,11 @@ from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
 from dskd_compress.provenance import Stopwatch, versions
 from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256
+from dskd_compress.stages.licenses import licenses_of
 from dskd_compress.stages.setup import check_classes, load_teacher, make_pair, open_checked_data
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo, load_trained
-from dskd_export.bundle import Manifest, write_bundle
+from dskd_export.bundle import BundledModel, BundleProvenance, Manifest, write_bundle
 from dskd_export.errors import require
 from dskd_export.files import sha256_file, write_atomic
 from dskd_export.golden import Golden
@@ -62,25 +63,25 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
         model = onnx_from_torch(student, input_size=info.input_size, opset=spec.opset, metadata=spec.to_metadata())
         progress.advance(1)
         golden = _golden(recipe, sets, student, spec)
-        facts = sets.facts()
-        provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
+        facts, installed = sets.facts(), versions()
         manifest = write_bundle(
             folder.bundle,
             spec=spec,
-            models={"fp32": model},
+            models={"fp32": BundledModel(model, producer=f"torch.onnx dynamo {installed['torch']}")},
             golden=golden,
-            provenance={
-                "student": info.name,
-                "student_sha256": spec.student_sha256,
-                "teacher": recipe.teacher.name,
-                "method": recipe.method.name,
-                "recipe": recipe.name,
-                "recipe_sha256": provenance.recipe_sha256,
-                "seed": recipe.seed,
-                "data_sha256": facts.sha256,
-                "exporter": "torch.onnx dynamo",
-                "versions": versions(),
-            },
+            provenance=BundleProvenance(
+                student=info.name,
+                student_sha256=spec.student_sha256,
+                teacher=recipe.teacher.name,
+                teacher_weights=_teacher_weights(recipe),
+                method=recipe.method.name,
+                recipe=recipe.name,
+                recipe_sha256=recipe_sha256(recipe),
+                seed=recipe.seed,
+                data_sha256=facts.sha256,
+                versions=installed,
+                licenses=licenses_of(recipe),
+            ),
         )
         progress.advance(1)
         if recipe.export.teacher:
@@ -98,6 +99,13 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
     folder.record_stage(EXPORT, recipe, provenance, facts.sha256)
     return manifest
+
+
+def _teacher_weights(recipe: Recipe) -> str:
+    """Where the weights of the teacher come from, without a path."""
+    section = recipe.teacher
+    start = "a checkpoint of one's own" if section.checkpoint else "pretrained" if section.pretrained else "random"
+    return f"{start}, then trained on the data" if section.train is not None else start
 
 
 def _golden(recipe: Recipe, sets: DataSets, student: nn.Module, spec: ModelSpec) -> Golden:

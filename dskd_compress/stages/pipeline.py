@@ -14,6 +14,7 @@ from dskd_compress.run_folder import (
     REPORT,
     STAGE_NAMES,
     TRAIN,
+    TUNE,
     VALIDATE,
     RunFolder,
     stages_of,
@@ -24,6 +25,7 @@ from dskd_compress.stages.export import run_export
 from dskd_compress.stages.report import run_report
 from dskd_compress.stages.setup import open_checked_data
 from dskd_compress.stages.train import run_train
+from dskd_compress.stages.tune import run_tune
 from dskd_compress.stages.validate import run_validate
 from dskd_export.documents import ValidationDocument, read_document
 from dskd_export.errors import UsageError
@@ -31,6 +33,7 @@ from dskd_export.errors import UsageError
 RUN: dict[str, Callable[[Recipe, RunFolder, Output], object]] = {
     TRAIN: run_train,
     DISTILL: run_distill,
+    TUNE: run_tune,
     EXPORT: run_export,
     VALIDATE: run_validate,
     BENCHMARK: run_benchmark,

@@ -32,8 +32,6 @@ from dskd_export.gate import (
 )
 from dskd_export.golden import Golden
 from dskd_export.runtime.batches import logits_of
-from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
-from dskd_export.spec import METADATA_KEY, ModelSpec
 
 BATCH = 16
 """Images of one call. Every runner keeps the memory of its largest call, and several are open at a time."""
@@ -78,7 +76,7 @@ def judge_bundle(
 ) -> tuple[list[Check], list[str]]:
     """What holds for all models of a bundle: input, spec, golden images, labels; and the causes of failures."""
     section = recipe.validation
-    unlike = _unlike_spec(bundle, info, contest)
+    unlike = _unlike_spec(bundle, info)
     shifted = explain_labels(measured.logits[contest.reference.name], measured.labels)
     inputs = check_inputs(measured.preprocess, section.max_pixel_error)
     checks = [
@@ -200,8 +198,8 @@ def _golden_images(measured: Measured) -> Check:
     return check.model_copy(update={"value": float(len(measured.golden_unlike))})
 
 
-def _unlike_spec(bundle: Bundle, info: WeightsInfo, contest: Contest) -> list[str]:
-    """What the bundle says of its input and classes and the weights say otherwise."""
+def _unlike_spec(bundle: Bundle, info: WeightsInfo) -> list[str]:
+    """What the bundle says of its input and classes, its models carry the same, and the weights say otherwise."""
     expected = {
         "height": info.input_size[1],
         "width": info.input_size[2],
@@ -212,17 +210,8 @@ def _unlike_spec(bundle: Bundle, info: WeightsInfo, contest: Contest) -> list[st
         "crop_mode": info.crop_mode,
         "classes": info.classes,
     }
-    wrong = [f"spec.json: {text}" for text in explain_fields(_fields(bundle.spec, expected), expected)]
-    for one in contest.all:
-        if isinstance(one.runner, OnnxRuntimeRunner) and METADATA_KEY in one.runner.metadata:
-            where = bundle.model_path(one.precision).name
-            spec = ModelSpec.from_metadata(one.runner.metadata, where)
-            wrong += [f"{where}: {text}" for text in explain_fields(_fields(spec, expected), expected)]
-    return list(dict.fromkeys(wrong))
-
-
-def _fields(spec: ModelSpec, names: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: getattr(spec, name) for name in names}
+    given = {name: getattr(bundle.spec, name) for name in expected}
+    return [f"spec.json: {text}" for text in explain_fields(given, expected)]
 
 
 def _causes(

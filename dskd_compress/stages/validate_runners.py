@@ -110,12 +110,12 @@ def _open(name: str, bundle: Bundle, student: nn.Module, stack: ExitStack) -> Co
             precision,
             Native(True, ""),
         )
-    path = bundle.model_path(precision)
-    runner = stack.enter_context(OnnxRuntimeRunner(path, provider=provider, precision=precision))
+    model = bundle.model(precision)
+    runner = stack.enter_context(OnnxRuntimeRunner(model, provider=provider, precision=precision))
     native = Native(True, "")
     if precision != _FULL:
         feeds = {bundle.spec.input_name: bundle.golden().input[:1]}
-        native = native_of(path, precision, provider, feeds)
+        native = native_of(model, precision, provider, feeds)
     return Contestant(runner, kind, provider, precision, native, _size_mb(bundle, precision))
 
 
@@ -141,17 +141,18 @@ def _providers(section: ValidateSection) -> list[str]:
 
 
 def _size_mb(bundle: Bundle, precision: str) -> float:
-    return bundle.model_path(precision).stat().st_size / 1e6
+    """Of the model, with what lies in the file beside it."""
+    model = bundle.model_path(precision).name
+    return sum(facts.size for name, facts in bundle.manifest.files.items() if name.startswith(model)) / 1e6
 
 
 def _not_run(name: str, bundle: Bundle, error: ProviderLacksKernel) -> Judgement:
     _, provider, precision = name.split(":")
-    path = bundle.model_path(precision)
     return Judgement(
         runner=name,
         precision=precision,
         provider=provider,
         verdict="NOT RUN",
-        reason=error.message.replace(str(path), path.name),
+        reason=f"model.{precision}.onnx: {error.message}",
         size_mb=_size_mb(bundle, precision),
     )

@@ -9,8 +9,10 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from dskd_export.errors import EnvironmentProblem
 
@@ -31,6 +33,32 @@ _HINTS = {
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
+
+
+class NotAPlainFile(OSError):
+    """A link, a folder, a pipe or a device, where a file was expected."""
+
+
+def open_plain(path: Path, *, follow_links: bool = False) -> BinaryIO:
+    """Open a plain file for reading, and nothing else: no pipe that would wait, no device that would act.
+
+    Args:
+        path: the file.
+        follow_links: whether a link to a plain file will do.
+
+    Raises:
+        NotAPlainFile: it is none.
+        OSError: it is missing or cannot be read.
+    """
+    # Looked at before it is opened, as opening some devices has effects; and again after, as it may be another.
+    if not stat.S_ISREG(path.stat(follow_symlinks=follow_links).st_mode):
+        raise NotAPlainFile(errno.EINVAL, "not a plain file", str(path))
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise NotAPlainFile(errno.EINVAL, "not a plain file", str(path))
+    return file
 
 
 def sha256_bytes(data: bytes | bytearray | memoryview) -> str:

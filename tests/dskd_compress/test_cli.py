@@ -30,6 +30,10 @@ COMMANDS = (
     "compare",
     "report",
     "doctor",
+    "bundle verify",
+    "bundle show",
+    "bundle pack",
+    "bundle unpack",
     "models list",
     "models inspect",
     "models suggest",
@@ -39,7 +43,7 @@ COMMANDS = (
     "recipes schema",
     "recipes check",
 )
-GROUPS = ("", "models", "recipes")
+GROUPS = ("", "bundle", "models", "recipes")
 # Not pydantic: newer Typers import it themselves.
 HEAVY = (
     "torch",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dskd_export.errors import EnvironmentProblem, ModelError, ProviderLacksKernel, UsageError, require
+from dskd_export.precision_metadata import QUANTIZED, PrecisionMetadata
 from dskd_export.runtime.runner import Array
 from dskd_export.spec import ModelSpec
 from dskd_export.telemetry.cuda import cuda_devices
@@ -44,13 +45,26 @@ def read_spec(path: Path) -> ModelSpec:
         ModelError: this is no ONNX file that ONNX Runtime can read.
         MissingExtra: ONNX Runtime is not installed.
     """
+    return ModelSpec.from_metadata(_metadata_of(path), str(path))
+
+
+def _metadata_of(model: Path | bytes) -> dict[str, str]:
     ort = _onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = _LOG_ERRORS
     # The graph is read and not run, so there is nothing to optimise it for.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = _open(path, options, "cpu")
-    return ModelSpec.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+    return dict(_open(model, options, "cpu").get_modelmeta().custom_metadata_map)
+
+
+def _is_spoilt_by_optimiser(model: Path | bytes) -> bool:
+    """Whether ONNX Runtime's CPU optimiser makes another function of a quantised model, or fails on it.
+
+    Seen with 1.32: convolutions between Q/DQ with fp16 scales give logits at chance, and a Clip before a
+    QuantizeLinear to fp8 ends in an error.
+    """
+    made = PrecisionMetadata.from_metadata(_metadata_of(model), str(model) if isinstance(model, Path) else "model")
+    return made is not None and (made.precision == "fp8" or made.rest == "fp16")
 
 
 class OnnxRuntimeRunner:
@@ -86,7 +100,9 @@ class OnnxRuntimeRunner:
         _check_provider(provider)
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_ERRORS
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        optimise = not (provider == "cpu" and precision in QUANTIZED and _is_spoilt_by_optimiser(model))
+        levels = ort.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
         # Set even where nothing was asked: ONNX Runtime's own default is the machine's cores,
         # which in a container are more than the process may use.
         options.intra_op_num_threads = threads or usable_cores()
@@ -106,7 +122,7 @@ class OnnxRuntimeRunner:
             "providers": list(session.get_providers()),
             "threads": options.intra_op_num_threads,
             "precision": precision,
-            "graph_optimization": "all",
+            "graph_optimization": "all" if optimise else "none",
             "load_ms": load_ms,
         }
         if provider == "cuda":
@@ -141,11 +157,6 @@ class OnnxRuntimeRunner:
                 "Feed it what its spec.json says.",
             ) from error
         return dict(zip(self._outputs, outputs, strict=True))
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The ONNX file's `metadata_props`."""
-        return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def end_profile(self) -> Path:
         """Stop profiling and give the file that was written: JSON in Chrome's trace format."""

@@ -6,7 +6,7 @@ import torch
 from scipy.special import softmax
 from scipy.stats import pearsonr
 
-from dskd_compress.methods.dist import dist_loss, pearson
+from dskd_compress.methods.dist import dist_loss, pearson, pearson_over_batch
 
 
 @pytest.mark.parametrize(("beta", "gamma", "tau"), [(2.0, 2.0, 4.0), (1.0, 0.5, 1.0)])
@@ -50,3 +50,24 @@ def test_one_image_has_no_relations_between_images() -> None:
     loss.backward()
     assert student.grad is not None
     assert torch.isfinite(student.grad).all()
+
+
+def test_over_the_batch_it_is_the_same_correlation_with_the_same_gradient() -> None:
+    torch.manual_seed(0)
+    one, other = torch.randn(9, 5), torch.randn(9, 5)
+    gradients = []
+    for correlate in (pearson_over_batch, lambda a, b: pearson(a.T, b.T)):
+        leaf = one.clone().requires_grad_()
+        found = correlate(leaf, other)
+        found.square().sum().backward()
+        gradients.append((found.detach(), leaf.grad))
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_column_that_is_constant_correlates_with_nothing_and_gets_a_finite_gradient() -> None:
+    constant = torch.ones(6, 3, requires_grad=True)
+    found = pearson_over_batch(constant, torch.randn(6, 3))
+    torch.testing.assert_close(found, torch.zeros(3))
+    found.sum().backward()
+    assert constant.grad is not None
+    assert constant.grad.isfinite().all()

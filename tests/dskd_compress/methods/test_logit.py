@@ -36,7 +36,7 @@ def test_the_term_is_the_loss_that_it_names(kind: type, tau: float) -> None:
 
 def test_the_published_methods_have_none_and_dskd_has_one() -> None:
     assert {kind().logit_loss for kind in (FitNetMethod, DiffKdMethod, LshfmMethod)} == {"none"}
-    assert DskdMethod().logit_loss == "kl"
+    assert DskdMethod().logit_loss == "dist"
 
 
 @pytest.mark.parametrize("target", ["indices", "mixed"])

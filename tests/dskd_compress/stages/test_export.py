@@ -38,7 +38,8 @@ def session(path: Path) -> ort.InferenceSession:
 def test_the_bundle_opens_and_holds_exactly_what_it_should(bundle: Bundle) -> None:
     assert bundle.precisions == ("fp32",)
     names = {path.name for path in bundle.folder.iterdir()}
-    assert names == {"manifest.json", "spec.json", "golden.npz", "model.fp32.onnx"}
+    assert names == {"manifest.json", "spec.json", "labels.txt", "golden.npz", "model.fp32.onnx"}
+    assert (bundle.folder / "labels.txt").read_text().splitlines() == list(bundle.spec.classes)
 
 
 def test_the_spec(bundle: Bundle, finished: Finished) -> None:
@@ -97,11 +98,37 @@ def test_the_batch_is_free(batch: int, bundle: Bundle) -> None:
 
 def test_where_it_comes_from(bundle: Bundle, finished: Finished) -> None:
     found = bundle.manifest.provenance
-    assert found["student_sha256"] == bundle.spec.student_sha256
-    assert (found["student"], found["teacher"], found["method"]) == ("test_efficientnet", "test_resnet", "dskd")
-    assert (found["recipe"], found["seed"]) == ("small", 0)
+    assert found.student_sha256 == bundle.spec.student_sha256
+    assert (found.student, found.teacher, found.method) == ("test_efficientnet", "test_resnet", "dskd")
+    assert (found.recipe, found.seed) == ("small", 0)
+    assert found.teacher_weights == "random, then trained on the data"
+    assert found.data_sha256 == open_data(finished.recipe.data, 0).facts().sha256
+    assert found.versions.keys() >= {"dskd-compress", "torch", "timm", "onnx"}
+    assert found.licenses.teacher.name is None
+    assert bundle.manifest.models["fp32"].producer == f"torch.onnx dynamo {found.versions['torch']}"
     text = (bundle.folder / "manifest.json").read_text()
     assert str(finished.folder.path) not in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "weights"),
+    [
+        (["teacher.train=null", "teacher.checkpoint=/secret/t.pth"], "a checkpoint of one's own"),
+        (["teacher.train=null", "teacher.pretrained=true"], "pretrained"),
+        (["teacher.pretrained=true"], "pretrained, then trained on the data"),
+    ],
+)
+def test_the_weights_of_the_teacher(overrides: list[str], weights: str) -> None:
+    assert export._teacher_weights(small_recipe(*overrides)) == weights
+
+
+def test_two_exports_in_two_folders_have_the_same_bytes(finished: Finished, tmp_path: Path) -> None:
+    found = []
+    for place in ("one", "somewhere/else"):
+        folder = finished.copy(tmp_path / place / "run")
+        run_export(small_recipe("export.teacher=false"), folder, QUIET)
+        found.append({path.name: path.read_bytes() for path in folder.bundle.iterdir()})
+    assert found[0] == found[1]
 
 
 def test_the_teacher_beside_it_is_the_teacher(bundle: Bundle, finished: Finished) -> None:
@@ -119,7 +146,7 @@ def test_without_the_teacher_and_again_with_the_same_bytes(finished: Finished, t
     manifest = run_export(small_recipe("export.teacher=false", "export.golden_images=3"), folder, QUIET)
     assert not (folder / "teacher.fp32.onnx").exists()
     assert (folder / "bundle/model.fp32.onnx").read_bytes() == before
-    assert set(manifest.files) == {"spec.json", "golden.npz", "model.fp32.onnx"}
+    assert set(manifest.files) == {"spec.json", "labels.txt", "golden.npz", "model.fp32.onnx"}
     assert len(open_bundle(folder.bundle).golden().labels) == 3
     record = json.loads((folder / "stages/export.json").read_text())
     assert set(record["outputs"]) == {f"bundle/{name}" for name in [*manifest.files, "manifest.json"]}

@@ -131,9 +131,7 @@ def test_what_the_provider_has_no_kernel_for_is_not_run_and_never_passes(
     assert [one.precision for one in document.judgements] == ["fp32", "fp16", "int8", "bf16"]
     bf16 = document.judgements[-1]
     assert (bf16.verdict, bf16.native, bf16.accuracy, bf16.checks) == ("NOT RUN", None, None, [])
-    assert bf16.reason.startswith(
-        "ONNX Runtime cannot run model.bf16.onnx on cpu: Could not find an implementation"
-    )
+    assert bf16.reason.startswith("model.bf16.onnx: ONNX Runtime cannot run the model on cpu: Could not find an")
     assert "onnxruntime:cpu:bf16 was not run" in " ".join(capsys.readouterr().err.split())
     suites = {suite.get("name"): suite for suite in ElementTree.parse(junit).getroot()}
     assert suites["onnxruntime:cpu:bf16"].get("skipped") == "1"
@@ -153,15 +151,12 @@ def test_what_was_asked_for_and_cannot_be_run_is_an_error(
 
 
 def test_nothing_that_can_be_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = validate_runners.OnnxRuntimeRunner
-
     def none(*_: object, **__: object) -> object:
         raise ProviderLacksKernel("no kernel for anything")
 
     monkeypatch.setattr(validate_runners, "OnnxRuntimeRunner", none)
-    with pytest.raises(EnvironmentProblem, match="None of the bundle's precisions can be run here: no kernel"):
+    with pytest.raises(EnvironmentProblem, match=r"None of the bundle.s precisions can be run here: model\.fp32"):
         validated(run)
-    assert real is not none
 
 
 def test_a_pass_that_was_computed_in_another_precision_says_so(

@@ -16,7 +16,7 @@ from run_support import Finished, records
 from trainer_support import Case, train_case, train_cases
 
 from dskd_compress.cli import main
-from dskd_compress.config import DskdMethod, KdMethod, NoneMethod, TrainSection
+from dskd_compress.config import DistMethod, DskdMethod, KdMethod, NoneMethod, TrainSection
 from dskd_compress.launch import Place, place_of_this_process
 from dskd_compress.recipe import dump_recipe
 from dskd_compress.run_folder import RunFolder
@@ -32,12 +32,12 @@ FULL = DskdMethod(
     start="sdedit",
     start_scale="teacher",
     correct_only=True,
-    logit_loss="kl",
     hash_bias="median",
 )
 CASES = {
     "dskd": Case(FULL, TrainSection(**CALM)),
     "dskd on batch norm": Case(FULL, TrainSection(**CALM), student="test_efficientnet"),
+    "dist": Case(DistMethod(), TrainSection(**CALM)),
     "kd in two pieces": Case(KdMethod(), TrainSection(**CALM, grad_accumulation=2)),
     "cross-entropy": Case(NoneMethod(), TrainSection(**CALM), student="test_resnet", mix=False),
 }

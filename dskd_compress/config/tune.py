@@ -1,0 +1,20 @@
+"""Recipe section of quantisation-aware tuning."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dskd_compress.config.base import Positive, Section
+
+
+class TuneSection(Section):
+    """A short last distillation of a student that computes as if it were quantised already."""
+
+    precision: Literal["int8", "fp8"] = Field("int8", description="that the student is tuned for")
+    epochs: int = Field(2, ge=1)
+    lr: Positive | None = Field(None, description="none: a hundredth of train.lr")
+    calibration_batches: int = Field(
+        8, ge=1, description="training batches that the ranges of the activations are measured on"
+    )

@@ -1,0 +1,190 @@
+"""The precisions of an exported student: images to calibrate on, models, and what their making showed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from PIL import Image
+
+from dskd_compress.config import ExportSection, Recipe
+from dskd_compress.console import Progress
+from dskd_compress.data import DataSets, ImageSet, StreamSet, iter_images
+from dskd_export.bundle import BundledModel, CalibrationFacts, PrecisionCalibration
+from dskd_export.errors import DataError
+from dskd_export.export_document import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
+from dskd_export.precision.build import Built, Settings, build_precision
+from dskd_export.precision.calibration import Calibration
+from dskd_export.precision.quantize import PERCENTILE
+from dskd_export.precision.search import SearchResult
+from dskd_export.precision.targets import TARGETS
+from dskd_export.precision_metadata import QUANTIZED, Precision
+from dskd_export.runtime.preprocess import preprocess_batch
+from dskd_export.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """Images drawn for calibration, and the proof that none of them is judged.
+
+    Attributes:
+        calibration: the images.
+        evaluation_images: how many images' hashes they were held against.
+        left_out: training images that were drawn, but are also evaluation images, pixel by pixel.
+    """
+
+    calibration: Calibration
+    evaluation_images: int
+    left_out: int
+
+
+def wanted_precisions(section: ExportSection) -> tuple[Precision, ...]:
+    """The precisions beside fp32 that a recipe asks for, in the order in which they are made."""
+    chosen = TARGETS[section.target].precisions if section.precisions == "auto" else section.precisions
+    return tuple(precision for precision in chosen if precision != "fp32")
+
+
+def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> CalibrationImages:
+    """Training images, spread over the classes, that are not among the evaluation images.
+
+    Compared are decoded pixels: the same photograph in both splits is found also under two names.
+    (CIFAR-100 holds such pairs.)
+
+    Raises:
+        DataError: every training image is an evaluation image as well.
+    """
+    section = recipe.export.calibration
+    seed = recipe.seed if section.seed is None else section.seed
+    judged = {pixel_sha256(image) for image, _, _ in _images(sets.val, recipe.validation.images, recipe.seed)}
+    inputs, labels, hashes, left_out = [], [], [], 0
+    limit = None if isinstance(sets.train, StreamSet) else len(sets.train)  # with a limit they are spread
+    for image, label, _ in _images(sets.train, limit, seed):
+        sha256 = pixel_sha256(image)
+        if sha256 in judged:
+            left_out += 1
+            continue
+        inputs.append(preprocess_batch([image], spec))
+        labels.append(label)
+        hashes.append(sha256)
+        if len(inputs) == section.images:
+            break
+    if not inputs:
+        raise DataError(
+            f"All {left_out} training images of {sets.source} are also validation images: nothing is left to "
+            "calibrate on.",
+            "Keep training and validation images apart.",
+        )
+    calibration = Calibration(np.concatenate(inputs), np.array(labels, dtype=np.int64), tuple(hashes), seed)
+    calibration.check_disjoint(judged)
+    return CalibrationImages(calibration, len(judged), left_out)
+
+
+def pixel_sha256(image: Image.Image) -> str:
+    """sha256 of the decoded RGB pixels."""
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def _images(images: ImageSet | StreamSet, limit: int | None, seed: int) -> Iterable[tuple[Image.Image, int, str]]:
+    return iter_images(images, limit, seed)
+
+
+def build_precisions(
+    model: bytes, section: ExportSection, images: CalibrationImages, progress: Progress
+) -> dict[Precision, Built]:
+    """Make every precision that the recipe asks for.
+
+    Args:
+        model: the serialised fp32 model.
+        section: of the recipe.
+        images: to calibrate on; the search scores on the first of them.
+        progress: moves by one for each model.
+
+    Raises:
+        MissingExtra: a tool is not installed.
+        UsageError: a tool cannot do what the recipe asks for.
+        ModelError: a tool failed.
+    """
+    quantize = section.quantize
+    rest = TARGETS[section.target].rest if quantize.rest == "auto" else quantize.rest
+    settings = Settings(
+        producer=quantize.producer,
+        method=quantize.method,
+        rest=rest,
+        keep=quantize.keep,
+        search=quantize.search,
+        max_kl=quantize.max_kl,
+        max_top1_drop=quantize.max_top1_drop,
+        max_kept=quantize.max_kept,
+    )
+    calibration = images.calibration
+    searched = calibration.first(quantize.search_images)
+    built: dict[Precision, Built] = {}
+    for precision in wanted_precisions(section):
+        built[precision] = build_precision(model, precision, calibration, searched, settings)
+        progress.advance(1)
+    return built
+
+
+def bundled(built: Built) -> BundledModel:
+    """A model as the bundle takes it."""
+    details: dict[str, object] = {
+        "opset": built.opset,
+        "rest": built.metadata.rest,
+        "kept_in_float": list(built.kept),
+    }
+    if built.search is not None:
+        details["search"] = {"evaluations": built.search.evaluations, "good": built.search.good}
+    return BundledModel(built.model, producer=built.metadata.producer, details=details)
+
+
+def calibration_facts(
+    built: Mapping[Precision, Built], images: CalibrationImages, section: ExportSection
+) -> CalibrationFacts:
+    """What the bundle says of the calibration."""
+    method = section.quantize.method
+    return CalibrationFacts(
+        seed=images.calibration.seed,
+        image_sha256=images.calibration.image_sha256,
+        evaluation_images=images.evaluation_images,
+        precisions={
+            precision: PrecisionCalibration(
+                method=method if precision in QUANTIZED else "ranges",
+                percentile=PERCENTILE if precision in QUANTIZED and method == "percentile" else None,
+                producer=model.metadata.producer,
+            )
+            for precision, model in built.items()
+        },
+    )
+
+
+def precision_facts(built: Built, searched_images: int) -> PrecisionFacts:
+    """What `export.json` says of a model."""
+    search = built.search
+    return PrecisionFacts(
+        precision=built.metadata.precision,
+        producer=built.metadata.producer,
+        opset=built.opset,
+        rest=built.metadata.rest,
+        size_mb=len(built.model) / 1e6,
+        kept=list(built.kept),
+        search=None if search is None else _search_facts(search, searched_images),
+        seconds=built.seconds,
+    )
+
+
+def _search_facts(search: SearchResult, images: int) -> SearchFacts:
+    kept = set(search.kept)
+    return SearchFacts(
+        images=images,
+        before=ScoreFacts(**asdict(search.before)),
+        after=ScoreFacts(**asdict(search.after)),
+        good=search.good,
+        layers=[
+            LayerSensitivity(nodes=list(layer.nodes), kl=layer.kl, kept=kept.issuperset(layer.nodes))
+            for layer in search.layers
+        ],
+        evaluations=search.evaluations,
+        seconds=search.seconds,
+    )

@@ -1,0 +1,155 @@
+"""Quantisation-aware tuning: a last short distillation of the student, with its rounding in it."""
+
+from __future__ import annotations
+
+from dskd_compress.config import Recipe, TrainSection, TuneSection
+from dskd_compress.console import Output
+from dskd_compress.methods import MethodTask, create_task, needs_teacher, statistics_batches
+from dskd_compress.models import model_facts, state_sha256
+from dskd_compress.provenance import Stopwatch
+from dskd_compress.run_folder import DISTILL, TUNE, RunFolder, recipe_sha256, tuned_weights
+from dskd_compress.stages.session import Loaders, train
+from dskd_compress.stages.setup import check_classes, load_teacher, make_pair, open_checked_data
+from dskd_compress.training.checkpoint import CheckpointStore
+from dskd_compress.training.device import configure, peak_memory_mb
+from dskd_compress.training.distributed import Group, join
+from dskd_compress.training.fake_quant import insert_fake_quant, plain_state
+from dskd_compress.weights import load_trained, save_weights
+from dskd_export.documents import TrainingDocument
+from dskd_export.errors import CheckpointError, UsageError
+from dskd_export.files import sha256_file
+
+ROLE = "tuned"
+
+
+def tuning_section(recipe: Recipe, tune: TuneSection) -> TrainSection:
+    """How the tuning trains: as the distillation did, but short, gently and without a weight average."""
+    return recipe.train.model_copy(
+        update={
+            "epochs": tune.epochs,
+            "lr": recipe.train.lr / 100 if tune.lr is None else tune.lr,
+            "warmup_epochs": 0,
+            "ema_decay": None,
+            "compile": False,
+            "validate_every": 1,
+        }
+    )
+
+
+def run_tune(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocument:
+    """Tune the student; writes `student.<precision>.safetensors`, `tune.json` and `tuned.train.jsonl`.
+
+    The student itself stays as it is: the other precisions are made of it.
+
+    Raises:
+        UsageError: the recipe asks for no tuning.
+        DataError: there is no student yet.
+        MissingExtra: ModelOpt is not installed.
+    """
+    if recipe.tune is None:
+        raise UsageError("The recipe has no tune section.", "Add one, for example with --set tune.epochs=2")
+    watch = Stopwatch()
+    section = tuning_section(recipe, recipe.tune)
+    with join(section) as group:
+        return _tune(recipe, recipe.tune, section, folder, output, group, watch)
+
+
+def _tune(
+    recipe: Recipe,
+    tune: TuneSection,
+    section: TrainSection,
+    folder: RunFolder,
+    output: Output,
+    group: Group,
+    watch: Stopwatch,
+) -> TrainingDocument:
+    method, device = recipe.method, group.device
+    configure(section, device)
+    path = folder.require("student.safetensors", DISTILL)
+    student, info = load_trained(path)
+    names = list(student.state_dict())
+    sets = open_checked_data(recipe)
+    facts = sets.facts()
+    check_classes(info.classes, sets, path, DISTILL)
+    teacher = load_teacher(recipe, folder, sets)
+    pair = make_pair(student, info.preprocessing, teacher)
+    loaders = Loaders.open(recipe, section, sets, info.preprocessing, group)
+    facts_of_student = model_facts(student, info.input_size, f"tuned for {tune.precision} by this run", None)
+    inputs = {"data": facts.sha256, "teacher": state_sha256(teacher.model)}
+    initial_sha256 = state_sha256(student)
+    student.to(device)
+    before = group.from_leader(lambda: loaders.accuracy(student.eval())[0])
+    # The taps are found in the plain model; after that its layers get their quantisers, in place.
+    task = create_task(
+        method,
+        student,
+        pair if needs_teacher(method) else None,
+        label_smoothing=section.label_smoothing,
+        seed=recipe.seed,
+        device=device,
+    )
+    insert_fake_quant(student, tune.precision, loaders.some_images(tune.calibration_batches))
+    rounded = group.from_leader(lambda: loaders.accuracy(student.eval())[0])
+    output.print(
+        f"Student: top-1 {before.top1.value:.2%}, and rounded to {tune.precision} without tuning "
+        f"{rounded.top1.value:.2%}"
+    )
+    warm = _take_heads(task, folder, folder.settings_digest(DISTILL, recipe, inputs))
+    trained = train(
+        task,
+        loaders,
+        section,
+        role=ROLE,
+        recipe=recipe,
+        settings_sha256=folder.settings_digest(TUNE, recipe, {**inputs, "heads": str(warm)}),
+        folder=folder,
+        output=output,
+        statistics_batches=0 if warm else statistics_batches(method),
+    )
+
+    def write() -> TrainingDocument:
+        target = folder / tuned_weights(tune.precision)
+        save_weights(target, plain_state(trained.state, names), info)
+        provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
+        document = TrainingDocument(
+            role="student",
+            method=method.name,
+            method_settings={**method.model_dump(mode="json"), "tune": tune.model_dump(mode="json")},
+            model=facts_of_student.model_copy(update={"sha256": sha256_file(target)}),
+            teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
+            taps={role: tap.facts() for role, tap in task.taps.items()},
+            discarded=task.discarded(),
+            epochs=section.epochs,
+            steps=trained.steps,
+            best_epoch=trained.best_epoch,
+            best=trained.best,
+            last=trained.last,
+            initial_sha256=initial_sha256,
+            images_per_s=trained.images_per_s,
+            peak_memory_mb=peak_memory_mb(device),
+            data=facts.model_copy(update={"skipped": trained.skipped}),
+            provenance=provenance,
+        )
+        folder.write_document("tune.json", document)
+        folder.record_stage(TUNE, recipe, provenance, facts.sha256)
+        return document
+
+    return group.from_leader(write)
+
+
+def _take_heads(task: MethodTask, folder: RunFolder, settings_sha256: str) -> bool:
+    """Let the training-only modules go on from where the distillation left them.
+
+    Returns:
+        False where its last checkpoint is gone, or of another distillation: they then start anew.
+    """
+    try:
+        found = CheckpointStore(folder.checkpoints("student"), settings_sha256).load(task.device)
+    except CheckpointError:
+        return False
+    if found is None:
+        return False
+    module = found[1]["module"]
+    heads = {name: tensor for name, tensor in module.items() if not name.startswith("student.")}
+    task.module.load_state_dict(heads, strict=False)
+    return True

@@ -1,0 +1,165 @@
+"""One precision of a model from start to end: convert, score, search where it lost too much, finish."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from dskd_export.errors import UsageError
+from dskd_export.precision import graph
+from dskd_export.precision.calibration import Calibration
+from dskd_export.precision.half import half_precision
+from dskd_export.precision.quantize import (
+    Method,
+    Producer,
+    half_rest,
+    keep_float,
+    quantize,
+    quantized_nodes,
+    store_weights,
+)
+from dskd_export.precision.scoring import reference_logits, score_model
+from dskd_export.precision.search import Score, SearchResult, search_layers
+from dskd_export.precision_metadata import QUANTIZED, Precision, PrecisionMetadata
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the precisions of a model are made.
+
+    Attributes:
+        producer: tool; `auto`: ModelOpt where it is installed, else ONNX Runtime's.
+        method: of the calibration of int8.
+        rest: type of what a quantised model does not quantise.
+        keep: names of nodes that stay fp32 in every precision.
+        search: put layers back to floating point where the score is not good enough.
+        max_kl: largest mean KL to fp32 that is good enough, in nats.
+        max_top1_drop: largest loss of accuracy that is good enough, a fraction.
+        max_kept: largest share of the layers that the search may put back.
+    """
+
+    producer: Producer = "auto"
+    method: Method = "max"
+    rest: Literal["fp32", "fp16"] = "fp32"
+    keep: tuple[str, ...] = ()
+    search: bool = True
+    max_kl: float = 0.01
+    max_top1_drop: float = 0.005
+    max_kept: float = 0.5
+
+    def good(self, score: Score) -> bool:
+        """Whether a score is good enough to leave every layer as it is."""
+        return score.kl <= self.max_kl and score.top1_drop <= self.max_top1_drop
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model of a precision.
+
+    Attributes:
+        model: serialised.
+        metadata: what made it.
+        opset: of the file, higher than the fp32 model's for bf16.
+        kept: nodes that stayed in floating point, or in fp32 for the half precisions.
+        search: None where none was asked for.
+        seconds: that all of it took.
+    """
+
+    model: bytes
+    metadata: PrecisionMetadata
+    opset: int
+    kept: tuple[str, ...]
+    search: SearchResult | None
+    seconds: float
+
+
+def build_precision(
+    model: bytes, precision: Precision, calibration: Calibration, searched: Calibration, settings: Settings
+) -> Built:
+    """Make a precision of an fp32 classifier.
+
+    Args:
+        model: serialised fp32 ONNX model, one input and one output.
+        precision: any but fp32.
+        calibration: images that the ranges are measured on.
+        searched: images that the search scores on; they may be among the first.
+        settings: how.
+
+    Raises:
+        MissingExtra: a tool that is needed is not installed.
+        UsageError: the tool cannot do what the settings ask for.
+        ModelError: the tool failed.
+        ValueError: precision fp32.
+    """
+    if precision == "fp32":
+        raise ValueError("fp32 is where the others are made from")
+    began = time.perf_counter()
+    if precision in QUANTIZED:
+        return _quantized(model, precision, calibration, searched, settings, began)
+    return _half(model, precision, calibration, searched, settings, began)
+
+
+def _quantized(
+    model: bytes,
+    precision: Precision,
+    calibration: Calibration,
+    searched: Calibration,
+    settings: Settings,
+    began: float,
+) -> Built:
+    source = graph.load(model)
+    kind = cast(Literal["int8", "fp8"], precision)
+    pairs, tool = quantize(source, kind, calibration, producer=settings.producer, method=settings.method)
+    pairs = keep_float(pairs, settings.keep)
+    if not quantized_nodes(pairs):
+        raise UsageError(
+            f"export.quantize.keep leaves no layer to quantise to {precision}.",
+            f"Shorten the list, or leave {precision} out of export.precisions.",
+        )
+    search, kept = None, tuple(settings.keep)
+    if settings.search:
+        reference_NK = reference_logits(source, searched)
+
+        def evaluate(nodes: frozenset[str]) -> Score:
+            # ONNX Runtime's optimiser knows no fp8.
+            return score_model(keep_float(pairs, nodes), reference_NK, searched, optimise=precision == "int8")
+
+        search = search_layers(quantized_nodes(pairs), evaluate, settings.good, max_share=settings.max_kept)
+        kept += search.kept
+        pairs = keep_float(pairs, search.kept)
+    made = store_weights(pairs)
+    if settings.rest == "fp16":
+        made = half_rest(made)
+    metadata = PrecisionMetadata(precision=precision, rest=settings.rest, producer=tool)
+    data = graph.finish(made, metadata, source)
+    return Built(data, metadata, graph.opset_of(made), kept, search, time.perf_counter() - began)
+
+
+def _half(
+    model: bytes,
+    precision: Precision,
+    calibration: Calibration,
+    searched: Calibration,
+    settings: Settings,
+    began: float,
+) -> Built:
+    kind = cast(Literal["fp16", "bf16"], precision)
+    half = half_precision(model, kind, calibration, keep=settings.keep, producer=settings.producer)
+    search = None
+    if settings.search:
+        source = graph.load(model)
+        reference_NK = reference_logits(source, searched)
+
+        def evaluate(nodes: frozenset[str]) -> Score:
+            keep = (*settings.keep, *sorted(nodes))
+            tried = half_precision(model, kind, calibration, keep=keep, producer=settings.producer)
+            return score_model(graph.load(tried.model), reference_NK, searched)
+
+        candidates = [node.name for node in source.graph.node if node.name not in half.kept]
+        if candidates:
+            search = search_layers(candidates, evaluate, settings.good, max_share=settings.max_kept)
+        if search is not None and search.kept:
+            keep = (*settings.keep, *search.kept)
+            half = half_precision(model, kind, calibration, keep=keep, producer=settings.producer)
+    return Built(half.model, half.metadata, half.opset, half.kept, search, time.perf_counter() - began)

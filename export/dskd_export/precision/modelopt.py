@@ -1,0 +1,128 @@
+"""NVIDIA's ModelOpt in a process of its own.
+
+It changes ONNX Runtime's quantisation tools when it is imported and loads native libraries that have
+crashed beside others; neither may touch the process that exports. What it needs goes over as a
+JSON file with two paths, what it made comes back as an ONNX file.
+
+Run as a module it is that process: `python -m dskd_export.precision.modelopt REQUEST.json`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dskd_export.errors import MissingExtra, ModelError
+
+Task = Literal["autocast", "quantize", "half_rest"]
+
+
+def is_installed() -> bool:
+    """Whether ModelOpt and what its ONNX part needs are there; imports none of it."""
+    return all(importlib.util.find_spec(name) is not None for name in ("modelopt", "onnx_graphsurgeon", "lief"))
+
+
+def version() -> str:
+    """For a manifest."""
+    return f"modelopt {importlib.metadata.version('nvidia-modelopt')}"
+
+
+def run(task: Task, model: Any, *, inputs: dict[str, NDArray[Any]] | None = None, **options: Any) -> Any:
+    """Have ModelOpt do one thing with a model.
+
+    Args:
+        task: `autocast` to half precision, `quantize`, or `half_rest`: what a quantised model holds in
+            fp32 to fp16.
+        model: an onnx.ModelProto.
+        inputs: calibration arrays, input name -> [N, ...].
+        options: plain JSON values, as `_serve` reads them.
+
+    Raises:
+        MissingExtra: it is not installed.
+        ModelError: it failed, or its process died; says with which words.
+    """
+    if not is_installed():
+        raise MissingExtra("nvidia-modelopt", "quant")
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="dskd-modelopt-") as name:
+        folder = Path(name)
+        onnx.save(model, folder / "model.onnx")
+        if inputs is not None:
+            np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]
+        (folder / "request.json").write_text(json.dumps({"task": task, **options}), encoding="utf-8")
+        command = [sys.executable, "-m", __spec__.name, str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        made = folder / "made.onnx"
+        if done.returncode or not made.is_file():
+            raise ModelError(
+                f"ModelOpt could not {task} the model: {_last_words(done.stderr, done.returncode)}",
+                "Choose export.quantize.producer: onnxruntime, or leave this precision out.",
+            )
+        return onnx.load(made)
+
+
+def _last_words(stderr: str, code: int) -> str:
+    lines = [line for line in stderr.strip().splitlines() if line.strip()]
+    reason = lines[-1].strip() if lines else "it said nothing"
+    return f"its process was killed by signal {-code}." if code < 0 else reason[:300]
+
+
+def _serve(folder: Path) -> None:
+    request: dict[str, Any] = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    path, made = str(folder / "model.onnx"), str(folder / "made.onnx")
+    inputs = folder / "inputs.npz"
+    import onnx
+
+    if request["task"] == "autocast":
+        from modelopt.onnx.autocast import convert_to_mixed_precision
+
+        model = convert_to_mixed_precision(
+            path,
+            low_precision_type=request["precision"],
+            nodes_to_exclude=request["keep"],
+            keep_io_types=True,
+            calibration_data=str(inputs),
+            data_max=request["data_max"],
+            init_max=request["init_max"],
+            opset=request["opset"],
+        )
+        onnx.save(model, made)
+    elif request["task"] == "quantize":
+        from modelopt.onnx.quantization import quantize
+
+        with np.load(inputs, allow_pickle=False) as arrays:
+            data = {key: arrays[key] for key in arrays.files}
+        quantize(
+            path,
+            quantize_mode=request["precision"],
+            calibration_data=data,
+            calibration_method=request["method"],
+            calibration_eps=["cpu"],
+            high_precision_dtype="fp32",
+            output_path=made,
+            log_level="ERROR",
+        )
+    else:
+        from modelopt.onnx.autocast.convert import convert_to_f16
+
+        onnx.save(convert_to_f16(onnx.load(path), keep_io_types=True), made)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Entry point of the process: one folder, with `request.json` and `model.onnx` in it."""
+    _serve(Path(arguments[0]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,81 @@
+"""Score of a quantised model on ONNX Runtime.
+
+Shape suffixes: N images, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dskd_export.compare import kl_divergence
+from dskd_export.errors import ModelError, require
+from dskd_export.precision.calibration import Calibration
+from dskd_export.precision.emulate import emulate_bf16
+from dskd_export.precision.search import Score
+
+_BATCH = 16
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+def logits_of_model(model: Any, input_N: NDArray[Any], *, optimise: bool = True) -> NDArray[np.float64]:
+    """Run a model on ONNX Runtime's CPU provider: [N, ...] -> logits [N, K].
+
+    Args:
+        model: an onnx.ModelProto with one input and one output.
+        input_N: images, as the model reads them.
+        optimise: False for graphs that ONNX Runtime's optimiser breaks (fp8, and int8 beside fp16).
+    """
+    onnxruntime = require("onnxruntime", "onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    output = session.get_outputs()[0].name
+    batches = (input_N[start : start + _BATCH] for start in range(0, len(input_N), _BATCH))
+    values_NK = np.concatenate([session.run([output], {name: batch})[0] for batch in batches]).astype(np.float64)
+    # The logarithm of probabilities is logits, but for a constant that softmax and KL do not see.
+    return np.log(np.maximum(values_NK, _SMALLEST)) if output == "probabilities" else values_NK
+
+
+def score_of(reference_NK: NDArray[Any], logits_NK: NDArray[Any], labels_N: NDArray[np.int64]) -> Score:
+    """Hold logits [N, K] against those of fp32; NaN or Inf counts as infinitely far and wrong."""
+    finite_N = np.isfinite(logits_NK).all(axis=1)
+    first_N = np.where(finite_N, np.nan_to_num(logits_NK).argmax(axis=1), -1)
+    reference_N = reference_NK.argmax(axis=1)
+    kl = float(kl_divergence(reference_NK, logits_NK).mean()) if finite_N.all() else float("inf")
+    drop = float((reference_N == labels_N).mean() - (first_N == labels_N).mean())
+    return Score(kl, float((first_N == reference_N).mean()), drop)
+
+
+def reference_logits(model: Any, images: Calibration) -> NDArray[np.float64]:
+    """Logits [N, K] of the fp32 model.
+
+    Raises:
+        ModelError: there is NaN or Inf among them.
+    """
+    reference_NK = logits_of_model(model, images.input_N)
+    if not np.isfinite(reference_NK).all():
+        raise ModelError("The fp32 model gives NaN or Inf.", "Check the student: dskd-compress validate")
+    return reference_NK
+
+
+def score_model(
+    model: Any, reference_NK: NDArray[np.float64], images: Calibration, *, optimise: bool = True
+) -> Score:
+    """Run a converted model and hold it against fp32.
+
+    Args:
+        model: of any precision; bf16 is emulated where ONNX Runtime has no kernel.
+        reference_NK: what `reference_logits` gave for the same images.
+        images: labelled, and not those that the model is judged on later.
+        optimise: as for `logits_of_model`.
+    """
+    bf16 = require("onnx", "onnx").TensorProto.BFLOAT16
+    if any(item.data_type == bf16 for item in model.graph.initializer):
+        model = emulate_bf16(model)
+    return score_of(reference_NK, logits_of_model(model, images.input_N, optimise=optimise), images.labels_N)
