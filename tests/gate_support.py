@@ -27,7 +27,13 @@ from dskd_compress.config import Recipe
 from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.weights import WeightsInfo, save_weights
-from dskd_export.bundle import open_bundle, write_bundle
+from dskd_export.bundle import (
+    BundledModel,
+    CalibrationFacts,
+    PrecisionCalibration,
+    open_bundle,
+    write_bundle,
+)
 from dskd_export.golden import Golden
 from dskd_export.spec import ModelSpec
 
@@ -174,12 +180,17 @@ def rewrite(
     """Write the bundle again with other contents, hashes and all: what a faulty exporter would have written."""
     bundle = open_bundle(run.bundle)
     kept = {name: bundle.model_path(name).read_bytes() for name in bundle.precisions}
+    wanted = {**kept, **(models or {})}
+    calibrated = {name: PrecisionCalibration(method="max", producer="a test") for name in wanted if name != "fp32"}
     write_bundle(
         run.bundle,
         spec=spec or bundle.spec,
-        models={**kept, **(models or {})},
+        models={name: BundledModel(data, producer="a test") for name, data in wanted.items()},
         golden=golden or bundle.golden(),
         provenance=bundle.manifest.provenance,
+        calibration=CalibrationFacts(seed=0, image_sha256=("0" * 64,), evaluation_images=1, precisions=calibrated)
+        if calibrated
+        else None,
     )
 
 
