@@ -190,19 +190,23 @@ def rewrite(
     bundle = open_bundle(run.bundle)
     spec = spec or bundle.spec
     protos = {name: bundle.model_path(name).read_bytes() for name in bundle.precisions} | (models or {})
+    facts = calibration or bundle.calibration
+    methods = {name: PrecisionCalibration(method="max", producer="a test") for name in protos if name != "fp32"}
     write_bundle(
         run.bundle,
         spec=spec,
         models={name: BundledModel(_with_metadata(proto, spec), "a test") for name, proto in protos.items()},
         golden=golden or bundle.golden(),
         provenance=bundle.manifest.provenance,
-        calibration=calibration or bundle.calibration,
+        calibration=facts and facts.model_copy(update={"precisions": methods}),
     )
 
 
 def _with_metadata(proto: bytes, spec: ModelSpec) -> bytes:
     model = onnx.load_from_string(proto)
-    onnx.helper.set_model_props(model, spec.to_metadata())
+    onnx.helper.set_model_props(
+        model, {prop.key: prop.value for prop in model.metadata_props} | spec.to_metadata()
+    )
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 

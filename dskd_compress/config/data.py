@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
+from dskd_export.spec import CropMode, Interpolation
 
 
 class AugmentSection(Section):
@@ -67,15 +68,13 @@ class DataSection(Section):
         "none: all",
     )
     input_size: int | None = Field(None, ge=8, description="square input in pixels; none: the student's own size")
-    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] | None = Field(
-        None, description="none: the student's own"
-    )
+    interpolation: Interpolation | None = Field(None, description="none: the student's own")
     mean: tuple[float, float, float] | None = Field(
         None, description="RGB mean in [0, 1]; none: the student's own"
     )
     std: tuple[Positive, Positive, Positive] | None = Field(None, description="RGB std; none: the student's own")
     crop_pct: float | None = Field(None, gt=0, le=1, description="centre crop; none: the student's own")
-    crop_mode: Literal["center", "squash", "border"] | None = Field(None, description="none: the student's own")
+    crop_mode: CropMode | None = Field(None, description="none: the student's own")
     loader: Literal["workers", "resident"] = Field(
         "workers",
         description="workers: processes decode and augment each image anew | resident: all images are decoded "

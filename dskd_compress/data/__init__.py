@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dskd_compress.data.checks import check_data
-from dskd_compress.data.image_set import ArraySet, ImageSet, UnreadableImage
+from dskd_compress.data.image_set import ArraySet, ImageSet
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, eval_transform, resolve_preprocessing
 from dskd_compress.data.share import Share
 from dskd_compress.data.sources import DataSets, open_data
@@ -11,6 +11,7 @@ from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.train_loader import TrainLoader
 from dskd_compress.data.val_loader import ValLoader, iter_images
 from dskd_compress.data.workers import worker_death_explained
+from dskd_export.runtime.images import UnreadableImage
 
 __all__ = [
     "ArraySet",

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dskd_compress.data.image_set import StoredSet, decode_rgb
+from dskd_compress.data.image_set import StoredSet
 from dskd_compress.data.naming import VAL_NAMES, is_hidden, is_image, natural_key
 from dskd_export.errors import DataError
+from dskd_export.runtime.images import open_image
 
 
 class FolderSet:
@@ -59,7 +60,7 @@ class FolderSet:
 
     def image(self, index: int) -> Image.Image:
         """Image `index`, RGB."""
-        return decode_rgb(self.names[index], lambda: (self.root / self.names[index]).open("rb"))
+        return open_image(self.root / self.names[index], self.names[index])
 
     def label(self, index: int) -> int:
         """Class of image `index`."""

@@ -8,11 +8,12 @@ import numpy as np
 from PIL import Image
 
 from dskd_compress.data.folders import find_val_split
-from dskd_compress.data.image_set import StoredSet, decode_rgb
+from dskd_compress.data.image_set import StoredSet
 from dskd_compress.data.naming import hf_columns
 from dskd_compress.data.streams import require_reader
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
+from dskd_export.runtime.images import open_image, reading
 
 
 class HfdsSet:
@@ -71,7 +72,9 @@ class HfdsSet:
 
     def image(self, index: int) -> Image.Image:
         """Image `index`, RGB."""
-        return decode_rgb(self.name(index), lambda: self.reader[index][0])
+        name = self.name(index)
+        with reading(name):
+            return open_image(self.content(index), name)
 
     def label(self, index: int) -> int:
         """Class of image `index`."""

@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Sequence
-from typing import IO, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from dskd_export.errors import DataError
-
-# What Pillow's decoders raise on damaged files. A decompression bomb is one of them.
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    Image.DecompressionBombError,
-)
-
-
-class UnreadableImage(DataError):
-    """One image that cannot be decoded; loaders name it, count it and go on."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}.", "Repair or delete the file.")
-        self.name = name
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str, str]]:
-        return UnreadableImage, (self.name, self.reason)
 
 
 class ImageSet(Protocol):
@@ -73,33 +47,6 @@ class StoredSet(ImageSet, Protocol):
     def content(self, index: int) -> bytes:
         """Image `index` as it is stored."""
         ...
-
-
-def decode_rgb(name: str, open_image: Callable[[], Image.Image | IO[bytes]]) -> Image.Image:
-    """Decode a whole image to RGB, in the same way as timm's datasets do.
-
-    Args:
-        name: for the error.
-        open_image: opens the file; the stream is closed afterwards.
-
-    Raises:
-        UnreadableImage: truncated, damaged, no image at all, a decompression bomb, or of a pixel
-            type that Pillow would clip to white on the way to 8 bits.
-    """
-    try:
-        opened = open_image()
-        with opened, opened if isinstance(opened, Image.Image) else Image.open(opened) as image:
-            # 16-bit grey and float pixels: convert("RGB") clips them at 255 without a word.
-            if image.mode.startswith(("I", "F")):
-                raise UnreadableImage(name, f"pixels of type {image.mode}, only 8 bits a channel can be read")
-            return image.convert("RGB")
-    except DECODE_ERRORS as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            reason = error.strerror or "cannot be opened"
-        else:
-            # Pillow names the stream object, which says nothing to a person.
-            reason = str(error).split("<_io.")[0].rstrip(" '.") or type(error).__name__
-        raise UnreadableImage(name, reason) from error
 
 
 class ArraySet:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from PIL import Image
 
 from dskd_compress.config import AugmentSection, DataSection
 from dskd_compress.timm_import import import_timm
+from dskd_export.errors import ModelError, RecipeError
+from dskd_export.spec import CropMode, Interpolation
 
 Transform = Callable[[Image.Image], torch.Tensor]
 
@@ -36,6 +38,9 @@ def resolve_preprocessing(section: DataSection, model: Any) -> Preprocessing:
     Args:
         section: the recipe's `data`.
         model: a timm model, usually the student.
+
+    Raises:
+        ModelError: the model's own config asks for what timm's evaluation transform does not know.
     """
     import_timm()
     from timm.data import resolve_model_data_config
@@ -44,7 +49,7 @@ def resolve_preprocessing(section: DataSection, model: Any) -> Preprocessing:
     channels, height, width = config["input_size"]
     if section.input_size is not None:
         height = width = section.input_size
-    return Preprocessing(
+    found = Preprocessing(
         input_size=(channels, height, width),
         mean=tuple(section.mean or config["mean"]),
         std=tuple(section.std or config["std"]),
@@ -52,6 +57,28 @@ def resolve_preprocessing(section: DataSection, model: Any) -> Preprocessing:
         crop_pct=section.crop_pct or config["crop_pct"],
         crop_mode=section.crop_mode or config["crop_mode"],
     )
+    _check(found)
+    return found
+
+
+def _check(preprocessing: Preprocessing) -> None:
+    """Refuse what timm would die of at the first image, or, as with the crop mode, silently take for another."""
+    size = min(preprocessing.input_size[1:])
+    for key, sound, valid in (
+        (
+            "interpolation",
+            preprocessing.interpolation in get_args(Interpolation),
+            ", ".join(get_args(Interpolation)),
+        ),
+        ("crop_mode", preprocessing.crop_mode in get_args(CropMode), ", ".join(get_args(CropMode))),
+        ("crop_pct", 0 < preprocessing.crop_pct <= size, f"a number above 0, at most {size}"),
+    ):
+        if not sound:
+            raise ModelError(
+                f"The model's data config has {key} {getattr(preprocessing, key)!r}, with which no image can be "
+                "evaluated.",
+                f"Set data.{key} to {valid}.",
+            )
 
 
 def eval_transform(preprocessing: Preprocessing, *, normalise: bool = True) -> Transform:
@@ -98,8 +125,6 @@ def train_transform(preprocessing: Preprocessing, augment: AugmentSection) -> Tr
     import_timm()
     from timm.data import create_transform
     from torchvision.transforms import Compose, RandomCrop
-
-    from dskd_export.errors import RecipeError
 
     try:
         spatial, colour, final = create_transform(

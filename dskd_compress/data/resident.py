@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from dskd_compress.data.batch_augment import BatchAugment
-from dskd_compress.data.image_set import ImageSet, UnreadableImage
+from dskd_compress.data.image_set import ImageSet
 from dskd_compress.data.preprocessing import Transform
 from dskd_compress.data.samples import Batch, candidates, none_readable
 from dskd_compress.data.sources import Images
@@ -23,6 +23,7 @@ from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.workers import end_workers, open_workers
 from dskd_export.doctor import available_memory
 from dskd_export.errors import DataError, RecipeError
+from dskd_export.runtime.images import UnreadableImage
 
 # Of the memory that is free when a training starts; model, activations and everything else take the rest.
 MEMORY_SHARE = 0.5

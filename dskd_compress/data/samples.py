@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from dskd_compress.data.image_set import ImageSet, UnreadableImage
+from dskd_compress.data.image_set import ImageSet
 from dskd_compress.data.preprocessing import Transform
 from dskd_compress.data.randomness import kept_generators, seed_all, seed_of
 from dskd_compress.data.streams import ReaderWarnings, StreamSet
 from dskd_export.errors import DataError
+from dskd_export.runtime.images import UnreadableImage, to_rgb
 
 # An image and its replacements; with half of a set unreadable, the chance that all of these fail is 2^-64.
 MAX_CANDIDATES = 64
@@ -133,6 +135,7 @@ class StreamSamples(IterableDataset[Sample]):
         self.stream = stream
         self.transform = transform
         self.training = training
+        self.batch_size = batch_size
         self.seed = seed
         self.dataset: Any = stream.reader(training=training, batch_size=batch_size, seed=seed)
         self.dataset.set_loader_cfg(num_workers=workers)
@@ -142,41 +145,41 @@ class StreamSamples(IterableDataset[Sample]):
         return len(self.dataset) or None
 
     def __iter__(self) -> Iterator[Sample]:
+        try:
+            yield from self._samples()
+        except DataError as error:
+            # A whole batch of it: the loader drops one that is not full, and the error with it.
+            yield from [Sample(None, -1, error=error)] * self.batch_size
+
+    def _samples(self) -> Iterator[Sample]:
         info = get_worker_info()
         worker = info.id if info is not None else 0
         with ReaderWarnings() as warnings:
             samples = iter(self.dataset)
-            position = 0
-            while True:
+            for position in count():
+                name = self.stream.name(position)
                 try:
                     image, label = next(samples)
                 except StopIteration:
                     return
                 except Exception as error:  # a reader's own; the stream cannot go on after it
-                    yield Sample(
-                        None,
-                        -1,
-                        error=DataError(
-                            f"{self.stream.source}, {self.stream.name(position)}: {error!r}",
-                            "Repair the shard, or leave it out of the split.",
-                        ),
-                    )
-                    return
+                    raise DataError(
+                        f"{self.stream.source}, {name}: {error!r}",
+                        "Repair the shard, or leave it out of the split.",
+                    ) from error
                 if not 0 <= int(label) < len(self.stream.classes):
-                    yield Sample(None, -1, error=self._without_class(int(label), position))
-                    return
+                    raise self._without_class(int(label), position)
+                image = to_rgb(image, f"{self.stream.source}, {name}")
                 failures = tuple(
-                    UnreadableImage(f"worker {worker}, {self.stream.name(position)}", reason)
-                    for reason in warnings.drain()
+                    UnreadableImage(f"worker {worker}, {name}", reason) for reason in warnings.drain()
                 )
                 if not self.training:
-                    yield Sample(self.transform(image.convert("RGB")), int(label), failures)
-                else:
-                    with kept_generators():
-                        seed_all(self.seed, worker, position)
-                        augmented = self.transform(image.convert("RGB"))
-                    yield Sample(augmented, int(label), failures)
-                position += 1
+                    yield Sample(self.transform(image), int(label), failures)
+                    continue
+                with kept_generators():
+                    seed_all(self.seed, worker, position)
+                    augmented = self.transform(image)
+                yield Sample(augmented, int(label), failures)
 
     def _without_class(self, label: int, position: int) -> DataError:
         return DataError(

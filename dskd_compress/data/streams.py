@@ -15,6 +15,7 @@ from PIL import Image
 from dskd_compress.data.naming import VAL_NAMES, hf_columns
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError, EnvironmentProblem
+from dskd_export.runtime.images import to_rgb
 
 # The pip package behind each prefix of timm's reader strings.
 READER_PACKAGES = {
@@ -68,9 +69,13 @@ class StreamSet:
         return create_reader(self.source, self.split, training=training, batch_size=batch_size, seed=seed)
 
     def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
-        """Yield (RGB image, label) in the stored order."""
-        for image, label in self.reader(training=False):
-            yield image.convert("RGB"), int(label)
+        """Yield (RGB image, label) in the stored order.
+
+        Raises:
+            UnreadableImage: as `to_rgb`; what cannot be decoded at all is left out by the reader.
+        """
+        for position, (image, label) in enumerate(self.reader(training=False)):
+            yield to_rgb(image, f"{self.source}, {self.name(position)}"), int(label)
 
 
 def open_streams(source: str, train_split: str, val_split: str | None) -> tuple[StreamSet, StreamSet]:
@@ -134,9 +139,11 @@ def create_reader(source: str, split: str, *, training: bool, batch_size: int = 
 
     prefix, _, rest = source.partition("/")
     options: dict[str, Any] = {"split": split}
+    if prefix != "tfds":
+        options["input_img_mode"] = ""  # as stored: `to_rgb` is what converts
     if prefix == "hfids":
         source_name, columns = hf_columns(source)
-        options = _split_and_count(split)
+        options |= _split_and_count(split)
         options |= {"input_key": columns.get("image"), "target_key": columns.get("label")}
     else:
         source_name = "wds/" if prefix == "wds" else source

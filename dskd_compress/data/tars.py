@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import posixpath
 import tarfile
@@ -13,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from dskd_compress.data.folders import find_val_split, unlabelled
-from dskd_compress.data.image_set import StoredSet, decode_rgb
+from dskd_compress.data.image_set import StoredSet
 from dskd_compress.data.naming import VAL_NAMES, is_hidden, is_image, natural_key
 from dskd_export.errors import DataError
+from dskd_export.runtime.images import open_image, reading
 
 Member = tuple[str, int, int]  # name, offset, size
 
@@ -65,7 +65,9 @@ class TarSet:
 
     def image(self, index: int) -> Image.Image:
         """Image `index`, RGB."""
-        return decode_rgb(self.members[index][0], lambda: io.BytesIO(self.content(index)))
+        name = self.members[index][0]
+        with reading(name):
+            return open_image(self.content(index), name)
 
     def label(self, index: int) -> int:
         """Class of image `index`."""

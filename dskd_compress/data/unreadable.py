@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dskd_compress.data.image_set import UnreadableImage
 from dskd_export.errors import DataError
+from dskd_export.runtime.images import UnreadableImage
 
 
 class Budget:

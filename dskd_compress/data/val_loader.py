@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from PIL import Image
 
-from dskd_compress.data.image_set import ImageSet, UnreadableImage
+from dskd_compress.data.image_set import ImageSet
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, eval_transform
 from dskd_compress.data.randomness import epoch_order
 from dskd_compress.data.resident import ResidentImages, ValBatches, check_room
@@ -20,6 +20,7 @@ from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.unreadable import Budget
 from dskd_compress.data.workers import open_workers, worker_death_explained
 from dskd_export.errors import DataError
+from dskd_export.runtime.images import UnreadableImage
 
 
 class ValLoader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,7 +14,8 @@ from dskd_compress.config import ValidateSection
 from dskd_compress.torch_runner import TorchRunner
 from dskd_export.bundle import Bundle
 from dskd_export.documents import Judgement
-from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageError
+from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageError, require
+from dskd_export.precision.emulate import emulate_bf16
 from dskd_export.runtime.native import Native, native_of
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers
 from dskd_export.runtime.runner import Runner
@@ -111,12 +113,26 @@ def _open(name: str, bundle: Bundle, student: nn.Module, stack: ExitStack) -> Co
             Native(True, ""),
         )
     model = bundle.model(precision)
-    runner = stack.enter_context(OnnxRuntimeRunner(model, provider=provider, precision=precision))
     native = Native(True, "")
-    if precision != _FULL:
+    try:
+        runner = stack.enter_context(OnnxRuntimeRunner(model, provider=provider, precision=precision))
+    except ProviderLacksKernel:
+        if precision != "bf16":
+            raise
+        runner, native = _emulated(model, provider, stack)
+    if native.native and precision != _FULL:
         feeds = {bundle.spec.input_name: bundle.golden().input[:1]}
         native = native_of(model, precision, provider, feeds)
     return Contestant(runner, kind, provider, precision, native, _size_mb(bundle, precision))
+
+
+def _emulated(model: bytes | Path, provider: str, stack: ExitStack) -> tuple[OnnxRuntimeRunner, Native]:
+    """A bf16 model where no kernel computes bf16: in fp32, rounded to bf16 after every node."""
+    onnx = require("onnx", "onnx")
+    loaded = onnx.load(model) if isinstance(model, Path) else onnx.load_from_string(model)
+    emulated = emulate_bf16(loaded).SerializeToString()
+    runner = stack.enter_context(OnnxRuntimeRunner(emulated, provider=provider, precision="bf16"))
+    return runner, Native(False, f"computed in fp32 on {provider}, rounded to bf16 after every node")
 
 
 def _torch(provider: str, precision: str, student: nn.Module, bundle: Bundle) -> TorchRunner:

@@ -16,11 +16,15 @@ from dskd_export.errors import BundleError
 METADATA_KEY = "dskd_spec"
 SCHEMA_VERSION = 1
 
+# All that Pillow and timm's evaluation transform know.
+Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+CropMode = Literal["center", "squash", "border"]
+
 
 class ModelSpec(BaseModel):
     """Input, preprocessing and classes of an exported classifier."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: Literal[1] = 1
     architecture: str = Field(description="timm name of the student")
@@ -31,9 +35,9 @@ class ModelSpec(BaseModel):
     width: int = Field(ge=1, description="pixels")
     mean: tuple[float, float, float] = Field(description="of pixels scaled to [0, 1], RGB")
     std: tuple[float, float, float] = Field(description="of pixels scaled to [0, 1], RGB")
-    interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+    interpolation: Interpolation
     crop_pct: float = Field(gt=0, description="crop size / resized size; above 1 the resized image is padded")
-    crop_mode: Literal["center", "squash", "border"] = "center"
+    crop_mode: CropMode = "center"
     classes: tuple[str, ...] = Field(min_length=1, description="in the order of the logits")
     opset: int
     student_sha256: str = Field(description="sha256 of student.safetensors")
@@ -42,6 +46,14 @@ class ModelSpec(BaseModel):
     def _positive_std(self) -> ModelSpec:
         if min(self.std) <= 0:
             raise ValueError("std must be positive")
+        return self
+
+    @model_validator(mode="after")
+    def _crop_of_an_image(self) -> ModelSpec:
+        if min(self.height, self.width) < self.crop_pct:
+            raise ValueError(
+                "crop_pct shrinks every image to nothing: it must not be larger than height and width"
+            )
         return self
 
     def to_json(self) -> str:

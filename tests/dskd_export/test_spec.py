@@ -40,6 +40,9 @@ def test_json_and_metadata_give_the_same_spec_back(make_spec, height, width, mea
         {"std": (0.2, -1, 0.2)},
         {"height": 0},
         {"crop_pct": 0},
+        {"crop_pct": float("inf")},
+        {"mean": (0.5, float("nan"), 0.5)},
+        {"std": (0.2, float("inf"), 0.2)},
         {"classes": ()},
         {"channels": 1},
         {"interpolation": "random"},
@@ -54,6 +57,12 @@ def test_refuses_nonsense_and_names_the_field(make_spec: Callable[..., ModelSpec
     fields = json.loads(make_spec().to_json()) | changes
     with pytest.raises(BundleError, match=rf"^here: ({next(iter(changes))}|document)\b"):
         ModelSpec.from_json(json.dumps(fields), "here")
+
+
+def test_a_crop_that_leaves_nothing_of_any_image(make_spec: Callable[..., ModelSpec]) -> None:
+    assert make_spec(height=8, width=6, crop_pct=6.0).crop_pct == 6
+    with pytest.raises(ValidationError, match="shrinks every image to nothing"):
+        make_spec(height=8, width=6, crop_pct=6.1)
 
 
 def test_is_frozen(spec: ModelSpec) -> None:

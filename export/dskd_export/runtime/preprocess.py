@@ -1,7 +1,9 @@
 """Images to model input with Pillow and numpy alone, equal to timm's evaluation transform.
 
 Follows `timm.data.transforms_factory.transforms_imagenet_eval` (timm 1.0.31) step by step, down
-to its roundings, so that a device without torch feeds the model what it was trained on.
+to its roundings, so that a device without torch feeds the model what it was trained on. Equal to the
+last bit under the same Pillow; version 13 resizes tall images in another order of passes than those
+before it did, which is seen in the crop modes squash and border.
 Shape suffixes: B images, C channels, H height, W width.
 """
 
@@ -15,40 +17,33 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dskd_export.errors import DataError
+from dskd_export.runtime.images import to_rgb
 from dskd_export.spec import ModelSpec
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 _BLACK = (0, 0, 0)
 
 
 def resize_and_crop(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
     """An image of any mode and size as uint8 RGB [H, W, C] of the model's size, before normalisation.
 
+    Args:
+        image: from `open_image`, or any other; `to_rgb` says what becomes of its mode.
+        spec: of the model.
+
     Raises:
-        DataError: one side would shrink to nothing; names the size and what to change.
+        UnreadableImage: it cannot be decoded or is not to be had as RGB.
+        DataError: it is so narrow that one side would shrink to nothing, or the other would grow beyond
+            what Pillow takes for a decompression bomb; names the size and what to change.
     """
-    # As timm's dataset does; a transparent image shows the colours beneath its transparency.
-    image = image if image.mode == "RGB" else image.convert("RGB")
+    image = to_rgb(image)
     fill = _BLACK
     if spec.crop_mode == "border":
         red, green, blue = (round(255 * value) for value in spec.mean)
         fill = (red, green, blue)
     height, width = _resized(image.height, image.width, spec)
-    if not (height and width):
-        raise DataError(
-            f"An image of {image.width}x{image.height} pixels cannot become {spec.width}x{spec.height} with "
-            f"crop_mode {spec.crop_mode} and crop_pct {spec.crop_pct:g}: one side shrinks to nothing.",
-            "Leave the image out, or export with another data.crop_mode or data.crop_pct.",
-        )
+    _refuse_slivers(image, height, width, spec)
     if (height, width) != (image.height, image.width):
-        image = image.resize((width, height), _RESAMPLING[spec.interpolation])
+        image = image.resize((width, height), Image.Resampling[spec.interpolation.upper()])
     return np.array(_crop_or_pad(image, spec.height, spec.width, fill), dtype=np.uint8)
 
 
@@ -56,7 +51,7 @@ def preprocess(image: Image.Image, spec: ModelSpec) -> NDArray[np.float32]:
     """One image as float32 [C, H, W]: resized, cropped, scaled to [0, 1], normalised.
 
     Raises:
-        DataError: one side would shrink to nothing.
+        UnreadableImage, DataError: as `resize_and_crop`.
     """
     pixels_CHW = resize_and_crop(image, spec).transpose(2, 0, 1)
     # float32 and division at every step, as torch does it: another order gives other last bits.
@@ -71,7 +66,7 @@ def preprocess_batch(images: Sequence[Image.Image], spec: ModelSpec) -> NDArray[
     """Images as one float32 batch [B, C, H, W].
 
     Raises:
-        DataError: there are no images, or one has a side that would shrink to nothing.
+        UnreadableImage, DataError: there are no images, or as `resize_and_crop`.
     """
     if not images:
         raise DataError("There are no images to preprocess.", "Choose a data set that holds images.")
@@ -81,7 +76,7 @@ def preprocess_batch(images: Sequence[Image.Image], spec: ModelSpec) -> NDArray[
 def _resized(height: int, width: int, spec: ModelSpec) -> tuple[int, int]:
     """Size in pixels, height and width, that the image has before it is cropped."""
     target_height, target_width = (math.floor(side / spec.crop_pct) for side in (spec.height, spec.width))
-    if spec.crop_mode == "squash" or not (target_height and target_width):
+    if spec.crop_mode == "squash":
         return target_height, target_width
     if spec.crop_mode == "center" and target_height == target_width:
         # The shorter side becomes the target, the longer one is truncated (torchvision's Resize).
@@ -92,6 +87,19 @@ def _resized(height: int, width: int, spec: ModelSpec) -> tuple[int, int]:
     ratios = height / target_height, width / target_width
     ratio = max(ratios) if spec.crop_mode == "border" else min(ratios)
     return round(height / ratio), round(width / ratio)
+
+
+def _refuse_slivers(image: Image.Image, height: int, width: int, spec: ModelSpec) -> None:
+    """Refuse what Pillow cannot resize to, and what would take all of the memory to be cropped to a stamp."""
+    limit = math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+    if height and width and height * width <= limit:
+        return
+    fate = f"it would be resized to {width}x{height}" if height and width else "one side shrinks to nothing"
+    raise DataError(
+        f"An image of {image.width}x{image.height} pixels cannot become {spec.width}x{spec.height} with "
+        f"crop_mode {spec.crop_mode} and crop_pct {spec.crop_pct:g}: {fate}.",
+        "Leave the image out, or export with another data.crop_mode or data.crop_pct.",
+    )
 
 
 def _crop_or_pad(image: Image.Image, height: int, width: int, fill: tuple[int, int, int]) -> Image.Image:

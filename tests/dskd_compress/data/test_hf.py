@@ -136,6 +136,25 @@ def test_random_access(parquet: Path) -> None:
         open_data(section(parquet, "hfds", train_split="all"), 0)
 
 
+def test_grey_and_transparent_images_become_rgb_in_both_readers(datasets, tmp_path: Path) -> None:
+    grey = np.full((10, 10), 70, np.uint8)
+    images = [
+        Image.fromarray(grey),
+        Image.fromarray(grey).convert("RGBA"),
+        Image.fromarray(grey.astype(np.uint16)),
+    ]
+    images[1].putalpha(Image.new("L", (10, 10), 9))
+    features = datasets.Features({"img": datasets.Image(), "kind": datasets.ClassLabel(names=["x", "y", "z"])})
+    for split in ("train", "validation"):
+        rows = {"img": images, "kind": [0, 1, 2]}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}.parquet")
+    for reader, count in (("hfds", ""), ("hfids", "|3")):
+        data = section(tmp_path, reader, train_split=f"train{count}", val_split=f"validation{count}")
+        for image, _, _ in iter_images(open_data(data, 0).val, 3):
+            assert image.mode == "RGB"
+            assert (np.asarray(image) == 70).all()
+
+
 def test_image_folder_as_a_stream(datasets, write_folder) -> None:
     root = write_folder({"train/a": 6, "train/b": 6, "validation/a": 2, "validation/b": 2})
     data = DataSection(source=f"hfids/{root}", workers=0, train_split="train|12", val_split="validation|4")

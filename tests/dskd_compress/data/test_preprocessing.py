@@ -9,7 +9,7 @@ from dskd_compress.config import AugmentSection, DataSection
 from dskd_compress.data import Normalise, Preprocessing, eval_transform, resolve_preprocessing
 from dskd_compress.data.preprocessing import fit_transform, train_transform
 from dskd_compress.timm_import import import_timm
-from dskd_export.errors import RecipeError
+from dskd_export.errors import ModelError, RecipeError
 
 timm = import_timm()
 from timm.data import create_transform, resolve_model_data_config  # noqa: E402
@@ -43,6 +43,26 @@ def test_recipe_wins(models) -> None:
     assert ours.input_size == (3, 96, 96)
     assert (ours.interpolation, ours.crop_pct, ours.crop_mode) == ("bilinear", 1.0, "squash")
     assert (ours.mean, ours.std) == ((0.1, 0.2, 0.3), (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("interpolation", "random", "data.interpolation to nearest, bilinear"),
+        ("crop_mode", "middle", "data.crop_mode to center, squash, border"),
+        ("crop_pct", -0.5, "data.crop_pct to a number above 0, at most 224"),
+        ("crop_pct", 225.0, "data.crop_pct to"),
+        ("crop_pct", float("nan"), "data.crop_pct to"),
+    ],
+)
+def test_a_config_that_timm_cannot_evaluate_is_named(key: str, value: object, said: str) -> None:
+    model = timm.create_model("resnet18")
+    model.pretrained_cfg |= {key: value}
+    with pytest.raises(ModelError, match=f"data config has {key} '?{value}") as caught:
+        resolve_preprocessing(DataSection(), model)
+    assert said in str(caught.value)
+    mended = {"interpolation": "box", "crop_mode": "squash", "crop_pct": 1.0}
+    assert getattr(resolve_preprocessing(DataSection(**{key: mended[key]}), model), key) == mended[key]
 
 
 @pytest.mark.parametrize("name", MODELS)

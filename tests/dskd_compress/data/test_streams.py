@@ -20,12 +20,19 @@ from dskd_export.errors import DataError
 PRE = Preprocessing((3, 8, 8), (0.0,) * 3, (1.0,) * 3, "bilinear", 1.0, "center")
 
 
-def write_shard(path: Path, numbers: range, broken: int | None = None) -> None:
+def write_shard(
+    path: Path,
+    numbers: range,
+    broken: int | None = None,
+    dtype: type[np.unsignedinteger] = np.uint8,
+    times: int = 1,
+) -> None:
     """Grey images, each of the brightness of its number, label number % 3."""
     with tarfile.open(path, "w") as tar:
         for number in numbers:
             stream = io.BytesIO()
-            Image.fromarray(np.full((10, 10, 3), number, np.uint8)).save(stream, "PNG")
+            shape = (10, 10, 3) if dtype is np.uint8 else (10, 10)
+            Image.fromarray(np.full(shape, number * times, dtype)).save(stream, "PNG")
             pixels = b"no image" if number == broken else stream.getvalue()
             for suffix, content in (("png", pixels), ("cls", str(number % 3).encode())):
                 member = tarfile.TarInfo(f"{number:05d}.{suffix}")
@@ -138,3 +145,25 @@ def test_wds_errors(shards: Path) -> None:
         with pytest.raises(DataError, match="safe to open"):
             open_data(DataSection(source=source), 0)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_wds_of_16_bit_grey(shards: Path, workers: int) -> None:
+    """Read where 8 bits hold it, else the stream ends with an error; timm would make all of it white."""
+    write_shard(shards / "v0.tar", range(50, 60), dtype=np.uint16)
+    section = DataSection(source=f"wds/{shards}", workers=workers, max_unreadable=0.1)
+    sets = open_data(section, 0)
+    (images, _), *_ = ValLoader(sets, PRE, batch_size=10, device="cpu", workers=workers)
+    assert (images.mean((1, 2, 3)) * 255).round().long().tolist() == list(range(50, 60))
+
+    for name, numbers in (("t0.tar", range(20)), ("t1.tar", range(20, 40)), ("v0.tar", range(50, 60))):
+        write_shard(shards / name, numbers, dtype=np.uint16, times=700)
+    refused = r"of the stream: pixels of type I;16 that are not all whole numbers from 0 to 255"
+    with pytest.raises(DataError, match=rf"validation, image 0 {refused}"):
+        list(ValLoader(sets, PRE, batch_size=10, device="cpu", workers=workers))
+    with pytest.raises(DataError, match=rf"validation, image 0 {refused}"):
+        list(iter_images(sets.val, 3))
+    train = TrainLoader(sets, section, PRE, batch_size=4, seed=0, device="cpu")
+    with pytest.raises(DataError, match=refused):
+        list(train.epoch(0))
+    train.close()

@@ -21,6 +21,8 @@ from dskd_compress.stages.validate import run_validate
 from dskd_export.bundle import open_bundle
 from dskd_export.documents import ValidationDocument, read_document
 from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageError
+from dskd_export.precision.calibration import Calibration
+from dskd_export.precision.half import half_precision
 from dskd_export.runtime.native import Native
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
@@ -58,10 +60,11 @@ def as_bf16(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 22
 
 
-def add_bf16(run: RunFolder) -> None:
+def add_unrunnable(run: RunFolder) -> None:
+    """A model that passes for fp8, which nothing stands in for."""
     model = onnx.load_from_string(open_bundle(run.bundle).model_path("fp32").read_bytes())
     as_bf16(model)
-    gate.rewrite(run, models={"bf16": model.SerializeToString()})
+    gate.rewrite(run, models={"fp8": model.SerializeToString()})
 
 
 def test_one_pass_over_the_images_feeds_all(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,17 +127,17 @@ def test_a_pair_that_cannot_be(
 def test_what_the_provider_has_no_kernel_for_is_not_run_and_never_passes(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_bf16(run)
+    add_unrunnable(run)
     junit = run.path.parent / "ci/validation.xml"
     assert main(["validate", str(run.path), "--junit", str(junit)]) == 0
     document = read_document(run / "validation.json", ValidationDocument)
-    assert [one.precision for one in document.judgements] == ["fp32", "fp16", "int8", "bf16"]
-    bf16 = document.judgements[-1]
-    assert (bf16.verdict, bf16.native, bf16.accuracy, bf16.checks) == ("NOT RUN", None, None, [])
-    assert bf16.reason.startswith("model.bf16.onnx: ONNX Runtime cannot run the model on cpu: Could not find an")
-    assert "onnxruntime:cpu:bf16 was not run" in " ".join(capsys.readouterr().err.split())
+    assert [one.precision for one in document.judgements] == ["fp32", "fp16", "int8", "fp8"]
+    fp8 = document.judgements[-1]
+    assert (fp8.verdict, fp8.native, fp8.accuracy, fp8.checks) == ("NOT RUN", None, None, [])
+    assert fp8.reason.startswith("model.fp8.onnx: ONNX Runtime cannot run the model on cpu: Could not find an")
+    assert "onnxruntime:cpu:fp8 was not run" in " ".join(capsys.readouterr().err.split())
     suites = {suite.get("name"): suite for suite in ElementTree.parse(junit).getroot()}
-    assert suites["onnxruntime:cpu:bf16"].get("skipped") == "1"
+    assert suites["onnxruntime:cpu:fp8"].get("skipped") == "1"
     assert suites[FP32].get("failures") == "0"
     assert suites[FP32].get("tests") == str(len(document.judgements[0].checks))
 
@@ -142,12 +145,27 @@ def test_what_the_provider_has_no_kernel_for_is_not_run_and_never_passes(
 def test_what_was_asked_for_and_cannot_be_run_is_an_error(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_bf16(run)
+    add_unrunnable(run)
     with pytest.raises(ProviderLacksKernel, match="Could not find an implementation"):
-        validated(run, "validate.precisions=[bf16]")
-    assert main(["validate", str(run.path), "--precision", "bf16"]) == 4
+        validated(run, "validate.precisions=[fp8]")
+    assert main(["validate", str(run.path), "--precision", "fp8"]) == 4
     assert "--precision" in capsys.readouterr().err
     assert not (run / "validation.json").exists()
+
+
+def test_bf16_is_computed_through_fp32_where_no_kernel_is(run: RunFolder) -> None:
+    bundle = open_bundle(run.bundle)
+    inputs = bundle.golden().input
+    images = Calibration(inputs, np.zeros(len(inputs), np.int64), tuple(map(str, range(len(inputs)))), 0)
+    half = half_precision(bundle.model_path("fp32").read_bytes(), "bf16", images)
+    gate.rewrite(run, models={"bf16": half.model})
+    (bf16,) = validated(
+        run, "validate.precisions=[bf16]", "budget.agreement=null", "budget.top1_drop=null"
+    ).judgements
+    assert bf16.verdict == "PASS"
+    assert bf16.native is False
+    assert bf16.native_reason == "computed in fp32 on cpu, rounded to bf16 after every node"
+    assert bf16.parity[0].max_abs_relative > 1e-4  # it is rounded, and not fp32
 
 
 def test_nothing_that_can_be_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,109 @@
+"""Image files to RGB: the one place where an image is opened, in training and on the device.
+
+What a file becomes is what timm's datasets make of it, `Image.open(file).convert("RGB")`:
+
+- The orientation in EXIF is not applied: pixels stay as they are stored. (But Pillow's reader of TIFF
+  applies it by itself, and so does the library behind timm's `hfids/` streams.)
+- Alpha is dropped, be it a channel or a palette's transparency: the colours beneath it are seen.
+- Of several frames or pages the first is taken; colour profiles are ignored.
+- CMYK, YCbCr and HSV become RGB by Pillow's formulas, Lab by its ICC profiles (needs LittleCMS).
+- 16-bit colour keeps the upper byte of each value, as Pillow's readers do.
+- 16-bit and 32-bit grey and float pixels stay as they are where all of them are whole numbers from 0
+  to 255. Pillow would cut off all others, mostly to white: those images are refused here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from dskd_export.errors import DataError
+
+_MEND = "Repair or delete the file."
+
+
+class UnreadableImage(DataError):
+    """One image that cannot be decoded; loaders name it, count it and go on."""
+
+    def __init__(self, name: str, reason: str, hint: str = _MEND) -> None:
+        super().__init__(f"{name}: {reason}.", hint)
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str, str, str | None]]:
+        return UnreadableImage, (self.name, self.reason, self.hint)
+
+
+def open_image(source: str | os.PathLike[str] | bytes | IO[bytes], name: str | None = None) -> Image.Image:
+    """Decode a whole image to RGB, in the same way as timm's datasets do.
+
+    Args:
+        source: a path, the bytes of a file, or a binary stream, which is left open.
+        name: for the error; None: the path.
+
+    Raises:
+        UnreadableImage: missing, truncated, damaged, no image at all, a decompression bomb (more than
+            twice `PIL.Image.MAX_IMAGE_PIXELS`), PostScript, or of pixels that 8 bits cannot hold.
+    """
+    is_path = isinstance(source, str | os.PathLike)
+    name = name or (os.fspath(source) if is_path else "The image")  # type: ignore[arg-type]
+    with reading(name):
+        if is_path:
+            with open(source, "rb") as stream:  # type: ignore[arg-type] # noqa: PTH123
+                return _decode(stream, name)
+        return _decode(io.BytesIO(source) if isinstance(source, bytes) else source, name)  # type: ignore[arg-type]
+
+
+def to_rgb(image: Image.Image, name: str = "The image") -> Image.Image:
+    """Return an image of any mode as RGB; one that is RGB already is returned itself, decoded.
+
+    Raises:
+        UnreadableImage: as `open_image`, or of a mode that Pillow cannot convert.
+    """
+    with reading(name):
+        image.load()
+        if image.mode == "RGB":
+            return image
+        if isinstance(image.info.get("transparency"), bytes):
+            image = image.copy()
+            del image.info["transparency"]  # Pillow would warn that it is lost, which is meant
+        rgb = image.convert("RGB")
+        # A picture that 8 bits hold is the same afterwards; NaN is never the same.
+        if image.mode.startswith(("I", "F")) and not np.array_equal(np.asarray(image), np.asarray(rgb)[..., 0]):
+            raise UnreadableImage(
+                name,
+                f"pixels of type {image.mode} that are not all whole numbers from 0 to 255",
+                "Scale it to 8 bits a channel.",
+            )
+        return rgb
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn whatever reading or decoding an image raises into an `UnreadableImage` of that name."""
+    try:
+        yield
+    except (UnreadableImage, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders raise what they like; all of it is about this file
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        else:
+            # Pillow names the stream object, which says nothing to a person.
+            reason = str(error).split("<_io.")[0].split("\n")[0].rstrip(" '.") or type(error).__name__
+        raise UnreadableImage(name, reason) from error
+
+
+def _decode(stream: IO[bytes], name: str) -> Image.Image:
+    with Image.open(stream) as image:
+        if image.format == "EPS":
+            raise UnreadableImage(name, "PostScript, a program that Pillow would have Ghostscript run")
+        rgb = to_rgb(image, name)
+        # A plain image: that of a file holds on to the stream.
+        return rgb.copy() if rgb is image else rgb
