@@ -171,6 +171,7 @@ CODES = [
     (errors.DiagnosisError("m", "h"), 3),
     (errors.EnvironmentProblem("m", "h"), 4),
     (errors.MissingExtra("onnx", "onnx"), 4),
+    (errors.ProviderLacksKernel("m", "h"), 4),
     (errors.ProcessLost("m", "h"), 4),
     (errors.GateFailed("m", "h"), 5),
     (errors.Interrupted("m", "h"), 130),

@@ -122,6 +122,7 @@ SETTINGS = [
     ("train.ema_decay=0.99", {"distill": "train changed in the recipe"}),
     ("export.opset=18", {"export": "export changed in the recipe"}),
     ("validate.min_cosine=0.5", {"validate": "validate changed in the recipe"}),
+    ("budget.int8.top1_drop=0.03", {"validate": "budget changed in the recipe"}),
     ("benchmark.batches=[1]", {"benchmark": "benchmark changed in the recipe"}),
     ("report.title=Bolts", {"report": "report changed in the recipe"}),
     # Names, and how often a training is saved, shape no result.
