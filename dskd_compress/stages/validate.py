@@ -15,7 +15,7 @@ from dskd_compress.data import ImageSet, StreamSet, iter_images
 from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import VALIDATE, RunFolder, recipe_sha256
 from dskd_compress.stages.setup import check_classes, open_checked_data
-from dskd_compress.stages.validate_inputs import Lot, ahead, lots_of
+from dskd_compress.stages.validate_inputs import GoldenImages, Lot, ahead, lots_of
 from dskd_compress.stages.validate_judgement import BATCH, Measured, judge_bundle, judge_candidate
 from dskd_compress.stages.validate_runners import Contest, Contestant, open_contest
 from dskd_compress.weights import load_trained
@@ -25,7 +25,6 @@ from dskd_export.documents import Judgement, PreprocessParity, ValidationDocumen
 from dskd_export.errors import BundleError, DataError
 from dskd_export.evaluate import accuracy_of
 from dskd_export.files import sha256_file
-from dskd_export.golden import Golden
 from dskd_export.runtime.batches import logits_of
 
 ENOUGH_IMAGES = 256
@@ -129,7 +128,7 @@ def measure(
         None where there are no images.
     """
     names = {"input_name": bundle.spec.input_name, "output_name": bundle.spec.output_name}
-    golden = _GoldenImages(bundle.golden())
+    golden = GoldenImages(bundle.golden())
     labels: list[NDArray[np.int64]] = []
     logits: dict[str, list[NDArray[Any]]] = {one.name: [] for one in contest.all}
     same_input: list[NDArray[Any]] = []
@@ -163,8 +162,8 @@ def measure(
         preprocess=join_inputs(preprocess),
         unlike=_joined(unlike),
         golden=golden.golden,
-        golden_found=golden.found,
-        golden_unlike=golden.unlike,
+        golden_found=len(golden.labels),
+        golden_unlike=golden.unlike(),
     )
 
 
@@ -179,30 +178,6 @@ def _reference_logits(reference: Contestant, lot: Lot, names: dict[str, str]) ->
     of_device = of_timm.copy()
     of_device[lot.differs] = logits_of(reference.runner, lot.of_device[lot.differs], batch=BATCH, **names)
     return of_timm, of_device
-
-
-class _GoldenImages:
-    """Looks for the golden images among those that come by, and whether they are prepared as they were then."""
-
-    def __init__(self, golden: Golden) -> None:
-        self.golden = golden
-        self.found = 0
-        self.unlike: list[str] = []
-        self._position = {str(digest): index for index, digest in enumerate(golden.image_sha256)}
-
-    def find(self, lot: Lot) -> None:
-        for row, digest in enumerate(lot.sha256):
-            index = self._position.get(digest)
-            if index is None:
-                continue
-            self.found += 1
-            if not np.array_equal(self.golden.input[index], lot.of_device[row]):
-                self.unlike.append(f"the input of golden image {index} is not what the spec makes of it")
-            if self.golden.labels[index] != lot.labels[row]:
-                self.unlike.append(
-                    f"the label of golden image {index} is {self.golden.labels[index]}, in the data it is "
-                    f"{lot.labels[row]}"
-                )
 
 
 def _joined(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dskd_compress.data import Preprocessing, eval_transform
+from dskd_export.golden import Golden
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec
 
@@ -72,6 +73,43 @@ def normalised(pixels_BCHW: NDArray[np.uint8], preprocessing: Preprocessing) -> 
     value_BCHW -= np.array(preprocessing.mean, dtype=np.float32)[:, None, None]
     value_BCHW /= np.array(preprocessing.std, dtype=np.float32)[:, None, None]
     return value_BCHW
+
+
+class GoldenImages:
+    """Looks for a bundle's golden images among those that come by: are they prepared as they were then?
+
+    Attributes:
+        golden: the images.
+        labels: golden image that was found -> labels that it has in the data: more than one where the same
+            picture is there under several classes, as happens.
+    """
+
+    def __init__(self, golden: Golden) -> None:
+        self.golden = golden
+        self.labels: dict[int, set[int]] = {}
+        self._other_input: set[int] = set()
+        self._position = {str(digest): index for index, digest in enumerate(golden.image_sha256)}
+
+    def find(self, lot: Lot) -> None:
+        """Look through a lot."""
+        for row, digest in enumerate(lot.sha256):
+            index = self._position.get(digest)
+            if index is None:
+                continue
+            self.labels.setdefault(index, set()).add(int(lot.labels[row]))
+            if not np.array_equal(self.golden.input[index], lot.of_device[row]):
+                self._other_input.add(index)
+
+    def unlike(self) -> list[str]:
+        """What differs between the golden images and the same ones in the data, in words."""
+        found = [
+            f"the input of golden image {i} is not what the spec makes of it" for i in sorted(self._other_input)
+        ]
+        for index, labels in sorted(self.labels.items()):
+            label = int(self.golden.labels[index])
+            if label not in labels:
+                found.append(f"the label of golden image {index} is {label}, in the data it is {min(labels)}")
+        return found
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:

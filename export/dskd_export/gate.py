@@ -8,7 +8,7 @@ the 95 % interval and not by the value, so that few images cannot pass what many
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,7 +67,7 @@ def check_limits(limits: Limits, parity: Sequence[Parity], accuracy: PairedAccur
         raise ValueError("there is no comparison to judge")
     finite = all(item.finite for item in parity)
     relative, cosines, kls, agreements = (
-        {item.batch: getattr(item, field) for item in parity}
+        [(item.batch, getattr(item, field)) for item in parity]
         for field in ("max_abs_relative", "cosine_min", "kl_max", "top1_agreement")
     )
     drop = _check(
@@ -101,7 +101,7 @@ def check_budget(
     """
     checks = []
     if budget.mean_abs_relative is not None and parity:
-        relative = {item.batch: item.mean_abs_relative for item in parity}
+        relative = [(item.batch, item.mean_abs_relative) for item in parity]
         finite = all(item.finite for item in parity)
         checks.append(_worst("mean abs / scale", relative, "<=", budget.mean_abs_relative, finite))
     if budget.agreement is not None:
@@ -124,7 +124,7 @@ def check_golden(
     parity: Parity, limit: float, measure: Literal["max_abs_relative", "mean_abs_relative"] = "max_abs_relative"
 ) -> Check:
     """The golden inputs still give the golden logits, within a limit relative to the largest logit."""
-    return _worst("golden logits", {parity.batch: getattr(parity, measure)}, "<=", limit, parity.finite)
+    return _worst("golden logits", [(parity.batch, getattr(parity, measure))], "<=", limit, parity.finite)
 
 
 def check_inputs(parity: PreprocessParity, max_pixel_error: float) -> Check:
@@ -264,14 +264,19 @@ def _rounded_up(count: int) -> int:
 
 
 def _worst(
-    name: str, values: Mapping[int, float], comparison: Comparison, limit: float, finite: bool, unit: str = ""
+    name: str,
+    values: Sequence[tuple[int, float]],
+    comparison: Comparison,
+    limit: float,
+    finite: bool,
+    unit: str = "",
 ) -> Check:
-    """Check the worst of some batches' values."""
+    """Check the worst value; each comes with the batch size that gave it."""
     if not finite:
         return _not_finite(name, comparison, limit)
     pick = max if comparison == "<=" else min
-    batch = pick(values, key=lambda key: values[key])
-    return _check(name, values[batch], comparison, limit, f"{unit}worst at batch {batch}")
+    batch, value = pick(values, key=lambda pair: pair[1])
+    return _check(name, value, comparison, limit, f"{unit}worst at batch {batch}")
 
 
 def _check(name: str, value: float, comparison: Comparison, limit: float, detail: str) -> Check:

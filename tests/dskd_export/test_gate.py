@@ -114,6 +114,12 @@ def test_the_worst_batch_decides(name: str, field: str, at_limit: float, over: f
         assert "batch 8" in check.detail
 
 
+def test_two_comparisons_of_one_batch_size_both_count() -> None:
+    bad = make_parity(16, max_abs_relative=1.0)
+    for order in ([bad, make_parity(16)], [make_parity(16), bad]):
+        assert failed(judge(order)) == ["max abs / scale"]
+
+
 def test_the_accuracy_of_fp32_is_counted_on_these_images() -> None:
     """By the value: that fp32 is the same function is shown by its logits."""
     assert failed(judge(lost=1)) == []  # one of 200 is exactly the limit

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from dskd_compress.data import Preprocessing, eval_transform
-from dskd_compress.stages.validate_inputs import Lot, ahead, lots_of
+from dskd_compress.stages.validate_inputs import GoldenImages, Lot, ahead, lots_of
+from dskd_export.golden import Golden
 from dskd_export.spec import ModelSpec
 
 FORMAT = Preprocessing((3, 24, 24), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.9, "center")
@@ -56,6 +57,43 @@ def test_images_that_the_device_prepares_otherwise_are_marked(photos: list[Image
     (lot,) = lots(photos[:2], SPEC.model_copy(update={"interpolation": "bilinear"}))
     assert lot.differs.tolist() == [True, True]
     assert np.abs(lot.of_timm - lot.of_device).max() > 0.01
+
+
+def golden_of(lots: list[Lot], **changes: np.ndarray) -> Golden:
+    """The second and third image, as they are."""
+    arrays = {
+        "input": lots[0].of_device[1:],
+        "logits": np.zeros((2, 2), np.float32),
+        "labels": lots[0].labels[1:],
+        "image_sha256": np.array(lots[0].sha256[1:]),
+    }
+    return Golden(**{**arrays, **changes})
+
+
+def looked_through(golden: Golden, lots: list[Lot]) -> GoldenImages:
+    images = GoldenImages(golden)
+    for lot in lots:
+        images.find(lot)
+    return images
+
+
+def test_golden_images_are_found_and_compared(photos: list[Image.Image]) -> None:
+    there = lots(photos, SPEC)
+    found = looked_through(golden_of(there), there)
+    assert (found.labels, found.unlike()) == ({0: {1}, 1: {0}}, [])
+    other = looked_through(golden_of(there, input=there[0].of_device[:2], labels=np.array([1, 1])), there)
+    assert other.unlike() == [
+        "the input of golden image 0 is not what the spec makes of it",
+        "the input of golden image 1 is not what the spec makes of it",
+        "the label of golden image 1 is 1, in the data it is 0",
+    ]
+    assert looked_through(golden_of(there), there[1:]).labels == {}
+
+
+def test_one_picture_under_two_classes_is_no_fault(photos: list[Image.Image]) -> None:
+    there = lots([*photos, photos[1], photos[1]], SPEC)  # the second picture again, with either label
+    found = looked_through(golden_of(there), there)
+    assert (found.labels[0], found.unlike()) == ({0, 1}, [])
 
 
 def test_the_next_item_is_under_way_and_no_more_than_that() -> None:
