@@ -7,7 +7,7 @@ student.safetensors      distill.json  train.jsonl
 checkpoint/teacher|student/                                    what an interrupted training goes on from
 teacher_cache/                                                 what the teacher said, where the recipe keeps it
 trackers/                                                      files of TensorBoard, wandb, mlflow where asked for
-bundle/                  teacher.fp32.onnx                     the deliverable, and what it is compared to
+bundle/  export.json     teacher.fp32.onnx                     the deliverable, and what it is compared to
 validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md
 stages/<stage>.json      what each stage read and wrote, by sha256
 """
@@ -128,7 +128,11 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         EXPORT,
         # The teacher is exported as well, and a method without one gives the same student for any of them.
-        lambda r: {"export": _dump(r.export), "teacher": _ready_teacher(r)},
+        lambda r: {
+            "export": _dump(r.export),
+            "teacher": _ready_teacher(r),
+            "tune": None if r.tune is None else _dump(r.tune),
+        },
         ("student.safetensors", *TUNED_WEIGHTS, "teacher.safetensors", TEACHER_PROBE),
         (
             "bundle/manifest.json",
@@ -136,6 +140,7 @@ STAGES: tuple[Stage, ...] = (
             "bundle/labels.txt",
             "bundle/golden.npz",
             "bundle/model.fp32.onnx",
+            "export.json",
         ),
         optional=("teacher.fp32.onnx",),
         roles=("teacher",),
@@ -162,6 +167,7 @@ STAGES: tuple[Stage, ...] = (
             "distill.json",
             "train.jsonl",
             "bundle/manifest.json",
+            "export.json",
             "validation.json",
             "benchmark.json",
         ),

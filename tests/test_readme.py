@@ -240,7 +240,14 @@ def test_links_lead_somewhere(path: Path) -> None:
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target]
     assert targets or path == EXPORT_README
     for target in targets:
-        assert (path.parent / target).exists(), target
+        file, _, section = target.partition("#")
+        linked = path.parent / file if file else path
+        assert linked.exists(), target
+        if section:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            assert section in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in headings}, (
+                target
+            )
     for named in re.findall(r"`((?:dskd_compress|export|recipes|tests|docs)/[\w./]*)`", text):
         assert (ROOT / named).exists() or named == "dskd_compress/recipes", named
 

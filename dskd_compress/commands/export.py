@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Optional
+
+import typer
+
 from dskd_compress.commands import options
 
 
-def export(run: options.Run, set_: options.Overrides = None, json_output: options.JsonFlag = False) -> None:
+def export(
+    run: options.Run,
+    precision: Annotated[
+        Optional[str],
+        typer.Option(
+            "--precision",
+            help="Models beside fp32, with commas: fp16, bf16, int8, fp8; or auto: all that suit the target.",
+        ),
+    ] = None,
+    target: Annotated[
+        Optional[str],
+        typer.Option(
+            "--target",
+            help="What they are for: cpu, jetson-orin, jetson-thor, turing, ampere, ada, hopper or blackwell.",
+        ),
+    ] = None,
+    set_: options.Overrides = None,
+    json_output: options.JsonFlag = False,
+) -> None:
     """Export the student to ONNX and write the bundle that goes to the device.
+
+    int8 and fp8 are calibrated on training images. Layers that cost the accuracy are found and left in
+    floating point. With --precision auto the models are validated as well, and the smallest one that
+    passes is named; the exit code is 5 where none does.
 
     [bold]Examples[/bold]
 
       dskd-compress export runs/r18
+      dskd-compress export runs/r18 --precision fp16,int8 --target jetson-orin
+      dskd-compress export runs/r18 --precision auto --target ada
       dskd-compress export runs/r18 --set export.opset=18
     """
     from rich.markup import escape
@@ -20,10 +48,25 @@ def export(run: options.Run, set_: options.Overrides = None, json_output: option
 
     output = Output(json_output)
     folder = RunFolder(run)
-    recipe = folder.read_recipe(set_ or [])
+    auto = precision == "auto"
+    names = [name.strip() for name in precision.split(",")] if precision and not auto else precision
+    flags = options.as_overrides(export__precisions=names, export__target=target)
+    recipe = folder.read_recipe([*flags, *(set_ or [])])
 
     from dskd_compress.stages.export import run_export
 
     manifest = run_export(recipe, folder, output)
-    output.print(escape(f"Bundle: {folder.bundle}\nNext: dskd-compress validate {folder.path}"))
-    output.result(manifest)
+    output.print(escape(f"Bundle: {folder.bundle}"))
+    if auto:
+        from dskd_compress.stages.judge import print_validation, refuse_failed
+        from dskd_compress.stages.validate import run_validate
+        from dskd_export.gate import smallest_that_passes
+
+        document = run_validate(recipe, folder, output)
+        print_validation(document, output)
+        output.result(document)
+        if smallest_that_passes(document.judgements) is None:
+            refuse_failed(document)
+    else:
+        output.print(escape(f"Next: dskd-compress validate {folder.path}"))
+        output.result(manifest)

@@ -46,11 +46,11 @@ class DskdMethod(Section):
     denoiser_data: Literal["teacher", "student", "both"] = Field(
         "teacher", description="features that the denoiser is trained on"
     )
-    tap: Literal["auto", "vector", "map"] = Field(
-        "auto",
-        description="vector: pooled features before the classifier; map: last spatial map; "
-        "auto: map where both are CNNs, the teacher's head pools by the mean and has at most 1024 channels, "
-        "else vector",
+    tap: Literal["vector", "map", "auto"] = Field(
+        "vector",
+        description="vector: pooled features before the classifier; map: last spatial map, as good and "
+        "costlier in our measurement; auto: map where both are CNNs, the teacher's head pools by the mean and has "
+        "at most 1024 channels, else vector",
     )
     guide_target: Literal["teacher", "label", "teacher_if_correct"] = Field(
         "teacher", description="distribution that the teacher's classifier is guided towards"

@@ -11,16 +11,27 @@ from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
 from dskd_compress.provenance import Stopwatch, versions
-from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256
+from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights
 from dskd_compress.stages.licenses import licenses_of
+from dskd_compress.stages.precisions import (
+    build,
+    bundled,
+    calibration_facts,
+    draw_calibration,
+    precision_facts,
+    wanted_precisions,
+)
 from dskd_compress.stages.setup import check_classes, load_teacher, make_pair, open_checked_data
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo, load_trained
 from dskd_export.bundle import BundledModel, BundleProvenance, Manifest, write_bundle
-from dskd_export.errors import require
+from dskd_export.errors import DataError, require
+from dskd_export.export_document import ExportDocument
 from dskd_export.files import sha256_file, write_atomic
 from dskd_export.golden import Golden
 from dskd_export.onnx_from_torch import onnx_from_torch
+from dskd_export.precision.build import Built
+from dskd_export.precision_metadata import Precision
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec
 
@@ -59,16 +70,29 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     sets = open_checked_data(recipe, every_class=False)
     check_classes(info.classes, sets, path, "distill")
     teacher_path = folder / "teacher.fp32.onnx"
-    with output.progress("Exporting", 2 + recipe.export.teacher, unit="file") as progress:
+    wanted = wanted_precisions(recipe.export)
+    images = draw_calibration(recipe, sets, spec) if wanted else None
+    with output.progress("Exporting", 2 + len(wanted) + recipe.export.teacher, unit="file") as progress:
         model = onnx_from_torch(student, input_size=info.input_size, opset=spec.opset, metadata=spec.to_metadata())
         progress.advance(1)
         golden = _golden(recipe, sets, student, spec)
         facts, installed = sets.facts(), versions()
+        built: dict[Precision, Built] = {}
+        for precision in wanted:
+            assert images is not None
+            progress.update(description=f"Exporting {precision}")
+            source = _tuned(recipe, folder, spec, precision) or model
+            built[precision] = build(source, precision, recipe.export, images)
+            progress.advance(1)
         manifest = write_bundle(
             folder.bundle,
             spec=spec,
-            models={"fp32": BundledModel(model, producer=f"torch.onnx dynamo {installed['torch']}")},
+            models={
+                "fp32": BundledModel(model, producer=f"torch.onnx dynamo {installed['torch']}"),
+                **{precision: bundled(one) for precision, one in built.items()},
+            },
             golden=golden,
+            calibration=calibration_facts(built, images, recipe.export) if built and images is not None else None,
             provenance=BundleProvenance(
                 student=info.name,
                 student_sha256=spec.student_sha256,
@@ -97,6 +121,15 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
         else:
             teacher_path.unlink(missing_ok=True)
     provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
+    document = ExportDocument(
+        target=recipe.export.target,
+        precisions=[precision_facts(one, recipe.export.quantize.search_images) for one in built.values()],
+        calibration_images=None if images is None else len(images.calibration),
+        left_out_images=None if images is None else images.left_out,
+        bundle_sha256=sha256_file(folder.bundle / "manifest.json"),
+        provenance=provenance,
+    )
+    folder.write_document("export.json", document)
     folder.record_stage(EXPORT, recipe, provenance, facts.sha256)
     return manifest
 
@@ -106,6 +139,20 @@ def _teacher_weights(recipe: Recipe) -> str:
     section = recipe.teacher
     start = "a checkpoint of one's own" if section.checkpoint else "pretrained" if section.pretrained else "random"
     return f"{start}, then trained on the data" if section.train is not None else start
+
+
+def _tuned(recipe: Recipe, folder: RunFolder, spec: ModelSpec, precision: Precision) -> bytes | None:
+    """The fp32 model of the student that was tuned for a precision; None where none was."""
+    path = folder / tuned_weights(precision)
+    if recipe.tune is None or recipe.tune.precision != precision:
+        return None
+    if not path.exists():
+        raise DataError(
+            f"{path} is missing, and the recipe tunes the student for {precision}.",
+            f"Make it first: dskd-compress tune {folder.path}, or leave it out: --set tune=null",
+        )
+    student, info = load_trained(path)
+    return onnx_from_torch(student, input_size=info.input_size, opset=spec.opset, metadata=spec.to_metadata())
 
 
 def _golden(recipe: Recipe, sets: DataSets, student: nn.Module, spec: ModelSpec) -> Golden:

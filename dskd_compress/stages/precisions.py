@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from dskd_compress.config import ExportSection, Recipe
-from dskd_compress.console import Progress
 from dskd_compress.data import DataSets, ImageSet, StreamSet, iter_images
 from dskd_export.bundle import BundledModel, CalibrationFacts, PrecisionCalibration
 from dskd_export.errors import DataError
@@ -43,7 +42,7 @@ class CalibrationImages:
 def wanted_precisions(section: ExportSection) -> tuple[Precision, ...]:
     """The precisions beside fp32 that a recipe asks for, in the order in which they are made."""
     chosen = TARGETS[section.target].precisions if section.precisions == "auto" else section.precisions
-    return tuple(precision for precision in chosen if precision != "fp32")
+    return tuple(dict.fromkeys(precision for precision in chosen if precision != "fp32"))
 
 
 def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> CalibrationImages:
@@ -90,16 +89,14 @@ def _images(images: ImageSet | StreamSet, limit: int | None, seed: int) -> Itera
     return iter_images(images, limit, seed)
 
 
-def build_precisions(
-    model: bytes, section: ExportSection, images: CalibrationImages, progress: Progress
-) -> dict[Precision, Built]:
-    """Make every precision that the recipe asks for.
+def build(model: bytes, precision: Precision, section: ExportSection, images: CalibrationImages) -> Built:
+    """Make a precision as the recipe asks for it.
 
     Args:
-        model: the serialised fp32 model.
+        model: the serialised fp32 model that it is made of.
+        precision: any but fp32.
         section: of the recipe.
         images: to calibrate on; the search scores on the first of them.
-        progress: moves by one for each model.
 
     Raises:
         MissingExtra: a tool is not installed.
@@ -107,11 +104,10 @@ def build_precisions(
         ModelError: a tool failed.
     """
     quantize = section.quantize
-    rest = TARGETS[section.target].rest if quantize.rest == "auto" else quantize.rest
     settings = Settings(
         producer=quantize.producer,
         method=quantize.method,
-        rest=rest,
+        rest=TARGETS[section.target].rest if quantize.rest == "auto" else quantize.rest,
         keep=quantize.keep,
         search=quantize.search,
         max_kl=quantize.max_kl,
@@ -119,12 +115,7 @@ def build_precisions(
         max_kept=quantize.max_kept,
     )
     calibration = images.calibration
-    searched = calibration.first(quantize.search_images)
-    built: dict[Precision, Built] = {}
-    for precision in wanted_precisions(section):
-        built[precision] = build_precision(model, precision, calibration, searched, settings)
-        progress.advance(1)
-    return built
+    return build_precision(model, precision, calibration, calibration.first(quantize.search_images), settings)
 
 
 def bundled(built: Built) -> BundledModel:
