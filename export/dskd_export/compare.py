@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dskd_export.documents import Accuracy, Check, Parity, PreprocessParity
 from dskd_export.errors import DataError, ModelError
 from dskd_export.runtime.batches import logits_of
-from dskd_export.runtime.runner import Runner
+from dskd_export.runtime.runner import Array, Runner
 
 NOT_FINITE = "NaN or Inf in the logits"
 
@@ -93,7 +93,7 @@ def compare_outputs(
 def compare_runners(
     reference: Runner,
     candidate: Runner,
-    inputs_BCHW: NDArray[np.float32],
+    inputs_BCHW: Array,
     *,
     batch: int,
     input_name: str = "input",

@@ -25,13 +25,13 @@ class Golden:
     """Real inputs and what the reference made of them.
 
     Attributes:
-        input: float32 [B, 3, H, W], preprocessed.
-        logits: float32 [B, K], of the reference.
+        input: [B, ...], preprocessed: in the type and layout that the spec says.
+        logits: float32 [B, K], of the reference; where the model gives probabilities, their logarithms.
         labels: int64 [B], indices of classes.
         image_sha256: text [B], sha256 of each source image's pixels, 64 hexadecimal digits.
     """
 
-    input: NDArray[np.float32]
+    input: NDArray[Any]
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     image_sha256: NDArray[np.str_]
@@ -44,7 +44,7 @@ class Golden:
         """
         images = len(self.labels) if self.labels.ndim else 0
         expected: dict[str, tuple[str, tuple[int, ...]]] = {
-            "input": ("<f4", (images, spec.channels, spec.height, spec.width)),
+            "input": ("|u1" if spec.input_dtype == "uint8" else "<f4", spec.input_shape(images)),
             "logits": ("<f4", (images, len(spec.classes))),
             "labels": ("<i8", (images,)),
             "image_sha256": ("<U64", (images,)),

@@ -134,3 +134,11 @@ def test_another_npy_version(golden: Golden, spec: ModelSpec) -> None:
             archive.writestr(f"{name}.npy", member.getvalue())
     with pytest.raises(BundleError, match=r"version 1\.0"):
         Golden.from_bytes(buffer.getvalue(), spec, "golden.npz")
+
+
+def test_bytes_in_the_order_of_decoders(golden: Golden, make_spec) -> None:
+    spec = make_spec(input_dtype="uint8", input_layout="NHWC")
+    pixels = replace(golden, input=np.zeros((4, 6, 8, 3), np.uint8))
+    np.testing.assert_array_equal(Golden.from_bytes(pixels.to_bytes(), spec, "golden.npz").input, pixels.input)
+    with pytest.raises(BundleError, match=r"input is float32 \[4, 3, 6, 8\].*uint8 \[4, 6, 8, 3\]"):
+        golden.check(spec, "golden.npz")

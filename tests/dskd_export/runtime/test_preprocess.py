@@ -148,3 +148,19 @@ def test_a_sliver_is_named(make_spec: Callable[..., ModelSpec]) -> None:
         resize_and_crop(make_image(1, 300), spec)
     with pytest.raises(DataError, match="crop_pct 50"):
         resize_and_crop(make_image(30, 30), make_spec(height=32, width=32, crop_pct=50.0))
+
+
+def test_what_the_graph_normalises_stays_bytes_and_any_layout_is_the_same_image(
+    make_spec: Callable[..., ModelSpec],
+) -> None:
+    images = [make_image(50, 40, seed) for seed in range(2)]
+    size = {"height": 24, "width": 32}
+    plain_BCHW = preprocess_batch(images, make_spec(**size))
+    last_BHWC = preprocess_batch(images, make_spec(**size, input_layout="NHWC"))
+    np.testing.assert_array_equal(last_BHWC.transpose(0, 3, 1, 2), plain_BCHW)
+    bytes_BCHW = preprocess_batch(images, make_spec(**size, input_dtype="uint8"))
+    bytes_BHWC = preprocess_batch(images, make_spec(**size, input_dtype="uint8", input_layout="NHWC"))
+    assert bytes_BCHW.dtype == bytes_BHWC.dtype == np.uint8
+    assert bytes_BCHW.flags.c_contiguous
+    np.testing.assert_array_equal(bytes_BHWC.transpose(0, 3, 1, 2), bytes_BCHW)
+    np.testing.assert_array_equal(bytes_BHWC[0], resize_and_crop(images[0], make_spec(**size)))
