@@ -109,7 +109,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r: {"export": _dump(r.export), "teacher": _ready_teacher(r)},
         ("student.safetensors", "teacher.safetensors", TEACHER_PROBE),
         ("bundle/manifest.json", "bundle/spec.json", "bundle/golden.npz", "bundle/model.fp32.onnx"),
-        optional=("teacher.fp32.onnx",),
+        optional=("teacher.fp32.onnx", "teacher.fp32.onnx.data"),
         roles=("teacher",),
     ),
     Stage(
@@ -121,7 +121,14 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         BENCHMARK,
         lambda r: {"benchmark": _dump(r.benchmark), "teacher": _ready_teacher(r)},
-        ("bundle/manifest.json", "student.safetensors", "teacher.safetensors", TEACHER_PROBE, "teacher.fp32.onnx"),
+        (
+            "bundle/manifest.json",
+            "student.safetensors",
+            "teacher.safetensors",
+            TEACHER_PROBE,
+            "teacher.fp32.onnx",
+            "teacher.fp32.onnx.data",
+        ),
         ("benchmark.json", "benchmark.samples.npz"),
         roles=("teacher",),
     ),

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Optional
+
+import typer
+
 from dskd_compress.commands import options
 
+Exporter = Annotated[
+    Optional[str], typer.Option("--exporter", help="dynamo, or legacy for models that dynamo cannot take.")
+]
 
-def export(run: options.Run, set_: options.Overrides = None, json_output: options.JsonFlag = False) -> None:
+
+def export(
+    run: options.Run,
+    exporter: Exporter = None,
+    set_: options.Overrides = None,
+    json_output: options.JsonFlag = False,
+) -> None:
     """Export the student to ONNX and write the bundle that goes to the device.
 
     [bold]Examples[/bold]
 
       dskd-compress export runs/r18
       dskd-compress export runs/r18 --set export.opset=18
+      dskd-compress export runs/r18 --set export.input=uint8 --set export.layout=NHWC --set export.softmax=true
+      dskd-compress export runs/r18 --exporter legacy
     """
     from rich.markup import escape
 
@@ -20,7 +35,7 @@ def export(run: options.Run, set_: options.Overrides = None, json_output: option
 
     output = Output(json_output)
     folder = RunFolder(run)
-    recipe = folder.read_recipe(set_ or [])
+    recipe = folder.read_recipe([*options.as_overrides(export__exporter=exporter), *(set_ or [])])
 
     from dskd_compress.stages.export import run_export
 

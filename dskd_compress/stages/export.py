@@ -7,38 +7,59 @@ import hashlib
 import numpy as np
 from torch import nn
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import ExportSection, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
+from dskd_compress.label_space import names_for_device
 from dskd_compress.provenance import Stopwatch, versions
 from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256
-from dskd_compress.stages.setup import check_classes, load_teacher, make_pair, open_checked_data
+from dskd_compress.stages.setup import TeacherModel, check_classes, load_teacher, make_pair, open_checked_data
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo, load_trained
 from dskd_export.bundle import Manifest, write_bundle
 from dskd_export.errors import require
-from dskd_export.files import sha256_file, write_atomic
+from dskd_export.files import sha256_file
 from dskd_export.golden import Golden
-from dskd_export.onnx_from_torch import onnx_from_torch
+from dskd_export.onnx_from_torch import deployed, onnx_from_torch
+from dskd_export.onnx_model import weights_name
+from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec
 
+TEACHER_ONNX = "teacher.fp32.onnx"
 
-def spec_of(info: WeightsInfo, opset: int, student_sha256: str) -> ModelSpec:
+
+def spec_of(info: WeightsInfo, section: ExportSection, student_sha256: str) -> ModelSpec:
     """What the device needs to know of a student."""
+    classes, descriptions = names_for_device(info.classes)
     return ModelSpec(
         architecture=info.name,
+        input_dtype=section.input,
+        input_layout=section.layout,
+        output_name="probabilities" if section.softmax else "logits",
         height=info.input_size[1],
         width=info.input_size[2],
+        dynamic_size=section.dynamic_size,
         mean=info.mean,
         std=info.std,
         interpolation=info.interpolation,
         crop_pct=info.crop_pct,
         crop_mode=info.crop_mode,
-        classes=info.classes,
-        opset=opset,
+        classes=classes,
+        class_descriptions=descriptions,
+        opset=section.opset,
         student_sha256=student_sha256,
     )
+
+
+def teacher_spec_of(
+    recipe: Recipe, sets: DataSets, teacher: TeacherModel, student: nn.Module, info: WeightsInfo
+) -> ModelSpec:
+    """The teacher as it is exported to be compared with: normalised images in, logits out."""
+    size = make_pair(student, info.preprocessing, teacher).teacher_size
+    of_teacher = WeightsInfo.of(recipe.teacher, sets.classes, teacher.format)
+    plain = ExportSection(opset=recipe.export.opset, exporter=recipe.export.exporter)
+    return spec_of(of_teacher.model_copy(update={"input_size": size}), plain, "")
 
 
 def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
@@ -54,20 +75,22 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     watch = Stopwatch()
     path = folder.require("student.safetensors", "distill")
     student, info = load_trained(path)
-    spec = spec_of(info, recipe.export.opset, sha256_file(path))
+    section = recipe.export
+    spec = spec_of(info, section, sha256_file(path))
     sets = open_checked_data(recipe)
     check_classes(info.classes, sets, path, "distill")
-    teacher_path = folder / "teacher.fp32.onnx"
-    with output.progress("Exporting", 2 + recipe.export.teacher, unit="file") as progress:
-        model = onnx_from_torch(student, input_size=info.input_size, opset=spec.opset, metadata=spec.to_metadata())
-        progress.advance(1)
+    with output.progress("Exporting", 2 + section.teacher, unit="file") as progress:
         golden = _golden(recipe, sets, student, spec)
+        exported = onnx_from_torch(
+            student, spec, exporter=section.exporter, slim=section.slim, images=golden.input
+        )
+        progress.advance(1)
         facts = sets.facts()
         provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
         manifest = write_bundle(
             folder.bundle,
             spec=spec,
-            models={"fp32": model},
+            models={"fp32": exported.model.proto},
             golden=golden,
             provenance={
                 "student": info.name,
@@ -78,23 +101,24 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
                 "recipe_sha256": provenance.recipe_sha256,
                 "seed": recipe.seed,
                 "data_sha256": facts.sha256,
-                "exporter": "torch.onnx dynamo",
+                **exported.provenance(),
                 "versions": versions(),
             },
         )
         progress.advance(1)
-        if recipe.export.teacher:
+        if section.teacher:
             teacher = load_teacher(recipe, folder, sets)
-            teacher_onnx = onnx_from_torch(
+            onnx_from_torch(
                 teacher.model,
-                input_size=make_pair(student, info.preprocessing, teacher).teacher_size,
-                opset=recipe.export.opset,
+                teacher_spec_of(recipe, sets, teacher, student, info),
+                exporter=section.exporter,
                 metadata={"role": "teacher, for comparison only", "architecture": recipe.teacher.name},
-            )
-            write_atomic(teacher_path, teacher_onnx)
+                file_name=TEACHER_ONNX,
+            ).model.write(folder.path)
             progress.advance(1)
         else:
-            teacher_path.unlink(missing_ok=True)
+            for name in (TEACHER_ONNX, weights_name(TEACHER_ONNX)):
+                (folder / name).unlink(missing_ok=True)
     provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
     folder.record_stage(EXPORT, recipe, provenance, facts.sha256)
     return manifest
@@ -104,11 +128,13 @@ def _golden(recipe: Recipe, sets: DataSets, student: nn.Module, spec: ModelSpec)
     """Real validation images through the torch-free preprocessing, with torch's fp32 logits."""
     chosen = list(iter_images(sets.val, recipe.export.golden_images, recipe.seed))
     images = [image for image, _, _ in chosen]
-    input_BCHW = preprocess_batch(images, spec)
-    with TorchRunner(student) as runner:
-        logits_BK = runner.infer({"input": input_BCHW})["logits"]
+    inputs = preprocess_batch(images, spec)
+    with TorchRunner(deployed(student, spec), input_name=spec.input_name, output_name=spec.output_name) as runner:
+        logits_BK = logits_of(
+            runner, inputs, batch=len(inputs), input_name=spec.input_name, output_name=spec.output_name
+        )
     return Golden(
-        input=input_BCHW,
+        input=inputs,
         logits=np.asarray(logits_BK, dtype=np.float32),
         labels=np.array([label for _, label, _ in chosen], dtype=np.int64),
         image_sha256=np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in images]),

@@ -23,10 +23,11 @@ from dskd_export.documents import PreprocessParity, ValidationDocument
 from dskd_export.errors import BundleError, DataError
 from dskd_export.evaluate import accuracy_of
 from dskd_export.files import sha256_file
+from dskd_export.onnx_from_torch import deployed
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.runtime.preprocess import preprocess_batch, resize_and_crop
-from dskd_export.runtime.runner import Runner
+from dskd_export.runtime.runner import Array, Runner
 
 # Large enough to fill the cores, small enough for any memory; accuracy does not depend on it.
 _BATCH = 64
@@ -60,9 +61,17 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     )
     to_uint8 = eval_transform(info.preprocessing, normalise=False)
     labels: list[int] = []
-    inputs: list[NDArray[np.float32]] = []  # the first ones, for parity at other batch sizes
+    inputs: list[Array] = []  # the first ones, for parity at other batch sizes
     preprocessing: list[PreprocessParity] = []
-    with TorchRunner(student) as reference, OnnxRuntimeRunner(bundle.model_path("fp32")) as candidate:
+    names = {"input_name": bundle.spec.input_name, "output_name": bundle.spec.output_name}
+    # Normalised as the student was trained, whatever the bundle says.
+    reference_spec = bundle.spec.model_copy(update={"mean": info.mean, "std": info.std})
+    with (
+        TorchRunner(
+            deployed(student, reference_spec), input_name=names["input_name"], output_name=names["output_name"]
+        ) as reference,
+        OnnxRuntimeRunner(bundle.model_path("fp32")) as candidate,
+    ):
         runners: tuple[Runner, Runner] = (reference, candidate)
         logits: dict[str, list[NDArray[Any]]] = {runner.name: [] for runner in runners}
         with output.progress("Validating", _count(sets.val, section.images), unit="image") as progress:
@@ -73,7 +82,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
                 preprocessing.append(compare_preprocess(of_timm, of_device, bundle.spec.std))
                 input_BCHW = preprocess_batch([image for image, _, _ in chunk], bundle.spec)
                 for runner in runners:
-                    logits[runner.name].append(logits_of(runner, input_BCHW, batch=_BATCH))
+                    logits[runner.name].append(logits_of(runner, input_BCHW, batch=_BATCH, **names))
                 if len(inputs) * _BATCH < max(section.batches):
                     inputs.append(input_BCHW)
                 progress.advance(len(chunk))
@@ -86,7 +95,9 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
             )
         ]
         input_NCHW = np.concatenate(inputs)
-        parity += [compare_runners(reference, candidate, input_NCHW, batch=batch) for batch in section.batches]
+        parity += [
+            compare_runners(reference, candidate, input_NCHW, batch=batch, **names) for batch in section.batches
+        ]
     labels_N = np.array(labels, dtype=np.int64)
     accuracy = {name: accuracy_of(logits_NK, labels_N) for name, logits_NK in of_all.items()}
     together = join_preprocess(preprocessing)

@@ -35,6 +35,8 @@ EXTRA_OF = {
     "scipy": "train",
     "onnx": "onnx",
     "onnxscript": "onnx",
+    "onnx_ir": "onnx",
+    "onnxslim": "onnx",
     "onnxruntime": "onnx",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
