@@ -142,7 +142,7 @@ STAGES: tuple[Stage, ...] = (
             "bundle/model.fp32.onnx",
             "export.json",
         ),
-        optional=("teacher.fp32.onnx",),
+        optional=("teacher.fp32.onnx", "teacher.fp32.onnx.data"),
         roles=("teacher",),
     ),
     Stage(
@@ -154,7 +154,14 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         BENCHMARK,
         lambda r: {"benchmark": _dump(r.benchmark), "teacher": _ready_teacher(r)},
-        ("bundle/manifest.json", "student.safetensors", "teacher.safetensors", TEACHER_PROBE, "teacher.fp32.onnx"),
+        (
+            "bundle/manifest.json",
+            "student.safetensors",
+            "teacher.safetensors",
+            TEACHER_PROBE,
+            "teacher.fp32.onnx",
+            "teacher.fp32.onnx.data",
+        ),
         ("benchmark.json", "benchmark.samples.npz"),
         roles=("teacher",),
     ),

@@ -60,7 +60,7 @@ def trtexec_command(source: Path) -> str:
         )
     spec = ModelSpec.read(bundle / "spec.json")
     shapes = {
-        flag: f"{spec.input_name}:{batch}x{spec.channels}x{spec.height}x{spec.width}"
+        flag: f"{spec.input_name}:{'x'.join(map(str, spec.input_shape(batch)))}"
         for flag, batch in (("minShapes", 1), ("optShapes", 1), ("maxShapes", 8))
     }
     return shlex.join(

@@ -8,6 +8,10 @@ import typer
 
 from dskd_compress.commands import options
 
+Exporter = Annotated[
+    Optional[str], typer.Option("--exporter", help="dynamo, or legacy for models that dynamo cannot take.")
+]
+
 
 def export(
     run: options.Run,
@@ -25,6 +29,7 @@ def export(
             help="What they are for: cpu, jetson-orin, jetson-thor, turing, ampere, ada, hopper or blackwell.",
         ),
     ] = None,
+    exporter: Exporter = None,
     set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
@@ -40,6 +45,8 @@ def export(
       dskd-compress export runs/r18 --precision fp16,int8 --target jetson-orin
       dskd-compress export runs/r18 --precision auto --target ada
       dskd-compress export runs/r18 --set export.opset=18
+      dskd-compress export runs/r18 --set export.input=uint8 --set export.layout=NHWC --set export.softmax=true
+      dskd-compress export runs/r18 --exporter legacy
     """
     from rich.markup import escape
 
@@ -50,7 +57,7 @@ def export(
     folder = RunFolder(run)
     auto = precision == "auto"
     names = [name.strip() for name in precision.split(",")] if precision and not auto else precision
-    flags = options.as_overrides(export__precisions=names, export__target=target)
+    flags = options.as_overrides(export__precisions=names, export__target=target, export__exporter=exporter)
     recipe = folder.read_recipe([*flags, *(set_ or [])])
 
     from dskd_compress.stages.export import run_export

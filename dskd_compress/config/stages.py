@@ -23,6 +23,18 @@ class ExportSection(Section):
     )
     calibration: CalibrationSection = CalibrationSection()
     quantize: QuantizeSection = QuantizeSection()
+    exporter: Literal["dynamo", "legacy"] = Field(
+        "dynamo", description="of torch; legacy traces with TorchScript, for models that dynamo cannot take"
+    )
+    input: Literal["float32", "uint8"] = Field(
+        "float32", description="uint8: the graph takes RGB pixels and normalises them itself"
+    )
+    layout: Literal["NCHW", "NHWC"] = Field(
+        "NCHW", description="of the input; images come as NHWC from most decoders"
+    )
+    softmax: bool = Field(False, description="end in a softmax: the output is probabilities and not logits")
+    dynamic_size: bool = Field(False, description="take images of any height and width, where the model does")
+    slim: bool = Field(False, description="run onnxslim after onnxscript's optimiser")
     golden_images: int = Field(16, ge=1, le=256, description="real inputs kept with their reference logits")
     teacher: bool = Field(True, description="also export the teacher, beside the bundle, to compare it")
     license: str | None = Field(

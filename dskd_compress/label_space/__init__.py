@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dskd_compress.label_space.class_map import resolve_class_map
-from dskd_compress.label_space.class_names import ClassNames, names_of_timm, read_class_names
+from dskd_compress.label_space.class_names import ClassNames, names_for_device, names_of_timm, read_class_names
 from dskd_compress.label_space.linear_probe import FittedProbe, fit_linear_probe
 from dskd_compress.label_space.models import ClassMap, ClassMappedModel, ProbedModel
 
@@ -14,6 +14,7 @@ __all__ = [
     "FittedProbe",
     "ProbedModel",
     "fit_linear_probe",
+    "names_for_device",
     "names_of_timm",
     "read_class_names",
     "resolve_class_map",

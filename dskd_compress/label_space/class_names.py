@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,27 @@ def names_of_timm(model: Any) -> ClassNames:
         if names.count == count:
             return names
     return ClassNames(count)
+
+
+def names_for_device(classes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """Names of a student's classes as the device will show them, and the same in words where they are synsets.
+
+    Classes that are only numbered, as many as an ImageNet has, are that ImageNet's; all others keep their names.
+    """
+    import_timm()
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    if classes == tuple(map(str, range(len(classes)))):
+        subset = infer_imagenet_subset({"num_classes": len(classes)})
+        names = tuple(ImageNetInfo(subset).label_names()) if subset else ()
+        classes = names if len(names) == len(classes) else classes
+    if not all(re.fullmatch(r"n\d{8}", name) for name in classes):
+        return classes, None
+    info = ImageNetInfo()
+    try:  # timm has the words of every synset of ImageNet, not only of the thousand
+        return classes, tuple(info.label_name_to_description(name) for name in classes)
+    except KeyError:
+        return classes, None
 
 
 def _imagenet(subset: str) -> ClassNames:

@@ -20,14 +20,15 @@ from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
 from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import BENCHMARK, RunFolder, recipe_sha256
-from dskd_compress.stages.export import spec_of
-from dskd_compress.stages.setup import load_teacher, make_pair, open_checked_data
+from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
+from dskd_compress.stages.setup import load_teacher, open_checked_data
 from dskd_compress.torch_runner import TorchRunner
-from dskd_compress.weights import WeightsInfo, load_trained
+from dskd_compress.weights import load_trained
 from dskd_export.bundle import open_bundle
 from dskd_export.documents import BenchmarkDocument, BenchmarkRow
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files import write_atomic
+from dskd_export.onnx_from_torch import deployed
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.runtime.runner import Runner
@@ -104,18 +105,16 @@ def _subjects(
 ) -> Iterator[Subject]:
     student, info = load_trained(folder.require("student.safetensors", "distill"))
     if recipe.benchmark.teacher:
-        onnx = folder / "teacher.fp32.onnx" if "onnxruntime" in recipe.benchmark.runners else None
+        onnx = folder / TEACHER_ONNX if "onnxruntime" in recipe.benchmark.runners else None
         if onnx is not None and not onnx.is_file():
             raise DataError(
                 f"{onnx} is missing, and benchmark.teacher asks to time it.",
                 f"Set export.teacher and run: dskd-compress export {folder.path}. Or set benchmark.teacher=false.",
             )
         teacher = load_teacher(recipe, folder, sets)
-        size = make_pair(student, info.preprocessing, teacher).teacher_size
-        teacher_info = WeightsInfo.of(recipe.teacher, sets.classes, teacher.format)
-        teacher_spec = spec_of(teacher_info.model_copy(update={"input_size": size}), spec.opset, "")
+        teacher_spec = teacher_spec_of(recipe, sets, teacher, student, info)
         yield Subject("teacher", teacher.model, onnx, teacher_spec)
-    yield Subject("student", student, student_onnx, spec)
+    yield Subject("student", deployed(student, spec), student_onnx, spec)
 
 
 def _providers(section: BenchmarkSection, runner: str) -> list[str]:

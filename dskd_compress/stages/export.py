@@ -7,9 +7,10 @@ import hashlib
 import numpy as np
 from torch import nn
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import ExportSection, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
+from dskd_compress.label_space import names_for_device
 from dskd_compress.provenance import Stopwatch, versions
 from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights
 from dskd_compress.stages.licenses import licenses_of
@@ -21,36 +22,56 @@ from dskd_compress.stages.precisions import (
     precision_facts,
     wanted_precisions,
 )
-from dskd_compress.stages.setup import check_classes, load_teacher, make_pair, open_checked_data
+from dskd_compress.stages.setup import TeacherModel, check_classes, load_teacher, make_pair, open_checked_data
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo, load_trained
 from dskd_export.bundle import BundledModel, BundleProvenance, Manifest, write_bundle
-from dskd_export.errors import DataError, require
+from dskd_export.errors import DataError, ModelError, require
 from dskd_export.export_document import ExportDocument
-from dskd_export.files import sha256_file, write_atomic
+from dskd_export.files import sha256_file
 from dskd_export.golden import Golden
-from dskd_export.onnx_from_torch import onnx_from_torch
+from dskd_export.onnx_from_torch import Exported, deployed, onnx_from_torch
+from dskd_export.onnx_model import weights_name
 from dskd_export.precision.build import Built
 from dskd_export.precision_metadata import Precision
+from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec
 
+TEACHER_ONNX = "teacher.fp32.onnx"
 
-def spec_of(info: WeightsInfo, opset: int, student_sha256: str) -> ModelSpec:
+
+def spec_of(info: WeightsInfo, section: ExportSection, student_sha256: str) -> ModelSpec:
     """What the device needs to know of a student."""
+    classes, descriptions = names_for_device(info.classes)
     return ModelSpec(
         architecture=info.name,
+        input_dtype=section.input,
+        input_layout=section.layout,
+        output_name="probabilities" if section.softmax else "logits",
         height=info.input_size[1],
         width=info.input_size[2],
+        dynamic_size=section.dynamic_size,
         mean=info.mean,
         std=info.std,
         interpolation=info.interpolation,
         crop_pct=info.crop_pct,
         crop_mode=info.crop_mode,
-        classes=info.classes,
-        opset=opset,
+        classes=classes,
+        class_descriptions=descriptions,
+        opset=section.opset,
         student_sha256=student_sha256,
     )
+
+
+def teacher_spec_of(
+    recipe: Recipe, sets: DataSets, teacher: TeacherModel, student: nn.Module, info: WeightsInfo
+) -> ModelSpec:
+    """The teacher as it is exported to be compared with: normalised images in, logits out."""
+    size = make_pair(student, info.preprocessing, teacher).teacher_size
+    of_teacher = WeightsInfo.of(recipe.teacher, sets.classes, teacher.format)
+    plain = ExportSection(opset=recipe.export.opset, exporter=recipe.export.exporter)
+    return spec_of(of_teacher.model_copy(update={"input_size": size}), plain, "")
 
 
 def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
@@ -66,33 +87,40 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     watch = Stopwatch()
     path = folder.require("student.safetensors", "distill")
     student, info = load_trained(path)
-    spec = spec_of(info, recipe.export.opset, sha256_file(path))
+    section = recipe.export
+    spec = spec_of(info, section, sha256_file(path))
     sets = open_checked_data(recipe, every_class=False)
     check_classes(info.classes, sets, path, "distill")
-    teacher_path = folder / "teacher.fp32.onnx"
-    wanted = wanted_precisions(recipe.export)
+    wanted = wanted_precisions(section)
     images = draw_calibration(recipe, sets, spec) if wanted else None
-    with output.progress("Exporting", 2 + len(wanted) + recipe.export.teacher, unit="file") as progress:
-        model = onnx_from_torch(student, input_size=info.input_size, opset=spec.opset, metadata=spec.to_metadata())
-        progress.advance(1)
+    with output.progress("Exporting", 2 + len(wanted) + section.teacher, unit="file") as progress:
         golden = _golden(recipe, sets, student, spec)
-        facts, installed = sets.facts(), versions()
+        exported = onnx_from_torch(
+            student, spec, exporter=section.exporter, slim=section.slim, images=golden.input
+        )
+        progress.advance(1)
         built: dict[Precision, Built] = {}
         for precision in wanted:
             assert images is not None
             progress.update(description=f"Exporting {precision}")
-            source = _tuned(recipe, folder, spec, precision) or model
-            built[precision] = build(source, precision, recipe.export, images)
+            tuned = _tuned(recipe, folder, spec, precision, golden)
+            built[precision] = build(_in_one_file(tuned or exported), precision, section, images)
             progress.advance(1)
+        facts, installed = sets.facts(), versions()
         manifest = write_bundle(
             folder.bundle,
             spec=spec,
             models={
-                "fp32": BundledModel(model, producer=f"torch.onnx dynamo {installed['torch']}"),
+                "fp32": BundledModel(
+                    exported.model.proto,
+                    producer=f"torch.onnx {section.exporter} {installed['torch']}",
+                    weights=exported.model.weights,
+                    details=exported.provenance(),
+                ),
                 **{precision: bundled(one) for precision, one in built.items()},
             },
             golden=golden,
-            calibration=calibration_facts(built, images, recipe.export) if built and images is not None else None,
+            calibration=calibration_facts(built, images, section) if built and images is not None else None,
             provenance=BundleProvenance(
                 student=info.name,
                 student_sha256=spec.student_sha256,
@@ -108,24 +136,26 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
             ),
         )
         progress.advance(1)
-        if recipe.export.teacher:
+        if section.teacher:
             teacher = load_teacher(recipe, folder, sets)
-            teacher_onnx = onnx_from_torch(
+            onnx_from_torch(
                 teacher.model,
-                input_size=make_pair(student, info.preprocessing, teacher).teacher_size,
-                opset=recipe.export.opset,
+                teacher_spec_of(recipe, sets, teacher, student, info),
+                exporter=section.exporter,
                 metadata={"role": "teacher, for comparison only", "architecture": recipe.teacher.name},
-            )
-            write_atomic(teacher_path, teacher_onnx)
+                file_name=TEACHER_ONNX,
+            ).model.write(folder.path)
             progress.advance(1)
         else:
-            teacher_path.unlink(missing_ok=True)
+            for name in (TEACHER_ONNX, weights_name(TEACHER_ONNX)):
+                (folder / name).unlink(missing_ok=True)
     provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
     document = ExportDocument(
-        target=recipe.export.target,
-        precisions=[precision_facts(one, recipe.export.quantize.search_images) for one in built.values()],
+        target=section.target,
+        precisions=[precision_facts(one, section.quantize.search_images) for one in built.values()],
         calibration_images=None if images is None else len(images.calibration),
         left_out_images=None if images is None else images.left_out,
+        passes=[step.model_dump(mode="json") for step in exported.passes],
         bundle_sha256=sha256_file(folder.bundle / "manifest.json"),
         provenance=provenance,
     )
@@ -141,7 +171,9 @@ def _teacher_weights(recipe: Recipe) -> str:
     return f"{start}, then trained on the data" if section.train is not None else start
 
 
-def _tuned(recipe: Recipe, folder: RunFolder, spec: ModelSpec, precision: Precision) -> bytes | None:
+def _tuned(
+    recipe: Recipe, folder: RunFolder, spec: ModelSpec, precision: Precision, golden: Golden
+) -> Exported | None:
     """The fp32 model of the student that was tuned for a precision; None where none was."""
     path = folder / tuned_weights(precision)
     if recipe.tune is None or recipe.tune.precision != precision:
@@ -151,19 +183,36 @@ def _tuned(recipe: Recipe, folder: RunFolder, spec: ModelSpec, precision: Precis
             f"{path} is missing, and the recipe tunes the student for {precision}.",
             f"Make it first: dskd-compress tune {folder.path}, or leave it out: --set tune=null",
         )
-    student, info = load_trained(path)
-    return onnx_from_torch(student, input_size=info.input_size, opset=spec.opset, metadata=spec.to_metadata())
+    student, _ = load_trained(path)
+    section = recipe.export
+    return onnx_from_torch(student, spec, exporter=section.exporter, slim=section.slim, images=golden.input)
+
+
+def _in_one_file(exported: Exported) -> bytes:
+    """The model that other precisions are made of.
+
+    Raises:
+        ModelError: its weights are too many for one protobuf.
+    """
+    if exported.model.weights is not None:
+        raise ModelError(
+            f"The model has {exported.model.size_bytes / 1e9:.1f} GB; other precisions are made of up to 1.9 GB.",
+            "Export it in fp32 only: --precision fp32",
+        )
+    return exported.model.proto
 
 
 def _golden(recipe: Recipe, sets: DataSets, student: nn.Module, spec: ModelSpec) -> Golden:
     """Real validation images through the torch-free preprocessing, with torch's fp32 logits."""
     chosen = list(iter_images(sets.val, recipe.export.golden_images, recipe.seed))
     images = [image for image, _, _ in chosen]
-    input_BCHW = preprocess_batch(images, spec)
-    with TorchRunner(student) as runner:
-        logits_BK = runner.infer({"input": input_BCHW})["logits"]
+    inputs = preprocess_batch(images, spec)
+    with TorchRunner(deployed(student, spec), input_name=spec.input_name, output_name=spec.output_name) as runner:
+        logits_BK = logits_of(
+            runner, inputs, batch=len(inputs), input_name=spec.input_name, output_name=spec.output_name
+        )
     return Golden(
-        input=input_BCHW,
+        input=inputs,
         logits=np.asarray(logits_BK, dtype=np.float32),
         labels=np.array([label for _, label, _ in chosen], dtype=np.int64),
         image_sha256=np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in images]),

@@ -17,7 +17,7 @@ from dskd_compress.run_folder import VALIDATE, RunFolder, recipe_sha256
 from dskd_compress.stages.setup import check_classes, open_checked_data
 from dskd_compress.stages.validate_inputs import GoldenImages, Lot, ahead, lots_of
 from dskd_compress.stages.validate_judgement import BATCH, Measured, judge_bundle, judge_candidate
-from dskd_compress.stages.validate_runners import Contest, Contestant, open_contest
+from dskd_compress.stages.validate_runners import Contest, Contestant, as_deployed, open_contest
 from dskd_compress.weights import load_trained
 from dskd_export.bundle import Bundle, open_bundle
 from dskd_export.compare import compare_inputs, join_inputs
@@ -26,6 +26,7 @@ from dskd_export.errors import BundleError, DataError
 from dskd_export.evaluate import accuracy_of
 from dskd_export.files import sha256_file
 from dskd_export.runtime.batches import logits_of
+from dskd_export.runtime.runner import Array
 
 ENOUGH_IMAGES = 256
 """With fewer a gate says little; the whole validation set is always enough."""
@@ -65,7 +66,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     )
     total = _count(sets.val, section.images)
     with ExitStack() as stack:
-        contest = open_contest(section, bundle, student, stack)
+        contest = open_contest(section, bundle, as_deployed(student, info, bundle.spec), stack)
         with output.progress("Validating", total, unit="image") as progress:
             lots = lots_of(images, info.preprocessing, bundle.spec, BATCH)
             measured = measure(contest, ahead(lots), bundle, info.std, max(section.batches), progress)
@@ -132,7 +133,7 @@ def measure(
     labels: list[NDArray[np.int64]] = []
     logits: dict[str, list[NDArray[Any]]] = {one.name: [] for one in contest.all}
     same_input: list[NDArray[Any]] = []
-    first: list[NDArray[np.float32]] = []
+    first: list[Array] = []
     preprocess: list[PreprocessParity] = []
     unlike: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
     for lot in lots:
@@ -140,12 +141,12 @@ def measure(
         preprocess.append(compare_inputs(lot.of_timm, lot.of_device, std))
         golden.find(lot)
         if len(first) * BATCH < first_images:
-            first.append(lot.of_device)
+            first.append(lot.device_input)
         if lot.differs.any() and sum(len(pair[0]) for pair in unlike) < _KEPT:
             which = np.flatnonzero(lot.differs)[:_KEPT]
             unlike.append((lot.of_timm[which], lot.of_device[which]))
         for one in contest.candidates:
-            logits[one.name].append(logits_of(one.runner, lot.of_device, batch=BATCH, **names))
+            logits[one.name].append(logits_of(one.runner, lot.device_input, batch=BATCH, **names))
         whole, on_device = _reference_logits(contest.reference, lot, names)
         logits[contest.reference.name].append(whole)
         same_input.append(on_device)
@@ -170,13 +171,13 @@ def measure(
 def _reference_logits(reference: Contestant, lot: Lot, names: dict[str, str]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The reference's logits of its own input, and of the device's; one array where the inputs are equal."""
     if reference.kind != "torch":
-        of_device = logits_of(reference.runner, lot.of_device, batch=BATCH, **names)
+        of_device = logits_of(reference.runner, lot.device_input, batch=BATCH, **names)
         return of_device, of_device
-    of_timm = logits_of(reference.runner, lot.of_timm, batch=BATCH, **names)
+    of_timm = logits_of(reference.runner, lot.timm_input, batch=BATCH, **names)
     if not lot.differs.any():
         return of_timm, of_timm
     of_device = of_timm.copy()
-    of_device[lot.differs] = logits_of(reference.runner, lot.of_device[lot.differs], batch=BATCH, **names)
+    of_device[lot.differs] = logits_of(reference.runner, lot.device_input[lot.differs], batch=BATCH, **names)
     return of_timm, of_device
 
 

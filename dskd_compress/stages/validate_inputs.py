@@ -19,7 +19,8 @@ from PIL import Image
 
 from dskd_compress.data import Preprocessing, eval_transform
 from dskd_export.golden import Golden
-from dskd_export.runtime.preprocess import preprocess_batch
+from dskd_export.runtime.preprocess import model_input, resize_and_crop
+from dskd_export.runtime.runner import Array
 from dskd_export.spec import ModelSpec
 
 Item = TypeVar("Item")
@@ -33,6 +34,8 @@ class Lot:
         labels: int64 [B].
         of_timm: float32 [B, C, H, W], by timm's evaluation transform with the student's own settings.
         of_device: what the bundle's spec makes of the same images.
+        timm_input: the first in the type and layout of the model's input.
+        device_input: the second, as the device feeds it.
         differs: bool [B], images whose two inputs are not equal bit by bit.
         sha256: of each image's pixels, as the golden images are named.
     """
@@ -40,6 +43,8 @@ class Lot:
     labels: NDArray[np.int64]
     of_timm: NDArray[np.float32]
     of_device: NDArray[np.float32]
+    timm_input: Array
+    device_input: Array
     differs: NDArray[np.bool_]
     sha256: tuple[str, ...]
 
@@ -49,15 +54,25 @@ def lots_of(
 ) -> Iterator[Lot]:
     """Prepare images, `size` at a time, the last lot with what is left."""
     to_uint8 = eval_transform(preprocessing, normalise=False)
+    plain = spec.model_copy(update={"input_dtype": "float32", "input_layout": "NCHW"})
+    own = spec.model_copy(update={"mean": preprocessing.mean, "std": preprocessing.std})
     while chunk := list(islice(images, size)):
         pixels_BCHW = np.stack([np.asarray(to_uint8(image)) for image, _, _ in chunk])
         of_timm = normalised(pixels_BCHW, preprocessing)
-        of_device = preprocess_batch([image for image, _, _ in chunk], spec)
+        pixels_BHWC = [resize_and_crop(image, spec) for image, _, _ in chunk]
+        of_device: NDArray[np.float32] = np.stack([model_input(pixels, plain) for pixels in pixels_BHWC])
+        timm_input, device_input = of_timm, of_device
+        if plain != spec:
+            # The model normalises bytes, or takes another layout: the same pixels in its own form.
+            timm_input = np.stack([model_input(pixels_CHW.transpose(1, 2, 0), own) for pixels_CHW in pixels_BCHW])
+            device_input = np.stack([model_input(pixels_HWC, spec) for pixels_HWC in pixels_BHWC])
         differs = [not np.array_equal(a, b) for a, b in zip(of_timm, of_device, strict=True)]
         yield Lot(
             labels=np.array([label for _, label, _ in chunk], dtype=np.int64),
             of_timm=of_timm,
             of_device=of_device,
+            timm_input=timm_input,
+            device_input=device_input,
             differs=np.array(differs),
             sha256=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image, _, _ in chunk),
         )
@@ -97,7 +112,7 @@ class GoldenImages:
             if index is None:
                 continue
             self.labels.setdefault(index, set()).add(int(lot.labels[row]))
-            if not np.array_equal(self.golden.input[index], lot.of_device[row]):
+            if not np.array_equal(self.golden.input[index], lot.device_input[row]):
                 self._other_input.add(index)
 
     def unlike(self) -> list[str]:

@@ -32,6 +32,7 @@ from dskd_export.gate import (
 )
 from dskd_export.golden import Golden
 from dskd_export.runtime.batches import logits_of
+from dskd_export.runtime.runner import Array
 
 BATCH = 16
 """Images of one call. Every runner keeps the memory of its largest call, and several are open at a time."""
@@ -63,7 +64,7 @@ class Measured:
     labels: NDArray[np.int64]
     logits: Mapping[str, NDArray[Any]]
     same_input: NDArray[Any]
-    first_inputs: NDArray[np.float32]
+    first_inputs: Array
     preprocess: PreprocessParity
     unlike: tuple[NDArray[np.float32], NDArray[np.float32]] | None
     golden: Golden
@@ -175,7 +176,7 @@ def _golden_parity(contestant: Contestant, bundle: Bundle, golden: Golden) -> Pa
     )
 
 
-def _logits(contestant: Contestant, bundle: Bundle, input_NCHW: NDArray[np.float32], batch: int) -> NDArray[Any]:
+def _logits(contestant: Contestant, bundle: Bundle, input_NCHW: Array, batch: int) -> NDArray[Any]:
     spec = bundle.spec
     return logits_of(
         contestant.runner, input_NCHW, batch=batch, input_name=spec.input_name, output_name=spec.output_name

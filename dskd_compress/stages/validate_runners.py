@@ -12,13 +12,16 @@ from torch import nn
 
 from dskd_compress.config import ValidateSection
 from dskd_compress.torch_runner import TorchRunner
+from dskd_compress.weights import WeightsInfo
 from dskd_export.bundle import Bundle
 from dskd_export.documents import Judgement
 from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageError, require
+from dskd_export.onnx_from_torch import deployed
 from dskd_export.precision.emulate import emulate_bf16
 from dskd_export.runtime.native import Native, native_of
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers
 from dskd_export.runtime.runner import Runner
+from dskd_export.spec import ModelSpec
 
 REFERENCE = "torch:cpu:fp32"
 _FULL = "fp32"
@@ -62,6 +65,11 @@ class Contest:
     def all(self) -> tuple[Contestant, ...]:
         """The reference first."""
         return self.reference, *self.candidates
+
+
+def as_deployed(student: nn.Module, info: WeightsInfo, spec: ModelSpec) -> nn.Module:
+    """The student with the bundle's input and output, normalising as it was trained to, whatever the spec says."""
+    return deployed(student, spec.model_copy(update={"mean": info.mean, "std": info.std}))
 
 
 def open_contest(section: ValidateSection, bundle: Bundle, student: nn.Module, stack: ExitStack) -> Contest:

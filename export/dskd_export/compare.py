@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dskd_export.documents import Parity, PreprocessParity
 from dskd_export.errors import DataError, ModelError
 from dskd_export.runtime.batches import logits_of
-from dskd_export.runtime.runner import Runner
+from dskd_export.runtime.runner import Array, Runner
 
 # Images that are compared at once: float64 copies of all logits would be the largest thing in memory.
 _ROWS = 1024
@@ -132,7 +132,7 @@ def _first_five(logits_NK: NDArray[Any]) -> NDArray[np.bool_]:
 def compare_runners(
     reference: Runner,
     candidate: Runner,
-    inputs_BCHW: NDArray[np.float32],
+    inputs_BCHW: Array,
     *,
     batch: int,
     input_name: str = "input",

@@ -36,6 +36,8 @@ EXTRA_OF = {
     "scipy": "train",
     "onnx": "onnx",
     "onnxscript": "onnx",
+    "onnx_ir": "onnx",
+    "onnxslim": "onnx",
     "onnxruntime": "onnx",
     "modelopt": "quant",
     "onnxconverter_common": "quant",

@@ -40,13 +40,13 @@ class Golden:
     """Real inputs and what the reference made of them.
 
     Attributes:
-        input: float32 [B, 3, H, W], preprocessed.
-        logits: float32 [B, K], of the reference.
+        input: [B, ...], preprocessed: in the type and layout that the spec says.
+        logits: float32 [B, K], of the reference; where the model gives probabilities, their logarithms.
         labels: int64 [B], indices of classes.
         image_sha256: text [B], sha256 of each source image's pixels, 64 hexadecimal digits.
     """
 
-    input: NDArray[np.float32]
+    input: NDArray[Any]
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     image_sha256: NDArray[np.str_]
@@ -142,7 +142,7 @@ class Golden:
 def _one_image(spec: ModelSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
     """Name -> type and shape of what a golden image has, in the order of the archive."""
     return {
-        "input": (np.dtype("<f4"), (spec.channels, spec.height, spec.width)),
+        "input": (np.dtype("|u1" if spec.input_dtype == "uint8" else "<f4"), spec.input_shape(1)[1:]),
         "logits": (np.dtype("<f4"), (len(spec.classes),)),
         "labels": (np.dtype("<i8"), ()),
         "image_sha256": (np.dtype("<U64"), ()),

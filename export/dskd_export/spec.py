@@ -15,6 +15,7 @@ from dskd_export.errors import BundleError
 
 METADATA_KEY = "dskd_spec"
 SCHEMA_VERSION = 1
+PROBABILITIES = "probabilities"  # output of a model whose graph ends in a softmax
 
 # All that Pillow and timm's evaluation transform know.
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
@@ -29,16 +30,24 @@ class ModelSpec(BaseModel):
     schema_version: Literal[1] = 1
     architecture: str = Field(description="timm name of the student")
     input_name: str = "input"
-    output_name: str = "logits"
+    input_dtype: Literal["float32", "uint8"] = Field(
+        "float32", description="float32: normalised before; uint8: RGB pixels, the graph normalises them itself"
+    )
+    input_layout: Literal["NCHW", "NHWC"] = "NCHW"
+    output_name: Literal["logits", "probabilities"] = Field("logits", description="what the model gives")
     channels: Literal[3] = 3
     height: int = Field(ge=1, description="pixels")
     width: int = Field(ge=1, description="pixels")
+    dynamic_size: bool = Field(False, description="the graph takes other heights and widths as well")
     mean: tuple[float, float, float] = Field(description="of pixels scaled to [0, 1], RGB")
     std: tuple[float, float, float] = Field(description="of pixels scaled to [0, 1], RGB")
     interpolation: Interpolation
     crop_pct: float = Field(gt=0, description="crop size / resized size; above 1 the resized image is padded")
     crop_mode: CropMode = "center"
     classes: tuple[str, ...] = Field(min_length=1, description="in the order of the logits")
+    class_descriptions: tuple[str, ...] | None = Field(
+        None, description="the classes in words, in the same order, where their names are WordNet's synsets"
+    )
     opset: int
     student_sha256: str = Field(description="sha256 of student.safetensors")
 
@@ -55,6 +64,18 @@ class ModelSpec(BaseModel):
                 "crop_pct shrinks every image to nothing: it must not be larger than height and width"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_description_each(self) -> ModelSpec:
+        if self.class_descriptions is not None and len(self.class_descriptions) != len(self.classes):
+            raise ValueError(f"{len(self.class_descriptions)} descriptions for {len(self.classes)} classes")
+        return self
+
+    def input_shape(self, batch: int) -> tuple[int, int, int, int]:
+        """Shape of a batch in the layout of the input."""
+        if self.input_layout == "NHWC":
+            return batch, self.height, self.width, self.channels
+        return batch, self.channels, self.height, self.width
 
     def to_json(self) -> str:
         """Canonical JSON: the same spec gives the same bytes."""

@@ -180,3 +180,11 @@ def test_what_others_write(golden: Golden, spec: ModelSpec) -> None:
             BundleError, match=r"golden\.npz is (damaged near byte|not golden images of this spec)"
         ):
             Golden.from_bytes(data, spec, "golden.npz")
+
+
+def test_bytes_in_the_order_of_decoders(golden: Golden, make_spec) -> None:
+    spec = make_spec(input_dtype="uint8", input_layout="NHWC")
+    pixels = replace(golden, input=np.zeros((4, 6, 8, 3), np.uint8))
+    np.testing.assert_array_equal(Golden.from_bytes(pixels.to_bytes(), spec, "golden.npz").input, pixels.input)
+    with pytest.raises(BundleError, match=r"input is float32 \[4, 3, 6, 8\].*uint8 \[4, 6, 8, 3\]"):
+        golden.check(spec, "golden.npz")

@@ -11,18 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dskd_export.errors import DataError, ModelError
-from dskd_export.runtime.runner import Runner
+from dskd_export.runtime.runner import Array, Runner
+from dskd_export.spec import PROBABILITIES
 
 
 def logits_of(
     runner: Runner,
-    input_NCHW: NDArray[np.float32],
+    input_NCHW: Array,
     *,
     batch: int,
     input_name: str = "input",
     output_name: str = "logits",
 ) -> NDArray[Any]:
     """Logits [N, K] of all images; every call has exactly `batch` of them, the last one what is left.
+
+    The images are in the layout of the model, whatever their name says here. Of a model that gives
+    probabilities, their logarithms: logits of the same probabilities, order and divergences.
 
     Raises:
         DataError: there are no images.
@@ -36,10 +40,8 @@ def logits_of(
     return np.concatenate([batch_logits(runner, images, input_name, output_name) for images in calls])
 
 
-def batch_logits(
-    runner: Runner, input_BCHW: NDArray[np.float32], input_name: str, output_name: str
-) -> NDArray[Any]:
-    """Logits [B, K] of one call, checked for their shape.
+def batch_logits(runner: Runner, input_BCHW: Array, input_name: str, output_name: str) -> NDArray[Any]:
+    """Logits [B, K] of one call, checked for their shape; of probabilities their logarithms.
 
     Raises:
         ModelError: the model has no such output, or its output is not one row an image.
@@ -55,4 +57,13 @@ def batch_logits(
             f"{runner.name} gives {output_name} of shape {list(logits_BK.shape)} for {len(input_BCHW)} images.",
             "A classifier gives one row of logits for each image: export a classifier.",
         )
+    return _log(logits_BK) if output_name == PROBABILITIES else logits_BK
+
+
+def _log(probabilities_BK: NDArray[Any]) -> NDArray[np.float32]:
+    """Logarithms that stay finite: what underflowed counts as the smallest number of float32, 1e-38."""
+    floor = np.finfo(np.float32).tiny
+    logits_BK: NDArray[np.float32] = np.log(np.maximum(probabilities_BK.astype(np.float64), floor)).astype(
+        np.float32
+    )
     return logits_BK

@@ -18,6 +18,7 @@ from PIL import Image
 
 from dskd_export.errors import DataError
 from dskd_export.runtime.images import to_rgb
+from dskd_export.runtime.runner import Array
 from dskd_export.spec import ModelSpec
 
 _BLACK = (0, 0, 0)
@@ -47,23 +48,35 @@ def resize_and_crop(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
     return np.array(_crop_or_pad(image, spec.height, spec.width, fill), dtype=np.uint8)
 
 
-def preprocess(image: Image.Image, spec: ModelSpec) -> NDArray[np.float32]:
-    """One image as float32 [C, H, W]: resized, cropped, scaled to [0, 1], normalised.
+def preprocess(image: Image.Image, spec: ModelSpec) -> Array:
+    """One image as the model's input: resized, cropped, then as `model_input`.
 
     Raises:
         UnreadableImage, DataError: as `resize_and_crop`.
     """
-    pixels_CHW = resize_and_crop(image, spec).transpose(2, 0, 1)
+    return model_input(resize_and_crop(image, spec), spec)
+
+
+def model_input(pixels_HWC: NDArray[np.uint8], spec: ModelSpec) -> Array:
+    """Pixels [H, W, C] of the model's size in the type and layout of its input, [C, H, W] or [H, W, C].
+
+    Normalised to float32, but for a model that normalises bytes itself: that gets them as they are.
+    """
+    value_HWC: Array = _normalise(pixels_HWC, spec) if spec.input_dtype == "float32" else pixels_HWC
+    return value_HWC if spec.input_layout == "NHWC" else np.ascontiguousarray(value_HWC.transpose(2, 0, 1))
+
+
+def _normalise(pixels_HWC: NDArray[np.uint8], spec: ModelSpec) -> NDArray[np.float32]:
     # float32 and division at every step, as torch does it: another order gives other last bits.
-    value_CHW = np.ascontiguousarray(pixels_CHW, dtype=np.float32)
-    value_CHW /= np.float32(255)
-    value_CHW -= np.array(spec.mean, dtype=np.float32)[:, None, None]
-    value_CHW /= np.array(spec.std, dtype=np.float32)[:, None, None]
-    return value_CHW
+    value_HWC = pixels_HWC.astype(np.float32)
+    value_HWC /= np.float32(255)
+    value_HWC -= np.array(spec.mean, dtype=np.float32)
+    value_HWC /= np.array(spec.std, dtype=np.float32)
+    return value_HWC
 
 
-def preprocess_batch(images: Sequence[Image.Image], spec: ModelSpec) -> NDArray[np.float32]:
-    """Images as one float32 batch [B, C, H, W].
+def preprocess_batch(images: Sequence[Image.Image], spec: ModelSpec) -> Array:
+    """Images as one batch in the type and layout of the model's input.
 
     Raises:
         UnreadableImage, DataError: there are no images, or as `resize_and_crop`.

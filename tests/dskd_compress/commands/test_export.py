@@ -33,3 +33,17 @@ def test_there_is_no_student(finished: Finished, tmp_path: Path, capsys: pytest.
     (folder / "student.safetensors").unlink()
     assert main(["export", str(folder.path)]) == 3
     assert "student.safetensors is missing" in capsys.readouterr().err
+
+
+def test_the_legacy_exporter_is_recorded(finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "run")
+    flags = ["--exporter", "legacy", "--set", "export.teacher=false"]
+    assert main(["export", str(folder.path), *flags]) == 0
+    assert open_bundle(folder.bundle).manifest.provenance["exporter"] == "torch.onnx legacy"
+
+
+def test_an_exporter_that_torch_does_not_have(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(finished.copy(tmp_path / "run").path), "--exporter", "tracing"]) == 2
+    assert "export.exporter" in capsys.readouterr().err

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 from support import make_model
 
-from dskd_compress.label_space import ClassNames, names_of_timm, read_class_names, resolve_class_map
+from dskd_compress.label_space import (
+    ClassNames,
+    names_for_device,
+    names_of_timm,
+    read_class_names,
+    resolve_class_map,
+)
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import RecipeError
 
@@ -76,3 +82,17 @@ def test_names_from_a_file(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no such file.*imagenet-1k"):
         read_class_names(str(tmp_path / "other"), 2)
     assert read_class_names("imagenet-1k", 1000).find("tench") == 0
+
+
+def test_names_on_the_device() -> None:
+    """One's own; of classes that are only numbered ImageNet's, where there are as many; words for synsets."""
+    assert names_for_device(("cat", "dog")) == (("cat", "dog"), None)
+    assert names_for_device(tuple("0123456789")) == (tuple("0123456789"), None)
+    names, words = names_for_device(tuple(map(str, range(1000))))
+    assert (names[0], names[1], len(set(names))) == ("n01440764", "n01443537", 1000)
+    assert words is not None
+    assert words[1].startswith("goldfish")
+    assert len(names_for_device(tuple(map(str, range(21841))))[0]) == 21841
+    some = ("n01443537", "n02123045")
+    assert names_for_device(some) == (some, (words[1], words[281]))
+    assert names_for_device(("n01443537", "n99999999")) == (("n01443537", "n99999999"), None)

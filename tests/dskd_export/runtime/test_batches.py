@@ -51,3 +51,19 @@ def test_what_cannot_be_called() -> None:
 def test_what_is_no_classifier(output, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         logits_of(FakeRunner(output), np.zeros((2, 3, 2, 2), np.float32), batch=2)
+
+
+def test_probabilities_become_logits_of_the_same_order_and_divergence() -> None:
+    logits_BK = np.array([[3.0, 0.0, -200.0], [0.5, 0.25, 0.0]], np.float32)
+    shares_BK = np.exp(logits_BK) / np.exp(logits_BK).sum(axis=1, keepdims=True)
+    runner = FakeRunner(lambda x: {"probabilities": shares_BK})
+    found_BK = logits_of(runner, np.zeros((2, 3, 2, 2), np.float32), batch=2, output_name="probabilities")
+    assert found_BK.dtype == np.float32
+    expected_BK = logits_BK - np.log(np.exp(logits_BK).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found_BK[:, :2], expected_BK[:, :2], rtol=1e-6)
+    np.testing.assert_allclose(found_BK[1], expected_BK[1], rtol=1e-6)
+    assert found_BK[0, 2] == pytest.approx(np.log(np.finfo(np.float32).tiny))  # underflowed, and still a number
+    broken = FakeRunner(lambda x: {"probabilities": np.full((2, 3), np.nan, np.float32)})
+    assert np.isnan(
+        logits_of(broken, np.zeros((2, 3, 2, 2), np.float32), batch=2, output_name="probabilities")
+    ).all()

@@ -176,3 +176,19 @@ def test_what_would_fill_the_memory_is_named(
         resize_and_crop(make_image(3, 31), spec)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert_same(make_image(3, 31), spec)
+
+
+def test_what_the_graph_normalises_stays_bytes_and_any_layout_is_the_same_image(
+    make_spec: Callable[..., ModelSpec],
+) -> None:
+    images = [make_image(50, 40, seed) for seed in range(2)]
+    size = {"height": 24, "width": 32}
+    plain_BCHW = preprocess_batch(images, make_spec(**size))
+    last_BHWC = preprocess_batch(images, make_spec(**size, input_layout="NHWC"))
+    np.testing.assert_array_equal(last_BHWC.transpose(0, 3, 1, 2), plain_BCHW)
+    bytes_BCHW = preprocess_batch(images, make_spec(**size, input_dtype="uint8"))
+    bytes_BHWC = preprocess_batch(images, make_spec(**size, input_dtype="uint8", input_layout="NHWC"))
+    assert bytes_BCHW.dtype == bytes_BHWC.dtype == np.uint8
+    assert bytes_BCHW.flags.c_contiguous
+    np.testing.assert_array_equal(bytes_BHWC.transpose(0, 3, 1, 2), bytes_BCHW)
+    np.testing.assert_array_equal(bytes_BHWC[0], resize_and_crop(images[0], make_spec(**size)))

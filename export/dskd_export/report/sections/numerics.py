@@ -217,7 +217,10 @@ def _parity(parity: Parity) -> list[Cell]:
 
 def _spec(spec: ModelSpec) -> Table:
     rows = [
-        ("input", f"{spec.input_name}: batch × {spec.channels} × {spec.height} × {spec.width}, RGB"),
+        (
+            "input",
+            f"{spec.input_name}: batch × {' × '.join(map(str, spec.input_shape(1)[1:]))}, RGB, {spec.input_dtype}",
+        ),
         ("output", f"{spec.output_name}: batch × {len(spec.classes)}"),
         ("mean, std (of pixels in 0–1)", f"{_triple(spec.mean)}; {_triple(spec.std)}"),
         ("resize", f"{spec.interpolation}, crop {spec.crop_mode}, crop share {fmt.exact(spec.crop_pct)}"),

@@ -1,0 +1,103 @@
+"""A graph becomes bytes: the same graph the same bytes, with nothing in it of the machine that made it."""
+
+from __future__ import annotations
+
+import ast
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dskd_export.errors import require
+from dskd_export.onnx_from_torch.deployed import STUDENT
+from dskd_export.onnx_model import OnnxModel, weights_name
+
+_SCOPES = "pkg.torch.onnx.name_scopes"  # of torch's exporter: paths of nested modules, then the node
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
+
+
+def clean(graph: Any, metadata: Mapping[str, str]) -> None:
+    """Name nodes by their module, drop what the exporter noted of source files and paths, set the metadata.
+
+    Args:
+        graph: an `onnx_ir.Model`, changed in place.
+        metadata: all that the model will carry.
+    """
+    ir, passes = require("onnx_ir", "onnx"), require("onnx_ir.passes.common", "onnx")
+    for node in ir.traversal.RecursiveGraphIterator(graph.graph):
+        if (module := _module_of(node)) is not None:
+            node.name = f"{module}/{node.op_type}" if module else node.op_type
+    # Torch gives a buffer and an operator the same name at times: `mean`.
+    passes.NameFixPass()(graph)
+    passes.ClearMetadataAndDocStringPass()(graph)
+    for value in [*graph.graph.inputs, *graph.graph.outputs, *graph.graph.initializers.values()]:
+        value.metadata_props.clear()
+    for node in ir.traversal.RecursiveGraphIterator(graph.graph):
+        for value in node.outputs:
+            value.metadata_props.clear()
+    graph.graph.metadata_props.clear()
+    graph.metadata_props.clear()
+    graph.metadata_props.update(sorted(metadata.items()))
+
+
+def _module_of(node: Any) -> str | None:
+    """Path of the timm module that a node comes from, empty for the model itself; None where nothing tells it."""
+    weight = node.inputs[1] if node.op_type in _WEIGHTED and len(node.inputs) > 1 else None
+    if weight is not None and (weight.name or "").endswith(".weight"):
+        # After folding, a convolution has the scope of its batch norm, but still its own weights.
+        path = str(weight.name).removesuffix(".weight")
+    elif scopes := node.metadata_props.get(_SCOPES):
+        *modules, _ = ast.literal_eval(scopes)
+        path = str(modules[-1]) if modules else ""
+    else:
+        return None
+    return path.removeprefix(STUDENT).removeprefix(".") if path.split(".")[0] == STUDENT else path
+
+
+def pack(graph: Any, file_name: str, max_single_file_bytes: int) -> OnnxModel:
+    """Serialise a graph, with its weights in a file of their own where they are larger than that.
+
+    Args:
+        graph: an `onnx_ir.Model`, unchanged.
+    """
+    ir = require("onnx_ir", "onnx")
+    tensors = [value.const_value for value in graph.graph.initializers.values()]
+    if sum(tensor.nbytes for tensor in tensors if tensor is not None) <= max_single_file_bytes:
+        return OnnxModel(file_name, ir.to_proto(graph).SerializeToString(deterministic=True))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / file_name
+        ir.save(graph, path, external_data=weights_name(file_name))
+        proto = require("onnx", "onnx").load(str(path), load_external_data=False)
+        weights = (Path(folder) / weights_name(file_name)).read_bytes()
+    return OnnxModel(file_name, proto.SerializeToString(deterministic=True), weights)
+
+
+def check(model: OnnxModel) -> None:
+    """Hold a model against the ONNX standard, types and shapes inferred.
+
+    Raises:
+        onnx.checker.ValidationError, onnx.shape_inference.InferenceError: what is wrong with it.
+    """
+    onnx = require("onnx", "onnx")
+    if model.weights is None:
+        onnx.checker.check_model(model.proto, full_check=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.checker.check_model(str(model.write(Path(folder))), full_check=True)
+
+
+def count_nodes(model: OnnxModel) -> int:
+    """Number of nodes of the main graph."""
+    return len(require("onnx", "onnx").load_from_string(model.proto).graph.node)
+
+
+def count_parameters(model: OnnxModel) -> int:
+    """Number of values in the initializers of the main graph."""
+    graph = require("onnx", "onnx").load_from_string(model.proto).graph
+    total = 0
+    for initializer in graph.initializer:
+        count = 1
+        for length in initializer.dims:
+            count *= length
+        total += count
+    return total
