@@ -144,7 +144,7 @@ def test_no_archive(data: bytes, spec: ModelSpec) -> None:
         Golden.from_bytes(data, spec, "golden.npz")
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_no_byte_of_it_can_change(data: st.DataObject) -> None:
     from bundle_support import make_golden, make_spec

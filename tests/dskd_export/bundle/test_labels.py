@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import ast
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dskd_export.bundle.labels import labels_text
@@ -10,6 +10,7 @@ from dskd_export.bundle.labels import labels_text
 NAMES = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1)
 
 
+@settings(deadline=None)
 @given(NAMES)
 @example(["a\nb", "c\r", "\u2028", "\x85", "\x0b\x0c", "", " ", "back\\slash", "\\n", "größe", "'\""])
 def test_one_line_a_class_whatever_its_name(names: list[str]) -> None:

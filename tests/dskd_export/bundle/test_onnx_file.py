@@ -395,7 +395,7 @@ def test_what_is_no_model(data: bytes) -> None:
         read(data)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_bytes_are_a_model_or_refused(data: st.DataObject) -> None:
     """And what is accepted, protobuf itself reads as having no tensor outside of its file."""

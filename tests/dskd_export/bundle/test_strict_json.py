@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -21,6 +21,7 @@ VALUES = st.recursive(
 ).filter(lambda value: "\\ud" not in json.dumps(value))
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_what_is_written_is_read(value: object) -> None:
     text = canonical_json(value)
@@ -36,6 +37,7 @@ def why_refused(data: bytes) -> str:
     return ""
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_json_or_an_error_of_one_line(data: bytes) -> None:
     assert why_refused(data).isprintable()

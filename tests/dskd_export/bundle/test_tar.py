@@ -4,12 +4,13 @@ import io
 import tarfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dskd_export.bundle.tar import BLOCK, END, MAX_SIZE, claimed_size, padding, tar_header
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=1500), max_size=4))
 def test_pythons_own_tarfile_reads_it(files: list[bytes]) -> None:
     data = b"".join(
@@ -28,6 +29,7 @@ def test_pythons_own_tarfile_reads_it(files: list[bytes]) -> None:
             assert extracted.read() == content
 
 
+@settings(deadline=None)
 @given(st.integers(0, MAX_SIZE))
 def test_the_size_is_told(size: int) -> None:
     header = tar_header("a", size)
