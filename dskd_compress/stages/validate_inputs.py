@@ -7,7 +7,7 @@ Shape suffixes: B images of a lot, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +19,7 @@ from PIL import Image
 
 from dskd_compress.data import Preprocessing, eval_transform
 from dskd_export.golden import Golden
-from dskd_export.runtime.preprocess import model_input, resize_and_crop
+from dskd_export.runtime.preprocess import model_input, preprocess_batch
 from dskd_export.runtime.runner import Array
 from dskd_export.spec import ModelSpec
 
@@ -54,18 +54,15 @@ def lots_of(
 ) -> Iterator[Lot]:
     """Prepare images, `size` at a time, the last lot with what is left."""
     to_uint8 = eval_transform(preprocessing, normalise=False)
-    plain = spec.model_copy(update={"input_dtype": "float32", "input_layout": "NCHW"})
     own = spec.model_copy(update={"mean": preprocessing.mean, "std": preprocessing.std})
+    is_plain = (spec.input_dtype, spec.input_layout) == ("float32", "NCHW")
     while chunk := list(islice(images, size)):
         pixels_BCHW = np.stack([np.asarray(to_uint8(image)) for image, _, _ in chunk])
-        of_timm = normalised(pixels_BCHW, preprocessing)
-        pixels_BHWC = [resize_and_crop(image, spec) for image, _, _ in chunk]
-        of_device: NDArray[np.float32] = np.stack([model_input(pixels, plain) for pixels in pixels_BHWC])
-        timm_input, device_input = of_timm, of_device
-        if plain != spec:
-            # The model normalises bytes, or takes another layout: the same pixels in its own form.
+        of_timm = timm_input = normalised(pixels_BCHW, preprocessing.mean, preprocessing.std)
+        device_input = preprocess_batch([image for image, _, _ in chunk], spec)
+        if not is_plain:  # the model normalises bytes, or takes another layout
             timm_input = np.stack([model_input(pixels_CHW.transpose(1, 2, 0), own) for pixels_CHW in pixels_BCHW])
-            device_input = np.stack([model_input(pixels_HWC, spec) for pixels_HWC in pixels_BHWC])
+        of_device = as_plain(device_input, spec)
         differs = [not np.array_equal(a, b) for a, b in zip(of_timm, of_device, strict=True)]
         yield Lot(
             labels=np.array([label for _, label, _ in chunk], dtype=np.int64),
@@ -78,16 +75,24 @@ def lots_of(
         )
 
 
-def normalised(pixels_BCHW: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+def normalised(pixels_BCHW: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
     """What timm's transform makes of its own pixels, bit by bit.
 
     Without torch: in another thread than its models it would start a second team of threads.
     """
     value_BCHW = pixels_BCHW.astype(np.float32)
     value_BCHW /= np.float32(255)
-    value_BCHW -= np.array(preprocessing.mean, dtype=np.float32)[:, None, None]
-    value_BCHW /= np.array(preprocessing.std, dtype=np.float32)[:, None, None]
+    value_BCHW -= np.array(mean, dtype=np.float32)[:, None, None]
+    value_BCHW /= np.array(std, dtype=np.float32)[:, None, None]
     return value_BCHW
+
+
+def as_plain(device_input: Array, spec: ModelSpec) -> NDArray[np.float32]:
+    """The input of a model of any type and layout as float32 [B, C, H, W], normalised as the spec says."""
+    input_BCHW = device_input.transpose(0, 3, 1, 2) if spec.input_layout == "NHWC" else device_input
+    if spec.input_dtype == "uint8":
+        return normalised(input_BCHW.astype(np.uint8, copy=False), spec.mean, spec.std)
+    return input_BCHW.astype(np.float32, copy=False)
 
 
 class GoldenImages:

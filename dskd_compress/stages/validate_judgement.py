@@ -176,10 +176,10 @@ def _golden_parity(contestant: Contestant, bundle: Bundle, golden: Golden) -> Pa
     )
 
 
-def _logits(contestant: Contestant, bundle: Bundle, input_NCHW: Array, batch: int) -> NDArray[Any]:
+def _logits(contestant: Contestant, bundle: Bundle, inputs_N: Array, batch: int) -> NDArray[Any]:
     spec = bundle.spec
     return logits_of(
-        contestant.runner, input_NCHW, batch=batch, input_name=spec.input_name, output_name=spec.output_name
+        contestant.runner, inputs_N, batch=batch, input_name=spec.input_name, output_name=spec.output_name
     )
 
 
@@ -252,8 +252,9 @@ def _causes(
 
 def _takes_bgr(bundle: Bundle, candidate: Contestant, measured: Measured) -> bool:
     """Whether the candidate agrees with the reference once the channels are turned round, and not before."""
-    inputs_NCHW = measured.first_inputs
-    first_N = measured.same_input[: len(inputs_NCHW)].argmax(axis=1)
-    before_N = measured.logits[candidate.name][: len(inputs_NCHW)].argmax(axis=1)
-    after_N = _logits(candidate, bundle, inputs_NCHW[:, ::-1], BATCH).argmax(axis=1)
+    inputs_N = measured.first_inputs
+    turned_N = inputs_N[..., ::-1] if bundle.spec.input_layout == "NHWC" else inputs_N[:, ::-1]
+    first_N = measured.same_input[: len(inputs_N)].argmax(axis=1)
+    before_N = measured.logits[candidate.name][: len(inputs_N)].argmax(axis=1)
+    after_N = _logits(candidate, bundle, turned_N, BATCH).argmax(axis=1)
     return bool((after_N == first_N).mean() > 0.9 > (before_N == first_N).mean())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import gate_support as gate
 import numpy as np
 import pytest
 from PIL import Image
+from run_support import QUIET
 
 from dskd_compress.cli import main
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages import validate_inputs
+from dskd_compress.stages.export import run_export
 from dskd_export.bundle import open_bundle
 from dskd_export.documents import ValidationDocument, read_document
 from dskd_export.runtime.preprocess import preprocess_batch
@@ -194,6 +196,38 @@ def test_without_a_fault_it_passes(photos: RunFolder, tmp_path: Path, capsys: py
     assert (fp32.accuracy.lost, fp32.accuracy.gained, fp32.accuracy.agreement.value) == (0, 0, 1.0)
     assert document.accuracy["torch:cpu:fp32"].top1.value > 0.9
     assert len(document.causes) == 0
+
+
+@pytest.fixture(scope="module")
+def bytes_in(photos: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The same student with normalisation and softmax in its graph, which takes bytes as decoders give them."""
+    run = gate.copy_run(photos, tmp_path_factory.mktemp("bytes") / "run")
+    options = ("export.input=uint8", "export.layout=NHWC", "export.softmax=true")
+    run_export(run.read_recipe(options), run, QUIET)
+    return run
+
+
+def test_a_model_that_takes_bytes_and_gives_probabilities_passes(bytes_in: RunFolder, tmp_path: Path) -> None:
+    run = gate.copy_run(bytes_in, tmp_path / "run")
+    assert main(["validate", str(run.path)]) == 0
+    document = read_document(run / "validation.json", ValidationDocument)
+    assert document.preprocess.differing_pixels == 0
+    assert document.accuracy["torch:cpu:fp32"].top1.value > 0.9
+
+
+@pytest.mark.parametrize("name", ["BGR in the model", "BGR on the device", "mean and std swapped in the spec"])
+def test_a_planted_fault_where_the_model_takes_bytes(
+    name: str,
+    bytes_in: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """That the graph normalises rightly does not make a wrong spec right."""
+    fault = FAULTS[name]
+    numbers = ("max abs / scale",) if name == "BGR in the model" else fault.fails
+    run = gate.copy_run(bytes_in, tmp_path / "run")
+    gate_fails(run, replace(fault, fails=numbers), monkeypatch, capsys)
 
 
 # --- the real model

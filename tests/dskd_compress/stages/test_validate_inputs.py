@@ -59,6 +59,20 @@ def test_images_that_the_device_prepares_otherwise_are_marked(photos: list[Image
     assert np.abs(lot.of_timm - lot.of_device).max() > 0.01
 
 
+@pytest.mark.parametrize(("dtype", "layout"), [("uint8", "NHWC"), ("uint8", "NCHW"), ("float32", "NHWC")])
+def test_any_form_of_the_input_is_compared_with_timm(dtype: str, layout: str, photos: list[Image.Image]) -> None:
+    spec = SPEC.model_copy(update={"input_dtype": dtype, "input_layout": layout})
+    (lot,), (plain,) = lots(photos[:3], spec), lots(photos[:3], SPEC)
+    assert lot.device_input.shape == ((3, 24, 24, 3) if layout == "NHWC" else (3, 3, 24, 24))
+    assert lot.device_input.dtype == dtype
+    np.testing.assert_array_equal(lot.timm_input, lot.device_input)
+    np.testing.assert_array_equal(lot.of_device, plain.of_timm)
+    assert not lot.differs.any()
+    (wrong,) = lots(photos[:3], spec.model_copy(update={"mean": SPEC.std, "std": SPEC.mean}))
+    assert wrong.differs.all()
+    np.testing.assert_array_equal(wrong.timm_input, lot.timm_input)  # the student's own
+
+
 def golden_of(lots: list[Lot], **changes: np.ndarray) -> Golden:
     """The second and third image, as they are."""
     arrays = {
