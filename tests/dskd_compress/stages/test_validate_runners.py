@@ -225,3 +225,15 @@ def test_a_class_without_images_can_be_validated(run: RunFolder) -> None:
     np.savez(some, x=x[y != 2], y=y[y != 2], classes=classes)
     document = validated(run, f"data.source={some}", "validate.precisions=[fp32]")
     assert document.passed
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_fp16_is_computed_in_fp16_and_int8_is_not(run: RunFolder) -> None:
+    document = run_validate(run.read_recipe(["validate.providers=[cuda]"]), run, QUIET)
+    fp32, fp16, int8 = document.judgements
+    assert [one.runner.split(":")[1] for one in document.judgements] == ["cuda"] * 3
+    assert fp32.verdict == "PASS"
+    assert fp16.native
+    assert fp16.native_reason.endswith("run in fp16")
+    assert int8.native is False  # ONNX Runtime's CUDA has no int8 convolutions: Q/DQ is a rounding there
+    assert int8.native_reason.startswith("computed in fp32 on cuda")
