@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import recipe_from_mapping
-from dskd_compress.run_folder import RunFolder
+from dskd_compress.run_folder import STAGE_NAMES, RunFolder
 
 if TYPE_CHECKING:
     from dskd_compress.stages.pipeline import StageOutcome
@@ -43,6 +43,8 @@ SMALL: dict[str, Any] = {
         "max_warmup_seconds": 0.2,
     },
 }
+# It tunes for no precision.
+SMALL_STAGES = tuple(name for name in STAGE_NAMES if name != "tune")
 STEPS = 22  # two epochs of 359 // 32 batches
 
 

@@ -23,6 +23,7 @@ COMMANDS = (
     "run",
     "train",
     "distill",
+    "tune",
     "export",
     "build",
     "validate",

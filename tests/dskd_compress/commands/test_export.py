@@ -39,7 +39,7 @@ def test_the_legacy_exporter_is_recorded(finished: Finished, tmp_path: Path) -> 
     folder = finished.copy(tmp_path / "run")
     flags = ["--exporter", "legacy", "--set", "export.teacher=false"]
     assert main(["export", str(folder.path), *flags]) == 0
-    assert open_bundle(folder.bundle).manifest.provenance["exporter"] == "torch.onnx legacy"
+    assert open_bundle(folder.bundle).manifest.models["fp32"].details["exporter"] == "torch.onnx legacy"
 
 
 def test_an_exporter_that_torch_does_not_have(

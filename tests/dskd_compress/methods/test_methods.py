@@ -203,7 +203,12 @@ def test_a_teacher_gets_its_own_normalisation() -> None:
 @pytest.mark.parametrize(
     ("method", "student", "teacher", "kind"),
     [
-        (DskdMethod(), "test_efficientnet", "test_resnet", "map"),  # two CNNs whose heads pool by the mean
+        (
+            DskdMethod(tap="auto"),
+            "test_efficientnet",
+            "test_resnet",
+            "map",
+        ),  # two CNNs whose heads pool by the mean
         (DskdMethod(tap="vector"), "test_efficientnet", "test_resnet", "vector"),
         (DskdMethod(), "test_efficientnet", "test_vit", "vector"),
         (DskdMethod(), "test_vit", "test_resnet", "vector"),

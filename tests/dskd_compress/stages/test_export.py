@@ -194,7 +194,10 @@ def test_without_the_teacher_and_again_with_the_same_bytes(finished: Finished, t
     assert set(manifest.files) == {"spec.json", "labels.txt", "golden.npz", "model.fp32.onnx"}
     assert len(open_bundle(folder.bundle).golden().labels) == 3
     record = json.loads((folder / "stages/export.json").read_text())
-    assert set(record["outputs"]) == {f"bundle/{name}" for name in [*manifest.files, "manifest.json"]}
+    assert set(record["outputs"]) == {
+        "export.json",
+        *(f"bundle/{name}" for name in [*manifest.files, "manifest.json"]),
+    }
 
 
 def test_there_is_no_student_yet(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from run_support import QUIET, Finished, small_recipe
+from run_support import QUIET, SMALL_STAGES, Finished, small_recipe
 
-from dskd_compress.run_folder import STAGE_NAMES, RunFolder
+from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages import pipeline
 from dskd_compress.stages.pipeline import run_pipeline, select_stages, validation_of
 from dskd_export.documents import (
@@ -28,8 +28,8 @@ def ran(outcomes: object) -> dict[str, str]:
 
 
 def test_every_stage_ran_once_in_order(finished: Finished) -> None:
-    assert [outcome.stage for outcome in finished.outcomes] == list(STAGE_NAMES)
-    assert ran(finished.outcomes) == dict.fromkeys(STAGE_NAMES, "it has not run yet")
+    assert [outcome.stage for outcome in finished.outcomes] == list(SMALL_STAGES)
+    assert ran(finished.outcomes) == dict.fromkeys(SMALL_STAGES, "it has not run yet")
 
 
 def test_every_document_can_be_read(finished: Finished) -> None:
@@ -39,7 +39,7 @@ def test_every_document_can_be_read(finished: Finished) -> None:
         "distill.json": TrainingDocument,
         "validation.json": ValidationDocument,
         "benchmark.json": BenchmarkDocument,
-        **{f"stages/{stage}.json": StageRecord for stage in STAGE_NAMES},
+        **{f"stages/{stage}.json": StageRecord for stage in SMALL_STAGES},
     }.items():
         document = read_document(folder / name, kind)
         assert kind.model_validate_json(document.model_dump_json()) == document
@@ -57,7 +57,7 @@ def test_only_the_files_of_the_contract_are_there(finished: Finished) -> None:
     }
     written = {
         name
-        for stage in STAGE_NAMES
+        for stage in SMALL_STAGES
         for name in json.loads((finished.folder / f"stages/{stage}.json").read_text())["outputs"]
     }
     best = {
@@ -66,7 +66,7 @@ def test_only_the_files_of_the_contract_are_there(finished: Finished) -> None:
     }
     checkpoints = {f"checkpoint/{role}/last.pt" for role in best}
     checkpoints |= {f"checkpoint/{role}/best-{epoch:04d}.pt" for role, epoch in best.items()}
-    assert files == written | checkpoints | {"recipe.yaml"} | {f"stages/{stage}.json" for stage in STAGE_NAMES}
+    assert files == written | checkpoints | {"recipe.yaml"} | {f"stages/{stage}.json" for stage in SMALL_STAGES}
 
 
 # --- the next run
@@ -75,7 +75,7 @@ def test_only_the_files_of_the_contract_are_there(finished: Finished) -> None:
 def test_nothing_changed(finished: Finished) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.folder.path.rglob("*")}
     outcomes = list(run_pipeline(finished.recipe, finished.folder, QUIET))
-    assert [outcome.stage for outcome in outcomes] == list(STAGE_NAMES)
+    assert [outcome.stage for outcome in outcomes] == list(SMALL_STAGES)
     assert all(not outcome.ran and outcome.why == "unchanged" for outcome in outcomes)
     assert {path: path.stat().st_mtime_ns for path in finished.folder.path.rglob("*")} == before
 
@@ -89,7 +89,8 @@ def test_a_limit_of_the_gate_runs_validate_and_report_alone(finished: Finished, 
     }
     document = validation_of(folder)
     assert document is not None
-    assert {check.name: check.limit for check in document.checks}["cosine"] == 0.999
+    (fp32,) = document.judgements
+    assert {check.name: check.limit for check in fp32.checks}["cosine"] == 0.999
     # The commands that read the run folder go on with what was asked for last.
     assert folder.read_recipe() == recipe
     assert ran(run_pipeline(recipe, folder, QUIET)) == {}
@@ -163,9 +164,9 @@ def test_no_validation_yet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "last", "expected"),
     [
-        (None, None, STAGE_NAMES),
-        ("export", None, STAGE_NAMES[2:]),
-        (None, "distill", STAGE_NAMES[:2]),
+        (None, None, SMALL_STAGES),
+        ("export", None, SMALL_STAGES[2:]),
+        (None, "distill", SMALL_STAGES[:2]),
         ("validate", "benchmark", ("validate", "benchmark")),
         ("report", "report", ("report",)),
     ],
@@ -179,7 +180,7 @@ def test_from_and_to(first: str | None, last: str | None, expected: tuple[str, .
 @pytest.mark.parametrize(
     ("first", "last", "message"),
     [
-        ("exprt", None, r"--from: there is no stage 'exprt'.*train, distill, export"),
+        ("exprt", None, r"--from: there is no stage 'exprt'.*train, distill, tune, export"),
         (None, "build", r"--to: there is no stage 'build'"),
         ("report", "train", r"--from report comes after --to train"),
     ],

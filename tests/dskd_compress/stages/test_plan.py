@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_support import Finished, small_recipe
+from run_support import SMALL_STAGES, Finished, small_recipe
 from sklearn.datasets import load_digits
 
 from dskd_compress.console import Output
-from dskd_compress.run_folder import STAGE_NAMES, RunFolder
+from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.plan import Plan, make_plan, print_plan
 from dskd_compress.timm_import import import_timm
 from dskd_export.documents import TrainingDocument, read_document
@@ -129,7 +129,7 @@ def test_the_name_of_the_method(overrides: tuple[str, ...], expected: str, tmp_p
 
 def test_where_it_would_write(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    assert plan.stages == list(STAGE_NAMES)
+    assert plan.stages == list(SMALL_STAGES)
     assert plan.writes["weights"] == str(tmp_path / "run" / "student.safetensors")
     assert all(path.startswith(str(tmp_path / "run")) for path in plan.writes.values())
 

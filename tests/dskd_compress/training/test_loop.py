@@ -248,7 +248,9 @@ PIECES = ["none", "kd", "dskd"]
 def test_pieces_of_a_step_add_up_to_the_whole(name: str, tmp_path: Path) -> None:
     """Where nothing is taken over the batch; every row of noise is that of the whole batch too."""
     # An untrained teacher's features hardly differ: standardised, they are its rounding errors made large.
-    dskd = METHOD.model_copy(update={"start_scale": "own", "tap": "vector", "feature_norm": "none"})
+    dskd = METHOD.model_copy(
+        update={"start_scale": "own", "tap": "vector", "feature_norm": "none", "logit_loss": "kl"}
+    )
     method: Method = {"none": NoneMethod(), "kd": KdMethod(), "dskd": dskd}[name]
     section = TrainSection.model_validate({**SECTION.model_dump(), "epochs": 1, "lr": 1e-3})
     runs = []
