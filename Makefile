@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	@echo "Report: $(CURDIR)/runs/demo/report.html"
 
 test: check
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
