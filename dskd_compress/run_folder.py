@@ -142,7 +142,13 @@ STAGES: tuple[Stage, ...] = (
             "bundle/model.fp32.onnx",
             "export.json",
         ),
-        optional=("teacher.fp32.onnx", "teacher.fp32.onnx.data"),
+        optional=(
+            "bundle/calibration.json",
+            *(f"bundle/model.{precision}.onnx" for precision in ("fp16", "bf16", "int8", "fp8")),
+            "bundle/model.fp32.onnx.data",
+            "teacher.fp32.onnx",
+            "teacher.fp32.onnx.data",
+        ),
         roles=("teacher",),
     ),
     Stage(

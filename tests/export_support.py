@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import bundle_support
 import numpy as np
 import onnx
 from support import CLASSES
@@ -17,19 +18,8 @@ from dskd_export.spec import ModelSpec
 
 def make_spec(size: int = 32, **changes: Any) -> ModelSpec:
     """Ten classes, a square image."""
-    fields: dict[str, Any] = {
-        "architecture": "a student",
-        "height": size,
-        "width": size,
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "interpolation": "bicubic",
-        "crop_pct": 0.9,
-        "classes": tuple(f"class {index}" for index in range(CLASSES)),
-        "opset": 20,
-        "student_sha256": "a" * 64,
-    }
-    return ModelSpec.model_validate(fields | changes)
+    ten = {"height": size, "width": size, "classes": tuple(f"class {index}" for index in range(CLASSES))}
+    return bundle_support.make_spec(**ten | changes)
 
 
 def export(model: nn.Module, size: int = 32, **options: Any) -> Exported:

@@ -12,7 +12,7 @@ from dskd_compress.config.base import Fraction, NonNegative, Section
 class CalibrationSection(Section):
     """Training images that ranges are measured on; evaluation images are never among them."""
 
-    images: int = Field(512, ge=1, le=100_000, description="spread over the classes")
+    images: int = Field(512, ge=1, le=10_000, description="spread over the classes; all are in memory at once")
     seed: int | None = Field(None, description="that draws them; none: the recipe's")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 from torch import nn
 
@@ -35,6 +33,7 @@ from dskd_export.onnx_model import weights_name
 from dskd_export.precision.build import Built
 from dskd_export.precision_metadata import Precision
 from dskd_export.runtime.batches import logits_of
+from dskd_export.runtime.images import pixel_sha256
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec
 
@@ -152,10 +151,9 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
     document = ExportDocument(
         target=section.target,
-        precisions=[precision_facts(one, section.quantize.search_images) for one in built.values()],
+        precisions=[precision_facts(one) for one in built.values()],
         calibration_images=None if images is None else len(images.calibration),
         left_out_images=None if images is None else images.left_out,
-        passes=[step.model_dump(mode="json") for step in exported.passes],
         bundle_sha256=sha256_file(folder.bundle / "manifest.json"),
         provenance=provenance,
     )
@@ -204,7 +202,9 @@ def _in_one_file(exported: Exported) -> bytes:
 
 def _golden(recipe: Recipe, sets: DataSets, student: nn.Module, spec: ModelSpec) -> Golden:
     """Real validation images through the torch-free preprocessing, with torch's fp32 logits."""
-    chosen = list(iter_images(sets.val, recipe.export.golden_images, recipe.seed))
+    chosen = list(
+        iter_images(sets.val, recipe.export.golden_images, recipe.seed, max_unreadable=sets.max_unreadable)
+    )
     images = [image for image, _, _ in chosen]
     inputs = preprocess_batch(images, spec)
     with TorchRunner(deployed(student, spec), input_name=spec.input_name, output_name=spec.output_name) as runner:
@@ -215,5 +215,5 @@ def _golden(recipe: Recipe, sets: DataSets, student: nn.Module, spec: ModelSpec)
         input=inputs,
         logits=np.asarray(logits_BK, dtype=np.float32),
         labels=np.array([label for _, label, _ in chosen], dtype=np.int64),
-        image_sha256=np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in images]),
+        image_sha256=np.array([pixel_sha256(image) for image in images]),
     )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from PIL import Image
 
 from dskd_compress.config import ExportSection, Recipe
-from dskd_compress.data import DataSets, ImageSet, StreamSet, iter_images
+from dskd_compress.data import DataSets, StreamSet, iter_images
 from dskd_export.bundle import BundledModel, CalibrationFacts, PrecisionCalibration
 from dskd_export.errors import DataError
 from dskd_export.export_document import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
@@ -20,6 +18,7 @@ from dskd_export.precision.quantize import PERCENTILE
 from dskd_export.precision.search import SearchResult
 from dskd_export.precision.targets import TARGETS
 from dskd_export.precision_metadata import QUANTIZED, Precision
+from dskd_export.runtime.images import pixel_sha256
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec
 
@@ -56,10 +55,12 @@ def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> Calibra
     """
     section = recipe.export.calibration
     seed = recipe.seed if section.seed is None else section.seed
-    judged = {pixel_sha256(image) for image, _, _ in _images(sets.val, recipe.validation.images, recipe.seed)}
+    tolerated = sets.max_unreadable
+    val = iter_images(sets.val, recipe.validation.images, recipe.seed, max_unreadable=tolerated)
+    judged = {pixel_sha256(image) for image, _, _ in val}
     inputs, labels, hashes, left_out = [], [], [], 0
     limit = None if isinstance(sets.train, StreamSet) else len(sets.train)  # with a limit they are spread
-    for image, label, _ in _images(sets.train, limit, seed):
+    for image, label, _ in iter_images(sets.train, limit, seed, max_unreadable=tolerated):
         sha256 = pixel_sha256(image)
         if sha256 in judged:
             left_out += 1
@@ -78,15 +79,6 @@ def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> Calibra
     calibration = Calibration(np.concatenate(inputs), np.array(labels, dtype=np.int64), tuple(hashes), seed)
     calibration.check_disjoint(judged)
     return CalibrationImages(calibration, len(judged), left_out)
-
-
-def pixel_sha256(image: Image.Image) -> str:
-    """sha256 of the decoded RGB pixels."""
-    return hashlib.sha256(image.tobytes()).hexdigest()
-
-
-def _images(images: ImageSet | StreamSet, limit: int | None, seed: int) -> Iterable[tuple[Image.Image, int, str]]:
-    return iter_images(images, limit, seed)
 
 
 def build(model: bytes, precision: Precision, section: ExportSection, images: CalibrationImages) -> Built:
@@ -150,9 +142,8 @@ def calibration_facts(
     )
 
 
-def precision_facts(built: Built, searched_images: int) -> PrecisionFacts:
+def precision_facts(built: Built) -> PrecisionFacts:
     """What `export.json` says of a model."""
-    search = built.search
     return PrecisionFacts(
         precision=built.metadata.precision,
         producer=built.metadata.producer,
@@ -160,7 +151,7 @@ def precision_facts(built: Built, searched_images: int) -> PrecisionFacts:
         rest=built.metadata.rest,
         size_mb=len(built.model) / 1e6,
         kept=list(built.kept),
-        search=None if search is None else _search_facts(search, searched_images),
+        search=None if built.search is None else _search_facts(built.search, built.searched_images),
         seconds=built.seconds,
     )
 

@@ -6,7 +6,6 @@ Shape suffixes: B images of a lot, C channels, H height, W width.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from PIL import Image
 
 from dskd_compress.data import Preprocessing, eval_transform
 from dskd_export.golden import Golden
+from dskd_export.runtime.images import pixel_sha256
 from dskd_export.runtime.preprocess import model_input, preprocess_batch
 from dskd_export.runtime.runner import Array
 from dskd_export.spec import ModelSpec
@@ -71,7 +71,7 @@ def lots_of(
             timm_input=timm_input,
             device_input=device_input,
             differs=np.array(differs),
-            sha256=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image, _, _ in chunk),
+            sha256=tuple(pixel_sha256(image) for image, _, _ in chunk),
         )
 
 

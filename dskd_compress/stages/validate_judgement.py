@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dskd_compress.config import Recipe
+from dskd_compress.label_space import names_for_device
 from dskd_compress.stages.validate_runners import Contest, Contestant
 from dskd_compress.weights import WeightsInfo
 from dskd_export.bundle import Bundle
@@ -209,7 +210,7 @@ def _unlike_spec(bundle: Bundle, info: WeightsInfo) -> list[str]:
         "interpolation": info.interpolation,
         "crop_pct": info.crop_pct,
         "crop_mode": info.crop_mode,
-        "classes": info.classes,
+        "classes": names_for_device(info.classes)[0],
     }
     given = {name: getattr(bundle.spec, name) for name in expected}
     return [f"spec.json: {text}" for text in explain_fields(given, expected)]

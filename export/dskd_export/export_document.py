@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -58,9 +58,6 @@ class ExportDocument(Document):
     calibration_images: int | None = Field(default=None, description="None: fp32 alone needs none")
     left_out_images: int | None = Field(
         default=None, description="training images that are evaluation images too, and so were not used"
-    )
-    passes: list[dict[str, Any]] = Field(
-        default_factory=list, description="passes over the graph, applied or left out, with their parity"
     )
     bundle_sha256: str
     provenance: Provenance

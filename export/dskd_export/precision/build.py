@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from dskd_export.errors import UsageError
 from dskd_export.precision import graph
 from dskd_export.precision.calibration import Calibration
-from dskd_export.precision.half import half_precision
+from dskd_export.precision.half import Half, half_precision
 from dskd_export.precision.quantize import (
     Method,
     Producer,
@@ -63,6 +65,7 @@ class Built:
         opset: of the file, higher than the fp32 model's for bf16.
         kept: nodes that stayed in floating point, or in fp32 for the half precisions.
         search: None where none was asked for.
+        searched_images: that it scored on.
         seconds: that all of it took.
     """
 
@@ -71,6 +74,7 @@ class Built:
     opset: int
     kept: tuple[str, ...]
     search: SearchResult | None
+    searched_images: int
     seconds: float
 
 
@@ -95,9 +99,26 @@ def build_precision(
     if precision == "fp32":
         raise ValueError("fp32 is where the others are made from")
     began = time.perf_counter()
-    if precision in QUANTIZED:
-        return _quantized(model, precision, calibration, searched, settings, began)
-    return _half(model, precision, calibration, searched, settings, began)
+    _check_names(model, settings.keep)
+    make = _quantized if precision in QUANTIZED else _half
+    data, metadata, opset, kept, search = make(model, precision, calibration, searched, settings)
+    return Built(data, metadata, opset, kept, search, len(searched), time.perf_counter() - began)
+
+
+def _check_names(model: bytes, names: Sequence[str]) -> None:
+    """A name that no node has would be kept nowhere, without a word."""
+    there = [node.name for node in graph.load(model).graph.node]
+    for name in names:
+        if name not in there:
+            close = difflib.get_close_matches(name, there, 1)
+            raise UsageError(
+                f"export.quantize.keep: the model has no node {name}.",
+                f"Do you mean {close[0]}?" if close else "The names stand in export.json, under layers.",
+            )
+
+
+# Of a `Built`: model, metadata, opset, kept, search.
+_Made = tuple[bytes, PrecisionMetadata, int, tuple[str, ...], SearchResult | None]
 
 
 def _quantized(
@@ -106,8 +127,7 @@ def _quantized(
     calibration: Calibration,
     searched: Calibration,
     settings: Settings,
-    began: float,
-) -> Built:
+) -> _Made:
     source = graph.load(model)
     kind = cast(Literal["int8", "fp8"], precision)
     pairs, tool = quantize(source, kind, calibration, producer=settings.producer, method=settings.method)
@@ -133,7 +153,7 @@ def _quantized(
         made = half_rest(made)
     metadata = PrecisionMetadata(precision=precision, rest=settings.rest, producer=tool)
     data = graph.finish(made, metadata, source)
-    return Built(data, metadata, graph.opset_of(made), kept, search, time.perf_counter() - began)
+    return data, metadata, graph.opset_of(made), kept, search
 
 
 def _half(
@@ -142,24 +162,25 @@ def _half(
     calibration: Calibration,
     searched: Calibration,
     settings: Settings,
-    began: float,
-) -> Built:
+) -> _Made:
     kind = cast(Literal["fp16", "bf16"], precision)
-    half = half_precision(model, kind, calibration, keep=settings.keep, producer=settings.producer)
+    half = plain = half_precision(model, kind, calibration, keep=settings.keep, producer=settings.producer)
     search = None
     if settings.search:
         source = graph.load(model)
         reference_NK = reference_logits(source, searched)
 
-        def evaluate(nodes: frozenset[str]) -> Score:
+        def convert(nodes: Collection[str]) -> Half:
             keep = (*settings.keep, *sorted(nodes))
-            tried = half_precision(model, kind, calibration, keep=keep, producer=settings.producer)
+            return half_precision(model, kind, calibration, keep=keep, producer=settings.producer)
+
+        def evaluate(nodes: frozenset[str]) -> Score:
+            tried = convert(nodes) if nodes else plain
             return score_model(graph.load(tried.model), reference_NK, searched)
 
         candidates = [node.name for node in source.graph.node if node.name not in half.kept]
         if candidates:
             search = search_layers(candidates, evaluate, settings.good, max_share=settings.max_kept)
         if search is not None and search.kept:
-            keep = (*settings.keep, *search.kept)
-            half = half_precision(model, kind, calibration, keep=keep, producer=settings.producer)
-    return Built(half.model, half.metadata, half.opset, half.kept, search, time.perf_counter() - began)
+            half = convert(search.kept)
+    return half.model, half.metadata, half.opset, half.kept, search

@@ -77,7 +77,6 @@ def half_precision(
     name = source.graph.input[0].name
     inputs = {name: np.ascontiguousarray(calibration.input_N[:RANGE_IMAGES])}
     if producer == "modelopt" or (producer == "auto" and (modelopt.is_installed() or precision == "bf16")):
-        tool = f"{modelopt.version()} autocast" if modelopt.is_installed() else "modelopt"
         made = modelopt.run(
             "autocast",
             source,
@@ -88,11 +87,12 @@ def half_precision(
             init_max=float(np.finfo(np.float16).max) if precision == "fp16" else _FP32_MAX,
             opset=max(graph.opset_of(source), BF16_OPSET) if precision == "bf16" else graph.opset_of(source),
         )
+        tool = f"{modelopt.version()} autocast"
     elif precision == "bf16":
         raise MissingExtra("nvidia-modelopt", "quant")
     else:
+        made = _converted(source, inputs, keep)
         tool = f"onnxconverter-common {importlib.metadata.version('onnxconverter-common')}"
-        made = _converted(source, {**inputs}, keep)
     metadata = PrecisionMetadata(precision=precision, rest="fp32", producer=tool)
     return Half(graph.finish(made, metadata, source), metadata, kept_in_fp32(source, made), graph.opset_of(made))
 

@@ -74,9 +74,9 @@ def quantize(
             "Set export.quantize.producer: onnxruntime, or another method.",
         )
     if chosen == "modelopt":
-        tool = f"{modelopt.version()} {method}" if modelopt.is_installed() else "modelopt"
         inputs = {model.graph.input[0].name: calibration.input_N}
         made = modelopt.run("quantize", model, inputs=inputs, precision=precision, method=method)
+        tool = f"{modelopt.version()} {method}"
     else:
         tool = f"onnxruntime {importlib.metadata.version('onnxruntime')} {method}"
         made = _quantize_static(model, calibration.input_N, method)

@@ -15,9 +15,10 @@ from dskd_export.errors import ModelError, require
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.emulate import emulate_bf16
 from dskd_export.precision.search import Score
+from dskd_export.runtime.batches import logits_of
+from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 
 _BATCH = 16
-_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def logits_of_model(model: Any, input_N: NDArray[Any], *, optimise: bool = True) -> NDArray[np.float64]:
@@ -26,20 +27,11 @@ def logits_of_model(model: Any, input_N: NDArray[Any], *, optimise: bool = True)
     Args:
         model: an onnx.ModelProto with one input and one output.
         input_N: images, as the model reads them.
-        optimise: False for graphs that ONNX Runtime's optimiser breaks (fp8, and int8 beside fp16).
+        optimise: as for `OnnxRuntimeRunner`: a model that is not finished does not say itself what it is.
     """
-    onnxruntime = require("onnxruntime", "onnx")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if not optimise:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    output = session.get_outputs()[0].name
-    batches = (input_N[start : start + _BATCH] for start in range(0, len(input_N), _BATCH))
-    values_NK = np.concatenate([session.run([output], {name: batch})[0] for batch in batches]).astype(np.float64)
-    # The logarithm of probabilities is logits, but for a constant that softmax and KL do not see.
-    return np.log(np.maximum(values_NK, _SMALLEST)) if output == "probabilities" else values_NK
+    names = {"input_name": model.graph.input[0].name, "output_name": model.graph.output[0].name}
+    with OnnxRuntimeRunner(model.SerializeToString(), optimise=optimise) as runner:
+        return logits_of(runner, input_N, batch=_BATCH, **names).astype(np.float64)
 
 
 def score_of(reference_NK: NDArray[Any], logits_NK: NDArray[Any], labels_N: NDArray[np.int64]) -> Score:

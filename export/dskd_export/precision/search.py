@@ -73,7 +73,6 @@ def search_layers(
     good: Callable[[Score], bool],
     *,
     max_share: float = 0.5,
-    always: bool = False,
 ) -> SearchResult:
     """Find the shortest list of layers that has to stay in floating point.
 
@@ -82,7 +81,6 @@ def search_layers(
         evaluate: score of the model with the given layers in floating point.
         good: whether a score is good enough.
         max_share: largest share of the layers that may be put back; above it the precision has no use.
-        always: look for the errors of the layers also where nothing has to be put back.
 
     Raises:
         ValueError: there are no layers.
@@ -98,12 +96,12 @@ def search_layers(
         return known[kept]
 
     before = score(frozenset())
-    if good(before) and not always:
+    if good(before):
         return SearchResult((), (), before, before, True, len(known), time.perf_counter() - began)
     layers = _errors(tuple(nodes), before.kl, lambda group: score(frozenset(nodes) - frozenset(group)).kl)
     order = [node for layer in layers for node in layer.nodes]
     most = int(max_share * len(nodes))
-    kept = () if good(before) else _shortest(order[:most], lambda some: good(score(frozenset(some))))
+    kept = _shortest(order[:most], lambda some: good(score(frozenset(some))))
     after = score(frozenset(kept))
     return SearchResult(kept, layers, before, after, good(after), len(known), time.perf_counter() - began)
 

@@ -19,6 +19,7 @@ from dskd_export.report.sections.comparison import comparison, discarded
 from dskd_export.report.sections.diagnosis import diagnosis
 from dskd_export.report.sections.latency import latency
 from dskd_export.report.sections.numerics import numerics
+from dskd_export.report.sections.precisions import precisions
 from dskd_export.report.sections.provenance import provenance, reproduce
 from dskd_export.report.sections.training import diagnostics, training
 from dskd_export.report.staleness import FileHashes, StageCheck, check_stages
@@ -59,6 +60,7 @@ def build_report(run_folder: Path, *, title: str | None = None) -> Report:
             diagnosis(run),
             diagnostics(run),
             discarded(run),
+            precisions(run),
             numerics(run),
             latency(run),
             provenance(run, stages, hashes),

@@ -26,6 +26,7 @@ from dskd_export.documents import (
     read_document,
 )
 from dskd_export.errors import DataError
+from dskd_export.export_document import ExportDocument
 from dskd_export.spec import ModelSpec
 
 DocumentT = TypeVar("DocumentT", bound=Document)
@@ -52,6 +53,7 @@ class Run:
     student_history: History | None = None
     spec: ModelSpec | None = None
     manifest: Mapping[str, Any] | None = None
+    export: ExportDocument | None = None
     validation: ValidationDocument | None = None
     benchmark: BenchmarkDocument | None = None
     samples: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)  # seconds
@@ -74,6 +76,7 @@ def load_run(folder: Path) -> Run:
         student_history=_history(folder / "train.jsonl"),
         spec=ModelSpec.read(folder / "bundle" / "spec.json") if _is_file(folder, "bundle/spec.json") else None,
         manifest=_json_object(folder / "bundle" / "manifest.json"),
+        export=_document(folder / "export.json", ExportDocument),
         validation=_document(folder / "validation.json", ValidationDocument),
         benchmark=_document(folder / "benchmark.json", BenchmarkDocument),
         samples=_samples(folder / "benchmark.samples.npz"),

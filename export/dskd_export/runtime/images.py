@@ -14,6 +14,7 @@ What a file becomes is what timm's datasets make of it, `Image.open(file).conver
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -107,3 +108,8 @@ def _decode(stream: IO[bytes], name: str) -> Image.Image:
         rgb = to_rgb(image, name)
         # A plain image: that of a file holds on to the stream.
         return rgb.copy() if rgb is image else rgb
+
+
+def pixel_sha256(image: Image.Image) -> str:
+    """sha256 of the decoded pixels: the same picture under another name, or in another lossless file, is found."""
+    return hashlib.sha256(image.tobytes()).hexdigest()

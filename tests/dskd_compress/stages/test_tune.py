@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages import tune
 from dskd_compress.stages.tune import run_tune, tuning_section
-from dskd_compress.weights import load_trained
+from dskd_compress.weights import load_trained, save_weights
 from dskd_export.documents import TrainingDocument, read_document
 from dskd_export.errors import DataError, Interrupted, UsageError
 from dskd_export.files import sha256_file
@@ -81,6 +81,18 @@ def test_interrupted_it_goes_on_to_the_same_student(
     run_tune(recipe, folder, QUIET)
     name = "student.int8.safetensors"
     assert sha256_file(folder / name) == sha256_file(tuned / name)
+
+
+def test_the_tuning_of_another_student_is_not_gone_on_with(tuned: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(tuned.path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    weights = load_file(folder / "student.safetensors")
+    name = next(name for name, tensor in weights.items() if tensor.ndim == 4)
+    _, info = load_trained(folder / "student.safetensors")
+    save_weights(folder / "student.safetensors", {**weights, name: weights[name] * 1.5}, info)
+    run_tune(small_recipe(*RECIPE), folder, QUIET)
+    after = "student.int8.safetensors"
+    assert sha256_file(folder / after) != sha256_file(tuned / after)
 
 
 def test_its_document_says_what_was_trained(tuned: RunFolder) -> None:

@@ -95,3 +95,15 @@ def test_the_runner_leaves_out_the_optimiser_that_would_spoil_it(cnn, calibratio
         assert runner.facts["graph_optimization"] == ("all" if (precision, rest) == ("int8", "fp32") else "none")
     reference = logits_of_model(cnn, unseen)
     assert np.abs(logits - reference).mean() / np.abs(reference).max() < 0.05
+
+
+def test_a_name_that_no_node_has_is_refused_with_the_closest(cnn, calibration):
+    with pytest.raises(UsageError, match=r"no node conv22.*conv2\?"):
+        _build(cnn, "int8", calibration, keep=("conv22",))
+
+
+def test_the_images_that_were_searched_are_counted(cnn, calibration):
+    built = build_precision(
+        cnn.SerializeToString(), "int8", calibration, calibration.first(20), Settings(producer="onnxruntime")
+    )
+    assert built.searched_images == 20

@@ -25,13 +25,6 @@ def test_a_good_model_is_not_searched():
     assert len(seen) == 1
 
 
-def test_the_table_is_there_on_request():
-    evaluate, _ = _additive({"a": 0.001, "b": 0.0})
-    result = search_layers(["a", "b"], evaluate, lambda score: score.kl < 0.01, always=True)
-    assert result.kept == ()
-    assert [layer.nodes for layer in result.layers] == [("a",), ("b",)]
-
-
 def test_one_bad_layer_of_many_is_found_in_few_evaluations():
     nodes = [f"conv{index}" for index in range(64)]
     evaluate, _ = _additive(dict.fromkeys(nodes, 1e-5) | {"conv41": 1.0})

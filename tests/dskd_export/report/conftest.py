@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from export_document_support import LAYERS, make_export_document, make_int8, make_search
 
 from dskd_export.documents import (
     Accuracy,
@@ -307,7 +308,10 @@ class RunWriter:
             files[path.name] = {"sha256": sha(path.read_bytes()), "size": path.stat().st_size}
         self.bytes("bundle/manifest.json", json.dumps({"schema_version": 1, "files": files}).encode())
         inputs = ["student.safetensors", "teacher.safetensors"]
-        self.stage("export", inputs, ["bundle/manifest.json"], self.provenance("export", 3, 6.1))
+        provenance = self.provenance("export", 3, 6.1)
+        made = [make_int8(("conv_stem",), make_search(LAYERS))] if self.precisions else []
+        self.document("export.json", make_export_document(*made, provenance=provenance))
+        self.stage("export", inputs, ["bundle/manifest.json", "export.json"], provenance)
 
     def _validate(self) -> None:
         worst = 7.4e-7 if self.gate_passes else 3.2e-3
