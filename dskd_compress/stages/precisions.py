@@ -103,7 +103,6 @@ def build(model: bytes, precision: Precision, section: ExportSection, images: Ca
         keep=quantize.keep,
         search=quantize.search,
         max_kl=quantize.max_kl,
-        max_top1_drop=quantize.max_top1_drop,
         max_kept=quantize.max_kept,
     )
     calibration = images.calibration

@@ -15,6 +15,14 @@ from dskd_export.errors import require
 from dskd_export.precision import graph
 
 
+def holds_bf16(model: Any) -> bool:
+    """Whether a model computes anything in bf16: with few nodes in it, no weight need be."""
+    bf16 = require("onnx", "onnx").TensorProto.BFLOAT16
+    return any(item.data_type == bf16 for item in model.graph.initializer) or any(
+        attribute.name == "to" and attribute.i == bf16 for node in model.graph.node for attribute in node.attribute
+    )
+
+
 def emulate_bf16(model: Any) -> Any:
     """A bf16 model as one that any provider runs.
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dskd_export.compare import kl_divergence
-from dskd_export.errors import ModelError, require
+from dskd_export.errors import ModelError
 from dskd_export.precision.calibration import Calibration
-from dskd_export.precision.emulate import emulate_bf16
+from dskd_export.precision.emulate import emulate_bf16, holds_bf16
 from dskd_export.precision.search import Score
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
@@ -67,7 +67,6 @@ def score_model(
         images: labelled, and not those that the model is judged on later.
         optimise: as for `logits_of_model`.
     """
-    bf16 = require("onnx", "onnx").TensorProto.BFLOAT16
-    if any(item.data_type == bf16 for item in model.graph.initializer):
+    if holds_bf16(model):
         model = emulate_bf16(model)
     return score_of(reference_NK, logits_of_model(model, images.input_N, optimise=optimise), images.labels_N)

@@ -293,7 +293,7 @@ class Net(nn.Module):
 def test_a_model_that_cannot_be_exported_says_where_and_why() -> None:
     with pytest.raises(
         ModelError,
-        match=r"torch\.onnx \(dynamo\) cannot export a student, traced at batch 2 and 8x8: "
+        match=r"torch\.onnx \(dynamo\) cannot export resnet18, traced at batch 2 and 8x8: "
         r"in blocks\.1 \(DependsOnData\): .*data-dependent.*--exporter legacy",
     ):
         export(Net(), 8)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 
-from dskd_export.precision.emulate import emulate_bf16
+from dskd_export.precision.emulate import emulate_bf16, holds_bf16
 from dskd_export.precision.half import half_precision
 from dskd_export.precision.scoring import logits_of_model
 
@@ -40,3 +40,13 @@ def test_every_intermediate_is_a_bf16_number(cnn, calibration, unseen):
     values = session.run(["r2"], {"input": unseen})[0]
     assert not (values.view(np.uint32) & 0xFFFF).any()
     assert values.any()
+
+
+def test_a_single_node_without_weights_is_seen(cnn, calibration, unseen):
+    others = [node.name for node in cnn.graph.node if node.name != "relu2"]
+    half = onnx.load_from_string(half_precision(cnn.SerializeToString(), "bf16", calibration, keep=others).model)
+    assert not [item for item in half.graph.initializer if item.data_type == onnx.TensorProto.BFLOAT16]
+    assert holds_bf16(half)
+    assert not holds_bf16(cnn)
+    difference = np.abs(logits_of_model(emulate_bf16(half), unseen) - logits_of_model(cnn, unseen)).max()
+    assert 0 < difference / np.abs(logits_of_model(cnn, unseen)).max() < 3e-2
