@@ -42,7 +42,7 @@ def pip_folders() -> tuple[Path, ...]:
     return tuple(found)
 
 
-def missing_libraries(library: Path, folders: Sequence[Path]) -> dict[str, str]:
+def missing_libraries(library: Path, folders: Sequence[Path]) -> Mapping[str, str]:
     """What a library needs, itself or through others, and cannot be loaded here.
 
     Args:

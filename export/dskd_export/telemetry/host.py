@@ -56,10 +56,10 @@ def host_facts(device: str = "cpu") -> DeviceFacts:
         gpu = names[index] if index < len(names) else None
         driver = driver_version()
     cpu = parse_cpu_model(_read("/proc/cpuinfo")) or platform.processor() or platform.machine()
-    board = _read("/proc/device-tree/model").strip("\0\n ")
+    model = board()
     return DeviceFacts(
         device=device,
-        cpu=f"{cpu}, {board}" if board else cpu,
+        cpu=f"{cpu}, {model}" if model else cpu,
         cores=usable_cores(),
         memory_gb=memory_gb(),
         gpu=gpu,
@@ -67,6 +67,11 @@ def host_facts(device: str = "cpu") -> DeviceFacts:
         platform=platform.platform(),
         governor=governor(Path("/sys/devices/system/cpu")),
     )
+
+
+def board() -> str | None:
+    """The board's name as its device tree has it, for example `NVIDIA Jetson Orin Nano`; None elsewhere."""
+    return _read("/proc/device-tree/model").strip("\0\n ") or None
 
 
 def usable_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:

@@ -12,8 +12,8 @@ import pytest
 
 import dskd_compress
 from dskd_compress import provenance
-from dskd_compress.provenance import Stopwatch, command_line, commit, versions
 from dskd_export.documents import Provenance
+from dskd_export.provenance import Stopwatch, command_line, commit, versions
 
 
 def test_a_stopwatch_tells_when_and_how_long() -> None:
