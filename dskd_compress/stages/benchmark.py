@@ -1,10 +1,11 @@
-"""Time teacher and student on the runners that are here."""
+"""Time teacher and student on the runners that are here, and what that costs in energy."""
 
 from __future__ import annotations
 
 import io
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any, Literal
@@ -33,9 +34,12 @@ from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_provide
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.runtime.runner import Runner
 from dskd_export.spec import ModelSpec
-from dskd_export.timing import measure_latency
+from dskd_export.telemetry.monitor import Monitor
+from dskd_export.timing import measure_latency, with_disturbances
 
 Role = Literal["teacher", "student"]
+
+_DEVICE = {"cpu": "cpu", "cuda": "cuda:0"}
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,17 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
     ]
     rows: list[BenchmarkRow] = []
     samples: dict[str, NDArray[np.float64]] = {}
-    with output.progress("Timing", 2 * len(cells), unit="cell") as progress:
+    with ExitStack() as stack, output.progress("Timing", 2 * len(cells), unit="cell") as progress:
+        monitors = {
+            provider: stack.enter_context(Monitor(_DEVICE[provider]))
+            for provider in dict.fromkeys(cell.provider for cell in cells)
+        }
+        progress.update(description="power at rest")
+        for monitor in monitors.values():
+            monitor.measure_idle()
         for cell in cells:
             progress.update(description=f"{cell.subject.role} {cell.runner} {cell.provider} batch {cell.batch}")
-            for row, samples_s in _measure(cell, section, images):
+            for row, samples_s in _measure(cell, section, images, monitors[cell.provider]):
                 assert row.samples_key is not None
                 rows.append(row)
                 samples[row.samples_key] = samples_s
@@ -92,7 +103,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **samples)  # type: ignore[arg-type]
     write_atomic(folder / "benchmark.samples.npz", buffer.getvalue())
-    device = "cuda:0" if any(row.provider == "cuda" for row in rows) else "cpu"
+    device = _DEVICE["cuda" if any(row.provider == "cuda" for row in rows) else "cpu"]
     provenance = watch.provenance(seed=recipe.seed, device=device, recipe_sha256=recipe_sha256(recipe))
     document = BenchmarkDocument(rows=rows, bundle_sha256=bundle.sha256, provenance=provenance)
     folder.write_document("benchmark.json", document)
@@ -145,7 +156,7 @@ def _open(cell: Cell, threads: int | None) -> Runner:
 
 
 def _measure(
-    cell: Cell, section: BenchmarkSection, images: list[Image.Image]
+    cell: Cell, section: BenchmarkSection, images: list[Image.Image], monitor: Monitor
 ) -> Iterator[tuple[BenchmarkRow, NDArray[np.float64]]]:
     """Engine alone and with preprocessing: two rows, never one."""
     chosen = list(islice(cycle(images), cell.batch))
@@ -161,12 +172,15 @@ def _measure(
             "with_preprocessing": lambda: runner.infer({spec.input_name: preprocess_batch(chosen, spec)}),
         }
         for part, call in calls.items():
-            timing = measure_latency(
-                call,
-                min_seconds=section.min_seconds,
-                min_iterations=section.min_iterations,
-                max_warmup_seconds=section.max_warmup_seconds,
-            )
+            with monitor.watch() as watch:
+                timing = measure_latency(
+                    call,
+                    min_seconds=section.min_seconds,
+                    min_iterations=section.min_iterations,
+                    max_warmup_seconds=section.max_warmup_seconds,
+                )
+            calls_made = timing.latency.iterations
+            energy, telemetry = watch.facts(timing.began_s, timing.ended_s, calls_made * cell.batch)
             key = f"{cell.subject.role}-{cell.runner}-{cell.provider}-fp32-b{cell.batch}-{part}"
             yield (
                 BenchmarkRow(
@@ -177,11 +191,15 @@ def _measure(
                     batch=cell.batch,
                     threads=int(runner.facts["threads"]) if cell.provider == "cpu" else None,
                     part=part,
-                    latency=timing.latency,
+                    latency=with_disturbances(timing.latency, telemetry.unstable),
                     throughput_images_per_s=cell.batch * 1e3 / timing.latency.mean_ms,
                     load_ms=(loaded - began) * 1e3,
                     first_inference_ms=(first - loaded) * 1e3,
                     samples_key=key,
+                    energy_per_image_mj=energy.per_image_mj,
+                    energy_reason=energy.reason,
+                    energy=energy,
+                    telemetry=telemetry,
                 ),
                 timing.samples_s,
             )
