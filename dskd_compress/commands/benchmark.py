@@ -1,4 +1,4 @@
-"""`dskd-compress benchmark`: latency and throughput."""
+"""`dskd-compress benchmark`: latency, throughput and energy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def benchmark(
     """Time the models, each engine alone and with preprocessing.
 
     Of a run: teacher and student in torch and ONNX Runtime. Of a bundle: every precision in ONNX
-    Runtime, without torch.
+    Runtime, without torch. Energy, clocks and temperatures are watched meanwhile, where this machine
+    shows them.
 
     [bold]Examples[/bold]
 
@@ -39,6 +40,8 @@ def benchmark(
       dskd-compress benchmark r18.tar.gz --precision int8 --batch 1 --threads 4
       dskd-compress benchmark bundle --provider tensorrt --out results/orin
     """
+    from rich.text import Text
+
     from dskd_compress.console import Output
     from dskd_export.errors import UsageError
     from dskd_export.on_device.source import is_bundle
@@ -71,7 +74,7 @@ def benchmark(
         document = run_benchmark(recipe, run, output)
     output.table(
         "Latency",
-        ["model", "runner", "batch", "part", "p50 ms", "p99 ms", "images/s", ""],
+        ["model", "runner", "batch", "part", "p50 ms", "p99 ms", "images/s", "mJ/image", ""],
         [
             [
                 row.model,
@@ -81,12 +84,15 @@ def benchmark(
                 f"{row.latency.p50_ms:.3f}",
                 f"{row.latency.p99_ms:.3f}",
                 f"{row.throughput_images_per_s:.0f}",
+                f"{row.energy_per_image_mj.value:.3g}" if row.energy_per_image_mj else "-",
                 "" if row.latency.stable else f"UNSTABLE: {row.latency.reason}",
             ]
             for row in document.rows
             if row.latency is not None
         ],
     )
+    for reason in dict.fromkeys(row.energy_reason for row in document.rows if row.energy_reason):
+        output.print(Text(f"No energy: {reason}."))
     for reason in dict.fromkeys(f"{row.precision} on {row.provider}: {row.unavailable}" for row in document.rows):
         if not reason.endswith(": "):
             output.warn(f"not timed: {reason}")

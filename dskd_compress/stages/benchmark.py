@@ -1,4 +1,4 @@
-"""Time teacher and student on the runners that are here."""
+"""Time teacher and student on the runners that are here, and what that costs in energy."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
             images,
             effort,
             on_part=lambda _: progress.advance(1),
-            before=lambda cell: progress.update(description=cell.shown),
+            before=lambda text: progress.update(description=text),
         )
     write_samples(folder / "benchmark.samples.npz", samples)
     device = "cuda:0" if any(row.provider == "cuda" for row in rows) else "cpu"

@@ -108,7 +108,7 @@ def benchmark_source(
                 settings,
                 labelled,
                 on_part=lambda _: progress.advance(1),
-                before=lambda cell: progress.update(description=cell.shown),
+                before=lambda text: progress.update(description=text),
             )
         write_samples(folder / "benchmark.samples.npz", samples)
         write_results(

@@ -1,10 +1,11 @@
-"""Time models, cell by cell: a model on a runner, a provider and a precision, with a batch size."""
+"""Time models, and what that costs in energy, cell by cell: a model on a runner, a provider and a precision, with a batch size."""
 
 from __future__ import annotations
 
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -20,7 +21,8 @@ from dskd_export.files import write_atomic
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.runtime.runner import Runner
 from dskd_export.spec import ModelSpec
-from dskd_export.timing import measure_latency
+from dskd_export.telemetry.monitor import Monitor
+from dskd_export.timing import measure_latency, with_disturbances
 
 Part = Literal["engine", "with_preprocessing"]
 PARTS: tuple[Part, ...] = ("engine", "with_preprocessing")
@@ -51,6 +53,11 @@ class Cell:
     required: bool = True
 
     @property
+    def device(self) -> str:
+        """What is watched meanwhile."""
+        return "cpu" if self.provider == "cpu" else "cuda:0"
+
+    @property
     def shown(self) -> str:
         """For a progress display."""
         return f"{self.role} {self.runner} {self.provider} {self.precision} batch {self.batch}"
@@ -70,7 +77,7 @@ def time_cells(
     images: Sequence[Image.Image],
     effort: Effort,
     on_part: Callable[[Cell], object],
-    before: Callable[[Cell], object],
+    before: Callable[[str], object],
 ) -> tuple[list[BenchmarkRow], dict[str, NDArray[np.float64]]]:
     """Time cells, each engine alone and with preprocessing: two rows, never one.
 
@@ -79,27 +86,32 @@ def time_cells(
         images: decoded; taken in turn to fill a batch.
         effort: how long.
         on_part: told once a row is there.
-        before: told before a cell.
+        before: told what comes next, in words.
 
     Returns:
         The rows, and the raw samples in seconds by the key that a row names.
     """
     rows: list[BenchmarkRow] = []
     samples: dict[str, NDArray[np.float64]] = {}
-    for cell in cells:
-        before(cell)
-        try:
-            for row, samples_s in _measure(cell, images, effort):
-                assert row.samples_key is not None
-                rows.append(row)
-                samples[row.samples_key] = samples_s
-                on_part(cell)
-        except ProviderLacksKernel as error:
-            if cell.required:
-                raise
-            for part in PARTS:
-                rows.append(_unavailable(cell, part, error.message))
-                on_part(cell)
+    with ExitStack() as stack:
+        monitors = {name: stack.enter_context(Monitor(name)) for name in dict.fromkeys(c.device for c in cells)}
+        before("power at rest")
+        for monitor in monitors.values():
+            monitor.measure_idle()
+        for cell in cells:
+            before(cell.shown)
+            try:
+                for row, samples_s in _measure(cell, images, effort, monitors[cell.device]):
+                    assert row.samples_key is not None
+                    rows.append(row)
+                    samples[row.samples_key] = samples_s
+                    on_part(cell)
+            except ProviderLacksKernel as error:
+                if cell.required:
+                    raise
+                for part in PARTS:
+                    rows.append(_unavailable(cell, part, error.message))
+                    on_part(cell)
     return rows, samples
 
 
@@ -111,7 +123,7 @@ def write_samples(path: Path, samples: Mapping[str, NDArray[np.float64]]) -> Non
 
 
 def _measure(
-    cell: Cell, images: Sequence[Image.Image], effort: Effort
+    cell: Cell, images: Sequence[Image.Image], effort: Effort, monitor: Monitor
 ) -> Iterator[tuple[BenchmarkRow, NDArray[np.float64]]]:
     chosen = list(islice(cycle(images), cell.batch))
     spec = cell.spec
@@ -126,12 +138,15 @@ def _measure(
             "with_preprocessing": lambda: runner.infer({spec.input_name: preprocess_batch(chosen, spec)}),
         }
         for part, call in calls.items():
-            timing = measure_latency(
-                call,
-                min_seconds=effort.min_seconds,
-                min_iterations=effort.min_iterations,
-                max_warmup_seconds=effort.max_warmup_seconds,
-            )
+            with monitor.watch() as watch:
+                timing = measure_latency(
+                    call,
+                    min_seconds=effort.min_seconds,
+                    min_iterations=effort.min_iterations,
+                    max_warmup_seconds=effort.max_warmup_seconds,
+                )
+            computed = timing.latency.iterations * cell.batch
+            energy, telemetry = watch.facts(timing.began_s, timing.ended_s, computed)
             yield (
                 BenchmarkRow(
                     model=cell.role,
@@ -141,11 +156,15 @@ def _measure(
                     batch=cell.batch,
                     threads=int(runner.facts["threads"]) if cell.provider == "cpu" else None,
                     part=part,
-                    latency=timing.latency,
+                    latency=with_disturbances(timing.latency, telemetry.unstable),
                     throughput_images_per_s=cell.batch * 1e3 / timing.latency.mean_ms,
                     load_ms=(loaded - began) * 1e3,
                     first_inference_ms=(first - loaded) * 1e3,
                     samples_key=f"{cell.role}-{cell.runner}-{cell.provider}-{cell.precision}-b{cell.batch}-{part}",
+                    energy_per_image_mj=energy.per_image_mj,
+                    energy_reason=energy.reason,
+                    energy=energy,
+                    telemetry=telemetry,
                 ),
                 timing.samples_s,
             )

@@ -45,6 +45,7 @@ EXTRA_OF = {
     "onnxconverter_common": "quant",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
+    "pynvml": "nvml",
     "zstandard": "zstd",
     "tensorboard": "tensorboard",
     "wandb": "wandb",

@@ -52,7 +52,7 @@ def benchmark_bundle(
     settings: Settings,
     images: LabelledImages | None,
     on_part: Callable[[Cell], object],
-    before: Callable[[Cell], object],
+    before: Callable[[str], object],
 ) -> tuple[BenchmarkDocument, dict[str, NDArray[np.float64]]]:
     """Time a bundle; nothing is written.
 
@@ -61,7 +61,7 @@ def benchmark_bundle(
         settings: what of them, and how long.
         images: to feed; None: images of noise.
         on_part: told once a row is there.
-        before: told before a cell.
+        before: told what comes next, in words.
 
     Returns:
         The document, and the raw samples in seconds.

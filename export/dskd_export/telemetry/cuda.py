@@ -13,6 +13,7 @@ from dataclasses import dataclass
 DRIVER = "libcuda.so.1"
 
 _NAME_BYTES = 256
+_BUS_ID_BYTES = 32
 # CUdevice_attribute
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 
@@ -65,6 +66,28 @@ def cuda_version(library: str = DRIVER) -> tuple[int, int] | None:
     except (OSError, AttributeError):
         return None
     return version.value // 1000, version.value % 1000 // 10
+
+
+def cuda_bus_id(index: int, library: str = DRIVER) -> str | None:
+    """PCI address of a CUDA device in CUDA's own order, `0000:1b:00.0`; None where it has none.
+
+    NVML counts devices in another order and does not heed CUDA_VISIBLE_DEVICES: the address names one in both.
+
+    Args:
+        index: of the device, as in `cuda:0`.
+        library: the driver's shared library.
+    """
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError:
+        return None
+    device = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGet(ctypes.byref(device), index) != 0:
+        return None
+    address = ctypes.create_string_buffer(_BUS_ID_BYTES)
+    if driver.cuDeviceGetPCIBusId(address, _BUS_ID_BYTES, device) != 0:
+        return None
+    return address.value.decode("ascii", errors="replace") or None
 
 
 def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
