@@ -1,4 +1,4 @@
-"""Time models, and what that costs in energy, cell by cell: a model on a runner, a provider and a precision, with a batch size."""
+"""Time models, and what that costs in energy: a model on a runner, a provider, a precision, with a batch size."""
 
 from __future__ import annotations
 

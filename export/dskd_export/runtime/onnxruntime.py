@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dskd_export import codes
+from dskd_export.engine_problems import gpu_memory_used_up
 from dskd_export.errors import EnvironmentProblem, ModelError, ProviderLacksKernel, UsageError, require
 from dskd_export.precision_metadata import QUANTIZED, PrecisionMetadata
 from dskd_export.runtime.assignment import (
@@ -309,9 +310,7 @@ def _refuse_full_gpu(error: Exception, where: str) -> None:
     """
     text = str(error).lower()
     if "cuda" in text and any(words in text for words in _OUT_OF_MEMORY):
-        raise EnvironmentProblem(
-            f"The GPU's memory is used up by {where}: {_first_line(error)}", code=codes.GPU_MEMORY
-        ) from error
+        raise gpu_memory_used_up(where, _first_line(error)) from error
 
 
 def _first_line(error: Exception) -> str:
