@@ -41,7 +41,6 @@ def doctor(
     from rich.text import Text
 
     from dskd_compress.console import Output
-    from dskd_export.codes import code_of
     from dskd_export.doctor import diagnose
     from dskd_export.errors import EnvironmentProblem, UsageError
     from dskd_export.runtime.providers import PROVIDERS
@@ -66,5 +65,4 @@ def doctor(
             + "; ".join(f"{finding.code} {finding.what}" for finding in broken)
             + ".",
             broken[0].cure,
-            code=code_of(int(broken[0].code[-3:])),
         )

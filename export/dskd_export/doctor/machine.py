@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from dskd_export import codes
 from dskd_export.doctor.finding import Finding, Purpose, finding
+from dskd_export.telemetry.host import available_memory
 
 _GIB = 1024**3
 
@@ -44,25 +44,6 @@ def look_at_memory(purpose: Purpose | None) -> Iterator[Finding]:
         yield finding(codes.MEMORY, "warning", what, cure)
     else:
         yield finding(codes.MEMORY, "ok", what)
-
-
-def available_memory() -> int | None:
-    """Bytes that a new program can have: what the kernel says, or less where the container is limited."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return None
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, flags=re.MULTILINE)
-    if match is None:
-        return None
-    free = int(match.group(1)) * 1024
-    cgroup = Path("/sys/fs/cgroup")
-    try:
-        limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
-        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return free  # no limit that we can see
-    return min(free, max(int(limit) - used, 0)) if limit.isdigit() else free
 
 
 def look_at_folder(folder: Path) -> Iterator[Finding]:

@@ -19,9 +19,9 @@ from dskd_export.runtime.shared_libraries import other_majors, pip_folders
 from dskd_export.telemetry.cuda import Gpu
 
 IMPORT = """
-import importlib, importlib.util, json, sys
+import importlib, importlib.util, json
 found = []
-for name in sys.argv[1:] or %r:
+for name in %r:
     spec = importlib.util.find_spec(name)
     if spec is None:
         continue

@@ -149,8 +149,8 @@ def _open(settings: Settings, bundle: Bundle, stack: ExitStack) -> Contest:
     how: dict[str, Any] = {"allow_cpu": settings.allow_cpu, "batches": (*settings.batches, BATCH)}
     if settings.pair is not None:
         return _open_pair(settings.pair, bundle, stack, how)
-    reference = open_onnx(bundle, "cpu", FULL, stack, **how)
     providers = named_providers(settings.providers)
+    reference = open_onnx(bundle, "cpu", FULL, stack, **how)
     precisions = settings.precisions or in_order(bundle.precisions)
     wanted = [(precision, provider) for precision in precisions for provider in providers]
     others = [one for one in wanted if one != (FULL, "cpu")]

@@ -133,7 +133,7 @@ class OnnxRuntimeRunner:
         ort = _onnxruntime()
         if threads is not None and threads < 1:
             raise UsageError(f"{threads} threads cannot run a model.", "Give at least 1, or leave threads out.")
-        _check_provider(provider)
+        check_provider(provider)
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_ERRORS
         if provider == "cpu" and precision in QUANTIZED and _is_spoilt_by_optimiser(model):
@@ -220,7 +220,13 @@ def _onnxruntime() -> ModuleType:
     return require("onnxruntime", "onnx")
 
 
-def _check_provider(provider: str) -> None:
+def check_provider(provider: str) -> None:
+    """Ask whether a provider can run here, before any work.
+
+    Raises:
+        EnvironmentProblem: it cannot; names what is in the way, and the providers that can.
+        UsageError: there is no provider of that name.
+    """
     if provider not in PROVIDERS:
         raise UsageError(f"There is no provider {provider}.", f"Choose one of: {', '.join(PROVIDERS)}.")
     problems = _problems(PROVIDERS[provider])

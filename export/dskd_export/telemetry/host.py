@@ -119,6 +119,25 @@ def memory_gb() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9 if found is None else found
 
 
+def available_memory() -> int | None:
+    """Bytes that a new program can have: what the kernel says, or less where the container is limited."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, flags=re.MULTILINE)
+    if match is None:
+        return None
+    free = int(match.group(1)) * 1024
+    cgroup = Path("/sys/fs/cgroup")
+    try:
+        limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
+        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return free  # no limit that we can see
+    return min(free, max(int(limit) - used, 0)) if limit.isdigit() else free
+
+
 def cpu_quota(cgroups: Path, membership: str) -> float | None:
     """CPUs' worth of time that the control group grants; None without a limit.
 

@@ -12,7 +12,7 @@ from dskd_export.documents import Judgement
 from dskd_export.errors import ProviderLacksKernel, require
 from dskd_export.precision.emulate import emulate_bf16
 from dskd_export.runtime.native import Native, native_of
-from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers
+from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers, check_provider
 from dskd_export.runtime.providers import TENSORRT, Shape
 from dskd_export.runtime.runner import Runner
 from dskd_export.spec import ModelSpec
@@ -74,7 +74,14 @@ def named_providers(names: Sequence[str]) -> list[str]:
     """Providers to run on, each once; `auto` is the CPU and, where it is present, CUDA.
 
     TensorRT builds an engine for minutes, so it is only used where it is named.
+
+    Raises:
+        EnvironmentProblem: one that is named cannot run here.
+        UsageError: there is no provider of that name.
     """
+    for name in dict.fromkeys(names):
+        if name != "auto":
+            check_provider(name)
     found = (
         [provider for provider in available_providers() if provider != TENSORRT.name] if name == "auto" else [name]
         for name in names
