@@ -12,6 +12,7 @@ from library_support import fat_binary, library_bytes, write_library
 
 from dskd_export.elf import NotElf, read_dynamic, read_kernels
 
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("elf") / "libany.so"
