@@ -47,6 +47,8 @@ SMALL = (
 ADDED = {
     "train --teacher ": f"{TEACHER_HERE} {SMALL}",
     "distill --teacher ": f"{TEACHER_GIVEN} {SMALL}",
+    "benchmark bundle ": "--set benchmark.min_seconds=0.02 --set benchmark.min_iterations=10 "
+    "--set benchmark.max_warmup_seconds=0.1",
     "run mine.yaml ": f"--set teacher.name={TINY['resnet34']} --set student.name={TINY['resnet18']} "
     f"{TEACHER_HERE} {SMALL}",
 }
@@ -63,6 +65,7 @@ LEFT = {
     "r18.tar.gz",
     "bundle",
     "validation.xml",
+    "results",
 }
 
 # Of the run folder's table, what a recipe without these keys does not leave.
