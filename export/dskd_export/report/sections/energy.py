@@ -109,7 +109,8 @@ def _warnings(energies: Sequence[EnergyFacts]) -> list[str]:
     if gaps:
         worst = max(energy.gap_share or 0.0 for energy in gaps)
         found.append(
-            f"{len(gaps)} of {len(energies)} rows have gaps in their samples, up to {fmt.percent(worst)} of the time"
+            f"{len(gaps)} of {len(energies)} rows have gaps in their samples, "
+            f"up to {fmt.percent(worst)} of the time"
         )
     return found
 
