@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
@@ -50,6 +50,7 @@ traces = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(traces)
 def test_a_sine_within_one_percent(trace: dict[str, float]) -> None:
     start, end = trace["start"], trace["start"] + trace["seconds"]
@@ -62,6 +63,7 @@ def test_a_sine_within_one_percent(trace: dict[str, float]) -> None:
     assert found.seconds == pytest.approx(trace["seconds"])
 
 
+@settings(deadline=None)
 @given(traces, st.floats(0.02, 0.19), st.floats(0, 1))
 def test_a_sine_with_a_gap_within_five_percent_and_flagged(
     trace: dict[str, float], share: float, where: float
@@ -87,6 +89,7 @@ def test_a_sine_with_a_gap_within_five_percent_and_flagged(
     assert found.joules.low - 0.01 * exact <= exact <= found.joules.high + 0.01 * exact
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=30, max_size=60), st.floats(0.1, 0.9), st.floats(0.1, 0.9))
 def test_any_power_against_scipy(power: list[float], head: float, tail: float) -> None:
     """Exactly what lies between the ends: scipy's trapezoids over a fine grid of the same lines."""
@@ -167,6 +170,7 @@ def test_a_window_without_length() -> None:
 # --- counters
 
 
+@settings(deadline=None)
 @given(traces)
 def test_a_counter_and_the_samples_agree(trace: dict[str, float]) -> None:
     start, end = 100.0, 100.0 + trace["seconds"]
