@@ -199,11 +199,12 @@ def test_the_python_of_the_export_readme_runs_without_torch(executed: Executed, 
         env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.returncode == 0, done.stderr
-    difference, agreement, photo, latency = done.stdout.splitlines()
+    difference, agreement, photo, latency, energy = done.stdout.splitlines()
     assert float(difference.rpartition(" ")[2]) < 1e-4
     assert agreement == "same first class: 100% of 16 images"
     assert photo.removeprefix("photo.jpg: ") in CLASSES
     assert re.fullmatch(r"p50 [\d.]+ ms, p99 [\d.]+ ms, stable: (True|False)", latency)
+    assert re.fullmatch(r"no energy: .+|[\d.e+]+ mJ an image, of .+, by .+", energy)
     assert sorted(path.name for path in device.iterdir()) == ["bundle", "photo.jpg"]
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from dskd_export.telemetry.reading import Reading, Source
+from dskd_export.telemetry.reading import Reading, Source, SourceError
 
 INTERVAL_S = 0.05
 """Between polls: 20 a second, so that 10 remain where the machine is busy."""
@@ -117,7 +117,8 @@ class Sampler:
                 reading = self._source.read()
             except Exception as error:  # of any kind: a measurement goes on without telemetry
                 failures += 1
-                self._note(None, 0.0, f"{self._source.name}: {error or type(error).__name__}")
+                what = str(error) if isinstance(error, SourceError) else repr(error)
+                self._note(None, 0.0, f"{self._source.name}: {what}")
             else:
                 failures = 0
                 self._note(reading, (before + self._clock()) / 2, "")

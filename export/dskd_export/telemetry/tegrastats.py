@@ -188,10 +188,12 @@ class TegrastatsSource:
         until = time.monotonic() + patience_s
         while True:
             lines = self._whole_lines(max(0.0, until - time.monotonic()))
-            parsed = [line for line in map(parse_line, lines) if line is not None]
-            if parsed:
-                return parsed[-1]
-            self._last_words = next((line for line in reversed(lines) if line.strip()), self._last_words)
+            parsed = [(parse_line(line), line) for line in lines]
+            words = [line for known, line in parsed if known is None and line.strip()]
+            self._last_words = words[-1] if words else self._last_words
+            newest = next((known for known, _ in reversed(parsed) if known is not None), None)
+            if newest is not None:
+                return newest
             if time.monotonic() >= until:
                 raise SourceError(f"tegrastats gave no line for {patience_s:g} s{self._said()}")
 
@@ -200,15 +202,14 @@ class TegrastatsSource:
         ready, _, _ = select.select([self._pipe], [], [], patience_s)
         if not ready:
             return []
-        while True:
-            try:
-                chunk = os.read(self._pipe, 1 << 16)
-            except BlockingIOError:
-                break
-            if not chunk:
-                raise SourceError(f"tegrastats ended with {self._exit_code(_END_S)}{self._said()}")
-            self._rest += chunk
+        ended = False
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._pipe, 1 << 16):
+                self._rest += chunk
+            ended = True
         *lines, self._rest = self._rest.split(b"\n")
+        if ended and not lines:
+            raise SourceError(f"tegrastats ended with {self._exit_code(_END_S)}{self._said()}")
         return [line.decode("utf-8", "replace") for line in lines]
 
     def _said(self) -> str:

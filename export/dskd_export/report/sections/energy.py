@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from dskd_export.documents import BenchmarkRow, Course, EnergyFacts, Interval, TelemetryFacts
@@ -23,13 +24,12 @@ def notes(rows: Sequence[BenchmarkRow]) -> list[Block]:
     measured = [row.energy for row in rows if row.energy and row.energy.per_image_mj]
     for scope in dict.fromkeys(_scope(energy) for energy in measured):
         blocks.append(Note(f"Energy: {scope}. The interval tells how steady the power was."))
-    reasons: dict[str, int] = {}
-    for row in rows:
-        if row.latency is not None and row.energy_per_image_mj is None:
-            reason = row.energy_reason or "it was not looked for"
-            reasons[reason] = reasons.get(reason, 0) + 1
+    timed = [row for row in rows if row.latency is not None]
+    reasons = Counter(
+        row.energy_reason or "it was not looked for" for row in timed if row.energy_per_image_mj is None
+    )
     for reason, count in reasons.items():
-        where = "" if count == len(rows) else f" in {count} of {len(rows)} rows"
+        where = "" if count == len(timed) else f" in {count} of {len(timed)} rows"
         blocks.append(Note(f"Energy not measured{where}: {reason}.", "missing"))
     blocks += [Note(f"Energy: {words}.", "warning") for words in dict.fromkeys(_warnings(measured))]
     return blocks
@@ -109,7 +109,8 @@ def _warnings(energies: Sequence[EnergyFacts]) -> list[str]:
     if gaps:
         worst = max(energy.gap_share or 0.0 for energy in gaps)
         found.append(
-            f"{len(gaps)} of {len(energies)} rows have gaps in their samples, up to {fmt.percent(worst)} of the time"
+            f"{len(gaps)} of {len(energies)} rows have gaps in their samples, "
+            f"up to {fmt.percent(worst)} of the time"
         )
     return found
 
