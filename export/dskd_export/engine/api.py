@@ -195,7 +195,7 @@ class Engine(Protocol):
         """What it takes and gives."""
         ...
 
-    def layers(self, context: Context | None = None) -> str:
+    def layers(self, of: Context | None = None) -> str:
         """The inspector's JSON on all layers; with a context whose shapes are set, as they are in it."""
         ...
 

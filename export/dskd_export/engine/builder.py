@@ -21,11 +21,10 @@ from dskd_export.engine.document import (
     document_path,
     engine_path,
 )
-from dskd_export.engine.generations import BackendName, choose
+from dskd_export.engine.generations import BackendName, builder_for, targets_of
 from dskd_export.engine.identity import read_engine
 from dskd_export.engine.inspect import layers_of_log, precision_truth
 from dskd_export.engine.process import Done, Request, run_isolated
-from dskd_export.engine.rtx import TensorRtRtx
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.files import sha256_bytes, write_atomic
 from dskd_export.precision_metadata import QUANTIZED
@@ -117,7 +116,7 @@ def build_engine(
     gpu, backend = _place(settings)
     if settings.dla_core is not None and len(settings.batches) != 1:
         raise UsageError("A DLA takes one batch size only.", "Give one with --batches.")
-    targets = _targets(settings)
+    targets = tuple(dict.fromkeys(settings.targets))
     device = folder_name(gpu.name) if gpu is not None and not targets else "-".join(targets)
     options = BuildOptions(
         profiles=profiles_of(bundle.spec, settings.batches, fixed=settings.dla_core is not None),
@@ -146,8 +145,7 @@ def build_engine(
         )
         done = run(request)
         plan = request.plan.read_bytes()
-    shown_gpu = None if targets else gpu
-    document = _document(bundle, precision, options, done, plan, shown_gpu)
+    document = _document(bundle, precision, options, done, plan, None if targets else gpu)
     _write(path, plan, document)
     return path, document
 
@@ -220,18 +218,12 @@ def refit_engine(
 def _place(settings: BuildSettings) -> tuple[Gpu | None, BackendName]:
     """The GPU, where there is one, and the TensorRT to build with."""
     gpu = find_gpu(index_of(settings.device))
-    ahead = bool(settings.targets)
-    backend = choose("tensorrt-rtx" if ahead and settings.backend == "auto" else settings.backend).name
-    if ahead and backend == "tensorrt":
-        raise UsageError(
-            "TensorRT builds for the GPU that is here, not for a --target.",
-            "Build on the device, or use TensorRT-RTX (--backend tensorrt-rtx), which builds ahead of time.",
-        )
-    if gpu is None and not ahead:
-        if backend == "tensorrt-rtx":
+    backend = builder_for(settings.backend, settings.targets)
+    if gpu is None and not settings.targets:
+        if ahead := targets_of(backend):
             raise EnvironmentProblem(
                 "There is no NVIDIA GPU here to build for.",
-                f"TensorRT-RTX builds ahead of time: --target {','.join(TensorRtRtx.targets)}, or some of them.",
+                f"{backend} builds ahead of time: --target {','.join(ahead)}, or some of them.",
             )
         raise EnvironmentProblem(
             "There is no NVIDIA GPU here, and TensorRT builds on the GPU that the engine will run on.",
@@ -242,14 +234,6 @@ def _place(settings: BuildSettings) -> tuple[Gpu | None, BackendName]:
             "An engine without weights cannot be built without a GPU.", "Build it on the device, or leave --strip out."
         )
     return gpu, backend
-
-
-def _targets(settings: BuildSettings) -> tuple[str, ...]:
-    if unknown := [target for target in settings.targets if target not in TensorRtRtx.targets]:
-        raise UsageError(
-            f"TensorRT-RTX does not build for {', '.join(unknown)}.", f"Choose from: {', '.join(TensorRtRtx.targets)}."
-        )
-    return tuple(dict.fromkeys(settings.targets))
 
 
 def _place_model(model: bytes | Path, precision: str, folder: Path) -> Path:
@@ -273,7 +257,7 @@ def _document(
         dskd_compress=_own_version(),
         system=system(),
         gpu=None if gpu is None else _gpu_facts(gpu),
-        targets=list(options.targets),
+        targets=list(options.targets) or ([gpu.target] if gpu is not None and targets_of(done.backend) else []),
         precision=precision,
         rest=_rest_of(bundle, precision),
         opset=done.opset,

@@ -183,13 +183,12 @@ def timing_cache_of(bench: Bench) -> bytes:
     return bytes(memory)
 
 
-def merge(trt: Any, first: bytes, second: bytes) -> bytes:
+def merge(bench: Bench, first: bytes, second: bytes) -> bytes:
     """One timing cache of two.
 
     Raises:
         EnvironmentProblem: they are of different devices or versions.
     """
-    bench = open_bench(trt, 0)
     config = bench.config
     timing_cache = config.create_timing_cache(first)
     other = config.create_timing_cache(second)
@@ -249,7 +248,7 @@ class LoadedEngine:
             tensors.append(Tensor(name, is_input, dtype, tuple(engine.get_tensor_shape(name))))
         indices = range(engine.num_optimization_profiles)
         profiles = tuple(
-            {tensor.name: self._shapes(tensor.name, index) for tensor in tensors if tensor.is_input}
+            {facts.name: self._shapes(facts.name, index) for facts in tensors if facts.is_input}
             for index in indices
         )
         scratch = tuple(engine.get_device_memory_size_for_profile_v2(index) for index in indices)
@@ -260,12 +259,12 @@ class LoadedEngine:
         smallest, best, largest = (tuple(shape) for shape in engine.get_tensor_profile_shape(name, index))
         return smallest, best, largest
 
-    def layers(self, context: Context | None = None) -> str:
+    def layers(self, of: Context | None = None) -> str:
         """The inspector's JSON on all layers; of a context whose shapes are set, with the types in it."""
         trt, engine = self._trt, self._engine
         inspector = engine.create_engine_inspector()
-        if isinstance(context, LoadedContext):
-            inspector.execution_context = context.raw
+        if isinstance(of, LoadedContext):
+            inspector.execution_context = of.raw
         text: str = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
         return text
 
@@ -343,8 +342,15 @@ class LoadedContext:
             )
 
 
-def refit(trt: Any, plan: bytes, model: bytes, path: Path, *, stays_refittable: bool) -> bytes:
+def refit(trt: Any, plan: bytes, model: bytes, path: Path, *, flags: tuple[Any, ...] = ()) -> bytes:
     """Put the weights of a model into an engine, and serialise it with them.
+
+    Args:
+        trt: TensorRT's module.
+        plan: the engine, with or without weights.
+        model: the ONNX file.
+        path: where it lies.
+        flags: of the serialisation.
 
     Raises:
         EnvironmentProblem: TensorRT does not load the engine.
@@ -370,8 +376,8 @@ def refit(trt: Any, plan: bytes, model: bytes, path: Path, *, stays_refittable: 
         )
     serialization = engine.create_serialization_config()
     serialization.clear_flag(trt.SerializationFlag.EXCLUDE_WEIGHTS)
-    if stays_refittable:
-        serialization.set_flag(trt.SerializationFlag.INCLUDE_REFIT)
+    for flag in flags:
+        serialization.set_flag(flag)
     memory = engine.serialize_with_config(serialization)
     if memory is None:
         raise EnvironmentProblem(

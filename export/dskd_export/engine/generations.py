@@ -152,6 +152,36 @@ def choose(name: str = "auto", folders: Sequence[Path] | None = None) -> Install
     )
 
 
+def targets_of(name: BackendName) -> tuple[str, ...]:
+    """Compute capabilities that a backend builds for ahead of time; none: only for the GPU that is here."""
+    from dskd_export.engine.rtx import TensorRtRtx
+
+    return TensorRtRtx.targets if name == "tensorrt-rtx" else ()
+
+
+def builder_for(name: str, targets: Sequence[str]) -> BackendName:
+    """The backend to build with, here for the GPU or ahead of time for targets.
+
+    Raises:
+        UsageError: no backend builds for these targets, or not the one that was asked for.
+        EnvironmentProblem: it is not installed.
+    """
+    ahead: tuple[BackendName, ...] = tuple(backend for backend in MODULES if targets_of(backend))
+    if not targets:
+        return choose(name).name
+    if name not in (*ahead, "auto"):
+        raise UsageError(
+            f"{name} builds for the GPU that is here, not for a --target.",
+            f"Build on the device, or ahead of time with --backend {' or '.join(ahead)}.",
+        )
+    chosen = choose(ahead[0] if name == "auto" else name).name
+    if unknown := [target for target in targets if target not in targets_of(chosen)]:
+        raise UsageError(
+            f"{chosen} does not build for {', '.join(unknown)}.", f"Choose from: {', '.join(targets_of(chosen))}."
+        )
+    return chosen
+
+
 def load(found: Installed) -> ModuleType:
     """Import a TensorRT.
 

@@ -111,7 +111,7 @@ def _fits(document: BuildDocument, here: Gpu) -> bool:
     built = document.gpu.compute_capability
     if document.hardware == "ampere-plus":
         return _numbers(here.compute_capability) >= (8, 0)
-    if document.hardware == "same-compute-capability" or document.backend == "tensorrt-rtx":
+    if document.hardware == "same-compute-capability":
         return here.compute_capability == built
     return (here.name, here.compute_capability) == (document.gpu.name, built)
 
@@ -122,7 +122,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _built(document: BuildDocument) -> str:
     gpu = document.gpu
-    where = f"for {', '.join(document.targets)} ahead of time" if gpu is None else f"on {gpu.name}"
+    where = f"ahead of time for {', '.join(document.targets)}" if gpu is None else f"on {gpu.name}"
     driver = f", driver {gpu.driver}" if gpu is not None and gpu.driver else ""
     return f"{document.backend} {document.version} {where}{driver}, {document.system}"
 

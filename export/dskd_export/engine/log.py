@@ -11,7 +11,7 @@ from dskd_export.engine.api import Failure
 # How TensorRT begins the list of layers that it writes with detailed profiling names.
 _LAYERS = "Layers:\n"
 _PEAK = re.compile(r"Peak memory usage of TRT CPU/GPU memory allocators: CPU \d+ MiB, GPU (\d+) MiB")
-_PLACE = re.compile(r"\s*(In \w+ at /_src/[^)\s]*|\[\w+\.(cpp|h):\d+: \w+\])")
+_PLACE = re.compile(r"\s*(In \w+ at /_src/[^)\s]*|\[\w+\.(cpp|h):\d+: \w+\]|\[\w+\.(cpp|h)::\w+::\d+\])")
 _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("library", re.compile(r"unable to load library|cannot open shared object|no lean runtime", re.I)),
     ("profile", re.compile(r"no optimization profile|profile.*(missing|not.*(defined|specified|set))", re.I)),

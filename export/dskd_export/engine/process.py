@@ -224,15 +224,17 @@ def _climb(
 
 def _failed(failure: Failure, request: Request, limit: int | None, tried: list[int]) -> DskdError:
     what = f"TensorRT cannot build {request.precision}"
-    if failure.kind == "memory" or (failure.kind == "workspace" and tried):
+    # What asks for more than a tiny limit is told to be out of memory as well.
+    too_small = not tried and limit is not None and limit < LEAST_WORKSPACE_BYTES
+    if (failure.kind == "memory" and not too_small) or (failure.kind == "workspace" and tried):
         rungs = ", ".join(f"{size // _MIB}" for size in (*tried, *([] if limit is None else [limit])))
         return EnvironmentProblem(
             f"{what}: memory is too short, with workspaces of {rungs or 'any number of'} MiB: {failure.message}",
             "Close other programs on the GPU, lower --batches, or build a smaller precision.",
         )
-    if failure.kind == "workspace":
+    if failure.kind in ("workspace", "memory"):
         return UsageError(
-            f"{what} within a workspace of {(limit or 0) / _MIB:g} MiB: {failure.message}",
+            f"{what} within a workspace of {(limit or 0) / 1e6:g} MB: {failure.message}",
             "Give more with --workspace-mb, or leave it out.",
         )
     if failure.kind == "profile":

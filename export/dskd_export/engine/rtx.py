@@ -12,7 +12,7 @@ from typing import Any
 
 from dskd_export.engine import common
 from dskd_export.engine.api import BuildOptions, Failure, Plan, Refusal
-from dskd_export.engine.log import words_of
+from dskd_export.engine.log import Log, words_of
 from dskd_export.errors import EnvironmentProblem, UsageError
 
 
@@ -79,7 +79,8 @@ class TensorRtRtx:
 
     def refit(self, plan: bytes, model: bytes, path: Path) -> bytes:
         """Put weights into an engine; it stays refittable."""
-        return common.refit(self._trt, plan, model, path, stays_refittable=True)
+        trt = self._trt
+        return common.refit(trt, plan, model, path, flags=(trt.SerializationFlag.INCLUDE_REFIT,))
 
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
         """There are none: TensorRT-RTX measures nothing when it builds."""
@@ -90,13 +91,23 @@ class RtxEngine(common.LoadedEngine):
     """An engine of TensorRT-RTX."""
 
     def __init__(self, trt: Any, plan: bytes) -> None:
-        log = common.Log()
+        log = Log()
         logger = common.make_logger(trt, log)
         runtime = trt.Runtime(logger)
         validity, diagnostics = runtime.get_engine_validity(plan)
         if validity == trt.EngineValidity.INVALID:
+            reasons = {
+                "it is of another version": trt.EngineInvalidityDiagnostics.VERSION_MISMATCH,
+                "it is for another compute capability": trt.EngineInvalidityDiagnostics.UNSUPPORTED_CC,
+                "the NVIDIA driver is too old": trt.EngineInvalidityDiagnostics.OLD_CUDA_DRIVER,
+                "the CUDA runtime is too old": trt.EngineInvalidityDiagnostics.OLD_CUDA_RUNTIME,
+                "the GPU has too little memory": trt.EngineInvalidityDiagnostics.INSUFFICIENT_GPU_MEMORY,
+                "it is damaged": trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE,
+                "CUDA does not work": trt.EngineInvalidityDiagnostics.CUDA_ERROR,
+            }
+            named = [words for words, bit in reasons.items() if int(diagnostics) & int(bit)]
             raise EnvironmentProblem(
-                f"TensorRT-RTX does not take this engine: {diagnostics}; {words_of(log.errors)}.",
+                f"TensorRT-RTX does not take this engine: {', '.join(named) or words_of(log.errors)}.",
                 "Build it for this machine: dskd-compress build",
             )
         super().__init__(trt, plan)

@@ -72,12 +72,12 @@ class TensorRt10:
         return common.LoadedEngine(self._trt, plan)
 
     def refit(self, plan: bytes, model: bytes, path: Path) -> bytes:
-        """Put weights into an engine; the result cannot be refitted again before 10.16."""
-        return common.refit(self._trt, plan, model, path, stays_refittable=False)
+        """Put weights into an engine. The result cannot be refitted again: the flag for that is not in all of 10."""
+        return common.refit(self._trt, plan, model, path)
 
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
         """One timing cache of two."""
-        return common.merge(self._trt, first, second)
+        return common.merge(self._bench(), first, second)
 
     def _bench(self) -> common.Bench:
         trt = self._trt

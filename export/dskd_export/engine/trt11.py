@@ -67,8 +67,9 @@ class TensorRt11:
 
     def refit(self, plan: bytes, model: bytes, path: Path) -> bytes:
         """Put weights into an engine; it stays refittable."""
-        return common.refit(self._trt, plan, model, path, stays_refittable=True)
+        trt = self._trt
+        return common.refit(trt, plan, model, path, flags=(trt.SerializationFlag.INCLUDE_REFIT,))
 
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
         """One timing cache of two."""
-        return common.merge(self._trt, first, second)
+        return common.merge(common.open_bench(self._trt, 0), first, second)
