@@ -58,7 +58,10 @@ def make_bundle(folder: Path, model: onnx.ModelProto, **others: onnx.ModelProto)
     arguments = {**bundle_support.bundle_arguments(), "golden": golden}
     arguments["models"] = {
         "fp32": BundledModel(data, "a test"),
-        **{name: BundledModel(other.SerializeToString(deterministic=True), "a test") for name, other in others.items()},
+        **{
+            name: BundledModel(other.SerializeToString(deterministic=True), "a test")
+            for name, other in others.items()
+        },
     }
     if "int8" not in others:
         del arguments["calibration"]

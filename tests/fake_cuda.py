@@ -39,9 +39,9 @@ class cudaStreamCaptureMode(enum.IntEnum):  # noqa: N801
 class FakeCuda:
     """Give it to `Cuda(module=...)`."""
 
-    cudaMemcpyKind = cudaMemcpyKind  # noqa: N815
-    cudaStreamCaptureMode = cudaStreamCaptureMode  # noqa: N815
-    cudaStreamNonBlocking = 1  # noqa: N815
+    cudaMemcpyKind = cudaMemcpyKind
+    cudaStreamCaptureMode = cudaStreamCaptureMode
+    cudaStreamNonBlocking = 1
 
     def __init__(self, memory_bytes: int = 1 << 30, devices: int = 1) -> None:
         self.memory_bytes = memory_bytes
@@ -69,7 +69,9 @@ class FakeCuda:
 
     def array(self, address: int, size: int) -> np.ndarray[Any, Any]:
         """Device memory; only what is allocated."""
-        assert any(start <= address and address + size <= start + array.nbytes for start, array in self.device.items())
+        assert any(
+            start <= address and address + size <= start + array.nbytes for start, array in self.device.items()
+        )
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     # --- the runtime

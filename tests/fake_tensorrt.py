@@ -174,7 +174,10 @@ class _Builder:
         if config._cache is not None:
             config._cache._entries.add(network._digest)
         say.log(self._trt.ILogger.Severity.WARNING, "a warning\nof two lines")
-        say.log(self._trt.ILogger.Severity.INFO, "[MemUsageStats] Peak memory usage of TRT CPU/GPU memory allocators: CPU 1 MiB, GPU 100 MiB")
+        say.log(
+            self._trt.ILogger.Severity.INFO,
+            "[MemUsageStats] Peak memory usage of TRT CPU/GPU memory allocators: CPU 1 MiB, GPU 100 MiB",
+        )
         model = b"" if header["stripped"] else network._model
         return _memory(self._trt, _plan(header, model))
 

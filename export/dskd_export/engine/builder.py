@@ -82,7 +82,9 @@ def profiles_of(spec: ModelSpec, batches: Sequence[int], *, fixed: bool = False)
     """
     sizes = sorted(set(batches))
     if not sizes or sizes[0] < 1:
-        raise UsageError("Batches are whole numbers from 1 on, at least one of them.", "For example: --batches 1,8")
+        raise UsageError(
+            "Batches are whole numbers from 1 on, at least one of them.", "For example: --batches 1,8"
+        )
     lowest = sizes if fixed else [1, *(size + 1 for size in sizes)]
     return tuple(
         {spec.input_name: (spec.input_shape(low), spec.input_shape(size), spec.input_shape(size))}
@@ -174,7 +176,7 @@ def refit_engine(
     if before.refit == "none" or before.precision != precision:
         raise UsageError(
             f"{stripped} is of {before.precision} and takes no {precision} weights.",
-            f"Build one that does: dskd-compress build {bundle.folder} --precision {precision} --strip new-weights",
+            f"Build one: dskd-compress build {bundle.folder} --precision {precision} --strip new-weights",
         )
     model = bundle.model(precision)
     sha256 = bundle.manifest.files[bundle.model_path(precision).name].sha256
@@ -231,7 +233,8 @@ def _place(settings: BuildSettings) -> tuple[Gpu | None, BackendName]:
         )
     if gpu is None and settings.strip != "none":
         raise EnvironmentProblem(
-            "An engine without weights cannot be built without a GPU.", "Build it on the device, or leave --strip out."
+            "An engine without weights cannot be built without a GPU.",
+            "Build it on the device, or leave --strip out.",
         )
     return gpu, backend
 
@@ -265,7 +268,7 @@ def _document(
             ProfileFacts(smallest=low[0], best=best[0], largest=high[0])
             for low, best, high in (profile[name] for profile in options.profiles)
         ],
-        flags=done.flags,
+        flags=list(done.flags),
         optimization_level=options.optimization_level,
         hardware=options.hardware,
         version_compatible=options.version_compatible,
@@ -275,20 +278,20 @@ def _document(
         workspace_tried_mb=[size / 1e6 for size in done.workspace_tried_bytes],
         timing_cache=done.timing_cache,
         no_timing_cache="" if done.timing_cache else f"{done.backend} keeps none",
-        dla=None if done.dla is None else DlaFacts(
-            core=options.dla_core or 0, layers_on_dla=done.dla[0], layers_on_gpu=done.dla[1]
-        ),
+        dla=None
+        if done.dla is None
+        else DlaFacts(core=options.dla_core or 0, layers_on_dla=done.dla[0], layers_on_gpu=done.dla[1]),
         build_seconds=done.seconds,
         peak_memory_mb=done.peak_memory_mb,
         gpu_peak_memory_mb=done.gpu_peak_mb,
-        gpu_peak_memory_unknown="" if done.gpu_peak_mb else (
-            "it was built without a GPU" if gpu is None else "TensorRT's log does not say"
-        ),
+        gpu_peak_memory_unknown=""
+        if done.gpu_peak_mb
+        else ("it was built without a GPU" if gpu is None else "TensorRT's log does not say"),
         engine_bytes=len(plan),
         engine_sha256=sha256_bytes(plan),
         bundle_sha256=bundle.sha256,
         model_sha256=bundle.manifest.files[name_of_model].sha256,
-        warnings=done.warnings,
+        warnings=list(done.warnings),
         truth=truth,
         no_truth=no_truth,
     )

@@ -20,7 +20,6 @@ from dskd_export.engine.api import (
     DlaPlacement,
     Failure,
     Plan,
-    Profile,
     Refusal,
     Shape,
     Signature,
@@ -68,7 +67,8 @@ def open_bench(trt: Any, network_flags: int) -> Bench:
         builder = trt.Builder(logger)
     except TypeError as error:  # what pybind11 makes of a null pointer
         raise EnvironmentProblem(
-            f"TensorRT cannot start: {words_of(log.errors)}.", "Look at the driver and the GPU: dskd-compress doctor"
+            f"TensorRT cannot start: {words_of(log.errors)}.",
+            "Look at the driver and the GPU: dskd-compress doctor",
         ) from error
     network = builder.create_network(network_flags)
     parser = trt.OnnxParser(network, logger)
@@ -325,7 +325,7 @@ class LoadedContext:
         """Add the times of layers to this from now on."""
         trt, context = self._trt, self.raw
 
-        class LayerTimes(trt.IProfiler):  # type: ignore[misc]
+        class LayerTimes(trt.IProfiler):  # type: ignore[misc, name-defined]
             def __init__(self) -> None:
                 trt.IProfiler.__init__(self)
 
@@ -338,7 +338,8 @@ class LoadedContext:
     def _expect(self, done: bool, what: str) -> None:
         if not done:
             raise ModelError(
-                f"TensorRT refuses {what}: {words_of(self._log.errors[-1:])}.", "Feed the engine what its spec.json says."
+                f"TensorRT refuses {what}: {words_of(self._log.errors[-1:])}.",
+                "Feed the engine what its spec.json says.",
             )
 
 

@@ -114,7 +114,7 @@ class BuildDocument(Document):
 
 
 def engines_folder(source: Path) -> Path:
-    """Where engines of a run or of a bundle lie: never inside the bundle, which holds only what is in its manifest.
+    """Where engines of a run or a bundle lie: not inside the bundle, which holds what is in its manifest only.
 
     Args:
         source: a run folder, or the folder of a bundle.
@@ -148,6 +148,26 @@ def document_path(engine: Path) -> Path:
     """
     if not _ENGINE.fullmatch(engine.name):
         raise UsageError(
-            f"{engine} is not named like an engine of ours.", "Name a file model.<precision>.engine, as build wrote it."
+            f"{engine} is not named like an engine of ours.",
+            "Name a file model.<precision>.engine, as build wrote it.",
         )
     return engine.with_name(f"{engine.name.removesuffix('.engine')}.build.json")
+
+
+def bundle_of(source: Path) -> Path:
+    """The bundle of a run, or the bundle itself."""
+    return source / BUNDLE_IN_RUN if (source / BUNDLE_IN_RUN).is_dir() else source
+
+
+class BuiltEngine(Document):
+    """An engine that `build` made."""
+
+    path: str
+    build: BuildDocument
+
+
+class BuildReport(Document):
+    """What `build --json` prints."""
+
+    engines: list[BuiltEngine]
+    failed: list[str] = Field(description="what does not run in its precision")

@@ -148,7 +148,7 @@ def choose(name: str = "auto", folders: Sequence[Path] | None = None) -> Install
         )
     raise EnvironmentProblem(
         "TensorRT is not installed.",
-        "Install it with: pip install 'dskd-compress[tensorrt]' (for GeForce and RTX GPUs: 'dskd-compress[tensorrt-rtx]')",
+        "Install it with: pip install 'dskd-compress[tensorrt]' (GeForce and RTX GPUs: 'dskd-compress[tensorrt-rtx]')",
     )
 
 
@@ -197,7 +197,9 @@ def load(found: Installed) -> ModuleType:
         library = re.search(r"lib[\w.+-]+\.so[\w.]*", said)
         hint = "Install the same version of all of TensorRT's packages, and look at: dskd-compress doctor"
         if library and library[0].startswith(("libcu", "libnvrtc", "libnvJitLink")):
-            hint = f"Install the CUDA runtime that has {library[0]}: pip install cuda-bindings, or CUDA's own packages."
+            hint = (
+                f"Install the CUDA runtime that has {library[0]}: pip install cuda-bindings, or CUDA's packages."
+            )
         elif not found.on_path:
             hint = (
                 "Make an environment of the system's Python that sees it: "

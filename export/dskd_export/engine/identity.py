@@ -100,8 +100,8 @@ def _machine(document: BuildDocument, here: Gpu | None) -> list[str]:
             faults.append(f"it is for {', '.join(document.targets)}, and the GPU is {here.target}")
     elif document.gpu is not None and not _fits(document, here):
         faults.append(
-            f"it is for {document.gpu.name} (compute capability {document.gpu.compute_capability}), and the GPU is "
-            f"{here.name} ({here.compute_capability})"
+            f"it is for {document.gpu.name} (compute capability {document.gpu.compute_capability}), and the GPU "
+            f"is {here.name} ({here.compute_capability})"
         )
     return faults
 
@@ -131,5 +131,3 @@ def _here(found: Installed | None, here: Gpu | None) -> str:
     tensorrt = "no TensorRT" if found is None else f"{found.name} {found.version or 'of an unknown version'}"
     gpu = "no GPU" if here is None else f"{here.name}, driver {here.driver or 'unknown'}"
     return f"{tensorrt}, {gpu}, {system()}"
-
-

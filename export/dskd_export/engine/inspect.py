@@ -82,7 +82,9 @@ def layers_of_log(text: str) -> list[Layer]:
     """Layers of what the builder wrote into its log, one a line; empty where it wrote none."""
     found = []
     for line in text.split("\nI/O Tensors:")[0].splitlines():
-        match = re.match(r"Name: (.*), LayerType: (\w+), Inputs: (\[.*?\]), Constants: .*, Outputs: (\[.*?\]), Tac", line)
+        match = re.match(
+            r"Name: (.*), LayerType: (\w+), Inputs: (\[.*?\]), Constants: .*, Outputs: (\[.*?\]), Tac", line
+        )
         if match is None:
             continue
         name, kind, inputs, outputs = match.groups()
@@ -108,7 +110,11 @@ def _is_reformat(name: str, kind: str) -> bool:
 
 
 def precision_truth(
-    layers: list[Layer], *, source: str = "inspector", times_ms: Mapping[str, float] | None = None, not_timed: str = ""
+    layers: list[Layer],
+    *,
+    source: str = "inspector",
+    times_ms: Mapping[str, float] | None = None,
+    not_timed: str = "",
 ) -> PrecisionTruth:
     """Sum up the layers of an engine.
 
@@ -176,7 +182,9 @@ def refuse_other_precision(document: BuildDocument) -> None:
         "export.quantize.max_kl, or ship fp32."
     )
     if document.precision not in shares:
-        raise GateFailed(f"No layer of the {document.precision} engine runs in {document.precision}: {shown}.", hint)
+        raise GateFailed(
+            f"No layer of the {document.precision} engine runs in {document.precision}: {shown}.", hint
+        )
     times = [share.time_share for name, share in shares.items() if name in wanted]
     if None in times:
         return

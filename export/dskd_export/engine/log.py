@@ -15,7 +15,10 @@ _PLACE = re.compile(r"\s*(In \w+ at /_src/[^)\s]*|\[\w+\.(cpp|h):\d+: \w+\]|\[\w
 _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("library", re.compile(r"unable to load library|cannot open shared object|no lean runtime", re.I)),
     ("profile", re.compile(r"no optimization profile|profile.*(missing|not.*(defined|specified|set))", re.I)),
-    ("workspace", re.compile(r"within workspace limit|insufficient workspace|increase the allowed workspace", re.I)),
+    (
+        "workspace",
+        re.compile(r"within workspace limit|insufficient workspace|increase the allowed workspace", re.I),
+    ),
     ("memory", re.compile(r"out of memory|outofmemory|memory allocation|bad_alloc|insufficient memory", re.I)),
 )
 

@@ -23,7 +23,7 @@ def opset_of(model: bytes, where: str) -> int:
             if number == _OPSET_IMPORT and isinstance(value, memoryview):
                 entry = dict(_fields(value))
                 domain, version = entry.get(_DOMAIN, b""), entry.get(_VERSION)
-                if bytes(domain) in (b"", b"ai.onnx") and isinstance(version, int):  # type: ignore[arg-type]
+                if bytes(domain) in (b"", b"ai.onnx") and isinstance(version, int):
                     return version
     except IndexError as error:
         raise ModelError(f"{where} is damaged: it is no ONNX file.", "Export the model again.") from error

@@ -30,7 +30,7 @@ from dskd_export.engine.document import TimingCacheFacts
 from dskd_export.engine.generations import open_backend
 from dskd_export.engine.opset import opset_of
 from dskd_export.engine.timing_cache import read_cache, write_cache
-from dskd_export.errors import DskdError, EnvironmentProblem, ModelError, UsageError
+from dskd_export.errors import DskdError, EnvironmentProblem, MissingExtra, ModelError, UsageError
 
 _MIB = 1024**2
 LEAST_WORKSPACE_BYTES = 64 * _MIB
@@ -62,12 +62,12 @@ class Done(Document):
     backend: Literal["tensorrt", "tensorrt-rtx"]
     version: str
     opset: int
-    flags: list[str] = []
+    flags: tuple[str, ...] = ()
     layers: str = ""
     dla: tuple[int, list[str]] | None = None
-    warnings: list[str] = []
+    warnings: tuple[str, ...] = ()
     workspace_bytes: int | None = None
-    workspace_tried_bytes: list[int] = []
+    workspace_tried_bytes: tuple[int, ...] = ()
     timing_cache: TimingCacheFacts | None = None
     seconds: float
     peak_memory_mb: float
@@ -143,9 +143,7 @@ def perform(request: Request, backend: Backend) -> Done:
     if request.task == "refit":
         assert request.stripped is not None
         request.plan.write_bytes(backend.refit(request.stripped.read_bytes(), model, request.model))
-        return Done(
-            backend=backend.name, version=backend.version, opset=opset, **_spent(began)
-        )
+        return Done(backend=backend.name, version=backend.version, opset=opset, **_spent(began))
     _check_opset(opset, backend, request.precision)
     if refusals := backend.refused(model, request.model):
         raise _refused(refusals, backend, request.model.name)
@@ -153,7 +151,9 @@ def perform(request: Request, backend: Backend) -> Done:
     if backend.keeps_timing_cache:
         cache = read_cache(request.cache_folder, backend, request.cache_sha256)
     elif request.cache_sha256 is not None:
-        raise UsageError(f"{backend.name} keeps no timing cache that a build could be pinned to.", "Leave --timing-cache out.")
+        raise UsageError(
+            f"{backend.name} keeps no timing cache that a build could be pinned to.", "Leave --timing-cache out."
+        )
     plan, limit, tried = _climb(request, backend, model, None if cache is None else cache.content)
     facts = None
     if cache is not None and plan.timing_cache is not None:
@@ -164,12 +164,12 @@ def perform(request: Request, backend: Backend) -> Done:
         backend=backend.name,
         version=backend.version,
         opset=opset,
-        flags=list(plan.flags),
+        flags=plan.flags,
         layers=plan.layers,
         dla=None if plan.dla is None else (plan.dla.on_dla, list(plan.dla.on_gpu)),
-        warnings=list(plan.warnings),
+        warnings=plan.warnings,
         workspace_bytes=limit,
-        workspace_tried_bytes=tried,
+        workspace_tried_bytes=tuple(tried),
         timing_cache=facts,
         gpu_peak_mb=plan.gpu_peak_mb,
         **_spent(began),
@@ -185,8 +185,8 @@ def _check_opset(opset: int, backend: Backend, precision: str) -> None:
     if opset > backend.max_opset:
         why = {"bf16": " bf16 needs at least 22.", "fp8": " fp8 needs at least 19."}.get(precision, "")
         raise EnvironmentProblem(
-            f"model.{precision}.onnx has operator set {opset}; the parser of {backend.name} {backend.version} reads "
-            f"up to {backend.max_opset}.{why}",
+            f"model.{precision}.onnx has operator set {opset}; the parser of {backend.name} {backend.version} "
+            f"reads up to {backend.max_opset}.{why}",
             "Take another precision (fp16 for bf16), or a newer TensorRT; or export with --set export.opset=20",
         )
 
@@ -247,7 +247,9 @@ def _failed(failure: Failure, request: Request, limit: int | None, tried: list[i
             f"{what}: {failure.message}",
             "Install all of TensorRT's packages in one version, or leave --version-compatible out.",
         )
-    return ModelError(f"{what}: {failure.message}", "Look at this node in the ONNX file, or choose another precision.")
+    return ModelError(
+        f"{what}: {failure.message}", "Look at this node in the ONNX file, or choose another precision."
+    )
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -257,7 +259,8 @@ def main(arguments: Sequence[str]) -> None:
     try:
         text = perform(request, open_backend(request.backend)).model_dump_json()
     except DskdError as error:
-        kind = next(k.__name__ for k in type(error).__mro__ if k.__init__ is DskdError.__init__)
+        # A missing extra is made of other words than it says.
+        kind = "EnvironmentProblem" if isinstance(error, MissingExtra) else type(error).__name__
         text = json.dumps({"error": kind, "message": error.message, "hint": error.hint})
     (folder / "answer.json").write_text(text, encoding="utf-8")
 

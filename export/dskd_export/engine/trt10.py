@@ -72,7 +72,7 @@ class TensorRt10:
         return common.LoadedEngine(self._trt, plan)
 
     def refit(self, plan: bytes, model: bytes, path: Path) -> bytes:
-        """Put weights into an engine. The result cannot be refitted again: the flag for that is not in all of 10."""
+        """Put weights into an engine, which then takes no others: the flag for that is not in all of 10."""
         return common.refit(self._trt, plan, model, path)
 
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from dskd_export.errors import EnvironmentProblem, MissingExtra
 
 _HINTS = {
-    "cudaErrorMemoryAllocation": "Free memory on the GPU: close other programs, or use a smaller batch or fewer streams.",
+    "cudaErrorMemoryAllocation": "Free memory on the GPU: close other programs, use smaller batches or fewer streams.",
     "cudaErrorNoDevice": "There is no NVIDIA GPU that this process may use: see dskd-compress doctor",
-    "cudaErrorInsufficientDriver": "Install an NVIDIA driver that fits the CUDA libraries: see dskd-compress doctor",
+    "cudaErrorInsufficientDriver": "Install an NVIDIA driver that fits CUDA's libraries: see dskd-compress doctor",
     "cudaErrorInvalidDevice": "Name a device that is there: see dskd-compress doctor",
 }
 _SEE_DOCTOR = "Look at the GPU and its driver: dskd-compress doctor"
@@ -62,7 +62,9 @@ class Cuda:
         try:
             error, *values = getattr(self._cuda, name)(*arguments)
         except RuntimeError as problem:  # the bindings did not find a CUDA library
-            raise EnvironmentProblem(f"CUDA cannot be used: {str(problem).splitlines()[0]}.", _SEE_DOCTOR) from problem
+            raise EnvironmentProblem(
+                f"CUDA cannot be used: {str(problem).splitlines()[0]}.", _SEE_DOCTOR
+            ) from problem
         if int(error) != 0:
             code = getattr(error, "name", str(error))
             raise EnvironmentProblem(f"CUDA: {name} failed with {code}.", _HINTS.get(code, _SEE_DOCTOR))
@@ -115,7 +117,9 @@ class Cuda:
 
     def begin_capture(self, stream: int) -> None:
         """From now on work on this stream is recorded and not done."""
-        self._call("cudaStreamBeginCapture", stream, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        self._call(
+            "cudaStreamBeginCapture", stream, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        )
 
     def end_capture(self, stream: int) -> Any:
         """What was recorded, ready to be launched."""
@@ -142,5 +146,4 @@ class Cuda:
 
 def array_at(address: int, size_bytes: int) -> NDArray[np.uint8]:
     """Host memory as an array of bytes; it must be kept as long as the array."""
-    buffer = (ctypes.c_uint8 * size_bytes).from_address(address)
-    return np.frombuffer(buffer, dtype=np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address))

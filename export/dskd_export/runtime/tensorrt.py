@@ -265,7 +265,7 @@ class TensorRtRunner:
             self._cuda.copy_out(buffer.host, buffer.device, _size(slot, tensor), lane.stream)
 
     def _record(self, lane: Lane, slot: Slot) -> None:
-        """Make the second call of a shape a graph; the first one may still set things up that no graph can hold."""
+        """Make the second call of a shape a graph; the first may still set things up that no graph can hold."""
         if not self._graphs or not slot.warm or slot.graph is not None:
             return
         if not slot.context.can_be_captured(lane.stream):
@@ -301,7 +301,7 @@ class TensorRtRunner:
         return slot
 
     def _slot(self, lane: Lane, key: tuple[Shape, ...] | None) -> Slot:
-        """The slot of a shape, made where there is none; the one that was made first goes if there are too many."""
+        """The slot of a shape, made where there is none; the oldest one goes where there are too many."""
         if key in lane.slots:
             return lane.slots[key]
         if len(lane.slots) >= _MAX_SLOTS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -61,7 +61,7 @@ MakeMachine = Callable[..., Machine]
 
 
 @pytest.fixture
-def make_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeMachine]:
+def make_machine(monkeypatch: pytest.MonkeyPatch) -> MakeMachine:
     """The machine that builder and identity find from now on."""
 
     def make(generation: str, gpu: Gpu | None = ORIN, version: str | None = None, **world: Any) -> Machine:
@@ -80,4 +80,4 @@ def make_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeMachine]:
             monkeypatch.setattr(place, "installed", lambda folders=None: (here,))
         return machine
 
-    yield make
+    return make

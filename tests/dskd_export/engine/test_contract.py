@@ -76,9 +76,7 @@ def test_weak_typing_is_never_named(pattern):
     files = [file for package in packages for file in package.rglob("*.py")]
     assert len(files) > 100
     named = [
-        (file.name, match[0])
-        for file in files
-        for match in re.finditer(pattern, file.read_text(encoding="utf-8"))
+        (file.name, match[0]) for file in files for match in re.finditer(pattern, file.read_text(encoding="utf-8"))
     ]
     assert named == []
 

@@ -11,7 +11,14 @@ from engine_support import make_bundle, make_classifier
 from fake_tensorrt import read_plan
 
 from dskd_export.compare import compare_outputs
-from dskd_export.engine import BuildDocument, BuildSettings, build_engine, document_path, engines_folder, refit_engine
+from dskd_export.engine import (
+    BuildDocument,
+    BuildSettings,
+    build_engine,
+    document_path,
+    engines_folder,
+    refit_engine,
+)
 from dskd_export.engine.inspect import refuse_other_precision
 from dskd_export.errors import EnvironmentProblem, GateFailed, ModelError, UsageError
 from dskd_export.runtime.batches import logits_of
@@ -249,7 +256,9 @@ def test_a_batch_without_a_profile(generation, make_machine, bundle):
     path, _ = build(machine, bundle, batches=(2,))
     with TensorRtRunner(path, backend=machine.backend, cuda=machine.cuda) as runner:
         image = bundle.golden().input
-        with pytest.raises(ModelError, match=r"no profile for input \[3, .*it takes input \[1, .* to \[2, ") as caught:
+        with pytest.raises(
+            ModelError, match=r"no profile for input \[3, .*it takes input \[1, .* to \[2, "
+        ) as caught:
             runner.infer({"input": image[:3]})
         assert "--batches" in caught.value.hint
         with pytest.raises(ModelError, match="float32, not float64"):
