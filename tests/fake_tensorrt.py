@@ -210,6 +210,15 @@ class _Network:
         self._nodes: list[str] = []
 
     @property
+    def num_inputs(self) -> int:
+        return len(self._inputs)
+
+    def get_input(self, index: int) -> Any:
+        tensor = self._trt.ITensor()
+        tensor._name, tensor._shape = list(self._inputs.items())[index]
+        return tensor
+
+    @property
     def num_layers(self) -> int:
         return len(self._nodes)
 
@@ -223,6 +232,16 @@ class _Layer:
     @property
     def name(self) -> str:
         return self._name  # type: ignore[no-any-return]
+
+
+class _Tensor:
+    @property
+    def name(self) -> str:
+        return self._name  # type: ignore[no-any-return]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape  # type: ignore[no-any-return]
 
 
 class _ParserError:
@@ -578,6 +597,7 @@ _BEHAVIOUR: dict[str, type] = {
     "IBuilderConfig": _Config,
     "INetworkDefinition": _Network,
     "ILayer": _Layer,
+    "ITensor": _Tensor,
     "OnnxParser": _Parser,
     "ParserError": _ParserError,
     "IOptimizationProfile": _Profile,

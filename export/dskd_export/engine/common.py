@@ -104,6 +104,23 @@ def parse(bench: Bench, model: bytes, path: Path) -> Failure | None:
     return Failure("other", said or words_of(bench.log.errors))
 
 
+def check_profiles(bench: Bench, options: BuildOptions) -> Failure | None:
+    """Whether every input has a range of shapes that it can have; a build would end without a word on which."""
+    network = bench.network
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        name, shape = tensor.name, tuple(tensor.shape)
+        ranges = [profile[name] for profile in options.profiles if name in profile]
+        if -1 in shape and not ranges:
+            return Failure("profile", f"input {name} {list(shape)} has no range of shapes")
+        for wanted in (size for sizes in ranges for size in sizes):
+            if len(wanted) != len(shape) or any(
+                is_ not in (-1, asked) for is_, asked in zip(shape, wanted, strict=True)
+            ):
+                return Failure("profile", f"input {name} is always {list(shape)}, and {list(wanted)} is asked for")
+    return None
+
+
 def configure(trt: Any, bench: Bench, options: BuildOptions) -> tuple[str, ...]:
     """Set what all generations have in common; gives the names of the flags."""
     builder, config = bench.builder, bench.config

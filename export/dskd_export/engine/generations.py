@@ -148,7 +148,7 @@ def choose(name: str = "auto", folders: Sequence[Path] | None = None) -> Install
         )
     raise EnvironmentProblem(
         "TensorRT is not installed.",
-        "Install it with: pip install 'dskd-compress[tensorrt]' (GeForce and RTX GPUs: 'dskd-compress[tensorrt-rtx]')",
+        "Install it with: pip install 'dskd-compress[tensorrt]' (RTX GPUs: 'dskd-compress[tensorrt-rtx]')",
     )
 
 

@@ -188,7 +188,7 @@ def refuse_other_precision(document: BuildDocument) -> None:
     times = [share.time_share for name, share in shares.items() if name in wanted]
     if None in times:
         return
-    in_wanted = sum(time for time in times if time is not None)
+    in_wanted = round(sum(time for time in times if time is not None), 9)
     if in_wanted < LEAST_SHARE:
         raise GateFailed(
             f"Only {in_wanted:.0%} of the time of the {document.precision} engine is in "

@@ -239,8 +239,8 @@ def _failed(failure: Failure, request: Request, limit: int | None, tried: list[i
         )
     if failure.kind == "profile":
         return ModelError(
-            f"{what}: an input has no range of shapes: {failure.message}",
-            "Give the batches that it has to take with --batches.",
+            f"{what}: {failure.message}.",
+            "Give the batches that the model takes with --batches; a bundle's own models take any.",
         )
     if failure.kind == "library":
         return EnvironmentProblem(

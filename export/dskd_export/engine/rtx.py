@@ -48,7 +48,7 @@ class TensorRtRtx:
             )
         bench = common.open_bench(trt, 0)
         config = bench.config
-        if failure := common.parse(bench, model, path):
+        if failure := common.parse(bench, model, path) or common.check_profiles(bench, options):
             return failure
         flags = common.configure(trt, bench, options)
         config.num_compute_capabilities = len(options.targets) or 1

@@ -48,7 +48,7 @@ class TensorRt10:
         trt = self._trt
         bench = self._bench()
         config = bench.config
-        if failure := common.parse(bench, model, path):
+        if failure := common.parse(bench, model, path) or common.check_profiles(bench, options):
             return failure
         flags = common.configure(trt, bench, options)
         if options.hardware == "ampere-plus":

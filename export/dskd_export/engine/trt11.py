@@ -47,7 +47,7 @@ class TensorRt11:
         config, parser = bench.config, bench.parser
         if options.dla_core is not None:
             parser.set_flag(trt.OnnxParserFlag.ADJUST_FOR_DLA)
-        if failure := common.parse(bench, model, path):
+        if failure := common.parse(bench, model, path) or common.check_profiles(bench, options):
             return failure
         flags = common.configure(trt, bench, options)
         if options.hardware == "ampere-plus":

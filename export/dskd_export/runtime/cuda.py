@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dskd_export.errors import EnvironmentProblem, MissingExtra
 
 _HINTS = {
-    "cudaErrorMemoryAllocation": "Free memory on the GPU: close other programs, use smaller batches or fewer streams.",
+    "cudaErrorMemoryAllocation": "Close other programs on the GPU, use smaller batches or fewer streams.",
     "cudaErrorNoDevice": "There is no NVIDIA GPU that this process may use: see dskd-compress doctor",
     "cudaErrorInsufficientDriver": "Install an NVIDIA driver that fits CUDA's libraries: see dskd-compress doctor",
     "cudaErrorInvalidDevice": "Name a device that is there: see dskd-compress doctor",
