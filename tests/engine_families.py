@@ -72,11 +72,15 @@ FAMILIES = (
 
 
 def make_models(family: Family, full: bool) -> tuple[Any, dict[str, bytes]]:
-    """The spec, and precision -> ONNX; bf16 is missing: it loads ModelOpt, which changes the tools of the others."""
+    """The spec, and precision -> ONNX; without bf16: that loads ModelOpt, which changes the others' tools."""
     size = family.full if full else family.size
     torch.manual_seed(0)
     kwargs = {} if full else family.short
     model = import_timm().create_model(family.name, num_classes=10, **kwargs).eval()
+    for module in model.modules():
+        # timm begins many branches with a scale of zero: their weights would fold away.
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
     spec = make_spec(size, architecture=family.name)
     fp32 = onnx_from_torch(model, spec, exporter="legacy").model.proto
     images = calibration(size)
@@ -189,8 +193,8 @@ def markdown(table: dict[str, Any]) -> str:
     lines = [
         "# Engines of student families",
         "",
-        f"Made by `{table['command']}` with {table['backend']}, ahead of time for {', '.join(table['targets'])}, one "
-        f"profile each for batch {' and '.join(map(str, table['batches']))}; no GPU, random weights. "
+        f"Made by `{table['command']}` with {table['backend']}, ahead of time for {', '.join(table['targets'])}, "
+        f"one profile each for batch {' and '.join(map(str, table['batches']))}; no GPU, random weights. "
         f"{table['machine']}, shared with other work, so seconds are an upper bound. Layers are those that the "
         "builder's log lists, by the narrowest number type that they read; no engine has run.",
         "",

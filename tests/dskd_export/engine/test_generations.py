@@ -92,7 +92,7 @@ def test_without_metadata_the_version_is_unknown(tmp_path):
 
 def test_the_systems_tensorrt_of_another_python(tmp_path):
     system = plant(tmp_path, "tensorrt", "raise ImportError('tensorrt.so: undefined symbol: PyObject_X')\n")
-    with pytest.raises(EnvironmentProblem, match="does not load: tensorrt.so: undefined symbol") as caught:
+    with pytest.raises(EnvironmentProblem, match=r"does not load: tensorrt\.so: undefined symbol") as caught:
         load(choose("tensorrt", [system]))
     assert "--system-site-packages" in caught.value.hint
     assert "tensorrt" not in sys.modules

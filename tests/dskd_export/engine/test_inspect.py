@@ -63,19 +63,25 @@ ELEVEN = {
     "I/O Tensors": ["x", "y"],
 }
 # What TensorRT-RTX 1.7.1 wrote into its log.
-LOG = (
-    "Layers:\n"
-    "Name: __mye54_0_myl0_0, LayerType: shape_call, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0"
-    ", Metadata: \n"
-    "Name: __myl_Move_myl0_1, LayerType: kgen, Inputs: [ { Name: input, Dimensions: [-1,3,16,16], Strides: "
-    "[768,256,16,1], StrideOrder: [3,2,1,0], Datatype: Float, Format: (Linear) Row major linear format }], Constants:"
-    " [], Outputs: [ { Name: t, Dimensions: [-1,3,16,16], Strides: [768,1,48,3], StrideOrder: [3,0,2,1], Datatype: "
-    "Half, Format: (NHWC) Channel major format }], TacticName: __myl_Move_0xa4, StreamId: 0, Metadata: \n"
-    "Name: conv_myl0_2, LayerType: correlation, Inputs: [ { Name: t, Dimensions: [-1,3,16,16], Datatype: Half, Format:"
-    " (NHWC) Channel major format }], Constants: [ { Name: w, Dimensions: [8,3,3,3], Datatype: Float, Format: (NHWC) "
-    "}], Outputs: [ { Name: c, Dimensions: [-1,8,16,16], Datatype: Half, Format: (NHWC) Channel major format }], "
-    "TacticName: __myelin_CASK_STUB, StreamId: 0, Metadata: [ONNX Layer: conv]\x1f[ONNX Layer: relu]\n"
-    "\nI/O Tensors:\n Name: input, IOMode: Input, DataType: Float"
+LOG = "\n".join(
+    [
+        "Layers:",
+        "Name: __mye54_0_myl0_0, LayerType: shape_call, Inputs: [], Constants: [], Outputs: [], TacticName: , "
+        "StreamId: 0, Metadata: ",
+        "Name: __myl_Move_myl0_1, LayerType: kgen, Inputs: [ { Name: input, Dimensions: [-1,3,16,16], Strides: "
+        "[768,256,16,1], StrideOrder: [3,2,1,0], Datatype: Float, Format: (Linear) Row major linear format }], "
+        "Constants: [], Outputs: [ { Name: t, Dimensions: [-1,3,16,16], Strides: [768,1,48,3], StrideOrder: "
+        "[3,0,2,1], Datatype: Half, Format: (NHWC) Channel major format }], TacticName: __myl_Move_0xa4, "
+        "StreamId: 0, Metadata: ",
+        "Name: conv_myl0_2, LayerType: correlation, Inputs: [ { Name: t, Dimensions: [-1,3,16,16], Datatype: "
+        "Half, Format: (NHWC) Channel major format }], Constants: [ { Name: w, Dimensions: [8,3,3,3], Datatype: "
+        "Float, Format: (NHWC) }], Outputs: [ { Name: c, Dimensions: [-1,8,16,16], Datatype: Half, Format: (NHWC) "
+        "Channel major format }], TacticName: __myelin_CASK_STUB, StreamId: 0, Metadata: [ONNX Layer: conv]\x1f"
+        "[ONNX Layer: relu]",
+        "",
+        "I/O Tensors:",
+        " Name: input, IOMode: Input, DataType: Float",
+    ]
 )
 
 
