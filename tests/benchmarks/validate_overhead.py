@@ -37,6 +37,7 @@ from dskd_compress.config import Recipe
 from dskd_compress.data import iter_images
 from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import RunFolder
+from dskd_compress.stages.export import run_export
 from dskd_compress.stages.setup import open_checked_data
 from dskd_compress.stages.validate import run_validate
 from dskd_compress.stages.validate_judgement import BATCH
@@ -93,6 +94,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         run = make_mobilenet_run(Path(folder), data, images=args.images)
+        run_export(run.read_recipe(), run, QUIET)
         add_precisions(run)
         recipes = {
             name: run.read_recipe([f"validate.precisions={json.dumps(precisions)}"])
