@@ -38,13 +38,13 @@ CLASSES = {
     "tensor": "ITensor",
 }
 
-# Adapter -> the generations that it serves; common.py serves all.
+# Adapter -> the generations that it serves; common.py and loaded.py serve all.
 SERVES = {
     "trt10.py": ("tensorrt_bindings 10.13.3.9", "tensorrt_bindings 10.16.1.11"),
     "trt11.py": ("tensorrt_bindings 11.4.0.106",),
     "rtx.py": ("tensorrt_rtx 1.7.1.116",),
 }
-SERVES["common.py"] = tuple(name for names in SERVES.values() for name in names)
+SERVES["common.py"] = SERVES["loaded.py"] = tuple(name for names in SERVES.values() for name in names)
 
 
 class Touch(NamedTuple):

@@ -108,8 +108,9 @@ def build(
     """
     from dskd_compress.console import Output
     from dskd_export.bundle import open_bundle
-    from dskd_export.engine.builder import build_engine, refit_engine
+    from dskd_export.engine.builder import build_engine
     from dskd_export.engine.document import BuildReport, BuiltEngine, bundle_of, engines_folder
+    from dskd_export.engine.refit import refit_engine
     from dskd_export.errors import GateFailed
 
     output = Output(json_output)

@@ -22,7 +22,6 @@ from dskd_export.engine.document import (
     engine_path,
 )
 from dskd_export.engine.generations import BackendName, builder_for, targets_of
-from dskd_export.engine.identity import read_engine
 from dskd_export.engine.inspect import layers_of_log, precision_truth
 from dskd_export.engine.process import Done, Request, run_isolated
 from dskd_export.errors import EnvironmentProblem, UsageError
@@ -136,7 +135,7 @@ def build_engine(
     with tempfile.TemporaryDirectory(prefix="dskd-build-") as name:
         request = Request(
             backend=backend,
-            model=_place_model(model, precision, Path(name)),
+            model=place_model(model, precision, Path(name)),
             plan=Path(name) / "plan",
             precision=precision,
             options=options,
@@ -148,72 +147,7 @@ def build_engine(
         done = run(request)
         plan = request.plan.read_bytes()
     document = _document(bundle, precision, options, done, plan, None if targets else gpu)
-    _write(path, plan, document)
-    return path, document
-
-
-def refit_engine(
-    stripped: Path, bundle: Bundle, precision: str, *, run: Run = run_isolated
-) -> tuple[Path, BuildDocument]:
-    """Put the weights of a bundle into an engine that was built without: no kernel is searched for again.
-
-    Args:
-        stripped: `model.<precision>.stripped.engine`.
-        bundle: with the same architecture; with the same weights where the engine was built for these.
-        precision: of the bundle.
-        run: what does the work; by default a process of its own.
-
-    Returns:
-        The path of the whole engine, beside the stripped one, and its document.
-
-    Raises:
-        DataError: the engine or its document is missing or damaged.
-        EnvironmentProblem: TensorRT does not load it here.
-        ModelError: the weights do not fit it.
-        UsageError: the engine takes no such weights.
-    """
-    before, _ = read_engine(stripped)
-    if before.refit == "none" or before.precision != precision:
-        raise UsageError(
-            f"{stripped} is of {before.precision} and takes no {precision} weights.",
-            f"Build one: dskd-compress build {bundle.folder} --precision {precision} --strip new-weights",
-        )
-    model = bundle.model(precision)
-    sha256 = bundle.manifest.files[bundle.model_path(precision).name].sha256
-    if before.refit == "identical" and sha256 != before.model_sha256:
-        raise UsageError(
-            f"{stripped} takes back the weights that it was built with, and {bundle.folder} holds others.",
-            "Build it with --strip new-weights; with --strip identical TensorRT's result would be undefined.",
-        )
-    path = engine_path(stripped.parent, precision)
-    with tempfile.TemporaryDirectory(prefix="dskd-build-") as name:
-        request = Request(
-            task="refit",
-            backend=before.backend,
-            model=_place_model(model, precision, Path(name)),
-            plan=Path(name) / "plan",
-            precision=precision,
-            first_rung_bytes=0,
-            cache_folder=stripped.parent,
-            stripped=stripped,
-        )
-        done = run(request)
-        plan = request.plan.read_bytes()
-    document = before.model_copy(
-        update={
-            "stripped": False,
-            "refitted_from": before.engine_sha256,
-            "build_seconds": done.seconds,
-            "peak_memory_mb": done.peak_memory_mb,
-            "engine_bytes": len(plan),
-            "engine_sha256": sha256_bytes(plan),
-            "bundle_sha256": bundle.sha256,
-            "model_sha256": sha256,
-            "truth": None,
-            "no_truth": "it was refitted and has not been inspected since",
-        }
-    )
-    _write(path, plan, document)
+    write_engine(path, plan, document)
     return path, document
 
 
@@ -239,7 +173,7 @@ def _place(settings: BuildSettings) -> tuple[Gpu | None, BackendName]:
     return gpu, backend
 
 
-def _place_model(model: bytes | Path, precision: str, folder: Path) -> Path:
+def place_model(model: bytes | Path, precision: str, folder: Path) -> Path:
     """The ONNX file for TensorRT: what was verified, or the file that its weights lie beside."""
     if isinstance(model, Path):
         return model
@@ -329,7 +263,7 @@ def _own_version() -> str:
         return "unknown"
 
 
-def _write(path: Path, plan: bytes, document: BuildDocument) -> None:
+def write_engine(path: Path, plan: bytes, document: BuildDocument) -> None:
     """The engine first: a document without its engine would describe another one."""
     write_atomic(path, plan)
     write_document(path, document)

@@ -12,6 +12,8 @@ from typing import Any
 
 from dskd_export.engine import common
 from dskd_export.engine.api import BuildOptions, Failure, Plan, Refusal
+from dskd_export.engine.common import make_logger
+from dskd_export.engine.loaded import LoadedContext, LoadedEngine, refit
 from dskd_export.engine.log import Log, words_of
 from dskd_export.errors import EnvironmentProblem, UsageError
 
@@ -80,19 +82,19 @@ class TensorRtRtx:
     def refit(self, plan: bytes, model: bytes, path: Path) -> bytes:
         """Put weights into an engine; it stays refittable."""
         trt = self._trt
-        return common.refit(trt, plan, model, path, flags=(trt.SerializationFlag.INCLUDE_REFIT,))
+        return refit(trt, plan, model, path, flags=(trt.SerializationFlag.INCLUDE_REFIT,))
 
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
         """There are none: TensorRT-RTX measures nothing when it builds."""
         raise EnvironmentProblem("TensorRT-RTX keeps no timing cache.", "Build without one.")
 
 
-class RtxEngine(common.LoadedEngine):
+class RtxEngine(LoadedEngine):
     """An engine of TensorRT-RTX."""
 
     def __init__(self, trt: Any, plan: bytes) -> None:
         log = Log()
-        logger = common.make_logger(trt, log)
+        logger = make_logger(trt, log)
         runtime = trt.Runtime(logger)
         validity, diagnostics = runtime.get_engine_validity(plan)
         if validity == trt.EngineValidity.INVALID:
@@ -117,7 +119,7 @@ class RtxEngine(common.LoadedEngine):
         return RtxContext(self._trt, self._engine, self._log)
 
 
-class RtxContext(common.LoadedContext):
+class RtxContext(LoadedContext):
     """One execution of an engine of TensorRT-RTX, which may still have kernels to compile."""
 
     def can_be_captured(self, stream: int) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from dskd_export.engine import common
 from dskd_export.engine.api import BuildOptions, Failure, Plan, Refusal
+from dskd_export.engine.loaded import LoadedEngine, refit
 from dskd_export.errors import EnvironmentProblem
 
 # Version -> newest operator set that its parser reads: onnx-tensorrt, docs/operators.md of 10.0 and 10.15;
@@ -67,13 +68,13 @@ class TensorRt10:
         common.use_timing_cache(bench, cache)
         return common.serialize(bench, flags, dla=dla, keeps_timing_cache=True)
 
-    def open(self, plan: bytes) -> common.LoadedEngine:
+    def open(self, plan: bytes) -> LoadedEngine:
         """Load an engine. Its host code, where it is version compatible, is our own build's."""
-        return common.LoadedEngine(self._trt, plan)
+        return LoadedEngine(self._trt, plan)
 
     def refit(self, plan: bytes, model: bytes, path: Path) -> bytes:
         """Put weights into an engine, which then takes no others: the flag for that is not in all of 10."""
-        return common.refit(self._trt, plan, model, path)
+        return refit(self._trt, plan, model, path)
 
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
         """One timing cache of two."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from dskd_export.engine import common
 from dskd_export.engine.api import BuildOptions, Failure, Plan, Refusal
+from dskd_export.engine.loaded import LoadedEngine, refit
 from dskd_export.errors import EnvironmentProblem
 
 
@@ -61,14 +62,14 @@ class TensorRt11:
         common.use_timing_cache(bench, cache)
         return common.serialize(bench, flags, dla=dla, keeps_timing_cache=True)
 
-    def open(self, plan: bytes) -> common.LoadedEngine:
+    def open(self, plan: bytes) -> LoadedEngine:
         """Load an engine."""
-        return common.LoadedEngine(self._trt, plan)
+        return LoadedEngine(self._trt, plan)
 
     def refit(self, plan: bytes, model: bytes, path: Path) -> bytes:
         """Put weights into an engine; it stays refittable."""
         trt = self._trt
-        return common.refit(trt, plan, model, path, flags=(trt.SerializationFlag.INCLUDE_REFIT,))
+        return refit(trt, plan, model, path, flags=(trt.SerializationFlag.INCLUDE_REFIT,))
 
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
         """One timing cache of two."""

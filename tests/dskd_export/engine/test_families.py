@@ -38,8 +38,10 @@ def check(rows):
         assert bf16["layers"]["bf16"] > bf16["layers"].get("fp32", 0)
         assert int8["layers"]["int8"] > 5
         assert all(row["seconds"] > 0 for row in (fp32, fp16, bf16, int8))
-        for row in (fp16, bf16, int8):
-            assert row["engine_mb"] < fp32["engine_mb"], (family, row["precision"])
+    # Where the weights are most of the file, they show; small engines are mostly code, for each capability.
+    sizes = [by_name["resnet18", name]["engine_mb"] for name in ("fp32", "bf16", "fp16", "int8")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[2] < 0.55 * sizes[0]
 
 
 def test_every_family_in_every_precision(table):
