@@ -63,6 +63,9 @@ LEFT = {
     "r18.tar.gz",
     "bundle",
     "validation.xml",
+    "deploy",
+    "triton",
+    "jetson",
 }
 
 # Of the run folder's table, what a recipe without these keys does not leave.

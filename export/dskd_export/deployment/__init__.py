@@ -1,7 +1,7 @@
 """What a bundle needs around it to be served: generated from the bundle, never edited by hand.
 
     triton/<model>/config.pbtxt, labels.txt, 1/model.onnx   a model repository of Triton Inference Server
-    cpp/                                                    a C++ program for TensorRT, with golden data to check it
+    cpp/                                                    a C++ program for TensorRT, with golden data
     docker/                                                 Dockerfiles for a Jetson and a server, with the bundle
     README.md                                               the commands for exactly what was generated
     deployment.json                                         what it was generated from, sha256 of every file

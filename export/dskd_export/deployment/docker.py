@@ -31,8 +31,8 @@ class Base:
     cuda_bindings: str
 
 
-# The first one of a device is the default of its Dockerfile. JetPack 6 has Python 3.10, for which ONNX Runtime's last
-# version is 1.23.2, on the CPU. Since JetPack 7 a Jetson runs the images of servers (SBSA), and there is no
+# The first one of a device is the default of its Dockerfile. JetPack 6 has Python 3.10, for which ONNX Runtime's
+# last version is 1.23.2, on the CPU. Since JetPack 7 a Jetson runs the images of servers (SBSA), and there is no
 # l4t-jetpack: https://catalog.ngc.nvidia.com/orgs/nvidia/containers/l4t-jetpack and .../tensorrt
 BASES = {
     "jetson": (

@@ -76,8 +76,8 @@ def make_plan(
         engine: a serialised TensorRT engine of this model.
 
     Raises:
-        UsageError: the bundle has no such precision, the name cannot be one, the batch is out of range, there is no
-            such device or provider, the provider has no mode for the precision, or there is no engine at the path.
+        UsageError: the bundle has no such precision, the name cannot be one, the batch is out of range, there is
+            no such device or provider, the provider has no mode for the precision, or there is no engine there.
     """
     bundle.model_path(precision)  # raises where there is none, and lists those there are
     if not 1 <= max_batch <= _MAX_BATCH:

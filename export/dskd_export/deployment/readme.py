@@ -13,8 +13,8 @@ from dskd_export.deployment.plan import Plan
 from dskd_export.deployment.render import rendered
 from dskd_export.deployment.triton import CACHE, preferred_batches
 
-# The monthly images of Triton and of TensorRT with one tag have one TensorRT inside, so one can build engines for the
-# other: https://docs.nvidia.com/deeplearning/frameworks/support-matrix
+# The monthly images of Triton and of TensorRT with one tag have one TensorRT inside, so one can build engines for
+# the other: https://docs.nvidia.com/deeplearning/frameworks/support-matrix
 MONTH = "26.05"
 
 

@@ -23,7 +23,7 @@ def static(name: str) -> bytes:
 
 
 def in_a_comment(text: str) -> str:
-    """A stranger's text within one line of a comment or of Markdown: no line end, no markup, no end of a comment."""
+    """A stranger's text within a line of a comment or of Markdown: no line end, no markup, no end of a comment."""
     kept = "".join(sign if sign.isalnum() or sign in " ._-:/" else "?" for sign in one_line(text))
     return kept.replace("//", "/")
 
@@ -32,7 +32,7 @@ def in_a_comment(text: str) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("dskd_export.deployment", "templates"),
-        autoescape=False,  # noqa: S701
+        autoescape=False,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

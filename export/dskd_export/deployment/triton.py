@@ -83,7 +83,7 @@ def _accelerator(plan: Plan) -> tuple[str, dict[str, str]] | None:
             "trt_engine_cache_path": f"{CACHE}/{plan.model_name}",
         }
         if not plan.spec.dynamic_size:
-            # Without a profile the provider builds another engine for every batch that is larger than those before.
+            # Without a profile the provider builds another engine for every batch larger than those before.
             batches = {"min": 1, "opt": plan.max_batch, "max": plan.max_batch}
             settings |= {f"trt_profile_{name}_shapes": plan.shape(batch) for name, batch in batches.items()}
         return "tensorrt", settings

@@ -92,7 +92,9 @@ def _checked(targets: Sequence[str]) -> set[str]:
 def _check_place(folder: Path, plan: Plan, force: bool) -> None:
     bundle = plan.bundle.folder.resolve()
     if bundle in (folder, *folder.parents):
-        raise UsageError(f"{folder} lies within the bundle, which holds nothing but its own files.", "Choose --out.")
+        raise UsageError(
+            f"{folder} lies within the bundle, which holds nothing but its own files.", "Choose --out."
+        )
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / DOCUMENT).is_file():
@@ -101,4 +103,6 @@ def _check_place(folder: Path, plan: Plan, force: bool) -> None:
             "Choose an empty or a new folder with --out.",
         )
     if not force:
-        raise UsageError(f"{folder} holds a deployment already.", "Replace it with --force, or choose another --out.")
+        raise UsageError(
+            f"{folder} holds a deployment already.", "Replace it with --force, or choose another --out."
+        )

@@ -2,7 +2,7 @@
 // image of the batch up and copies the outputs that belong to it, NaN where it knows none.
 //
 //   STUB-ENGINE
-//   tensor NAME in|out float|half|uint8 RANK SIDE... MIN... MAX...   (one line a tensor)
+//   tensor HEX_NAME in|out float|half|uint8 RANK SIDE... MIN... MAX...   (one line a tensor)
 //   pairs COUNT IMAGE_BYTES OUTPUT_BYTES
 //   (a line end, then the pairs)
 #include "NvInfer.h"
@@ -91,9 +91,13 @@ ICudaEngine* IRuntime::deserializeCudaEngine(void const* blob, std::size_t size)
   while (stream >> word && word == "tensor") {
     Tensor tensor{};
     std::string mode, type;
-    stream >> tensor.name >> mode >> type >> tensor.dims.nbDims;
+    std::string name;
+    stream >> name >> mode >> type >> tensor.dims.nbDims;
     tensor.least.nbDims = tensor.most.nbDims = tensor.dims.nbDims;
     stream >> tensor.dims >> tensor.least >> tensor.most;
+    for (std::size_t i = 0; i + 1 < name.size(); i += 2) {
+      tensor.name.push_back(static_cast<char>(std::stoi(name.substr(i, 2), nullptr, 16)));
+    }
     tensor.mode = mode == "in" ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
     tensor.type = type == "float" ? DataType::kFLOAT : type == "half" ? DataType::kHALF : DataType::kUINT8;
     engine->tensors.push_back(tensor);

@@ -49,11 +49,13 @@ long long header_number(const std::vector<std::uint8_t>& file, std::size_t& posi
 
 std::vector<std::uint8_t> read_bytes(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  std::vector<std::uint8_t> bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  // A folder opens like a file and cannot be read.
-  if (!file.is_open() || file.bad() || bytes.empty()) {
-    throw Failure(ExitCode::data, path + " cannot be read, or is empty.", "Check the path.");
+  std::vector<std::uint8_t> bytes;
+  try {
+    bytes.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  } catch (const std::ios_base::failure&) {
+    bytes.clear();  // a folder opens like a file, and fails here
   }
+  if (bytes.empty()) throw Failure(ExitCode::data, path + " cannot be read, or is empty.", "Check the path.");
   return bytes;
 }
 
