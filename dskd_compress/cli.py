@@ -27,6 +27,7 @@ from dskd_compress.commands.benchmark import benchmark
 from dskd_compress.commands.build import build
 from dskd_compress.commands.bundle import app as bundle
 from dskd_compress.commands.compare import compare
+from dskd_compress.commands.deploy import deploy
 from dskd_compress.commands.distill import distill
 from dskd_compress.commands.doctor import doctor
 from dskd_compress.commands.export import export
@@ -83,6 +84,7 @@ app.command(rich_help_panel=PIPELINE)(report)
 
 AROUND = "Around it"
 app.command(rich_help_panel=AROUND)(compare)
+app.command(rich_help_panel=AROUND)(deploy)
 app.command(rich_help_panel=AROUND)(doctor)
 app.add_typer(bundle, name="bundle", rich_help_panel=AROUND)
 app.add_typer(models, name="models", rich_help_panel=AROUND)

@@ -67,6 +67,9 @@ LEFT = {
     "bundle.engines",
     "validation.xml",
     "results",
+    "deploy",
+    "triton",
+    "jetson",
 }
 
 # Of the run folder's table, what a recipe without these keys does not leave.
