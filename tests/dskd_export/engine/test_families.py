@@ -19,9 +19,11 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
+    from engine_families import FAMILIES as ALL
     from engine_families import build_in_another_process
 
-    return build_in_another_process(tmp_path_factory.mktemp("engines"))
+    names = [family.name for family in ALL if family.name != "ghostnet_100"]  # the ninth, to save the time
+    return build_in_another_process(tmp_path_factory.mktemp("engines"), "--families", ",".join(names))
 
 
 def check(rows):
