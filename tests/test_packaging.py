@@ -128,6 +128,15 @@ def test_the_report_brings_its_templates_and_its_javascript_with_licences(names:
     }
 
 
+def test_the_deployment_brings_its_templates(names: set[str]) -> None:
+    templates = "dskd_export/deployment/templates"
+    for name in (
+        *("README.md.j2", "triton/config.pbtxt.j2", "docker/Dockerfile.j2"),
+        *("cpp/model_spec.h.j2", "cpp/CMakeLists.txt", "cpp/src/main.cpp"),
+    ):
+        assert f"{templates}/{name}" in names
+
+
 def test_the_metadata_says_what_it_needs(built: Built, metadata: email.message.Message, names: set[str]) -> None:
     assert metadata["Name"] == "dskd-compress"
     assert metadata["Version"] == __version__

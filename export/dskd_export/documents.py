@@ -375,7 +375,7 @@ class Judgement(Document):
 
     runner: str
     precision: str
-    provider: str = Field(description="cpu or cuda")
+    provider: str = Field(description="cpu, cuda or tensorrt")
     verdict: Literal["PASS", "FAIL", "NOT RUN"]
     reason: str = Field(default="", description="why it failed or was not run")
     native: bool | None = Field(
@@ -395,7 +395,9 @@ class ValidationDocument(Document):
     reference: str = Field(description="runner that is taken to be right")
     accuracy: dict[str, Accuracy] = Field(description="runner -> accuracy on the validation set, reference first")
     judgements: list[Judgement]
-    preprocess: PreprocessParity
+    preprocess: PreprocessParity | None = Field(
+        description="None: there is no torch here whose input the device's could be held against"
+    )
     checks: list[Check] = Field(description="of the bundle itself: input, spec, golden images, labels")
     causes: list[str] = Field(default_factory=list, description="what a failure of these looks like")
     passed: bool = Field(description="no check and no judgement failed")
@@ -481,7 +483,7 @@ class BenchmarkRow(Document):
 
     model: Literal["teacher", "student"]
     runner: str = Field(description="torch or onnxruntime")
-    provider: str = Field(description="cpu, cuda")
+    provider: str = Field(description="cpu, cuda, tensorrt")
     precision: str
     batch: int
     threads: int | None
@@ -506,6 +508,7 @@ class BenchmarkDocument(Document):
     """`benchmark.json`."""
 
     rows: list[BenchmarkRow]
+    images: str = Field(default="", description="what was fed where it is no data set; empty: the validation set")
     bundle_sha256: str
     provenance: Provenance
 

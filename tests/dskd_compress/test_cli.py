@@ -30,6 +30,7 @@ COMMANDS = (
     "benchmark",
     "compare",
     "report",
+    "deploy",
     "doctor",
     "bundle verify",
     "bundle show",

@@ -1,0 +1,117 @@
+"""`dskd-compress deploy`: what a bundle needs around it to be served."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from dskd_compress.commands import options
+
+
+class Target(str, Enum):
+    """What is written."""
+
+    triton = "triton"
+    cpp = "cpp"
+    docker = "docker"
+    all = "all"
+
+
+class Device(str, Enum):
+    """What Dockerfiles are written for."""
+
+    jetson = "jetson"
+    server = "server"
+
+
+class Provider(str, Enum):
+    """ONNX Runtime's execution provider in Triton."""
+
+    cuda = "cuda"
+    tensorrt = "tensorrt"
+    cpu = "cpu"
+
+
+def deploy(
+    source: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_RUN", help="Bundle, or run folder that holds one.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write: a new or an empty one.")],
+    target: Annotated[
+        Target,
+        typer.Option(
+            "--target", help="Triton model repository, C++ program for TensorRT, Dockerfiles, or all of them."
+        ),
+    ] = Target.all,
+    precision: Annotated[str, typer.Option("--precision", help="The bundle's model of this precision.")] = "fp32",
+    device: Annotated[
+        Optional[Device], typer.Option("--device", help="Dockerfile for this device alone. Default: both.")
+    ] = None,
+    provider: Annotated[
+        Provider, typer.Option("--provider", help="What ONNX Runtime uses in Triton.")
+    ] = Provider.cuda,
+    engine: Annotated[
+        Optional[Path],
+        typer.Option("--engine", metavar="FILE", help="TensorRT engine that Triton serves, not the ONNX model."),
+    ] = None,
+    max_batch: Annotated[
+        int, typer.Option("--max-batch", min=1, max=1024, help="Images in one call at most.")
+    ] = 8,
+    model_name: Annotated[
+        Optional[str], typer.Option("--model-name", help="Name in Triton. Default: architecture and precision.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older deployment in the folder.")] = False,
+    json_output: options.JsonFlag = False,
+) -> None:
+    """Write what it takes to serve a bundle: Triton model repository, C++ program, Dockerfiles, README.
+
+    All names, shapes, types and limits are those of the bundle. The README has
+    the commands, and says what needs the hardware to be tested. Needs neither
+    torch nor onnx.
+
+    [bold]Examples[/bold]
+
+      dskd-compress deploy runs/r18 --out deploy
+      dskd-compress deploy bundle --target triton --precision fp16 --provider tensorrt --out triton
+      dskd-compress deploy bundle --target triton --precision int8 --engine model.engine --out triton
+      dskd-compress deploy bundle --target docker --device jetson --out jetson
+    """
+    from rich.markup import escape
+
+    from dskd_compress.console import Output
+    from dskd_export.bundle import open_bundle
+    from dskd_export.deployment import DEVICES, TARGETS, make_plan, write_deployment
+
+    output = Output(json_output)
+    plan = make_plan(
+        open_bundle(_bundle_of(source)),
+        precision=precision,
+        model_name=model_name,
+        max_batch=max_batch,
+        devices=DEVICES if device is None else (device.value,),
+        provider=provider.value,
+        engine=engine,
+    )
+    targets = TARGETS if target is Target.all else (target.value,)
+    document = write_deployment(out, plan, targets, force=force)
+    output.print(escape(f"Deployment: {out}, {plan.model_name}, {len(document.files)} files"))
+    output.print(escape(f"Next: {out / 'README.md'}"))
+    output.result({"path": str(out), **document.model_dump(mode="json")})
+
+
+def _bundle_of(source: Path) -> Path:
+    """The bundle of a run folder; anything else is what it is.
+
+    Raises:
+        UsageError: it is a packed bundle.
+    """
+    from dskd_export.errors import UsageError
+
+    if source.is_file():
+        raise UsageError(
+            f"{source} is a file, and a bundle is a folder.",
+            f"Unpack it first: dskd-compress bundle unpack {source}",
+        )
+    inside = source / "bundle"
+    return inside if inside.is_dir() and not (source / "manifest.json").exists() else source

@@ -1,0 +1,108 @@
+"""Dockerfiles for a Jetson and for a server, and beside them the bundle that goes into the image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from dskd_export import __version__
+from dskd_export.bundle.manifest import MANIFEST
+from dskd_export.deployment.files import Content, Copied
+from dskd_export.deployment.plan import Plan
+from dskd_export.deployment.render import rendered
+
+PACKAGE = f"dskd-compress=={__version__}"
+
+
+@dataclass(frozen=True)
+class Base:
+    """An image of NVIDIA's that brings TensorRT with its Python module, and what fits it.
+
+    Attributes:
+        what: the machine that it is for.
+        image: with its tag.
+        onnxruntime: requirement of ONNX Runtime for the image's Python.
+        cuda_bindings: requirement of cuda-bindings for the image's CUDA.
+    """
+
+    what: str
+    image: str
+    onnxruntime: str
+    cuda_bindings: str
+
+
+# The first one of a device is the default of its Dockerfile. JetPack 6 has Python 3.10, for which ONNX Runtime's
+# last version is 1.23.2, on the CPU. Since JetPack 7 a Jetson runs the images of servers (SBSA), and there is no
+# l4t-jetpack: https://catalog.ngc.nvidia.com/orgs/nvidia/containers/l4t-jetpack and .../tensorrt
+BASES = {
+    "jetson": (
+        Base(
+            "JetPack 6.1 to 6.2 (L4T r36.4 and r36.5)",
+            "nvcr.io/nvidia/l4t-jetpack:r36.4.0",
+            "onnxruntime==1.23.2",
+            "cuda-bindings>=12.6,<13",
+        ),
+        Base(
+            "JetPack 7.0 and 7.1 (L4T r38)",
+            "nvcr.io/nvidia/tensorrt:25.09-py3",
+            "onnxruntime==1.32.0",
+            "cuda-bindings>=13,<14",
+        ),
+        Base(
+            "JetPack 7.2 (L4T r39)",
+            "nvcr.io/nvidia/tensorrt:26.05-py3",
+            "onnxruntime==1.32.0",
+            "cuda-bindings>=13,<14",
+        ),
+    ),
+    "server": (
+        Base(
+            "TensorRT 10.16",
+            "nvcr.io/nvidia/tensorrt:26.05-py3",
+            "onnxruntime-gpu[cuda,cudnn]==1.31.1",
+            "cuda-bindings>=13,<14",
+        ),
+        Base(
+            "TensorRT 11.2",
+            "nvcr.io/nvidia/tensorrt:26.08-py3",
+            "onnxruntime-gpu[cuda,cudnn]==1.31.1",
+            "cuda-bindings>=13,<14",
+        ),
+    ),
+}
+
+RUN_FLAGS = {"jetson": "--runtime nvidia", "server": "--gpus all"}
+
+_WHEELS = """\
+Wheels in this folder are preferred to those of the package index, for example one of dskd-compress itself.
+The folder has to be here, and may be empty but for this file.
+"""
+
+
+def docker_files(plan: Plan) -> dict[str, Content]:
+    """Path below the folder that images are built in -> content."""
+    files: dict[str, Content] = {f"Dockerfile.{device}": dockerfile(plan, device) for device in plan.devices}
+    files["wheels/README.txt"] = _WHEELS.encode()
+    bundle = plan.bundle
+    for name, facts in bundle.manifest.files.items():
+        files[f"bundle/{name}"] = Copied(bundle.folder / name, facts.sha256)
+    files[f"bundle/{MANIFEST}"] = Copied(bundle.folder / MANIFEST, bundle.sha256)
+    return files
+
+
+def dockerfile(plan: Plan, device: str) -> bytes:
+    """The Dockerfile of a device."""
+    return rendered(
+        "docker/Dockerfile.j2",
+        plan=plan,
+        device=device,
+        base=BASES[device][0],
+        bases=BASES[device],
+        package=PACKAGE,
+        command=json.dumps(default_command(plan)),
+    )
+
+
+def default_command(plan: Plan) -> list[str]:
+    """What a container does unless it is told otherwise: arguments of dskd-compress."""
+    return ["validate", "bundle", "--precision", plan.precision]

@@ -1,0 +1,108 @@
+"""Write the folder of a deployment: it appears whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from dskd_export.bundle.strict_json import canonical_json
+from dskd_export.deployment.cpp import cpp_files
+from dskd_export.deployment.docker import docker_files
+from dskd_export.deployment.files import Content, Copied, put
+from dskd_export.deployment.plan import Plan
+from dskd_export.deployment.readme import readme_file
+from dskd_export.deployment.triton import triton_files
+from dskd_export.documents import Document
+from dskd_export.errors import UsageError
+from dskd_export.files import atomic_folder, sha256_bytes
+
+DOCUMENT = "deployment.json"
+
+_FILES_OF = {"triton": triton_files, "cpp": cpp_files, "docker": docker_files}
+
+TARGETS = tuple(_FILES_OF)
+"""Each has a folder of its name."""
+
+
+class DeploymentDocument(Document):
+    """`deployment.json`: what a deployment was generated from, and what is in it."""
+
+    schema_version: Literal[1] = 1
+    bundle_sha256: str = Field(description="of the bundle's manifest.json")
+    precision: str
+    name: str = Field(description="of the model")
+    targets: tuple[str, ...]
+    files: dict[str, str] = Field(description="path -> sha256, of every file but this one")
+
+
+def write_deployment(
+    folder: Path, plan: Plan, targets: Sequence[str] = TARGETS, *, force: bool = False
+) -> DeploymentDocument:
+    """Write what the targets need into a folder, with a README.
+
+    The same plan and targets give the same bytes; nothing tells where they were made.
+
+    Args:
+        folder: a new or an empty one; with `force` also an older deployment, which is replaced as a whole.
+        plan: what is deployed.
+        targets: of `TARGETS`.
+        force: whether an older deployment may be replaced. Anything else in the folder is never touched.
+
+    Raises:
+        UsageError: there is no such target; the folder holds something, or lies within the bundle.
+        BundleError: the bundle was altered since it was opened.
+        EnvironmentProblem: the disk is full, or the place cannot be written to.
+    """
+    targets = [target for target in TARGETS if target in _checked(targets)]
+    folder = folder.resolve()
+    _check_place(folder, plan, force)
+    files: dict[str, Content] = {
+        f"{target}/{name}": content for target in targets for name, content in _FILES_OF[target](plan).items()
+    }
+    files["README.md"] = readme_file(plan, targets)
+    document = DeploymentDocument(
+        bundle_sha256=plan.bundle.sha256,
+        precision=plan.precision,
+        name=plan.model_name,
+        targets=tuple(targets),
+        files={
+            name: content.sha256 if isinstance(content, Copied) else sha256_bytes(content)
+            for name, content in sorted(files.items())
+        },
+    )
+    with atomic_folder(folder) as temporary:
+        for name, content in files.items():
+            put(temporary / name, content)
+        (temporary / DOCUMENT).write_text(canonical_json(document.model_dump(mode="json")), encoding="utf-8")
+    return document
+
+
+def _checked(targets: Sequence[str]) -> set[str]:
+    for target in targets:
+        if target not in TARGETS:
+            raise UsageError(f"There is no target '{target}'.", f"Choose of: {', '.join(TARGETS)}.")
+    if not targets:
+        raise UsageError("There is no target.", f"Choose of: {', '.join(TARGETS)}.")
+    return set(targets)
+
+
+def _check_place(folder: Path, plan: Plan, force: bool) -> None:
+    bundle = plan.bundle.folder.resolve()
+    if bundle in (folder, *folder.parents):
+        raise UsageError(
+            f"{folder} lies within the bundle, which holds nothing but its own files.", "Choose --out."
+        )
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / DOCUMENT).is_file():
+        raise UsageError(
+            f"{folder} holds other files than those of a deployment, and is left alone.",
+            "Choose an empty or a new folder with --out.",
+        )
+    if not force:
+        raise UsageError(
+            f"{folder} holds a deployment already.", "Replace it with --force, or choose another --out."
+        )

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dskd_export.errors import UsageError
+from dskd_export.remote.address import Address, parse_address
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("ssh://orin", Address("orin")),
+        ("ssh://user@Orin", Address("Orin", "user")),
+        ("ssh://user@10.0.0.7:2222/", Address("10.0.0.7", "user", 2222)),
+        ("ssh://user@[fe80::1]:22", Address("fe80::1", "user", 22)),
+        ("local", None),
+    ],
+)
+def test_what_is_taken(text: str, address: Address | None) -> None:
+    assert parse_address(text) == address
+    if address is not None:
+        assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("orin", "ssh://", "ssh://user:secret@orin", "ssh://orin/home", "ssh://orin:high"),
+        *("ssh://-oProxyCommand=x", "ssh://-l@orin", "ssh://a b", "ssh://orin?x", "http://orin", "", "ssh://$(x)"),
+    ],
+)
+def test_what_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--device") as refused:
+        parse_address(text)
+    assert "secret" not in str(refused.value)
+
+
+@given(st.text(max_size=30))
+def test_no_text_becomes_an_option_of_ssh(text: str) -> None:
+    try:
+        address = parse_address(f"ssh://{text}")
+    except UsageError:
+        return
+    assert address is not None
+    assert not address.login.startswith("-")
+    assert not set(address.login) & set(" '\"\\$`;|&<>()\n\0")
+    assert "/" not in address.name
