@@ -101,11 +101,12 @@ def parse_release(text: str) -> str | None:
 
 def parse_dpkg_status(text: str) -> str | None:
     """Version of the installed nvidia-l4t-core without its build: `36.4.4-20250616085344` -> `36.4.4`."""
-    for stanza in text.split("\n\n"):
-        fields = dict(re.findall(r"^([A-Za-z-]+): (.*)$", stanza, re.MULTILINE))
-        if fields.get("Package") == "nvidia-l4t-core" and fields.get("Status", "").endswith(" installed"):
-            return fields.get("Version", "").split("-")[0] or None
-    return None
+    # The file holds thousands of packages; only the one stanza is looked at.
+    found = re.search(r"^Package: nvidia-l4t-core\n(?:.+\n?)*", text, re.MULTILINE)
+    fields = dict(re.findall(r"^([A-Za-z-]+): (.*)$", found[0], re.MULTILINE)) if found else {}
+    if not fields.get("Status", "").endswith(" installed"):
+        return None
+    return fields.get("Version", "").split("-")[0] or None
 
 
 def power_mode(root: Path = Path("/"), command: str | None = "nvpmodel") -> PowerMode:

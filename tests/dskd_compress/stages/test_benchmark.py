@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from itertools import product
 from pathlib import Path
@@ -74,21 +75,17 @@ def test_every_row_says_what_it_costs_or_why_not(document: BenchmarkDocument) ->
 
 
 class Board:
-    """A device of 12 W whose clock falls in the middle of a row."""
+    """A device of 4 W at rest and 12 W at work, whose clock then falls and falls."""
 
     name, reason, total = "a board", "", Total(("VDD_IN",), "the module")
-
-    def __init__(self) -> None:
-        self.polls = 0
+    works_since = float("inf")
+    closed = False
 
     def read(self) -> Reading:
-        self.polls += 1
-        watts = 4.0 if not self.slow else 12.0
-        clock = 2000.0 if time.perf_counter() < self.slow_from else 900.0
-        return Reading(power_w={"VDD_IN": watts}, clocks_mhz={"cpu": clock})
-
-    slow = False
-    slow_from = float("inf")
+        worked_s = time.perf_counter() - self.works_since
+        if worked_s < 0:
+            return Reading(power_w={"VDD_IN": 4.0}, clocks_mhz={"cpu": 2000.0})
+        return Reading(power_w={"VDD_IN": 12.0}, clocks_mhz={"cpu": 2000.0 * math.exp(-worked_s)})
 
     def others(self) -> list[str]:
         return []
@@ -104,14 +101,13 @@ def test_energy_and_a_clock_that_falls(
     real = benchmark.measure_latency
 
     def measured(*args: Any, **kwargs: Any) -> Any:
-        """From the first row on there is work to do; half a second of it, then half the clock."""
-        board.slow, board.slow_from = True, time.perf_counter() + 0.5
+        board.works_since = time.perf_counter()
         return real(*args, **kwargs)
 
     monkeypatch.setattr(benchmark, "measure_latency", measured)
     monkeypatch.setattr(monitor, "open_source", lambda device, root: board)
     folder = finished.copy(tmp_path / "run")
-    recipe = small_recipe(*ONE_CELL, "benchmark.teacher=false", "benchmark.min_seconds=1.0")
+    recipe = small_recipe(*ONE_CELL, "benchmark.teacher=false", "benchmark.min_seconds=1.5")
     document = run_benchmark(recipe, folder, QUIET)
     for row in document.rows:
         assert row.energy is not None
@@ -129,7 +125,7 @@ def test_energy_and_a_clock_that_falls(
         times = np.load(folder / "benchmark.samples.npz")[row.samples_key or ""]
         assert row.energy.seconds == pytest.approx(times.sum(), rel=0.1)
         assert not row.latency.stable
-        assert "the clock of the CPU fell from 2000 MHz" in row.latency.reason
+        assert "the clock of the CPU fell from " in row.latency.reason
     assert board.closed
 
 

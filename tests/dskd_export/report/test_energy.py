@@ -19,8 +19,6 @@ from dskd_export.documents import (
 )
 from dskd_export.report import build_report
 
-NBSP = "\u00a0"
-
 
 def facts(**changes: Any) -> EnergyFacts:
     values = {
@@ -146,8 +144,8 @@ def test_the_conditions(markdown: Callable[..., str]) -> None:
     assert cells(text, table, "throttled")[0] == "**gpu-throttle-alert**"
     assert set(cells(text, table, "throttled")[1:]) == {"no"}
     assert cells(text, table, "others")[0] == "0.7 cores; process 7 (python)"
-    assert cells(text, table, "gaps")[:2] == [f"2 (8.3{NBSP}%)", "0"]
-    assert f"rows have gaps in their samples, up to 8.3{NBSP}% of the time." in text
+    assert cells(text, table, "gaps")[:2] == ["2 (8.3 %)", "0"]
+    assert "rows have gaps in their samples, up to 8.3 % of the time." in text
 
 
 def test_notes_of_the_energy_are_warnings(markdown: Callable[..., str]) -> None:
