@@ -19,11 +19,12 @@ from dskd_export.errors import EnvironmentProblem, ModelError
 class LoadedEngine:
     """An engine on the GPU."""
 
-    def __init__(self, trt: Any, plan: bytes) -> None:
+    def __init__(self, trt: Any, plan: bytes, host_code: bool) -> None:
         self._trt = trt
         self._log = Log()
         self._logger = make_logger(trt, self._log)
         runtime = trt.Runtime(self._logger)
+        runtime.engine_host_code_allowed = host_code
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EnvironmentProblem(
@@ -139,7 +140,9 @@ class LoadedContext:
             )
 
 
-def refit(trt: Any, plan: bytes, model: bytes, path: Path, *, flags: tuple[Any, ...] = ()) -> bytes:
+def refit(
+    trt: Any, plan: bytes, model: bytes, path: Path, *, host_code: bool, flags: tuple[Any, ...] = ()
+) -> bytes:
     """Put the weights of a model into an engine, and serialise it with them.
 
     Args:
@@ -147,6 +150,7 @@ def refit(trt: Any, plan: bytes, model: bytes, path: Path, *, flags: tuple[Any, 
         plan: the engine, with or without weights.
         model: the ONNX file.
         path: where it lies.
+        host_code: as for `Backend.open`.
         flags: of the serialisation.
 
     Raises:
@@ -156,6 +160,7 @@ def refit(trt: Any, plan: bytes, model: bytes, path: Path, *, flags: tuple[Any, 
     log = Log()
     logger = make_logger(trt, log)
     runtime = trt.Runtime(logger)
+    runtime.engine_host_code_allowed = host_code
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EnvironmentProblem(

@@ -64,7 +64,7 @@ class TensorRtRunner:
                 f"{engine} is of {document.backend} {document.version}, and this is {trt.version}.",
                 "Build it again with this TensorRT: dskd-compress build",
             )
-        self._engine = trt.open(plan)
+        self._engine = trt.open(plan, host_code=document.version_compatible)
         del plan
         self.signature: Signature = self._engine.signature
         self._document = document

@@ -51,6 +51,13 @@ def test_every_family_in_every_precision(table):
     check(table["rows"])
 
 
+@pytest.mark.slow
+def test_every_family_at_its_own_size(tmp_path):
+    from engine_families import build_in_another_process
+
+    check(build_in_another_process(tmp_path, "--full")["rows"])
+
+
 def test_the_committed_table_is_of_the_models_own_sizes():
     committed = json.loads(RESULTS.read_text(encoding="utf-8"))
     check(committed["rows"])
