@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dskd_export import codes
 from dskd_export.engine.api import Context, Shape, Signature, Tensor
 from dskd_export.engine.common import make_logger
 from dskd_export.engine.log import Log, words_of
@@ -80,7 +81,9 @@ class LoadedContext:
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
             raise EnvironmentProblem(
-                f"TensorRT cannot run this engine: {words_of(log.errors)}.", "Free memory on the GPU."
+                f"TensorRT cannot run this engine: {words_of(log.errors)}.",
+                "Free memory on the GPU.",
+                code=codes.GPU_MEMORY,
             )
         self.raw = context
 
