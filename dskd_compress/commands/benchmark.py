@@ -149,8 +149,6 @@ def _on_devices(
     out: Path | None,
     output: Output,
 ) -> None:
-    import shlex
-
     from dskd_compress.stages.devices import Remotes, benchmark_devices, refuse_failed
     from dskd_export.errors import UsageError
     from dskd_export.on_device.source import is_bundle
@@ -158,7 +156,7 @@ def _on_devices(
     if images is not None:
         raise UsageError(f"--images {images} stays on this machine.", "Leave --images or --device out.")
     bundle = source if is_bundle(source) else source / "bundle"
-    remotes = Remotes(shlex.split(remote_command), () if ssh_config is None else ("-F", str(ssh_config)))
+    remotes = Remotes(remote_command, () if ssh_config is None else ("-F", str(ssh_config)))
     document, folder = benchmark_devices(bundle, devices, changes, out, remotes, output)
     _print_rows([(one.name, one.benchmark) for one in document.devices if one.benchmark is not None], output)
     output.plain(f"Results: {folder / 'devices.json'}")

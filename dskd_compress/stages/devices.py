@@ -25,11 +25,11 @@ class Remotes:
     """How other machines are reached.
 
     Attributes:
-        program: that starts this tool there.
+        program: that starts this tool there, as its shell takes it.
         ssh_options: for ssh, as on its command line.
     """
 
-    program: Sequence[str] = ("dskd-compress",)
+    program: str = "dskd-compress"
     ssh_options: Sequence[str] = ()
 
 
