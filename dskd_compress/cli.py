@@ -39,6 +39,7 @@ from dskd_compress.commands.train import train
 from dskd_compress.commands.tune import tune
 from dskd_compress.commands.validate import validate
 from dskd_compress.launch import place_of_this_process
+from dskd_export.codes import GPU_MEMORY
 from dskd_export.errors import (
     EXTRA_OF,
     DskdError,
@@ -137,6 +138,7 @@ class Failure:
     message: str
     hint: str | None
     exit_code: int
+    code: str | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -198,7 +200,8 @@ def describe(error: BaseException) -> Failure:
     if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").split(".")[0]) in EXTRA_OF:
         error = MissingExtra(module, EXTRA_OF[module])
     if isinstance(error, DskdError):
-        return Failure(type(error).__name__, error.message, error.hint, error.exit_code)
+        code = None if error.code is None else str(error.code)
+        return Failure(type(error).__name__, error.message, error.hint, error.exit_code, code)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Failure(
             "Interrupted", "Interrupted.", "What was saved is kept; the same command goes on from there.", 130
@@ -224,6 +227,7 @@ def describe(error: BaseException) -> Failure:
             f"The GPU is out of memory: {_first_line(error)}",
             "Lower train.batch_size, or set train.precision=bf16.",
             4,
+            str(GPU_MEMORY),
         )
     return Failure(
         "Bug",
@@ -260,7 +264,8 @@ def _show(failure: Failure, traceback_of: BaseException | None, json_output: boo
     red, end = ("\033[1;31m", "\033[0m") if color else ("", "")
     place = place_of_this_process()
     where = "" if place.leads else f"process {place.rank} of {place.world_size}: "
-    sys.stderr.write(f"{red}error:{end} {where}{_printable(failure.message)}\n")
+    code = f"{failure.code}: " if failure.code else ""
+    sys.stderr.write(f"{red}error:{end} {where}{code}{_printable(failure.message)}\n")
     if failure.hint:
         sys.stderr.write(f"hint: {_printable(failure.hint)}\n")
     if json_output:
@@ -274,6 +279,7 @@ def _show(failure: Failure, traceback_of: BaseException | None, json_output: boo
                 {
                     "error": {
                         "kind": failure.kind,
+                        "code": failure.code,
                         "message": failure.message,
                         "hint": failure.hint,
                         "exit_code": failure.exit_code,

@@ -122,10 +122,10 @@ def shared_data() -> Path | None:
     return next((place for place in places if (place / "imagenet_val1300.tar").is_file()), None)
 
 
-def make_mobilenet_run(folder: Path, data: Path, images: int | None = None) -> RunFolder:
-    """A run folder around MobileNetV2 with its real weights and the real images, exported."""
-    from dskd_compress.stages.export import run_export
-
+def read_imagenet(
+    data: Path, images: int | None = None
+) -> tuple[list[NDArray[np.uint8]], list[int], tuple[str, ...]]:
+    """Labelled images of ImageNet, 227 px: pixels, labels, and the names of all classes."""
     with tarfile.open(data / "imagenet_val1300.tar") as tar:
         words = tar.extractfile("synset_words.txt")
         assert words is not None
@@ -139,20 +139,30 @@ def make_mobilenet_run(folder: Path, data: Path, images: int | None = None) -> R
             assert file is not None
             pixels.append(np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB")))
             labels.append(classes.index(member.name.split("/")[0]))
+    return pixels, labels, classes
+
+
+def make_mobilenet_run(
+    folder: Path, data: Path, images: int | None = None, train: slice = slice(8), **changes: Any
+) -> RunFolder:
+    """A run folder around MobileNetV2 with its real weights and the real images, not exported yet.
+
+    Args:
+        folder: where it will lie.
+        data: of the real images and weights.
+        images: the first so many; None: all 1,300.
+        train: which of them are for training, so for calibration; the others are for validation.
+        changes: of the recipe's data section.
+    """
+    pixels, labels, classes = read_imagenet(data, images)
     source = folder / "imagenet.npz"
-    train, val = slice(8), slice(8, None)
-    np.savez(
-        source,
-        x_train=pixels[train],
-        y_train=labels[train],
-        x_val=pixels[val],
-        y_val=labels[val],
-        classes=np.array(classes),
-    )
+    x, y = np.array(pixels), np.array(labels)
+    val = np.setdiff1d(np.arange(len(y)), np.arange(len(y))[train])
+    np.savez(source, x_train=x[train], y_train=y[train], x_val=x[val], y_val=y[val], classes=np.array(classes))
     recipe = recipe_from_mapping(
         {
             "name": "mobilenet",
-            "data": {"source": str(source), "workers": 0},
+            "data": {"source": str(source), "workers": 0, **changes},
             "teacher": {"name": "test_resnet", "pretrained": False},
             "student": {"name": "mobilenetv2_100", "kwargs": {"pad_type": "same"}},
             "method": {"name": "none"},
@@ -171,7 +181,6 @@ def make_mobilenet_run(folder: Path, data: Path, images: int | None = None) -> R
     run.create()
     run.write_recipe(recipe)
     save_weights(run.weights("student"), model.state_dict(), info)
-    run_export(recipe, run, QUIET)
     return run
 
 

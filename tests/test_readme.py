@@ -47,6 +47,8 @@ SMALL = (
 ADDED = {
     "train --teacher ": f"{TEACHER_HERE} {SMALL}",
     "distill --teacher ": f"{TEACHER_GIVEN} {SMALL}",
+    "benchmark bundle ": "--set benchmark.min_seconds=0.02 --set benchmark.min_iterations=10 "
+    "--set benchmark.max_warmup_seconds=0.1",
     "run mine.yaml ": f"--set teacher.name={TINY['resnet34']} --set student.name={TINY['resnet18']} "
     f"{TEACHER_HERE} {SMALL}",
 }
@@ -62,10 +64,12 @@ LEFT = {
     "recipe.schema.json",
     "r18.tar.gz",
     "bundle",
+    "bundle.engines",
     "validation.xml",
     "deploy",
     "triton",
     "jetson",
+    "results",
 }
 
 # Of the run folder's table, what a recipe without these keys does not leave.
@@ -87,6 +91,14 @@ NOT_RUN = {
     "-m dskd_compress distill recipe.yaml --out /shared/runs/r18 --device cuda",
     "sbatch docs/slurm.sbatch recipe.yaml /shared/runs/r18",
     "scp r18.tar.gz device:",
+    "dskd-compress build runs/r18 --precision fp16,int8 --batches 1,8",
+    "dskd-compress build bundle --precision fp16,int8 --batches 1,8",
+    "dskd-compress build bundle --precision fp16 --dla 0 --batches 1",
+    "dskd-compress build bundle --precision fp16 --strip new-weights",
+    "dskd-compress build retrained --precision fp16 "
+    "--refit-from bundle.engines/orin-nvgpu/model.fp16.stripped.engine",
+    "pip install 'dskd-compress[tensorrt]'",
+    "pip install 'dskd-compress[tensorrt-rtx]'",
     "pip install dskd-compress onnxruntime",
 }
 
@@ -199,11 +211,12 @@ def test_the_python_of_the_export_readme_runs_without_torch(executed: Executed, 
         env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.returncode == 0, done.stderr
-    difference, agreement, photo, latency = done.stdout.splitlines()
+    difference, agreement, photo, latency, energy = done.stdout.splitlines()
     assert float(difference.rpartition(" ")[2]) < 1e-4
     assert agreement == "same first class: 100% of 16 images"
     assert photo.removeprefix("photo.jpg: ") in CLASSES
     assert re.fullmatch(r"p50 [\d.]+ ms, p99 [\d.]+ ms, stable: (True|False)", latency)
+    assert re.fullmatch(r"no energy: .+|[\d.e+]+ mJ an image, of .+, by .+", energy)
     assert sorted(path.name for path in device.iterdir()) == ["bundle", "photo.jpg"]
 
 
@@ -290,7 +303,7 @@ def test_the_flags_and_keys_that_are_named_exist() -> None:
         ".".join(map(str, (*place, key))) for place, section in all_sections(Recipe) for key in keys_of(section)
     }
     text = README.read_text(encoding="utf-8") + EXPORT_README.read_text(encoding="utf-8")
-    sections = "data|teacher|student|method|train|export|validate|budget|benchmark|report"
+    sections = "data|teacher|student|method|train|export|build|validate|budget|benchmark|report"
     named = set(re.findall(rf"`(?:--set )?((?:{sections})(?:\.[a-z_0-9]+)+)", text))
     named -= {name for name in named if name.rpartition(".")[2] in SUFFIXES}
     assert len(named) > 10

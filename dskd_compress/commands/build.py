@@ -1,74 +1,228 @@
-"""`dskd-compress build`: TensorRT engines. This version checks what is there and says how to build one."""
+"""`dskd-compress build`: TensorRT engines from a bundle, on the device that will run them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from dskd_compress.commands import options
 
+if TYPE_CHECKING:
+    from dskd_compress.console import Output
+    from dskd_export.engine.builder import BuildSettings
+    from dskd_export.engine.document import BuildDocument, BuiltEngine
+
+_PANEL = "How it is built (default: the recipe's section build)"
+_SPECIAL = "For special uses"
+
 
 def build(
     source: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_RUN", help="Bundle, or run folder that holds one.")],
+    precision: Annotated[
+        Optional[str], typer.Option("--precision", help="Of the bundle, with commas. Default: all that it holds.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cuda or cuda:1.")] = "auto",
+    target: Annotated[
+        Optional[str],
+        typer.Option(
+            "--target", help="Build ahead of time for these compute capabilities (sm86,sm120): TensorRT-RTX only."
+        ),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option("--backend", help="tensorrt, tensorrt-rtx, or auto: the first that is installed.")
+    ] = "auto",
+    batches: Annotated[
+        Optional[str],
+        typer.Option("--batches", help="Batch sizes with commas, for example 1,8.", rich_help_panel=_PANEL),
+    ] = None,
+    workspace_mb: Annotated[
+        Optional[float],
+        typer.Option(
+            "--workspace-mb", help="Scratch memory of a layer, 1 MB = 10^6 bytes.", rich_help_panel=_PANEL
+        ),
+    ] = None,
+    level: Annotated[
+        Optional[int],
+        typer.Option("--level", help="0 to 5: how long kernels are searched for.", rich_help_panel=_PANEL),
+    ] = None,
+    tf32: Annotated[
+        Optional[bool], typer.Option("--tf32/--no-tf32", help="fp32 may round factors.", rich_help_panel=_PANEL)
+    ] = None,
+    version_compatible: Annotated[
+        Optional[bool],
+        typer.Option(
+            "--version-compatible/--this-version", help="Loads in later TensorRT too.", rich_help_panel=_PANEL
+        ),
+    ] = None,
+    hardware: Annotated[
+        Optional[str],
+        typer.Option("--hardware", help="none, ampere-plus or same-compute-capability.", rich_help_panel=_PANEL),
+    ] = None,
+    dla: Annotated[
+        Optional[int], typer.Option("--dla", help="Use this DLA of a Jetson Orin.", rich_help_panel=_SPECIAL)
+    ] = None,
+    strip: Annotated[
+        str,
+        typer.Option(
+            "--strip",
+            help="Leave the weights out, to put in later: identical ones, or new-weights.",
+            rich_help_panel=_SPECIAL,
+        ),
+    ] = "none",
+    refit_from: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--refit-from",
+            metavar="ENGINE",
+            help="Put this bundle's weights into a stripped engine; search for no kernel.",
+            rich_help_panel=_SPECIAL,
+        ),
+    ] = None,
+    timing_cache: Annotated[
+        Optional[str],
+        typer.Option(
+            "--timing-cache",
+            metavar="SHA256",
+            help="Build only with this timing cache (build.json has its hash).",
+            rich_help_panel=_SPECIAL,
+        ),
+    ] = None,
     json_output: options.JsonFlag = False,
 ) -> None:
     """Build TensorRT engines from a bundle, on the machine that they will run on.
 
-    This version does not build engines itself. Where TensorRT is installed, it
-    names the trtexec command that does, and ends with exit code 4.
+    Precision is that of the bundle's models; on this machine's GPU every engine is then run once, and what its
+    layers really compute in is counted: exit code 5 where that is not what was asked for. TensorRT-RTX also
+    builds ahead of time, without a GPU.
 
     [bold]Examples[/bold]
 
       dskd-compress build runs/r18
-      dskd-compress build bundle
+      dskd-compress build bundle --precision fp16,int8 --batches 1,8
+      dskd-compress build bundle --target sm86,sm89,sm120
+      dskd-compress build bundle --precision fp16 --dla 0 --batches 1
+      dskd-compress build bundle --precision fp16 --strip new-weights
+      dskd-compress build retrained --precision fp16 --refit-from bundle.engines/orin/model.fp16.stripped.engine
     """
-    from dskd_export.errors import EnvironmentProblem, MissingExtra
+    from dskd_compress.console import Output
+    from dskd_export.bundle import open_bundle
+    from dskd_export.engine.builder import build_engine
+    from dskd_export.engine.document import BuildReport, BuiltEngine, bundle_of, engines_folder
+    from dskd_export.engine.refit import refit_engine
+    from dskd_export.errors import GateFailed
 
-    if not _tensorrt_is_installed():
-        raise MissingExtra("TensorRT", "tensorrt")
-    raise EnvironmentProblem(
-        "This version does not build TensorRT engines.", f"Build one with: {trtexec_command(source)}"
+    output = Output(json_output)
+    settings = _settings(
+        source,
+        {
+            "batches": batches.split(",") if batches else None,
+            "workspace_mb": workspace_mb,
+            "optimization_level": level,
+            "tf32": tf32,
+            "version_compatible": version_compatible,
+            "hardware": hardware,
+        },
+        backend=backend,
+        device=device,
+        targets=tuple(_words(target)),
+        strip=strip,
+        dla_core=dla,
+        timing_cache_sha256=timing_cache,
     )
+    bundle = open_bundle(bundle_of(source))
+    names = _words(precision) or list(bundle.precisions)
+    built: list[BuiltEngine] = []
+    failed: list[GateFailed] = []
+    with output.progress("Building", len(names), unit="engine") as progress:
+        for name in names:
+            progress.update(description=f"Building {name}")
+            if refit_from is not None:
+                path, document = refit_engine(refit_from, bundle, name)
+            else:
+                path, document = build_engine(bundle, name, engines_folder(source), settings)
+            document, problem = _proven(path, document, device)
+            built.append(BuiltEngine(path=str(path), build=document))
+            failed += [problem] if problem is not None else []
+            progress.advance(1)
+    _show(built, output)
+    output.result(BuildReport(engines=built, failed=[problem.message for problem in failed]))
+    if failed:
+        raise failed[0]
 
 
-def _tensorrt_is_installed() -> bool:
-    from importlib.util import find_spec
-
-    return any(find_spec(module) is not None for module in ("tensorrt", "tensorrt_rtx"))
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()] if text else []
 
 
-def trtexec_command(source: Path) -> str:
-    """The command line that builds an engine from a bundle's ONNX model, for batches of 1 to 8.
-
-    Precision is in the ONNX types, so there is no precision flag.
+def _settings(source: Path, given: dict[str, Any], **others: Any) -> BuildSettings:
+    """The recipe's section, where the source is a run, with the flags that were given.
 
     Raises:
-        BundleError: there is no bundle with a model at `source`.
+        UsageError: a flag has no such value.
     """
-    import shlex
+    from pydantic import ValidationError
 
-    from dskd_export.errors import BundleError
-    from dskd_export.spec import ModelSpec
+    from dskd_compress.config import BuildSection
+    from dskd_compress.run_folder import RunFolder
+    from dskd_export.engine.builder import BuildSettings
+    from dskd_export.errors import UsageError
 
-    bundle = source / "bundle" if (source / "bundle").is_dir() else source
-    model = bundle / "model.fp32.onnx"
-    if not model.is_file():
-        raise BundleError(
-            f"{source} holds no bundle: {model} is missing.", "Make one with: dskd-compress export RUN"
+    section = RunFolder(source).read_recipe().build if (source / "recipe.yaml").is_file() else BuildSection()
+    changed = {key: value for key, value in given.items() if value is not None}
+    try:
+        section = BuildSection.model_validate({**section.model_dump(), **changed})
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = {"optimization_level": "level"}.get(str(first["loc"][0]), str(first["loc"][0])).replace("_", "-")
+        raise UsageError(f"--{flag}: {first['msg']}.", "See: dskd-compress build --help") from error
+    if others["strip"] not in ("none", "identical", "new-weights"):
+        raise UsageError(f"--strip: there is no {others['strip']}.", "Choose identical or new-weights.")
+    return BuildSettings(**section.model_dump(), **others)
+
+
+def _proven(path: Path, document: BuildDocument, device: str) -> tuple[BuildDocument, Any]:
+    """Run an engine that was built for this GPU, and hold it to its precision."""
+    from dskd_export.engine.device import index_of
+    from dskd_export.engine.inspect import refuse_other_precision
+    from dskd_export.errors import GateFailed
+    from dskd_export.runtime.engine_proof import prove_engine
+
+    if document.gpu is not None and not document.stripped:
+        document = prove_engine(path, device=index_of(device))
+    try:
+        refuse_other_precision(document)
+    except GateFailed as problem:
+        return document, problem
+    return document, None
+
+
+def _show(built: list[BuiltEngine], output: Output) -> None:
+    """A table of what was built."""
+    from rich.markup import escape
+
+    rows = []
+    for engine in built:
+        document, truth = engine.build, engine.build.truth
+        types = document.no_truth
+        if truth is not None:
+            timed = all(share.time_share is not None for share in truth.types)
+            shares = [(share.type, share.time_share if timed else share.layer_share) for share in truth.types]
+            types = ", ".join(f"{name} {share or 0.0:.0%}" for name, share in shares)
+            types += " of time" if timed else " of layers"
+        rows.append(
+            [
+                document.precision,
+                f"{document.backend} {document.version}",
+                ", ".join(document.targets) if document.gpu is None else document.gpu.name,
+                f"{document.engine_bytes / 1e6:.1f}",
+                f"{document.build_seconds:.1f}",
+                types,
+            ]
         )
-    spec = ModelSpec.read(bundle / "spec.json")
-    shapes = {
-        flag: f"{spec.input_name}:{'x'.join(map(str, spec.input_shape(batch)))}"
-        for flag, batch in (("minShapes", 1), ("optShapes", 1), ("maxShapes", 8))
-    }
-    return shlex.join(
-        [
-            "trtexec",
-            f"--onnx={model}",
-            *(f"--{flag}={shape}" for flag, shape in shapes.items()),
-            "--saveEngine=model.fp32.engine",
-            "--skipInference",
-        ]
-    )
+    output.table("Engines", ["precision", "built by", "for", "MB", "seconds", "runs in"], rows)
+    for engine in built:
+        output.print(escape(f"Engine: {engine.path}"))
+        for warning in engine.build.warnings[:3]:
+            output.warn(f"{engine.build.precision}: {warning}")

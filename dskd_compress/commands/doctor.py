@@ -15,6 +15,7 @@ class Purpose(str, Enum):
 
     train = "train"
     export = "export"
+    build = "build"
     benchmark = "benchmark"
 
 
@@ -22,24 +23,32 @@ def doctor(
     purpose: Annotated[
         Optional[Purpose], typer.Option("--for", help="What must work here; the rest only warns.")
     ] = None,
+    provider: Annotated[
+        Optional[str], typer.Option("--provider", help="Of ONNX Runtime, that must run here: cuda or tensorrt.")
+    ] = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Check this machine: packages, GPU, TensorRT, disk, memory. Exit code 4 when a required thing is broken.
+    """Check this machine: packages, GPU, libraries, disk, memory. Exit code 4 when a required thing is broken.
+
+    The codes are explained under Troubleshooting in the README.
 
     [bold]Examples[/bold]
 
       dskd-compress doctor
       dskd-compress doctor --for train
-      dskd-compress doctor --for benchmark --json
+      dskd-compress doctor --for benchmark --provider cuda --json
     """
     from rich.text import Text
 
     from dskd_compress.console import Output
     from dskd_export.doctor import diagnose
-    from dskd_export.errors import EnvironmentProblem
+    from dskd_export.errors import EnvironmentProblem, UsageError
+    from dskd_export.runtime.providers import PROVIDERS
 
     output = Output(json_output)
-    findings = diagnose(purpose.value if purpose is not None else None)
+    if provider is not None and provider not in PROVIDERS:
+        raise UsageError(f"There is no provider {provider}.", f"Choose one of: {', '.join(PROVIDERS)}.")
+    findings = diagnose(purpose.value if purpose is not None else None, provider=provider)
     style = {"ok": "green", "warning": "yellow", "error": "bold red"}
     rows = [
         [finding.code, Text(finding.level, style=style[finding.level]), finding.what, finding.cure or ""]

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from dskd_compress.config import Recipe
+    from dskd_compress.console import Output
     from dskd_compress.run_folder import RunFolder
 
 
@@ -29,6 +30,34 @@ Overrides = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as written by distill or run.")]
+RunOrBundle = Annotated[
+    Path,
+    typer.Argument(metavar="RUN_OR_BUNDLE", help="Run folder, or a bundle, packed or not."),
+]
+Precisions = Annotated[
+    Optional[list[str]],
+    typer.Option("--precision", help="Only this precision of the bundle, for example int8; repeatable."),
+]
+Providers = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--provider",
+        help="Only this provider of ONNX Runtime: cpu, cuda or tensorrt; repeatable. Default: the CPU, and CUDA "
+        "where it is.",
+    ),
+]
+AllowCpu = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--allow-cpu",
+        metavar="OPERATOR",
+        help="ONNX operators that may run on the CPU under another provider, as Shape,Gather; repeatable.",
+    ),
+]
+Results = Annotated[
+    Optional[Path],
+    typer.Option("--out", "-o", help="Of a bundle: folder for the results. Default: results/<bundle>/<device>."),
+]
 RecipeName = Annotated[
     Optional[str],
     typer.Argument(
@@ -70,6 +99,32 @@ def as_overrides(**values: Any) -> list[str]:
         for key, value in values.items()
         if value is not None
     ]
+
+
+def operators(given: list[str] | None) -> list[str] | None:
+    """`--allow-cpu A,B --allow-cpu C` as a list."""
+    return None if given is None else [name.strip() for text in given for name in text.split(",") if name.strip()]
+
+
+def refuse_out(out: Path | None) -> None:
+    """A run keeps its results in its own folder.
+
+    Raises:
+        UsageError: another one is asked for.
+    """
+    from dskd_export.errors import UsageError
+
+    if out is not None:
+        raise UsageError(f"--out {out}: the results of a run lie in the run.", "Leave --out out.")
+
+
+def say_where(folder: Path | None, output: Output) -> None:
+    """Where results of a bundle were written, and what comes next."""
+    from rich.markup import escape
+
+    if folder is not None:
+        output.print(escape(f"Results: {folder}"))
+        output.print(escape(f"Next: dskd-compress report {folder}"))
 
 
 def _is_run(out: Path) -> bool:

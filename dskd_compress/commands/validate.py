@@ -11,19 +11,18 @@ from dskd_compress.commands import options
 
 
 def validate(
-    run: options.Run,
-    precision: Annotated[
-        Optional[list[str]],
-        typer.Option("--precision", help="Only this precision of the bundle, for example int8; repeatable."),
-    ] = None,
-    provider: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            "--provider", help="Only this provider, cpu or cuda; repeatable. Default: all that are here."
-        ),
-    ] = None,
+    source: options.RunOrBundle,
+    precision: options.Precisions = None,
+    provider: options.Providers = None,
+    allow_cpu: options.AllowCpu = None,
     images: Annotated[
-        Optional[int], typer.Option("--images", help="Images of the validation set. Default: all.")
+        Optional[str],
+        typer.Option(
+            "--images",
+            metavar="N|FOLDER",
+            help="Of a run: so many images of the validation set, default all. Of a bundle: a folder of labelled "
+            "images, CLASS/IMAGE or with a labels.csv.",
+        ),
     ] = None,
     pair: Annotated[
         Optional[tuple[str, str]],
@@ -36,13 +35,16 @@ def validate(
     junit: Annotated[
         Optional[Path], typer.Option("--junit", metavar="FILE", help="Write the verdict as JUnit XML as well.")
     ] = None,
+    out: options.Results = None,
     set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
     """Hold the exported models against torch on real images. Exit code 5 when a limit or the budget is crossed.
 
-    fp32 is held to the limits in [bold]validate[/bold], every other precision to the recipe's
-    [bold]budget[/bold], by the end of the 95 % interval and not by the value.
+    fp32 is held to the limits in [bold]validate[/bold], every other precision to the
+    [bold]budget[/bold], by the end of the 95 % interval and not by the value. A bundle is validated
+    without torch: fp32 on the CPU has to give torch's logits of the golden images, and is the reference
+    for all others on the images of --images.
 
     [bold]Examples[/bold]
 
@@ -50,26 +52,55 @@ def validate(
       dskd-compress validate runs/r18 --precision int8 --set budget.int8.top1_drop=0.01
       dskd-compress validate runs/r18 --pair onnxruntime:cpu:fp32 onnxruntime:cuda:fp16
       dskd-compress validate runs/r18 --images 512 --junit validation.xml
+      dskd-compress validate r18.tar.gz --images photos/val
+      dskd-compress validate bundle --provider tensorrt --out results/orin
     """
     from dskd_compress.console import Output
-    from dskd_compress.run_folder import RunFolder
+    from dskd_compress.stages.judge import print_validation, refuse_failed
+    from dskd_export.files import write_atomic
+    from dskd_export.on_device.source import is_bundle
 
     output = Output(json_output)
-    folder = RunFolder(run)
     flags = options.as_overrides(
-        validate__precisions=precision, validate__providers=provider, validate__images=images, validate__pair=pair
+        validate__precisions=precision,
+        validate__providers=provider,
+        validate__allow_cpu=options.operators(allow_cpu),
+        validate__pair=pair,
     )
-    recipe = folder.read_recipe([*flags, *(set_ or [])])
+    written = None
+    if is_bundle(source):
+        from dskd_compress.stages.on_device import validate_source
 
-    from dskd_compress.stages.judge import print_validation, refuse_failed
-    from dskd_compress.stages.validate import run_validate
-    from dskd_export.files import write_atomic
+        folder = None if images is None else Path(images)
+        document, written = validate_source(source, [*flags, *(set_ or [])], folder, out, output)
+    else:
+        from dskd_compress.run_folder import RunFolder
 
-    document = run_validate(recipe, folder, output)
+        run = RunFolder(source)
+        recipe = run.read_recipe([*flags, *_count(images), *(set_ or [])])
+        options.refuse_out(out)
+
+        from dskd_compress.stages.validate import run_validate
+
+        document = run_validate(recipe, run, output)
     print_validation(document, output)
     if junit is not None:
         from dskd_export.junit import junit_xml
 
         write_atomic(junit, junit_xml(document))
+    options.say_where(written, output)
     output.result(document)
     refuse_failed(document)
+
+
+def _count(images: str | None) -> list[str]:
+    from dskd_export.errors import UsageError
+
+    if images is None:
+        return []
+    if not images.isdecimal():
+        raise UsageError(
+            f"--images {images}: a run is validated on its own images.",
+            "Give their number, or validate the bundle: dskd-compress validate RUN/bundle --images FOLDER",
+        )
+    return options.as_overrides(validate__images=int(images))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dskd_compress.config.base import Section
 from dskd_compress.config.budget import BudgetSection
+from dskd_compress.config.build import BuildSection
 from dskd_compress.config.data import AugmentSection, DataSection
 from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
@@ -31,6 +32,7 @@ __all__ = [
     "AugmentSection",
     "BenchmarkSection",
     "BudgetSection",
+    "BuildSection",
     "DataSection",
     "DiagnosisSection",
     "DiffKdMethod",

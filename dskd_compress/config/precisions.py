@@ -33,6 +33,6 @@ class QuantizeSection(Section):
     search_images: int = Field(256, ge=1, description="calibration images that the search scores on")
     max_kl: NonNegative = Field(
         0.01,
-        description="good enough: mean KL to fp32 on those images, in nats; lost accuracy of so few images is noise",
+        description="good enough: mean KL to fp32 on those images, in nats; accuracy of so few images is noise",
     )
     max_kept: Fraction = Field(0.5, description="largest share of the layers that the search may put back")

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from dskd_compress.config.base import Section
 from dskd_compress.config.budget import BudgetSection
+from dskd_compress.config.build import BuildSection
 from dskd_compress.config.data import DataSection
 from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DskdMethod
@@ -43,6 +44,7 @@ class Recipe(Section):
     diagnosis: DiagnosisSection = DiagnosisSection()
     tracking: TrackingSection = TrackingSection()
     export: ExportSection = ExportSection()
+    build: BuildSection = BuildSection()
     # `validate` is a method of pydantic models, so the attribute is named for what it holds.
     validation: ValidateSection = Field(ValidateSection(), alias="validate")
     budget: BudgetSection = BudgetSection()

@@ -49,7 +49,12 @@ class ExportSection(Section):
         return value
 
 
-RunnerName = Annotated[str, Field(pattern=r"^(torch|onnxruntime):(cpu|cuda):[a-z0-9]+$")]
+RunnerName = Annotated[str, Field(pattern=r"^(torch:(cpu|cuda)|onnxruntime:(cpu|cuda|tensorrt)):[a-z0-9]+$")]
+ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
+Operators = Annotated[
+    tuple[str, ...],
+    Field(description="ONNX operators that may run on the CPU under another provider, for example [Shape]"),
+]
 
 
 class ValidateSection(Section):
@@ -60,9 +65,10 @@ class ValidateSection(Section):
     precisions: tuple[Precision, ...] | None = Field(
         None, min_length=1, description="what to validate; none: all that the bundle holds and that can run here"
     )
-    providers: tuple[Literal["auto", "cpu", "cuda"], ...] = Field(
-        ("auto",), min_length=1, description="auto: the CPU, and CUDA where it is present"
+    providers: tuple[ProviderName, ...] = Field(
+        ("auto",), min_length=1, description="of ONNX Runtime; auto: the CPU, and CUDA where it is present"
     )
+    allow_cpu: Operators = ()
     pair: tuple[RunnerName, RunnerName] | None = Field(
         None,
         description="reference and candidate in place of torch and the bundle's models, for example "
@@ -83,9 +89,13 @@ class BenchmarkSection(Section):
 
     batches: tuple[int, ...] = Field((1, 8), min_length=1)
     runners: tuple[Literal["torch", "onnxruntime"], ...] = Field(("torch", "onnxruntime"), min_length=1)
-    providers: tuple[Literal["auto", "cpu", "cuda"], ...] = Field(
-        ("auto",), min_length=1, description="auto: the CPU, and CUDA where it is present"
+    precisions: tuple[Precision, ...] | None = Field(
+        None, min_length=1, description="of the student in ONNX Runtime; none: all that the bundle holds"
     )
+    providers: tuple[ProviderName, ...] = Field(
+        ("auto",), min_length=1, description="of ONNX Runtime; auto: the CPU, and CUDA where it is present"
+    )
+    allow_cpu: Operators = ()
     teacher: bool = Field(True, description="time the teacher as well")
     threads: int | None = Field(None, ge=1, description="CPU threads; none: all cores")
     min_seconds: Positive = Field(3.0, description="least time measured for a cell")

@@ -21,9 +21,9 @@ from dskd_compress.data.samples import Batch, candidates, none_readable
 from dskd_compress.data.sources import Images
 from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.workers import end_workers, open_workers
-from dskd_export.doctor import available_memory
 from dskd_export.errors import DataError, RecipeError
 from dskd_export.runtime.images import UnreadableImage
+from dskd_export.telemetry.host import available_memory
 
 # Of the memory that is free when a training starts; model, activations and everything else take the rest.
 MEMORY_SHARE = 0.5

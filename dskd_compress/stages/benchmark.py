@@ -1,61 +1,55 @@
-"""Time teacher and student on the runners that are here."""
+"""Time teacher and student on the runners that are here, and what that costs in energy."""
 
 from __future__ import annotations
 
-import io
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import cycle, islice
-from typing import Any, Literal
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from dskd_compress.config import BenchmarkSection, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import BENCHMARK, RunFolder, recipe_sha256
 from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
 from dskd_compress.stages.setup import load_teacher, open_checked_data
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import load_trained
-from dskd_export.bundle import open_bundle
-from dskd_export.documents import BenchmarkDocument, BenchmarkRow
+from dskd_export.benchmarking import PARTS, Cell, Effort, time_cells, write_samples
+from dskd_export.bundle import Bundle, open_bundle
+from dskd_export.documents import BenchmarkDocument
 from dskd_export.errors import DataError, EnvironmentProblem
-from dskd_export.files import write_atomic
 from dskd_export.onnx_from_torch import deployed
-from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers
-from dskd_export.runtime.preprocess import preprocess_batch
+from dskd_export.provenance import Stopwatch
+from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
+from dskd_export.runtime.providers import TENSORRT
 from dskd_export.runtime.runner import Runner
 from dskd_export.spec import ModelSpec
-from dskd_export.timing import measure_latency
+from dskd_export.validation.contest import FULL, in_order, named_providers, profile_shapes
 
 Role = Literal["teacher", "student"]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in both forms that can be timed."""
+    """A model in both forms that can be timed.
+
+    Attributes:
+        role: teacher or student.
+        model: in torch.
+        onnx: precision -> its ONNX file, or the content of it.
+        spec: of its input.
+    """
 
     role: Role
     model: nn.Module
-    onnx: Any
+    onnx: Mapping[str, bytes | Path]
     spec: ModelSpec
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One combination to time."""
-
-    subject: Subject
-    runner: Literal["torch", "onnxruntime"]
-    provider: str
-    batch: int
 
 
 def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> BenchmarkDocument:
@@ -70,28 +64,19 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
     folder.require("bundle/manifest.json", "export")
     bundle = open_bundle(folder.bundle)
     sets = open_checked_data(recipe)
-    subjects = list(_subjects(recipe, folder, sets, bundle.model("fp32"), bundle.spec))
+    subjects = list(_subjects(recipe, folder, sets, bundle))
     images = [image for image, _, _ in iter_images(sets.val, max(section.batches), recipe.seed)]
-    cells = [
-        Cell(subject, runner, provider, batch)
-        for subject in subjects
-        for runner in section.runners
-        for provider in _providers(section, runner)
-        for batch in section.batches
-    ]
-    rows: list[BenchmarkRow] = []
-    samples: dict[str, NDArray[np.float64]] = {}
-    with output.progress("Timing", 2 * len(cells), unit="cell") as progress:
-        for cell in cells:
-            progress.update(description=f"{cell.subject.role} {cell.runner} {cell.provider} batch {cell.batch}")
-            for row, samples_s in _measure(cell, section, images):
-                assert row.samples_key is not None
-                rows.append(row)
-                samples[row.samples_key] = samples_s
-                progress.advance(1)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **samples)  # type: ignore[arg-type]
-    write_atomic(folder / "benchmark.samples.npz", buffer.getvalue())
+    cells = [cell for subject in subjects for cell in _cells(section, subject)]
+    effort = Effort(section.min_seconds, section.min_iterations, section.max_warmup_seconds)
+    with output.progress("Timing", len(PARTS) * len(cells), unit="cell") as progress:
+        rows, samples = time_cells(
+            cells,
+            images,
+            effort,
+            on_part=lambda _: progress.advance(1),
+            before=lambda text: progress.update(description=text),
+        )
+    write_samples(folder / "benchmark.samples.npz", samples)
     device = "cuda:0" if any(row.provider == "cuda" for row in rows) else "cpu"
     provenance = watch.provenance(seed=recipe.seed, device=device, recipe_sha256=recipe_sha256(recipe))
     document = BenchmarkDocument(rows=rows, bundle_sha256=bundle.sha256, provenance=provenance)
@@ -100,9 +85,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
     return document
 
 
-def _subjects(
-    recipe: Recipe, folder: RunFolder, sets: DataSets, student_onnx: Any, spec: ModelSpec
-) -> Iterator[Subject]:
+def _subjects(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> Iterator[Subject]:
     student, info = load_trained(folder.require("student.safetensors", "distill"))
     if recipe.benchmark.teacher:
         onnx = folder / TEACHER_ONNX if "onnxruntime" in recipe.benchmark.runners else None
@@ -113,75 +96,56 @@ def _subjects(
             )
         teacher = load_teacher(recipe, folder, sets)
         teacher_spec = teacher_spec_of(recipe, sets, teacher, student, info)
-        yield Subject("teacher", teacher.model, onnx, teacher_spec)
-    yield Subject("student", deployed(student, spec), student_onnx, spec)
+        yield Subject("teacher", teacher.model, {} if onnx is None else {FULL: onnx}, teacher_spec)
+    models = {name: bundle.model(name) for name in recipe.benchmark.precisions or in_order(bundle.precisions)}
+    yield Subject("student", deployed(student, bundle.spec), models, bundle.spec)
+
+
+def _cells(section: BenchmarkSection, subject: Subject) -> Iterator[Cell]:
+    """Of torch in fp32, of ONNX Runtime in every precision that there is."""
+    for runner in section.runners:
+        precisions = [FULL] if runner == "torch" else list(subject.onnx)
+        for precision, provider, batch in product(precisions, _providers(section, runner), section.batches):
+            yield Cell(
+                role=subject.role,
+                runner=runner,
+                provider=provider,
+                precision=precision,
+                batch=batch,
+                spec=subject.spec,
+                open=partial(_open, section, subject, runner, provider, precision, batch),
+                required=section.precisions is not None,
+            )
 
 
 def _providers(section: BenchmarkSection, runner: str) -> list[str]:
     """The providers to time; `auto` is the CPU and, where it is present, CUDA."""
-    there = ["cpu"]
-    if runner == "torch":
-        there += ["cuda"] if torch.cuda.is_available() else []
-    else:
-        there = list(available_providers())
+    if runner == "onnxruntime":
+        return named_providers(section.providers)
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     asked: list[str] = []
     for provider in section.providers:
-        if provider == "auto":
-            asked += [name for name in ("cpu", "cuda") if name in there]
-        elif provider in there:
-            asked.append(provider)
-        else:
+        if provider == TENSORRT.name:  # ONNX Runtime's alone
+            continue
+        if provider != "auto" and provider not in there:
             raise EnvironmentProblem(
-                f"benchmark.providers names {provider}, which {runner} lacks here (it has {', '.join(there)}).",
+                f"benchmark.providers names {provider}, which torch lacks here (it has {', '.join(there)}).",
                 "Change benchmark.providers, or see: dskd-compress doctor",
             )
+        asked += there if provider == "auto" else [provider]
     return list(dict.fromkeys(asked))
 
 
-def _open(cell: Cell, threads: int | None) -> Runner:
-    if cell.runner == "torch":
-        return TorchRunner(cell.subject.model, device=cell.provider, threads=threads)
-    return OnnxRuntimeRunner(cell.subject.onnx, provider=cell.provider, threads=threads)
-
-
-def _measure(
-    cell: Cell, section: BenchmarkSection, images: list[Image.Image]
-) -> Iterator[tuple[BenchmarkRow, NDArray[np.float64]]]:
-    """Engine alone and with preprocessing: two rows, never one."""
-    chosen = list(islice(cycle(images), cell.batch))
-    spec = cell.subject.spec
-    input_BCHW = preprocess_batch(chosen, spec)
-    began = time.perf_counter()
-    with _open(cell, section.threads) as runner:
-        loaded = time.perf_counter()
-        runner.infer({spec.input_name: input_BCHW})
-        first = time.perf_counter()
-        calls: dict[Literal["engine", "with_preprocessing"], Callable[[], object]] = {
-            "engine": lambda: runner.infer({spec.input_name: input_BCHW}),
-            "with_preprocessing": lambda: runner.infer({spec.input_name: preprocess_batch(chosen, spec)}),
-        }
-        for part, call in calls.items():
-            timing = measure_latency(
-                call,
-                min_seconds=section.min_seconds,
-                min_iterations=section.min_iterations,
-                max_warmup_seconds=section.max_warmup_seconds,
-            )
-            key = f"{cell.subject.role}-{cell.runner}-{cell.provider}-fp32-b{cell.batch}-{part}"
-            yield (
-                BenchmarkRow(
-                    model=cell.subject.role,
-                    runner=cell.runner,
-                    provider=cell.provider,
-                    precision="fp32",
-                    batch=cell.batch,
-                    threads=int(runner.facts["threads"]) if cell.provider == "cpu" else None,
-                    part=part,
-                    latency=timing.latency,
-                    throughput_images_per_s=cell.batch * 1e3 / timing.latency.mean_ms,
-                    load_ms=(loaded - began) * 1e3,
-                    first_inference_ms=(first - loaded) * 1e3,
-                    samples_key=key,
-                ),
-                timing.samples_s,
-            )
+def _open(
+    section: BenchmarkSection, subject: Subject, runner: str, provider: str, precision: str, batch: int
+) -> Runner:
+    if runner == "torch":
+        return TorchRunner(subject.model, device=provider, threads=section.threads)
+    return OnnxRuntimeRunner(
+        subject.onnx[precision],
+        provider=provider,
+        threads=section.threads,
+        precision=precision,
+        allow_cpu=section.allow_cpu,
+        shapes=profile_shapes(subject.spec, [batch]),
+    )

@@ -22,13 +22,13 @@ from typing import Literal
 from dskd_compress.comparison import check_fair, markdown, paired_differences
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.recipe import dump_recipe
 from dskd_compress.run_folder import DISTILL, TRAIN, RunFolder, recipe_sha256
 from dskd_compress.statistics import mean_with_interval
 from dskd_export.documents import ComparedMethod, ComparisonDocument, TrainingDocument, read_document
 from dskd_export.errors import DskdError, Interrupted, UsageError
 from dskd_export.files import write_atomic
+from dskd_export.provenance import Stopwatch
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 

@@ -8,7 +8,6 @@ from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.methods import create_task, needs_teacher, statistics_batches
 from dskd_compress.models import model_facts, state_sha256
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import (
@@ -27,6 +26,7 @@ from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
 from dskd_export.documents import TrainingDocument, read_document
 from dskd_export.files import sha256_file
+from dskd_export.provenance import Stopwatch
 
 
 def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocument:

@@ -9,7 +9,6 @@ from dskd_compress.config import ExportSection, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
 from dskd_compress.label_space import names_for_device
-from dskd_compress.provenance import Stopwatch, versions
 from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights
 from dskd_compress.stages.licenses import licenses_of
 from dskd_compress.stages.precisions import (
@@ -32,6 +31,7 @@ from dskd_export.onnx_from_torch import Exported, deployed, onnx_from_torch
 from dskd_export.onnx_model import weights_name
 from dskd_export.precision.build import Built
 from dskd_export.precision_metadata import Precision
+from dskd_export.provenance import Stopwatch, versions
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.images import pixel_sha256
 from dskd_export.runtime.preprocess import preprocess_batch

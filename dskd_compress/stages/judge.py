@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dskd_compress.console import Output
-from dskd_export.documents import Judgement, ValidationDocument
+from dskd_export.documents import Interval, Judgement, ValidationDocument
 from dskd_export.errors import GateFailed
 from dskd_export.gate import causes_of, checks_of, failure_of, headline, smallest_that_passes
 
@@ -63,15 +63,21 @@ def refuse_failed(document: ValidationDocument) -> None:
 
 def _model(document: ValidationDocument, judgement: Judgement) -> list[str]:
     paired, size = judgement.accuracy, judgement.size_mb
+    accuracy = document.accuracy.get(judgement.runner)
+    top1 = "" if accuracy is None else _percent(accuracy.top1)
     if paired is None:
-        return [judgement.runner, "", "", "", "", "" if size is None else f"{size:.2f}", headline(judgement)]
-    top1, drop = document.accuracy[judgement.runner].top1, paired.top1_drop
+        return [judgement.runner, top1, "", "", "", "" if size is None else f"{size:.2f}", headline(judgement)]
+    drop = paired.top1_drop
     return [
         judgement.runner,
-        f"{top1.value:.2%} ({top1.low:.2%} to {top1.high:.2%})",
+        top1,
         f"{100 * drop.value:+.2f} ({100 * drop.low:+.2f} to {100 * drop.high:+.2f})",
         f"{paired.agreement.value:.2%}",
         f"{paired.calibration_error:.3f}",
         "" if size is None else f"{size:.2f}",
         headline(judgement),
     ]
+
+
+def _percent(share: Interval) -> str:
+    return f"{share.value:.2%} ({share.low:.2%} to {share.high:.2%})"

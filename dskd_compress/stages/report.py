@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import REPORT, RunFolder, recipe_sha256
 from dskd_export.files import write_atomic
+from dskd_export.provenance import Stopwatch
 from dskd_export.report import build_report
 
 

@@ -6,7 +6,6 @@ from dskd_compress.config import NoneMethod, Recipe, TrainSection
 from dskd_compress.console import Output
 from dskd_compress.methods import create_task
 from dskd_compress.models import model_facts
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import TRAIN, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import create_untrained_teacher, open_checked_data
@@ -17,6 +16,7 @@ from dskd_compress.weights import WeightsInfo, save_weights
 from dskd_export.documents import TrainingDocument
 from dskd_export.errors import RecipeError
 from dskd_export.files import sha256_file
+from dskd_export.provenance import Stopwatch
 
 
 def run_train(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocument:

@@ -6,7 +6,6 @@ from dskd_compress.config import Recipe, TrainSection, TuneSection
 from dskd_compress.console import Output
 from dskd_compress.methods import MethodTask, create_task, needs_teacher, statistics_batches
 from dskd_compress.models import model_facts, state_sha256
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import DISTILL, TUNE, RunFolder, recipe_sha256, tuned_weights
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import check_classes, load_teacher, make_pair, open_checked_data
@@ -18,6 +17,7 @@ from dskd_compress.weights import load_trained, save_weights
 from dskd_export.documents import TrainingDocument
 from dskd_export.errors import CheckpointError, UsageError
 from dskd_export.files import sha256_file
+from dskd_export.provenance import Stopwatch
 
 ROLE = "tuned"
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output, Progress
 from dskd_compress.data import ImageSet, StreamSet, iter_images
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import VALIDATE, RunFolder, recipe_sha256
+from dskd_compress.stages.rules import rules_of
 from dskd_compress.stages.setup import check_classes, open_checked_data
-from dskd_compress.stages.validate_inputs import GoldenImages, Lot, ahead, lots_of
-from dskd_compress.stages.validate_judgement import BATCH, Measured, judge_bundle, judge_candidate
-from dskd_compress.stages.validate_runners import Contest, Contestant, as_deployed, open_contest
+from dskd_compress.stages.validate_inputs import Lot, ahead, lots_of
+from dskd_compress.stages.validate_judgement import Measured, judge_bundle
+from dskd_compress.stages.validate_runners import as_deployed, open_contest
 from dskd_compress.weights import load_trained
 from dskd_export.bundle import Bundle, open_bundle
 from dskd_export.compare import compare_inputs, join_inputs
@@ -25,8 +25,12 @@ from dskd_export.documents import Judgement, PreprocessParity, ValidationDocumen
 from dskd_export.errors import BundleError, DataError
 from dskd_export.evaluate import accuracy_of
 from dskd_export.files import sha256_file
+from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.runner import Array
+from dskd_export.validation.contest import Contest, Contestant
+from dskd_export.validation.golden_images import GoldenImages
+from dskd_export.validation.judgement import BATCH, judge_candidate
 
 ENOUGH_IMAGES = 256
 """With fewer a gate says little; the whole validation set is always enough."""
@@ -75,7 +79,10 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
         checks, causes = judge_bundle(recipe, bundle, info, contest, measured)
         judgements: list[Judgement] = []
         for candidate in contest.candidates:
-            judgements.append(judge_candidate(recipe, bundle, contest.reference, candidate, measured, judgements))
+            rules = rules_of(recipe, candidate.precision)
+            judgements.append(
+                judge_candidate(rules, bundle, contest.reference.name, candidate, measured, judgements)
+            )
     judgements += contest.not_run
     provenance = watch.provenance(
         seed=recipe.seed,
@@ -139,7 +146,7 @@ def measure(
     for lot in lots:
         labels.append(lot.labels)
         preprocess.append(compare_inputs(lot.of_timm, lot.of_device, std))
-        golden.find(lot)
+        golden.find(lot.sha256, lot.labels, lot.device_input)
         if len(first) * BATCH < first_images:
             first.append(lot.device_input)
         if lot.differs.any() and sum(len(pair[0]) for pair in unlike) < _KEPT:
@@ -155,12 +162,14 @@ def measure(
         return None
     of_all = {name: np.concatenate(parts) for name, parts in logits.items()}
     differs = any(a is not b for a, b in zip(logits[contest.reference.name], same_input, strict=True))
+    parity = join_inputs(preprocess)
     return Measured(
         labels=np.concatenate(labels),
         logits=of_all,
         same_input=np.concatenate(same_input) if differs else of_all[contest.reference.name],
         first_inputs=np.concatenate(first),
-        preprocess=join_inputs(preprocess),
+        preprocess=parity,
+        differing_pixels=parity.differing_pixels,
         unlike=_joined(unlike),
         golden=golden.golden,
         golden_found=len(golden.labels),

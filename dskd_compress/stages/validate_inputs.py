@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dskd_compress.data import Preprocessing, eval_transform
-from dskd_export.golden import Golden
 from dskd_export.runtime.images import pixel_sha256
 from dskd_export.runtime.preprocess import model_input, preprocess_batch
 from dskd_export.runtime.runner import Array
@@ -93,43 +92,6 @@ def as_plain(device_input: Array, spec: ModelSpec) -> NDArray[np.float32]:
     if spec.input_dtype == "uint8":
         return normalised(input_BCHW.astype(np.uint8, copy=False), spec.mean, spec.std)
     return input_BCHW.astype(np.float32, copy=False)
-
-
-class GoldenImages:
-    """Looks for a bundle's golden images among those that come by: are they prepared as they were then?
-
-    Attributes:
-        golden: the images.
-        labels: golden image that was found -> labels that it has in the data: more than one where the same
-            picture is there under several classes, as happens.
-    """
-
-    def __init__(self, golden: Golden) -> None:
-        self.golden = golden
-        self.labels: dict[int, set[int]] = {}
-        self._other_input: set[int] = set()
-        self._position = {str(digest): index for index, digest in enumerate(golden.image_sha256)}
-
-    def find(self, lot: Lot) -> None:
-        """Look through a lot."""
-        for row, digest in enumerate(lot.sha256):
-            index = self._position.get(digest)
-            if index is None:
-                continue
-            self.labels.setdefault(index, set()).add(int(lot.labels[row]))
-            if not np.array_equal(self.golden.input[index], lot.device_input[row]):
-                self._other_input.add(index)
-
-    def unlike(self) -> list[str]:
-        """What differs between the golden images and the same ones in the data, in words."""
-        found = [
-            f"the input of golden image {i} is not what the spec makes of it" for i in sorted(self._other_input)
-        ]
-        for index, labels in sorted(self.labels.items()):
-            label = int(self.golden.labels[index])
-            if label not in labels:
-                found.append(f"the label of golden image {index} is {label}, in the data it is {min(labels)}")
-        return found
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:

@@ -1,11 +1,8 @@
-"""The models of a validation, each on its provider, ready to be called."""
+"""Who is compared where torch is the reference."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,57 +11,22 @@ from dskd_compress.config import ValidateSection
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo
 from dskd_export.bundle import Bundle
-from dskd_export.documents import Judgement
-from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageError, require
+from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.onnx_from_torch import deployed
-from dskd_export.precision.emulate import emulate_bf16
-from dskd_export.runtime.native import Native, native_of
-from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers
-from dskd_export.runtime.runner import Runner
+from dskd_export.runtime.native import Native
 from dskd_export.spec import ModelSpec
+from dskd_export.validation.contest import (
+    FULL,
+    Contest,
+    Contestant,
+    in_order,
+    named_providers,
+    open_candidates,
+    open_onnx,
+)
+from dskd_export.validation.judgement import BATCH
 
 REFERENCE = "torch:cpu:fp32"
-_FULL = "fp32"
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A model that is open, and what is known of it before it is called.
-
-    Attributes:
-        runner: the model on its provider.
-        kind: torch or onnxruntime.
-        provider: cpu or cuda.
-        precision: what the model claims to be.
-        native: whether the provider computes in that precision.
-        size_mb: of its file; None for torch.
-    """
-
-    runner: Runner
-    kind: str
-    provider: str
-    precision: str
-    native: Native
-    size_mb: float | None = None
-
-    @property
-    def name(self) -> str:
-        """For example `onnxruntime:cpu:int8`."""
-        return self.runner.name
-
-
-@dataclass(frozen=True)
-class Contest:
-    """Who is compared: the reference, the candidates, and what could not be run."""
-
-    reference: Contestant
-    candidates: Sequence[Contestant]
-    not_run: Sequence[Judgement] = ()
-
-    @property
-    def all(self) -> tuple[Contestant, ...]:
-        """The reference first."""
-        return self.reference, *self.candidates
 
 
 def as_deployed(student: nn.Module, info: WeightsInfo, spec: ModelSpec) -> nn.Module:
@@ -88,20 +50,19 @@ def open_contest(section: ValidateSection, bundle: Bundle, student: nn.Module, s
                 f"{section.pair[0]} cannot be compared with itself.",
                 "Name two runners with --pair (validate.pair).",
             )
-        reference, candidate = (_open(name, bundle, student, stack) for name in section.pair)
+        reference, candidate = (_open(name, section, bundle, student, stack) for name in section.pair)
         return Contest(reference, [candidate])
-    reference = _open(REFERENCE, bundle, student, stack)
-    precisions = section.precisions or sorted(bundle.precisions, key=lambda name: (name != _FULL, name))
-    candidates, not_run = [], []
-    for precision in dict.fromkeys(precisions):
-        for provider in _providers(section):
-            name = f"onnxruntime:{provider}:{precision}"
-            try:
-                candidates.append(_open(name, bundle, student, stack))
-            except ProviderLacksKernel as error:
-                if section.precisions is not None:
-                    raise
-                not_run.append(_not_run(name, bundle, error))
+    reference = _open(REFERENCE, section, bundle, student, stack)
+    providers = named_providers(section.providers)
+    precisions = section.precisions or in_order(bundle.precisions)
+    candidates, not_run = open_candidates(
+        bundle,
+        [(precision, provider) for precision in precisions for provider in providers],
+        stack,
+        asked=section.precisions is not None,
+        allow_cpu=section.allow_cpu,
+        batches=(*section.batches, BATCH),
+    )
     if not candidates:
         raise EnvironmentProblem(
             f"None of the bundle's precisions can be run here: {not_run[0].reason}",
@@ -110,41 +71,17 @@ def open_contest(section: ValidateSection, bundle: Bundle, student: nn.Module, s
     return Contest(reference, candidates, not_run)
 
 
-def _open(name: str, bundle: Bundle, student: nn.Module, stack: ExitStack) -> Contestant:
+def _open(name: str, section: ValidateSection, bundle: Bundle, student: nn.Module, stack: ExitStack) -> Contestant:
     kind, provider, precision = name.split(":")
     if kind == "torch":
-        return Contestant(
-            stack.enter_context(_torch(provider, precision, student, bundle)),
-            kind,
-            provider,
-            precision,
-            Native(True, ""),
-        )
-    model = bundle.model(precision)
-    native = Native(True, "")
-    try:
-        runner = stack.enter_context(OnnxRuntimeRunner(model, provider=provider, precision=precision))
-    except ProviderLacksKernel:
-        if precision != "bf16":
-            raise
-        runner, native = _emulated(model, provider, stack)
-    if native.native and precision != _FULL:
-        feeds = {bundle.spec.input_name: bundle.golden().input[:1]}
-        native = native_of(model, precision, provider, feeds)
-    return Contestant(runner, kind, provider, precision, native, _size_mb(bundle, precision))
-
-
-def _emulated(model: bytes | Path, provider: str, stack: ExitStack) -> tuple[OnnxRuntimeRunner, Native]:
-    """A bf16 model where no kernel computes bf16: in fp32, rounded to bf16 after every node."""
-    onnx = require("onnx", "onnx")
-    loaded = onnx.load(model) if isinstance(model, Path) else onnx.load_from_string(model)
-    emulated = emulate_bf16(loaded).SerializeToString()
-    runner = stack.enter_context(OnnxRuntimeRunner(emulated, provider=provider, precision="bf16"))
-    return runner, Native(False, f"computed in fp32 on {provider}, rounded to bf16 after every node")
+        runner = stack.enter_context(_torch(provider, precision, student, bundle))
+        return Contestant(runner, kind, provider, precision, Native(True, ""))
+    batches = (*section.batches, BATCH)
+    return open_onnx(bundle, provider, precision, stack, allow_cpu=section.allow_cpu, batches=batches)
 
 
 def _torch(provider: str, precision: str, student: nn.Module, bundle: Bundle) -> TorchRunner:
-    if precision != _FULL:
+    if precision != FULL:
         raise UsageError(
             f"torch is the reference in fp32; there is no torch:{provider}:{precision}.",
             f"Name torch:{provider}:fp32, or onnxruntime:{provider}:{precision}.",
@@ -156,27 +93,3 @@ def _torch(provider: str, precision: str, student: nn.Module, bundle: Bundle) ->
         )
     spec = bundle.spec
     return TorchRunner(student, device=provider, input_name=spec.input_name, output_name=spec.output_name)
-
-
-def _providers(section: ValidateSection) -> list[str]:
-    """The providers to validate on; `auto` is the CPU and, where it is present, CUDA."""
-    named = ([*available_providers()] if name == "auto" else [name] for name in section.providers)
-    return list(dict.fromkeys(name for names in named for name in names))
-
-
-def _size_mb(bundle: Bundle, precision: str) -> float:
-    """Of the model, with what lies in the file beside it."""
-    model = bundle.model_path(precision).name
-    return sum(facts.size for name, facts in bundle.manifest.files.items() if name.startswith(model)) / 1e6
-
-
-def _not_run(name: str, bundle: Bundle, error: ProviderLacksKernel) -> Judgement:
-    _, provider, precision = name.split(":")
-    return Judgement(
-        runner=name,
-        precision=precision,
-        provider=provider,
-        verdict="NOT RUN",
-        reason=f"model.{precision}.onnx: {error.message}",
-        size_mb=_size_mb(bundle, precision),
-    )

@@ -26,6 +26,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from dskd_export.codes import Code, plain
+
 # What each optional module is installed with; the only such table.
 EXTRA_OF = {
     "torch": "train",
@@ -43,6 +45,7 @@ EXTRA_OF = {
     "onnxconverter_common": "quant",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
+    "pynvml": "nvml",
     "zstandard": "zstd",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
@@ -51,14 +54,21 @@ EXTRA_OF = {
 
 
 class DskdError(Exception):
-    """A problem that the user can act on: what is wrong, where, and (in `hint`) what to change."""
+    """A problem that the user can act on.
+
+    Args:
+        message: what is wrong, and where.
+        hint: what to change; None takes the code's own cure, where there is a code.
+        code: the row of the table of codes that this is a case of.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, hint: str | None = None, *, code: Code | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = plain(code.cure) if hint is None and code is not None else hint
+        self.code = code
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message

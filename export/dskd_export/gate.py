@@ -21,6 +21,7 @@ Comparison = Literal["<=", ">="]
 Verdict = Literal["PASS", "FAIL", "NOT SHOWN", "NOT JUDGED"]
 
 NOT_FINITE = "NaN or Inf in the logits"
+NO_IMAGES = "no labelled images are compared"
 
 
 class Limits(BaseModel):
@@ -53,7 +54,7 @@ class Budget(BaseModel):
     size_mb: float | None = Field(default=None, gt=0, description="of the model file, 1 MB = 10^6 bytes")
 
 
-def check_limits(limits: Limits, parity: Sequence[Parity], accuracy: PairedAccuracy) -> list[Check]:
+def check_limits(limits: Limits, parity: Sequence[Parity], accuracy: PairedAccuracy | None) -> list[Check]:
     """Hold an fp32 model to its limits, each by the worst batch.
 
     NaN or Inf in any logits fails every check: no value, and the reason.
@@ -61,7 +62,8 @@ def check_limits(limits: Limits, parity: Sequence[Parity], accuracy: PairedAccur
     Args:
         limits: what is allowed.
         parity: comparisons with the reference on the same inputs, one a batch size.
-        accuracy: comparison with the reference on labelled images.
+        accuracy: comparison with the reference on labelled images; None: there are none, and what
+            needs them is not judged.
     """
     if not parity:
         raise ValueError("there is no comparison to judge")
@@ -70,13 +72,11 @@ def check_limits(limits: Limits, parity: Sequence[Parity], accuracy: PairedAccur
         [(item.batch, getattr(item, field)) for item in parity]
         for field in ("max_abs_relative", "cosine_min", "kl_max", "top1_agreement")
     )
-    drop = _check(
-        "top-1 drop",
-        (accuracy.lost - accuracy.gained) / accuracy.images,
-        "<=",
-        limits.max_top1_drop,
-        f"on {accuracy.images} images",
-    )
+    if accuracy is None:
+        drop = _not_judged("top-1 drop", "<=", limits.max_top1_drop)
+    else:
+        share = (accuracy.lost - accuracy.gained) / accuracy.images
+        drop = _check("top-1 drop", share, "<=", limits.max_top1_drop, f"on {accuracy.images} images")
     return [
         _worst("max abs / scale", relative, "<=", limits.max_abs_relative, finite),
         _worst("cosine", cosines, ">=", limits.min_cosine, finite),
@@ -87,7 +87,7 @@ def check_limits(limits: Limits, parity: Sequence[Parity], accuracy: PairedAccur
 
 
 def check_budget(
-    budget: Budget, parity: Sequence[Parity], accuracy: PairedAccuracy, size_mb: float | None = None
+    budget: Budget, parity: Sequence[Parity], accuracy: PairedAccuracy | None, size_mb: float | None = None
 ) -> list[Check]:
     """Hold a model to a budget: one check for each key that is set.
 
@@ -96,7 +96,8 @@ def check_budget(
     Args:
         budget: what is allowed.
         parity: comparisons with the reference on the same inputs, one a batch size.
-        accuracy: comparison with the reference on labelled images.
+        accuracy: comparison with the reference on labelled images; None: there are none, and what
+            needs them is not judged.
         size_mb: of the model file; None leaves it out.
     """
     checks = []
@@ -105,11 +106,20 @@ def check_budget(
         finite = all(item.finite for item in parity)
         checks.append(_worst("mean abs / scale", relative, "<=", budget.mean_abs_relative, finite))
     if budget.agreement is not None:
-        checks.append(_agreement(accuracy, budget.agreement))
+        limit = budget.agreement
+        checks.append(
+            _not_judged("top-1 agreement", ">=", limit) if accuracy is None else _agreement(accuracy, limit)
+        )
     if budget.top1_drop is not None:
-        checks.append(_top1_drop(accuracy, budget.top1_drop))
+        limit = budget.top1_drop
+        checks.append(_not_judged("top-1 drop", "<=", limit) if accuracy is None else _top1_drop(accuracy, limit))
     if budget.worst_class_drop is not None:
-        checks.append(_worst_class_drop(accuracy, budget.worst_class_drop))
+        limit = budget.worst_class_drop
+        checks.append(
+            _not_judged("worst class drop", "<=", limit)
+            if accuracy is None
+            else _worst_class_drop(accuracy, limit)
+        )
     if budget.size_mb is not None and size_mb is not None:
         checks.append(_check("size", size_mb, "<=", budget.size_mb, "MB"))
     return checks
@@ -290,3 +300,7 @@ def _check(name: str, value: float, comparison: Comparison, limit: float, detail
 
 def _not_finite(name: str, comparison: Comparison, limit: float) -> Check:
     return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="FAIL", detail=NOT_FINITE)
+
+
+def _not_judged(name: str, comparison: Comparison, limit: float) -> Check:
+    return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="NOT JUDGED", detail=NO_IMAGES)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,10 +51,14 @@ class Timing:
     Attributes:
         latency: its statistics.
         samples_s: float64, seconds of every measured call in order.
+        began_s: when the first measured call began, of the clock that timed it.
+        ended_s: when the last one ended.
     """
 
     latency: Latency
     samples_s: NDArray[np.float64]
+    began_s: float
+    ended_s: float
 
 
 def warm_up(call: Callable[[], object], *, clock: Clock = time.perf_counter, max_seconds: float) -> WarmUp:
@@ -121,19 +125,29 @@ def measure_latency(
     gc.collect()
     gc.disable()
     try:
+        began_s = clock()
         while total < min_seconds or len(samples) < min_iterations:
             began = clock()
             call()
             took = clock() - began
             samples.append(took)
             total += took
+        ended_s = clock()
     finally:
         if collecting:
             gc.enable()
     samples_s = np.array(samples, dtype=np.float64)
     reasons = [reason for reason in (warm.reason, drift(samples_s)) if reason]
     latency = latency_statistics(samples_s, warm.iterations, not reasons, "; ".join(reasons))
-    return Timing(latency, samples_s)
+    return Timing(latency, samples_s, began_s, ended_s)
+
+
+def with_disturbances(latency: Latency, causes: Sequence[str]) -> Latency:
+    """The same statistics, unstable for these causes as well, which were seen beside the clock."""
+    if not causes:
+        return latency
+    reason = "; ".join([*([latency.reason] if latency.reason else []), *causes])
+    return latency.model_copy(update={"stable": False, "reason": reason})
 
 
 def latency_statistics(

@@ -31,7 +31,7 @@ from torch import nn
 
 from dskd_compress.config import AugmentSection, DataSection
 from dskd_compress.data import Preprocessing, TrainLoader, open_data
-from dskd_compress.provenance import Stopwatch
+from dskd_export.provenance import Stopwatch
 
 SIZE, CLASSES, BATCH = 32, 100, 128
 FORMAT = Preprocessing((3, SIZE, SIZE), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bicubic", 1.0, "center")

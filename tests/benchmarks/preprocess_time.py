@@ -32,8 +32,8 @@ from photo_support import KINDS, photo_paths, read_photo
 from PIL import Image
 from step_time import ratio_with_interval, shown
 
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.timm_import import import_timm
+from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.images import open_image
 from dskd_export.runtime.preprocess import preprocess
 from dskd_export.spec import ModelSpec

@@ -32,7 +32,7 @@ import torch
 from long_run import measure_long
 from training_step import Setting, make_step, methods_of
 
-from dskd_compress.provenance import Stopwatch
+from dskd_export.provenance import Stopwatch
 
 PAIRS = [
     "resnet34:resnet18:112:16",

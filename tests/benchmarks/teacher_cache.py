@@ -33,12 +33,12 @@ from dskd_compress.config import DskdMethod, KdMethod, Method, TeacherCacheSecti
 from dskd_compress.data import Preprocessing
 from dskd_compress.methods import MethodTask, Pair, create_task
 from dskd_compress.models import state_sha256
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.timm_import import import_timm
 from dskd_compress.training.optim import create_optimization
 from dskd_compress.training.teacher_cache.key import ImageFacts, cached_outputs
 from dskd_compress.training.teacher_cache.place import open_outputs
 from dskd_compress.training.teacher_cache.teacher import CachedTeacher
+from dskd_export.provenance import Stopwatch
 
 PAIRS = [
     ("resnet50", "mobilenetv3_small_100", 64, 32),

@@ -35,16 +35,17 @@ from step_time import ratio_with_interval
 
 from dskd_compress.config import Recipe
 from dskd_compress.data import iter_images
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import RunFolder
+from dskd_compress.stages.export import run_export
 from dskd_compress.stages.setup import open_checked_data
 from dskd_compress.stages.validate import run_validate
-from dskd_compress.stages.validate_judgement import BATCH
 from dskd_compress.stages.validate_runners import open_contest
 from dskd_compress.weights import load_trained
 from dskd_export.bundle import open_bundle
+from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.preprocess import preprocess_batch
+from dskd_export.validation.judgement import BATCH
 
 CASES = {"fp32": ["fp32"], "fp32, fp16, int8": ["fp32", "fp16", "int8"]}
 
@@ -93,6 +94,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         run = make_mobilenet_run(Path(folder), data, images=args.images)
+        run_export(run.read_recipe(), run, QUIET)
         add_precisions(run)
         recipes = {
             name: run.read_recipe([f"validate.precisions={json.dumps(precisions)}"])

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dskd_export.timing import drift, latency_statistics, measure_latency, spread, warm_up
+from dskd_export.timing import (
+    drift,
+    latency_statistics,
+    measure_latency,
+    spread,
+    warm_up,
+    with_disturbances,
+)
 
 
 class FakeService:
@@ -152,6 +159,22 @@ def test_every_sample_is_kept_in_order() -> None:
     np.testing.assert_allclose(found.samples_s, times, rtol=1e-9)
     assert found.latency.max_ms == pytest.approx(900)  # nothing is trimmed
     assert found.latency.stable  # an outlier is no drift
+
+
+def test_the_window_holds_the_measured_calls_alone() -> None:
+    service = FakeService([*[0.1] * 6, 0.1, 0.1, 0.3])
+    found = measure_latency(service, min_seconds=0, min_iterations=3, max_warmup_seconds=10, clock=service.clock)
+    assert (found.began_s, found.ended_s) == pytest.approx((1000.6, 1001.1))
+
+
+def test_disturbances_make_a_latency_unstable() -> None:
+    steady = latency_statistics(np.full(5, 0.1), 3, True, "")
+    assert with_disturbances(steady, []) is steady
+    found = with_disturbances(steady, ["the clock fell", "the GPU was hot"])
+    assert not found.stable
+    assert found.reason == "the clock fell; the GPU was hot"
+    assert with_disturbances(found, ["once more"]).reason == "the clock fell; the GPU was hot; once more"
+    assert found.p50_ms == steady.p50_ms
 
 
 def test_drift_is_seen() -> None:

@@ -2,6 +2,7 @@
 
     python tests/sweep/sweep.py shapes --shard 1/4    taps of all architectures, on the meta device
     python tests/sweep/sweep.py steps --shard 1/4     two real steps of DSKD for each model class, in both roles
+    python tests/sweep/sweep.py export --shard 1/4    each model class to ONNX, compared with torch
     python tests/sweep/sweep.py table                 joins the shards into the committed tables
 
 Each architecture is one line of a shard's file; a shard that was interrupted goes on where it stopped.
@@ -16,6 +17,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from pair_steps import CANDIDATES, train_with_partners
+from export_parity import export_json, export_page, export_with_parity
+from pair_steps import train_with_partners
 
 from dskd_compress.stages.survey import survey_architecture
 from dskd_compress.timm_import import import_timm
@@ -44,6 +47,11 @@ def architectures() -> list[str]:
 
 def versions() -> dict[str, str]:
     return {"timm": import_timm().__version__, "torch": torch.__version__.split("+")[0]}
+
+
+def versions_of_export() -> dict[str, str]:
+    """What an export depends on beside timm and torch."""
+    return versions() | {name: version(name) for name in ("onnx", "onnxscript", "onnxruntime")}
 
 
 def run(kind: str, names: Iterable[str], shard: str, one: Callable[[str], dict[str, Any]], folder: Path) -> None:
@@ -107,6 +115,10 @@ def write_tables(folder: Path) -> None:
         text = json.dumps({"versions": versions(), "command": command, "classes": steps}, indent=1)
         (RESULTS / "steps.json").write_text(text + "\n", encoding="utf-8")
     (RESULTS / "README.md").write_text(_markdown(command), encoding="utf-8")
+    if exports := _joined(folder, "export"):
+        command = "python tests/sweep/sweep.py export; python tests/sweep/sweep.py table"
+        for name, made in (("export.json", export_json), ("export.md", export_page)):
+            (RESULTS / name).write_text(made(exports, versions_of_export(), command), encoding="utf-8")
 
 
 def _markdown(command: str) -> str:
@@ -173,21 +185,22 @@ def _row(line: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("shapes", "steps", "table"))
+    parser.add_argument("what", choices=("shapes", "steps", "export", "table"))
     parser.add_argument("--shard", default="1/1", metavar="I/N")
     parser.add_argument("--folder", type=Path, default=Path("runs/sweep"), help="where the shards' files lie")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "shapes":
         run("shapes", architectures(), options.shard, one_survey, options.folder)
-    elif options.what == "steps":
+    elif options.what in ("steps", "export"):
         table = json.loads(PACKAGED.read_text(encoding="utf-8"))["architectures"]
         classes = {name: table[name]["model_class"] for name in representatives()}
+        one = export_with_parity if options.what == "export" else train_with_partners
         run(
-            "steps",
+            options.what,
             classes,
             options.shard,
-            lambda name: {"model_class": classes[name], **train_with_partners(name, CANDIDATES)},
+            lambda name: {"model_class": classes[name], **one(name)},
             options.folder,
         )
     else:

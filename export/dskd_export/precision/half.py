@@ -28,6 +28,8 @@ BF16_OPSET = 22
 DATA_MAX = 512.0
 # Enough to see the ranges; ranges of more images hardly grow.
 RANGE_IMAGES = 32
+# In TensorRT these are fp32 or fp16 only: measured with the parser of TensorRT-RTX 1.7.1. They stay fp32.
+NOT_IN_BF16 = ("HardSwish", "Mish", "LpNormalization")
 _FP32_MAX = float(np.finfo(np.float32).max)
 # Without range analysis of the operation's inside, what adds up many values stays fp32.
 SUMS = ("LayerNormalization", "GroupNormalization", "InstanceNormalization", "Softmax", "LogSoftmax")
@@ -76,6 +78,8 @@ def half_precision(
     source = graph.load(model)
     name = source.graph.input[0].name
     inputs = {name: np.ascontiguousarray(calibration.input_N[:RANGE_IMAGES])}
+    if precision == "bf16":
+        keep = (*keep, *(node.name for node in source.graph.node if node.op_type in NOT_IN_BF16))
     if producer == "modelopt" or (producer == "auto" and (modelopt.is_installed() or precision == "bf16")):
         made = modelopt.run(
             "autocast",

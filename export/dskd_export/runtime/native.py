@@ -47,7 +47,7 @@ def native_of(model: Path | bytes, precision: str, provider: str, feeds: Mapping
     Args:
         model: the ONNX file, or its content.
         precision: what the model claims to be.
-        provider: `cpu` or `cuda`.
+        provider: `cpu`, `cuda` or `tensorrt`.
         feeds: one input; one image is enough.
 
     Raises:

@@ -56,10 +56,10 @@ def host_facts(device: str = "cpu") -> DeviceFacts:
         gpu = names[index] if index < len(names) else None
         driver = driver_version()
     cpu = parse_cpu_model(_read("/proc/cpuinfo")) or platform.processor() or platform.machine()
-    board = _read("/proc/device-tree/model").strip("\0\n ")
+    model = board()
     return DeviceFacts(
         device=device,
-        cpu=f"{cpu}, {board}" if board else cpu,
+        cpu=f"{cpu}, {model}" if model else cpu,
         cores=usable_cores(),
         memory_gb=memory_gb(),
         gpu=gpu,
@@ -67,6 +67,11 @@ def host_facts(device: str = "cpu") -> DeviceFacts:
         platform=platform.platform(),
         governor=governor(Path("/sys/devices/system/cpu")),
     )
+
+
+def board() -> str | None:
+    """The board's name as its device tree has it, for example `NVIDIA Jetson Orin Nano`; None elsewhere."""
+    return _read("/proc/device-tree/model").strip("\0\n ") or None
 
 
 def usable_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -112,6 +117,25 @@ def memory_gb() -> float:
     """Memory of the machine, 1 GB = 10^9 bytes."""
     found = parse_memory_gb(_read("/proc/meminfo"))
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9 if found is None else found
+
+
+def available_memory() -> int | None:
+    """Bytes that a new program can have: what the kernel says, or less where the container is limited."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, flags=re.MULTILINE)
+    if match is None:
+        return None
+    free = int(match.group(1)) * 1024
+    cgroup = Path("/sys/fs/cgroup")
+    try:
+        limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
+        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return free  # no limit that we can see
+    return min(free, max(int(limit) - used, 0)) if limit.isdigit() else free
 
 
 def cpu_quota(cgroups: Path, membership: str) -> float | None:

@@ -23,7 +23,7 @@ def found(monkeypatch):
     ]
     asked = []
 
-    def diagnose(purpose=None):
+    def diagnose(purpose=None, *, provider=None):
         asked.append(purpose)
         return findings
 

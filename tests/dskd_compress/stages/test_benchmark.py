@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import time
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ from run_support import QUIET, Finished, small_recipe
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages import benchmark
 from dskd_compress.stages.benchmark import run_benchmark
+from dskd_export import benchmarking
 from dskd_export.documents import BenchmarkDocument, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
+from dskd_export.telemetry import monitor
+from dskd_export.telemetry.reading import Reading, Total
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 ONE_CELL = [
@@ -58,6 +63,76 @@ def test_every_cell_is_measured(document: BenchmarkDocument) -> None:
         assert row.latency.stable or row.latency.reason
 
 
+def test_every_row_says_what_it_costs_or_why_not(document: BenchmarkDocument) -> None:
+    for row in document.rows:
+        assert row.energy is not None
+        assert row.energy_per_image_mj == row.energy.per_image_mj
+        assert row.energy_reason == row.energy.reason
+        assert (row.energy_per_image_mj is None) == bool(row.energy_reason)
+        assert row.telemetry is not None
+        assert row.telemetry.samples >= 0
+
+
+class Board:
+    """A device of 12 W whose clock falls in the middle of a row."""
+
+    name, reason, total = "a board", "", Total(("VDD_IN",), "the module")
+
+    def __init__(self) -> None:
+        self.polls = 0
+
+    def read(self) -> Reading:
+        self.polls += 1
+        watts = 4.0 if not self.slow else 12.0
+        clock = 2000.0 if time.perf_counter() < self.slow_from else 900.0
+        return Reading(power_w={"VDD_IN": watts}, clocks_mhz={"cpu": clock})
+
+    slow = False
+    slow_from = float("inf")
+
+    def others(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_energy_and_a_clock_that_falls(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    board = Board()
+    real = benchmark.measure_latency
+
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        """From the first row on there is work to do; half a second of it, then half the clock."""
+        board.slow, board.slow_from = True, time.perf_counter() + 0.5
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(benchmark, "measure_latency", measured)
+    monkeypatch.setattr(monitor, "open_source", lambda device, root: board)
+    folder = finished.copy(tmp_path / "run")
+    recipe = small_recipe(*ONE_CELL, "benchmark.teacher=false", "benchmark.min_seconds=1.0")
+    document = run_benchmark(recipe, folder, QUIET)
+    for row in document.rows:
+        assert row.energy is not None
+        assert row.latency is not None
+        assert row.energy.seconds is not None
+        assert row.energy.images == row.latency.iterations
+        assert row.energy.mean_w == pytest.approx(12.0)
+        assert row.energy.idle_w == pytest.approx(4.0)
+        assert row.energy_per_image_mj is not None
+        expected = 1e3 * 12 * row.energy.seconds / row.latency.iterations
+        assert row.energy_per_image_mj.value == pytest.approx(expected)
+        assert row.energy.above_idle_per_image_mj is not None
+        assert row.energy.above_idle_per_image_mj.value == pytest.approx(expected * 8 / 12)
+        # The window is what was timed, and a little more between the calls.
+        times = np.load(folder / "benchmark.samples.npz")[row.samples_key or ""]
+        assert row.energy.seconds == pytest.approx(times.sum(), rel=0.1)
+        assert not row.latency.stable
+        assert "the clock of the CPU fell from 2000 MHz" in row.latency.reason
+    assert board.closed
+
+
 def test_the_samples_are_those_of_the_rows(document: BenchmarkDocument, samples: dict[str, np.ndarray]) -> None:
     assert {row.samples_key for row in document.rows} == set(samples)
     assert len(samples) == len(document.rows)
@@ -77,13 +152,13 @@ def test_preprocessing_is_part_of_one_and_not_of_the_other(
 ) -> None:
     """Counted, since times of milliseconds on a busy machine prove nothing."""
     calls: list[int] = []
-    real = benchmark.preprocess_batch
+    real = benchmarking.preprocess_batch
 
     def counted(images, spec):  # type: ignore[no-untyped-def]
         calls.append(len(images))
         return real(images, spec)
 
-    monkeypatch.setattr(benchmark, "preprocess_batch", counted)
+    monkeypatch.setattr(benchmarking, "preprocess_batch", counted)
     folder = finished.copy(tmp_path / "run")
     document = run_benchmark(small_recipe(*ONE_CELL, "benchmark.teacher=false"), folder, QUIET)
     engine, whole = document.rows
@@ -114,12 +189,18 @@ def test_a_batch_larger_than_the_validation_set(finished: Finished, tmp_path: Pa
 
 
 @no_gpu
-@pytest.mark.parametrize("runner", ["torch", "onnxruntime"])
-def test_a_provider_that_is_not_there(runner: str, finished: Finished, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("runner", "said"),
+    [
+        ("torch", r"names cuda, which torch lacks here \(it has cpu\)"),
+        ("onnxruntime", "Provider cuda is not available.*can use cpu here"),
+    ],
+)
+def test_a_provider_that_is_not_there(runner: str, said: str, finished: Finished, tmp_path: Path) -> None:
     folder = finished.copy(tmp_path / "run")
     before = (folder / "benchmark.json").read_bytes()
     recipe = small_recipe("benchmark.providers=[cuda]", f"benchmark.runners=[{runner}]")
-    with pytest.raises(EnvironmentProblem, match=rf"names cuda, which {runner} lacks here \(it has cpu\)"):
+    with pytest.raises(EnvironmentProblem, match=said):
         run_benchmark(recipe, folder, QUIET)
     assert (folder / "benchmark.json").read_bytes() == before
 

@@ -35,6 +35,7 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     if data is None:
         pytest.skip("the real images and weights are not here: DSKD_TEST_DATA names their folder")
     run = gate.make_mobilenet_run(tmp_path_factory.mktemp("mobilenet"), data, images=400)
+    run_export(run.read_recipe(), run, QUIET)
     gate.add_precisions(run)
     return run
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from dskd_compress.data import Preprocessing, eval_transform
-from dskd_compress.stages.validate_inputs import GoldenImages, Lot, ahead, lots_of
+from dskd_compress.stages.validate_inputs import Lot, ahead, lots_of
 from dskd_export.golden import Golden
 from dskd_export.spec import ModelSpec
+from dskd_export.validation.golden_images import GoldenImages
 
 FORMAT = Preprocessing((3, 24, 24), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.9, "center")
 SPEC = ModelSpec(
@@ -87,7 +88,7 @@ def golden_of(lots: list[Lot], **changes: np.ndarray) -> Golden:
 def looked_through(golden: Golden, lots: list[Lot]) -> GoldenImages:
     images = GoldenImages(golden)
     for lot in lots:
-        images.find(lot)
+        images.find(lot.sha256, lot.labels, lot.device_input)
     return images
 
 

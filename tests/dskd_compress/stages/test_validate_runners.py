@@ -15,7 +15,7 @@ from run_support import QUIET
 
 from dskd_compress.cli import main
 from dskd_compress.run_folder import RunFolder
-from dskd_compress.stages import validate_inputs, validate_runners
+from dskd_compress.stages import validate_inputs
 from dskd_compress.stages.pipeline import run_pipeline
 from dskd_compress.stages.validate import run_validate
 from dskd_export.bundle import open_bundle
@@ -24,6 +24,7 @@ from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageErr
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.half import half_precision
 from dskd_export.runtime.native import Native
+from dskd_export.validation import contest
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
 
@@ -119,7 +120,7 @@ def test_a_pair_that_cannot_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("dskd_export.runtime.onnxruntime.cuda_devices", lambda: ())
+    monkeypatch.setattr("dskd_export.runtime.onnxruntime.cuda_gpus", lambda: ())
     with pytest.raises(kind, match=words):
         validated(run, f"validate.pair={json.dumps(pair)}")
 
@@ -172,7 +173,7 @@ def test_nothing_that_can_be_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch
     def none(*_: object, **__: object) -> object:
         raise ProviderLacksKernel("no kernel for anything")
 
-    monkeypatch.setattr(validate_runners, "OnnxRuntimeRunner", none)
+    monkeypatch.setattr(contest, "OnnxRuntimeRunner", none)
     with pytest.raises(EnvironmentProblem, match=r"None of the bundle.s precisions can be run here: model\.fp32"):
         validated(run)
 
@@ -182,7 +183,7 @@ def test_a_pass_that_was_computed_in_another_precision_says_so(
 ) -> None:
     """Wherever this runs: what the profile says is what is told."""
     told = Native(False, "computed in fp32 on cpu: 0 of 9 convolutions and matrix products run in fp16")
-    monkeypatch.setattr(validate_runners, "native_of", lambda *_: told)
+    monkeypatch.setattr(contest, "native_of", lambda *_: told)
     assert main(["validate", str(run.path), "--precision", "fp16"]) == 0
     assert "PASS (computed" in capsys.readouterr().out
     (judgement,) = read_document(run / "validation.json", ValidationDocument).judgements

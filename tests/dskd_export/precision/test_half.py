@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import onnx
 import pytest
@@ -92,3 +94,11 @@ def test_without_modelopt(cnn, calibration, monkeypatch):
     assert "onnxconverter" in half_precision(cnn.SerializeToString(), "fp16", calibration).metadata.producer
     with pytest.raises(MissingExtra, match=r"dskd-compress\[quant\]"):
         half_precision(cnn.SerializeToString(), "bf16", calibration)
+
+
+def test_what_tensorrt_has_not_in_bf16_stays_fp32(cnn, calibration):
+    """Its parser refuses a HardSwish of bf16, and so would every MobileNetV3 be."""
+    model = copy.deepcopy(cnn)
+    next(node for node in model.graph.node if node.name == "relu2").op_type = "HardSwish"
+    half = half_precision(model.SerializeToString(), "bf16", calibration)
+    assert half.kept == ("relu2",)

@@ -9,12 +9,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ort_support import CPU, CUDA, TRT, FakeOnnxRuntime
 
+from dskd_export import codes
 from dskd_export.errors import BundleError, EnvironmentProblem, MissingExtra, ModelError, UsageError
 from dskd_export.runtime import onnxruntime as module
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers, read_spec
 from dskd_export.runtime.runner import Runner
 from dskd_export.spec import ModelSpec
+from dskd_export.telemetry.cuda import Gpu
 from dskd_export.telemetry.host import usable_cores
 
 
@@ -99,56 +102,47 @@ def test_what_is_no_model(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_asked_for(path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no provider tpu.*cpu, cuda"):
+    with pytest.raises(UsageError, match=r"no provider tpu.*cpu, cuda, tensorrt"):
         OnnxRuntimeRunner(path, provider="tpu")
     with pytest.raises(UsageError, match="0 threads"):
         OnnxRuntimeRunner(path, threads=0)
 
 
 def test_cuda_without_a_gpu_is_an_error_and_no_fallback(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "cuda_devices", lambda: ())
+    monkeypatch.setattr(module, "cuda_gpus", lambda: ())
     assert available_providers() == ("cpu",)
     with pytest.raises(EnvironmentProblem) as caught:
         OnnxRuntimeRunner(path, provider="cuda")
     assert "cuda is not available" in caught.value.message
     assert "can use cpu here" in caught.value.message
-    assert "benchmark.providers" in str(caught.value.hint)
+    assert caught.value.code in (codes.ORT_CPU_ONLY, codes.GPU)
 
 
-class FakeOnnxRuntime(SimpleNamespace):
-    """An ONNX Runtime for GPUs; `given` are the providers that its sessions end up with."""
+CONV, SHAPE = ("conv1", "Conv", CUDA), ("shape1", "Shape", CPU)
 
-    def __init__(self, given: list[str]) -> None:
-        self.made: list[dict] = []
 
-        def session(model: object, **how: object) -> SimpleNamespace:
-            self.made.append(how)
-            return SimpleNamespace(
-                get_providers=lambda: given,
-                get_outputs=lambda: [SimpleNamespace(name="logits")],
-                disable_fallback=lambda: None,
-            )
+@pytest.fixture
+def gpu_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeOnnxRuntime]:
+    """An ONNX Runtime for GPUs on a machine that has one."""
 
-        super().__init__(
-            __version__="1",
-            SessionOptions=SimpleNamespace,
-            GraphOptimizationLevel=SimpleNamespace(ORT_ENABLE_ALL="all", ORT_DISABLE_ALL="none"),
-            get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
-            InferenceSession=session,
-            preload_dlls=lambda: print("looking for libraries"),
-        )
+    def make(given: list[str], *nodes: object) -> FakeOnnxRuntime:
+        fake = FakeOnnxRuntime(tmp_path / "onnxruntime", given, nodes)
+        monkeypatch.setattr(module, "_onnxruntime", lambda: fake)
+        monkeypatch.setattr(module, "cuda_gpus", lambda: (Gpu("A GPU", (8, 6)),))
+        return fake
+
+    return make
 
 
 def test_cuda_is_asked_for_alone_without_tf32(
-    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: Path, gpu_build: Callable[..., FakeOnnxRuntime], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake = FakeOnnxRuntime(["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(module, "_onnxruntime", lambda: fake)
-    monkeypatch.setattr(module, "cuda_devices", lambda: ("A GPU",))
-    assert available_providers() == ("cpu", "cuda")
+    fake = gpu_build([CUDA, CPU], CONV)
+    assert available_providers() == ("cpu", "cuda", "tensorrt")
     runner = OnnxRuntimeRunner(path, provider="cuda")
-    assert fake.made[0]["providers"] == [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})]
+    assert fake.made[0]["providers"] == [(CUDA, {"device_id": "0", "use_tf32": "0"})]
     assert fake.made[0]["enable_fallback"] == 0
+    assert fake.made[0]["sess_options"].entries == {"session.record_ep_graph_assignment_info": "1"}
     assert runner.name == "onnxruntime:cuda:fp32"
     assert runner.facts["tf32"] is False
     printed = capsys.readouterr()
@@ -156,10 +150,79 @@ def test_cuda_is_asked_for_alone_without_tf32(
     assert "looking for libraries" in printed.err
 
 
-def test_a_provider_that_was_left_out_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_onnxruntime", lambda: FakeOnnxRuntime(["CPUExecutionProvider"]))
-    monkeypatch.setattr(module, "cuda_devices", lambda: ("A GPU",))
+def test_tensorrt_is_strongly_typed_and_leaves_nothing_behind(
+    path: Path, gpu_build: Callable[..., FakeOnnxRuntime]
+) -> None:
+    fake = gpu_build([TRT, CPU], ("conv1", "Conv", TRT), ("shape1", "Shape", CPU))
+    shapes = {"input": ((1, 3, 6, 8), (8, 3, 6, 8), (8, 3, 6, 8))}
+    OnnxRuntimeRunner(path, provider="tensorrt", shapes=shapes, allow_cpu=["Shape", "Gather"])
+    ((name, options),) = fake.made[0]["providers"]
+    assert name == TRT
+    assert options["trt_profile_min_shapes"] == "input:1x3x6x8"
+    assert options["trt_profile_opt_shapes"] == options["trt_profile_max_shapes"] == "input:8x3x6x8"
+    assert options["trt_op_types_to_exclude"] == "Shape,Gather"
+    assert not [key for key in options if key.endswith(("fp16_enable", "int8_enable", "bf16_enable"))]
+    assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "0"
+
+
+def test_a_node_on_the_cpu_is_an_error_that_names_it(
+    path: Path, gpu_build: Callable[..., FakeOnnxRuntime]
+) -> None:
+    gpu_build([CUDA, CPU], CONV, SHAPE)
+    with pytest.raises(EnvironmentProblem) as caught:
+        OnnxRuntimeRunner(path, provider="cuda")
+    assert "1 of 2 nodes do not run on CUDAExecutionProvider: Shape 'shape1' on CPU" in caught.value.message
+    assert "no library is missing" in caught.value.message
+    assert "--allow-cpu Shape" in str(caught.value.hint)
+    assert (caught.value.code, caught.value.exit_code) == (codes.NODE_ELSEWHERE, 4)
+
+
+def test_an_operator_that_is_allowed_may_run_on_the_cpu(
+    path: Path, gpu_build: Callable[..., FakeOnnxRuntime]
+) -> None:
+    gpu_build([CUDA, CPU], CONV, SHAPE)
+    OnnxRuntimeRunner(path, provider="cuda", allow_cpu=["Shape"])
+
+
+def test_a_provider_that_was_left_out_is_an_error(path: Path, gpu_build: Callable[..., FakeOnnxRuntime]) -> None:
+    gpu_build([CPU])
     with pytest.raises(EnvironmentProblem, match="asked for CUDAExecutionProvider and took CPUExecutionProvider"):
+        OnnxRuntimeRunner(path, provider="cuda")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA failure 2: out of memory ; GPU=0",
+        "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 9 on CUDA",
+    ],
+)
+def test_memory_of_the_gpu_that_is_used_up_has_its_own_code(
+    path: Path, gpu_build: Callable[..., FakeOnnxRuntime], said: str
+) -> None:
+    gpu_build([CUDA], RuntimeError(said))
+    with pytest.raises(EnvironmentProblem, match="memory is used up") as caught:
+        OnnxRuntimeRunner(path, provider="cuda")
+    assert caught.value.code is codes.GPU_MEMORY
+
+
+def test_an_older_onnxruntime_is_profiled(
+    path: Path, gpu_build: Callable[..., FakeOnnxRuntime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not tell the assignment: the real one is profiled, and runs on the CPU."""
+    import onnxruntime
+
+    fake = gpu_build([CUDA])
+
+    def session(model: str, *, sess_options: object, **_: object) -> object:
+        real = onnxruntime.InferenceSession(model, sess_options=sess_options, providers=[CPU])
+        shown = {name: getattr(real, name) for name in dir(real) if not name.startswith("_")}
+        del shown["get_provider_graph_assignment_info"]
+        return SimpleNamespace(**{**shown, "get_providers": lambda: [CUDA]})
+
+    fake.InferenceSession, fake.SessionOptions = session, onnxruntime.SessionOptions
+    fake.GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel
+    with pytest.raises(EnvironmentProblem, match=r"\d of \d nodes do not run on CUDAExecutionProvider: \w+"):
         OnnxRuntimeRunner(path, provider="cuda")
 
 

@@ -1,4 +1,4 @@
-"""How fast: the table of all cells and their distributions. Engine and with_preprocessing stay apart."""
+"""How fast, at what energy: the table of all cells and their distributions. The two parts stay apart."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from dskd_export.report.blocks import (
     number,
 )
 from dskd_export.report.load import Run
+from dskd_export.report.sections import energy
 from dskd_export.report.series import distribution
 
 Part = Literal["engine", "with_preprocessing"]
@@ -50,6 +51,8 @@ def latency(run: Run) -> Section:
         blocks += [_unstable(row, row.latency) for row in rows if row.latency and not row.latency.stable]
         blocks += _figures(run, part, rows)
         blocks.append(_table(part, title, rows))
+    blocks += energy.notes(run.benchmark.rows)
+    blocks += energy.conditions(run.benchmark.rows, _name)
     blocks.append(_machine(run.benchmark))
     return Section("latency", "Latency", blocks)
 
@@ -72,6 +75,7 @@ def _table(part: Part, title: str, rows: Sequence[BenchmarkRow]) -> Table:
         "mean (ms)",
         "CoV (%)",
         "images/s",
+        "energy (mJ/image)",
         "calls",
         "load (ms)",
         "first call (ms)",
@@ -94,7 +98,7 @@ def _cells(row: BenchmarkRow) -> list[Cell]:
     ]
     if latency is None:
         reason = missing(f"not measured: {row.unavailable or 'no reason was recorded'}")
-        return [*head, *[number("–")] * 9, *opening, reason]
+        return [*head, *[number("–")] * 10, *opening, reason]
     spread = (
         latency.p50_ms,
         latency.p90_ms,
@@ -110,6 +114,7 @@ def _cells(row: BenchmarkRow) -> list[Cell]:
         number(fmt.significant(row.throughput_images_per_s))
         if row.throughput_images_per_s is not None
         else missing("not measured"),
+        energy.cell(row),
         number(fmt.count(latency.iterations)),
         *opening,
         Cell("steady") if latency.stable else Cell("UNSTABLE", "stale"),

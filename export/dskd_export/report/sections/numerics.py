@@ -118,6 +118,8 @@ def _validation(document: ValidationDocument) -> list[Block]:
         )
     )
     pixels = document.preprocess
+    if pixels is None:
+        return blocks
     blocks.append(
         Table(
             "preprocess-table",
@@ -145,7 +147,11 @@ def _verdict(document: ValidationDocument, judgement: Judgement) -> list[Cell]:
     return [
         Cell(judgement.runner),
         Cell(headline(judgement), "pass" if judgement.verdict == "PASS" else "fail"),
-        number(fmt.percent_interval(document.accuracy[judgement.runner].top1)),
+        (
+            number(fmt.percent_interval(document.accuracy[judgement.runner].top1))
+            if judgement.runner in document.accuracy
+            else missing("no labelled images")
+        ),
         size,
         Cell(judgement.native_reason or judgement.precision),
         Cell(judgement.reason),

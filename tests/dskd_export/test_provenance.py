@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import dskd_compress
-from dskd_compress import provenance
-from dskd_compress.provenance import Stopwatch, command_line, commit, versions
+from dskd_export import provenance
 from dskd_export.documents import Provenance
+from dskd_export.provenance import Stopwatch, command_line, commit, versions
 
 
 def test_a_stopwatch_tells_when_and_how_long() -> None:
@@ -64,8 +64,8 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The module as if it lay in a checkout of its own."""
-    package = tmp_path / "dskd_compress"
-    package.mkdir()
+    package = tmp_path / "export" / "dskd_export"
+    package.mkdir(parents=True)
     (package / "provenance.py").write_text("one")
     monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
     return tmp_path
@@ -79,7 +79,7 @@ def test_the_commit_of_a_checkout_and_whether_it_was_changed(checkout: Path) -> 
     assert commit() == head[:12]
     (checkout / "untracked").write_text("not of the code")
     assert commit() == head[:12]
-    (checkout / "dskd_compress" / "provenance.py").write_text("two")
+    (checkout / "export" / "dskd_export" / "provenance.py").write_text("two")
     assert commit() == f"{head[:12]}+dirty"
 
 

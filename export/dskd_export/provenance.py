@@ -62,7 +62,7 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Commit of the checkout that this code runs from; None for an installed wheel."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

@@ -1,0 +1,55 @@
+"""A Jetson's release, power mode and clocks; nothing is said of another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dskd_export import codes
+from dskd_export.doctor.finding import Finding, finding
+from dskd_export.doctor.packages import numbers
+from dskd_export.telemetry.jetson import is_jetson, model, power_mode, release
+from dskd_export.telemetry.sysfs import read_text
+
+# The first with TensorRT 10: JetPack 6.1.
+OLDEST_L4T = (36, 4)
+
+
+def look_at_jetson(root: Path) -> Iterator[Finding]:
+    """The release, the power mode, and whether the clocks are held at their highest.
+
+    Args:
+        root: of the file system.
+    """
+    if not is_jetson(root):
+        return
+    board, found = model(root) or "a Jetson", release(root)
+    if found is None:
+        yield finding(codes.JETPACK, "warning", f"{board}; its release is unknown: no /etc/nv_tegra_release")
+    elif numbers(found.l4t) < OLDEST_L4T:
+        yield finding(codes.JETPACK, "warning", f"{board}, {found}, is older than JetPack 6.1")
+    else:
+        yield finding(codes.JETPACK, "ok", f"{board}, {found}")
+    mode = power_mode(root)
+    slow = _below_most(root)
+    what = f"power mode {mode}" + (f"; {slow}" if slow else "")
+    held_back = mode.name is not None and not mode.name.startswith("MAXN")
+    if mode.name is None or held_back or slow:
+        yield finding(codes.CLOCKS, "warning", what)
+    else:
+        yield finding(codes.CLOCKS, "ok", what)
+
+
+def _below_most(root: Path) -> str:
+    """Which of GPU and CPU may clock down while it is timed; empty: none, or it cannot be seen."""
+    floating = []
+    for name, pattern, files in (
+        ("the GPU", "sys/class/devfreq/*gpu*", ("min_freq", "max_freq")),
+        ("the CPU", "sys/devices/system/cpu/cpu[0-9]*/cpufreq", ("scaling_min_freq", "scaling_max_freq")),
+    ):
+        for folder in sorted(root.glob(pattern)):
+            lowest, highest = (read_text(folder / file) for file in files)
+            if lowest and highest and lowest != highest:
+                floating.append(name)
+                break
+    return f"the clocks of {' and '.join(floating)} are not held" if floating else ""

@@ -1,0 +1,70 @@
+"""ONNX Runtime: does it import, and which of its providers really load?"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dskd_export import codes
+from dskd_export.codes import Code
+from dskd_export.doctor.child import DoesNotImport, answer_of
+from dskd_export.doctor.finding import Finding, Level, Purpose, finding
+from dskd_export.runtime.provider_problems import Build, Problem, problems_of
+from dskd_export.runtime.providers import PROVIDERS, Provider
+from dskd_export.telemetry.cuda import Gpu
+
+IMPORT = (
+    "import json, onnxruntime as o; print(json.dumps([o.__version__, o.get_available_providers(), o.__file__]))"
+)
+
+
+def look_at_onnxruntime(purpose: Purpose | None, asked: str | None, gpus: Sequence[Gpu]) -> Iterator[Finding]:
+    """Whether it imports, and what is in the way of each provider.
+
+    Args:
+        purpose: of this machine.
+        asked: the provider that must run; what is in the way of another one only warns.
+        gpus: the devices that the driver tells of.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        return
+    level: Level = "error" if purpose in ("export", "benchmark") or asked is not None else "warning"
+    try:
+        version, providers, file = answer_of(IMPORT)
+    except DoesNotImport as error:
+        yield finding(codes.ORT_IMPORT, level, f"onnxruntime does not import: {error}")
+        return
+    build = Build(version, tuple(providers), Path(file).parent / "capi")
+    loading, problems = [], list[tuple[Problem, Level]]()
+    for provider in PROVIDERS.values():
+        found = problems_of(provider, build, gpus)
+        if not found:
+            loading.append(provider.name)
+        elif provider.name == asked:
+            problems += [(problem, "error") for problem in found]
+        elif gpus and provider.ort_name in build.providers:
+            # Without a GPU, and in a build without the provider, nobody expects it to run.
+            problems += [(problem, "warning") for problem in found]
+    yield finding(
+        codes.ORT_IMPORT, "ok", f"onnxruntime {version} imports; providers that run: {', '.join(loading)}"
+    )
+    yield from _joined(problems)
+
+
+def _joined(problems: Sequence[tuple[Problem, Level]]) -> Iterator[Finding]:
+    """One finding a code, of the worst level; both providers may lack the same library."""
+    by_code: dict[Code, list[tuple[Problem, Level]]] = {}
+    for problem, level in problems:
+        if problem.code is not codes.GPU:  # has its own check
+            by_code.setdefault(problem.code, []).append((problem, level))
+    for code, found in by_code.items():
+        worst: Level = "error" if any(level == "error" for _, level in found) else "warning"
+        what = "; ".join(dict.fromkeys(problem.what for problem, _ in found))
+        yield finding(code, worst, what, found[0][0].cure)
+
+
+def needs_gpu(asked: str | None) -> bool:
+    """Whether the provider that is asked for runs on a GPU."""
+    provider: Provider | None = PROVIDERS.get(asked or "")
+    return provider is not None and provider.needs_gpu

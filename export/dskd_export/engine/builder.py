@@ -1,0 +1,274 @@
+"""From a bundle and a precision to `model.<precision>.engine` and `model.<precision>.build.json`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from dskd_export.bundle import Bundle
+from dskd_export.engine.api import BuildOptions, Hardware, Profile, Refit
+from dskd_export.engine.device import Gpu, find_gpu, folder_name, index_of, system
+from dskd_export.engine.document import (
+    BuildDocument,
+    DlaFacts,
+    GpuFacts,
+    PrecisionTruth,
+    ProfileFacts,
+    document_path,
+    engine_path,
+)
+from dskd_export.engine.generations import BackendName, builder_for, targets_of
+from dskd_export.engine.inspect import layers_of_log, precision_truth
+from dskd_export.engine.process import Done, Request, run_isolated
+from dskd_export.errors import EnvironmentProblem, UsageError
+from dskd_export.files import sha256_bytes, write_atomic
+from dskd_export.precision_metadata import QUANTIZED
+from dskd_export.spec import ModelSpec
+
+_FIRST_RUNG_BYTES = 4 * 1024**3
+Run = Callable[[Request], Done]
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How engines are built.
+
+    Attributes:
+        batches: that the engine has to take well; one optimization profile reaches from each to the one below.
+        backend: `tensorrt`, `tensorrt-rtx`, or `auto`: the first that is installed.
+        device: `auto`, `cuda` or `cuda:1`.
+        targets: compute capabilities (`sm86`) to build for ahead of time; none: the GPU that is here.
+        workspace_mb: most scratch memory of a layer, 1 MB = 10^6 bytes; None: TensorRT's own limit.
+        optimization_level: 0 to 5: how long kernels are searched for.
+        tf32: fp32 may round factors to ten bits of mantissa. Off: fp32 is what parity is measured against.
+        version_compatible: the engine also loads in later TensorRT versions; it may be slower.
+        hardware: GPUs beside this one that it may run on; it may be slower.
+        strip: leave the weights out, to be put in later: `identical` ones, or `new-weights` of another training.
+        dla_core: run what can on this DLA of a Jetson Orin.
+        timing_cache_sha256: what the timing cache of the device must hold, to build once more what was built.
+    """
+
+    batches: tuple[int, ...] = (1, 8)
+    backend: BackendName | Literal["auto"] = "auto"
+    device: str = "auto"
+    targets: tuple[str, ...] = ()
+    workspace_mb: float | None = None
+    optimization_level: int = 3
+    tf32: bool = False
+    version_compatible: bool = False
+    hardware: Hardware = "none"
+    strip: Refit = "none"
+    dla_core: int | None = None
+    timing_cache_sha256: str | None = None
+
+
+def profiles_of(spec: ModelSpec, batches: Sequence[int], *, fixed: bool = False) -> tuple[Profile, ...]:
+    """One profile for each range of batches: from above the batch below it up to the batch itself.
+
+    So every batch up to the largest is taken, by kernels that were chosen for the next larger of `batches`.
+
+    Args:
+        spec: of the model's input; height and width are the spec's.
+        batches: at least one, in any order.
+        fixed: one size only, for devices that take no ranges.
+
+    Raises:
+        UsageError: there are none, or one is below 1.
+    """
+    sizes = sorted(set(batches))
+    if not sizes or sizes[0] < 1:
+        raise UsageError(
+            "Batches are whole numbers from 1 on, at least one of them.", "For example: --batches 1,8"
+        )
+    lowest = sizes if fixed else [1, *(size + 1 for size in sizes)]
+    return tuple(
+        {spec.input_name: (spec.input_shape(low), spec.input_shape(size), spec.input_shape(size))}
+        for low, size in zip(lowest, sizes, strict=False)
+    )
+
+
+def build_engine(
+    bundle: Bundle, precision: str, engines: Path, settings: BuildSettings, *, run: Run = run_isolated
+) -> tuple[Path, BuildDocument]:
+    """Build one engine and write it with its document, or nothing.
+
+    Args:
+        bundle: a verified bundle.
+        precision: of it.
+        engines: folder of engines; the device's folder is made in it.
+        settings: how.
+        run: what does the work; by default a process of its own.
+
+    Returns:
+        The engine's path and its document, which knows the types of its layers where the log told them.
+
+    Raises:
+        BundleError: the model was altered since the bundle was opened.
+        DataError: the timing cache is not the one that the build is pinned to.
+        EnvironmentProblem: this machine or this TensorRT cannot do it.
+        ModelError: TensorRT does not take the model; names operator and node.
+        UsageError: the settings do not fit together, or the bundle has no such precision.
+    """
+    model = bundle.model(precision)
+    gpu, backend = _place(settings)
+    if settings.dla_core is not None and len(settings.batches) != 1:
+        raise UsageError("A DLA takes one batch size only.", "Give one with --batches.")
+    targets = tuple(dict.fromkeys(settings.targets))
+    device = folder_name(gpu.name) if gpu is not None and not targets else "-".join(targets)
+    options = BuildOptions(
+        profiles=profiles_of(bundle.spec, settings.batches, fixed=settings.dla_core is not None),
+        workspace_bytes=None if settings.workspace_mb is None else round(settings.workspace_mb * 1e6),
+        optimization_level=settings.optimization_level,
+        tf32=settings.tf32,
+        version_compatible=settings.version_compatible,
+        hardware=settings.hardware,
+        targets=targets,
+        refit=settings.strip,
+        strip=settings.strip != "none",
+        dla_core=settings.dla_core,
+    )
+    path = engine_path(engines / device, precision, stripped=options.strip)
+    with tempfile.TemporaryDirectory(prefix="dskd-build-") as name:
+        request = Request(
+            backend=backend,
+            model=place_model(model, precision, Path(name)),
+            plan=Path(name) / "plan",
+            precision=precision,
+            options=options,
+            first_rung_bytes=_FIRST_RUNG_BYTES if gpu is None else gpu.memory_bytes // 2,
+            cache_folder=path.parent,
+            cache_sha256=settings.timing_cache_sha256,
+            device=index_of(settings.device),
+        )
+        done = run(request)
+        plan = request.plan.read_bytes()
+    document = _document(bundle, precision, options, done, plan, None if targets else gpu)
+    write_engine(path, plan, document)
+    return path, document
+
+
+def _place(settings: BuildSettings) -> tuple[Gpu | None, BackendName]:
+    """The GPU, where there is one, and the TensorRT to build with."""
+    gpu = find_gpu(index_of(settings.device))
+    backend = builder_for(settings.backend, settings.targets)
+    if gpu is None and not settings.targets:
+        if ahead := targets_of(backend):
+            raise EnvironmentProblem(
+                "There is no NVIDIA GPU here to build for.",
+                f"{backend} builds ahead of time: --target {','.join(ahead)}, or some of them.",
+            )
+        raise EnvironmentProblem(
+            "There is no NVIDIA GPU here, and TensorRT builds on the GPU that the engine will run on.",
+            "Copy the bundle to the device and build there.",
+        )
+    if gpu is None and settings.strip != "none":
+        raise EnvironmentProblem(
+            "An engine without weights cannot be built without a GPU.",
+            "Build it on the device, or leave --strip out.",
+        )
+    return gpu, backend
+
+
+def place_model(model: bytes | Path, precision: str, folder: Path) -> Path:
+    """The ONNX file for TensorRT: what was verified, or the file that its weights lie beside."""
+    if isinstance(model, Path):
+        return model
+    path = folder / f"model.{precision}.onnx"
+    path.write_bytes(model)
+    return path
+
+
+def _document(
+    bundle: Bundle, precision: str, options: BuildOptions, done: Done, plan: bytes, gpu: Gpu | None
+) -> BuildDocument:
+    (name,) = {name for profile in options.profiles for name in profile}
+    name_of_model = bundle.model_path(precision).name
+    truth, no_truth = _truth_of_log(done)
+    return BuildDocument(
+        backend=done.backend,
+        version=done.version,
+        dskd_compress=_own_version(),
+        system=system(),
+        gpu=None if gpu is None else _gpu_facts(gpu),
+        targets=list(options.targets) or ([gpu.target] if gpu is not None and targets_of(done.backend) else []),
+        precision=precision,
+        rest=_rest_of(bundle, precision),
+        opset=done.opset,
+        profiles=[
+            ProfileFacts(smallest=low[0], best=best[0], largest=high[0])
+            for low, best, high in (profile[name] for profile in options.profiles)
+        ],
+        flags=list(done.flags),
+        optimization_level=options.optimization_level,
+        hardware=options.hardware,
+        version_compatible=options.version_compatible,
+        refit=options.refit,
+        stripped=options.strip,
+        workspace_mb=None if done.workspace_bytes is None else done.workspace_bytes / 1e6,
+        workspace_tried_mb=[size / 1e6 for size in done.workspace_tried_bytes],
+        timing_cache=done.timing_cache,
+        no_timing_cache="" if done.timing_cache else f"{done.backend} keeps none",
+        dla=None
+        if done.dla is None
+        else DlaFacts(core=options.dla_core or 0, layers_on_dla=done.dla[0], layers_on_gpu=done.dla[1]),
+        build_seconds=done.seconds,
+        peak_memory_mb=done.peak_memory_mb,
+        gpu_peak_memory_mb=done.gpu_peak_mb,
+        gpu_peak_memory_unknown=""
+        if done.gpu_peak_mb
+        else ("it was built without a GPU" if gpu is None else "TensorRT's log does not say"),
+        engine_bytes=len(plan),
+        engine_sha256=sha256_bytes(plan),
+        bundle_sha256=bundle.sha256,
+        model_sha256=bundle.manifest.files[name_of_model].sha256,
+        warnings=list(done.warnings),
+        truth=truth,
+        no_truth=no_truth,
+    )
+
+
+def _truth_of_log(done: Done) -> tuple[PrecisionTruth | None, str]:
+    layers = layers_of_log(done.layers)
+    if not layers:
+        return None, "the log of the build does not list the layers; the engine has not been inspected"
+    return precision_truth(layers, source="build log", not_timed="it has not run yet"), ""
+
+
+def _rest_of(bundle: Bundle, precision: str) -> str:
+    """Type of what is not of the precision; where the manifest does not say, fp32: nothing was made narrower."""
+    if precision not in QUANTIZED:
+        return "fp32"
+    rest = bundle.manifest.models[precision].details.get("rest", "fp32")
+    return str(rest)
+
+
+def _gpu_facts(gpu: Gpu) -> GpuFacts:
+    return GpuFacts(
+        name=gpu.name,
+        compute_capability=gpu.compute_capability,
+        memory_mb=gpu.memory_bytes / 1e6,
+        driver=gpu.driver,
+        cuda=gpu.cuda,
+    )
+
+
+def _own_version() -> str:
+    try:
+        return version("dskd-compress")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
+
+
+def write_engine(path: Path, plan: bytes, document: BuildDocument) -> None:
+    """The engine first: a document without its engine would describe another one."""
+    write_atomic(path, plan)
+    write_document(path, document)
+
+
+def write_document(engine: Path, document: BuildDocument) -> None:
+    """Keep what is known of an engine beside it."""
+    write_atomic(document_path(engine), document.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,173 @@
+"""`model.<precision>.build.json`: all that is known of the engine beside it, and where both lie."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from dskd_export.documents import Document
+from dskd_export.errors import UsageError
+
+_ENGINE = re.compile(r"model\.([a-z0-9]+)(\.stripped)?\.engine")
+BUNDLE_IN_RUN = "bundle"
+_BESIDE_BUNDLE = ".engines"
+
+
+class ProfileFacts(Document):
+    """Batches that one optimization profile takes."""
+
+    smallest: int
+    best: int = Field(description="that its kernels were chosen for")
+    largest: int
+
+
+class GpuFacts(Document):
+    """The GPU that an engine was built on."""
+
+    name: str
+    compute_capability: str = Field(description="for example 8.7")
+    memory_mb: float = Field(description="1 MB = 10^6 bytes")
+    driver: str | None = Field(description="None: the system does not tell")
+    cuda: str = Field(description="newest CUDA version that the driver runs")
+
+
+class TimingCacheFacts(Document):
+    """The cache of the times of kernels that a build read and wrote."""
+
+    file: str = Field(description="beside the engine")
+    sha256_before: str | None = Field(description="None: the build began without one")
+    sha256_after: str
+
+
+class DlaFacts(Document):
+    """What runs on a DLA, and what falls back to the GPU."""
+
+    core: int
+    layers_on_dla: int
+    layers_on_gpu: list[str]
+
+
+class TypeShare(Document):
+    """Layers that run in one number type."""
+
+    type: str = Field(description="fp32, fp16, bf16, int8, fp8, ...")
+    layers: int
+    layer_share: float = Field(description="of all layers with a type, a fraction")
+    time_share: float | None = Field(description="of the time of all layers, a fraction; None: not timed")
+
+
+class PrecisionTruth(Document):
+    """In which number types the layers of an engine really run."""
+
+    source: Literal["inspector", "build log"]
+    layers: int = Field(description="that have a type")
+    untyped_layers: int = Field(description="without tensors of numbers, as those that only compute shapes")
+    types: list[TypeShare] = Field(description="most time, or most layers, first")
+    reformat_layers: list[str] = Field(description="that only change type or order in memory, by name")
+    reformat_layer_share: float
+    reformat_time_share: float | None
+    not_timed: str = Field(default="", description="why there is no time")
+
+
+class BuildDocument(Document):
+    """What built an engine, for what, and from what."""
+
+    schema_version: Literal[1] = 1
+    backend: Literal["tensorrt", "tensorrt-rtx"]
+    version: str = Field(description="of TensorRT")
+    dskd_compress: str
+    system: str = Field(description="operating system and processor")
+    gpu: GpuFacts | None = Field(description="None: built ahead of time, for the targets")
+    targets: list[str] = Field(description="compute capabilities that it was built for; empty: that of the GPU")
+    precision: str = Field(description="of the model in the bundle: the network has its types")
+    rest: str = Field(description="type of what is not of that precision")
+    opset: int
+    profiles: list[ProfileFacts] = Field(description="empty: the model has one batch size only")
+    flags: list[str] = Field(description="TensorRT's builder flags that were set")
+    optimization_level: int
+    hardware: str = Field(description="level of hardware compatibility")
+    version_compatible: bool
+    refit: str = Field(description="which weights can be put in later: none, identical or new-weights")
+    stripped: bool = Field(description="it holds no weights and runs after a refit only")
+    refitted_from: str | None = Field(default=None, description="sha256 of the engine that got these weights")
+    workspace_mb: float | None = Field(description="limit of a layer's scratch memory; None: TensorRT's own")
+    workspace_tried_mb: list[float] = Field(
+        default_factory=list, description="larger limits that the memory was too short for"
+    )
+    timing_cache: TimingCacheFacts | None
+    no_timing_cache: str = Field(default="", description="why there is none")
+    dla: DlaFacts | None = None
+    build_seconds: float
+    peak_memory_mb: float = Field(description="of the building process, resident in host memory")
+    gpu_peak_memory_mb: float | None = Field(description="of TensorRT's allocators while it built")
+    gpu_peak_memory_unknown: str = Field(default="", description="why it is not known")
+    engine_bytes: int
+    engine_sha256: str
+    bundle_sha256: str
+    model_sha256: str = Field(description="of the ONNX file")
+    warnings: list[str] = Field(default_factory=list, description="of TensorRT's log")
+    truth: PrecisionTruth | None = None
+    no_truth: str = Field(default="", description="why the number types of its layers are not known")
+
+
+def engines_folder(source: Path) -> Path:
+    """Where engines of a run or a bundle lie: not inside the bundle, which holds what is in its manifest only.
+
+    Args:
+        source: a run folder, or the folder of a bundle.
+    """
+    if (source / BUNDLE_IN_RUN).is_dir():
+        return source / "engines"
+    resolved = source.resolve()
+    if resolved.name == BUNDLE_IN_RUN and (resolved.parent / "recipe.yaml").is_file():
+        return source.parent / "engines" if source.name == BUNDLE_IN_RUN else resolved.parent / "engines"
+    return source.with_name(f"{resolved.name}{_BESIDE_BUNDLE}")
+
+
+def source_of(engine: Path) -> Path:
+    """The run or the bundle whose engine this is, by where it lies."""
+    engines = engine.parent.parent
+    if engines.name.endswith(_BESIDE_BUNDLE):
+        return engines.with_name(engines.name.removesuffix(_BESIDE_BUNDLE))
+    return engines.parent
+
+
+def engine_path(folder: Path, precision: str, *, stripped: bool = False) -> Path:
+    """The engine of a precision in the folder of a device."""
+    return folder / f"model.{precision}{'.stripped' if stripped else ''}.engine"
+
+
+def document_path(engine: Path) -> Path:
+    """The document beside an engine.
+
+    Raises:
+        UsageError: this is no name of an engine.
+    """
+    if not _ENGINE.fullmatch(engine.name):
+        raise UsageError(
+            f"{engine} is not named like an engine of ours.",
+            "Name a file model.<precision>.engine, as build wrote it.",
+        )
+    return engine.with_name(f"{engine.name.removesuffix('.engine')}.build.json")
+
+
+def bundle_of(source: Path) -> Path:
+    """The bundle of a run, or the bundle itself."""
+    return source / BUNDLE_IN_RUN if (source / BUNDLE_IN_RUN).is_dir() else source
+
+
+class BuiltEngine(Document):
+    """An engine that `build` made."""
+
+    path: str
+    build: BuildDocument
+
+
+class BuildReport(Document):
+    """What `build --json` prints."""
+
+    engines: list[BuiltEngine]
+    failed: list[str] = Field(description="what does not run in its precision")

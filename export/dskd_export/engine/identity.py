@@ -1,0 +1,133 @@
+"""May this engine be loaded here? Told before TensorRT sees it, in well under a second.
+
+TensorRT engines load on the TensorRT version, the GPU model and the operating system that they were built
+for (support matrix, "Compatibility"); TensorRT has no call that says so beforehand. `build.json` has what
+the engine was built with, the driver and the packages tell what is here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dskd_export.documents import read_document
+from dskd_export.engine.device import Gpu, find_gpu, system
+from dskd_export.engine.document import BuildDocument, document_path, source_of
+from dskd_export.engine.generations import Installed, installed
+from dskd_export.errors import DataError, EnvironmentProblem
+from dskd_export.files import sha256_bytes
+
+
+def read_engine(engine: Path) -> tuple[BuildDocument, bytes]:
+    """An engine and the document beside it, which says what its bytes must be.
+
+    Raises:
+        DataError: one of them is missing, or they do not belong together.
+    """
+    document = read_document(document_path(engine), BuildDocument)
+    try:
+        data = engine.read_bytes()
+    except OSError as error:
+        raise DataError(f"{engine} cannot be read: {error.strerror}.", "Build it: dskd-compress build") from error
+    if sha256_bytes(data) != document.engine_sha256:
+        raise DataError(
+            f"{engine} is not the engine that {document_path(engine).name} describes: its sha256 differs.",
+            f"Build it again: {rebuild_command(document, engine)}",
+        )
+    return document, data
+
+
+def check_identity(
+    document: BuildDocument,
+    engine: Path,
+    *,
+    gpu: Gpu | None = None,
+    there: Installed | None = None,
+    device: int = 0,
+) -> None:
+    """Compare an engine with this machine.
+
+    Args:
+        document: of the engine.
+        engine: where it lies, for the command that builds it again.
+        gpu: to run it on; None: CUDA device `device`.
+        there: the TensorRT to load it with; None: the one that is installed.
+
+    Raises:
+        EnvironmentProblem: it cannot run here; says what it was built with and what is here.
+    """
+    here = gpu or find_gpu(device)
+    found = there or next((item for item in installed() if item.name == document.backend), None)
+    faults = [*_tensorrt(document, found), *_machine(document, here)]
+    if document.stripped:
+        faults.append("it was built without its weights and has not been refitted")
+    if not faults:
+        return
+    raise EnvironmentProblem(
+        f"{engine} cannot be loaded here: {'; '.join(faults)}. It was built with {_built(document)}; "
+        f"here: {_here(found, here)}.",
+        f"Build it here: {rebuild_command(document, engine)}",
+    )
+
+
+def rebuild_command(document: BuildDocument, engine: Path) -> str:
+    """The command line that builds an engine again, for where it is run."""
+    batches = ",".join(str(profile.largest) for profile in document.profiles)
+    parts = [f"dskd-compress build {source_of(engine)} --precision {document.precision}"]
+    if batches:
+        parts.append(f"--batches {batches}")
+    return " ".join(parts)
+
+
+def _tensorrt(document: BuildDocument, found: Installed | None) -> list[str]:
+    if found is None:
+        return [f"{document.backend} is not installed"]
+    # Without metadata, as of some packages of a system, TensorRT itself has to say it when it loads the engine.
+    if found.version is None or found.version == document.version:
+        return []
+    if document.version_compatible and _numbers(found.version) >= _numbers(document.version):
+        return []
+    return [f"it is of {document.backend} {document.version}, and {found.version} is installed"]
+
+
+def _machine(document: BuildDocument, here: Gpu | None) -> list[str]:
+    faults = []
+    if document.system != system():
+        faults.append(f"it is of {document.system}, and this is {system()}")
+    if here is None:
+        return [*faults, "there is no NVIDIA GPU"]
+    if document.targets:
+        if here.target not in document.targets:
+            faults.append(f"it is for {', '.join(document.targets)}, and the GPU is {here.target}")
+    elif document.gpu is not None and not _fits(document, here):
+        faults.append(
+            f"it is for {document.gpu.name} (compute capability {document.gpu.compute_capability}), and the GPU "
+            f"is {here.name} ({here.compute_capability})"
+        )
+    return faults
+
+
+def _fits(document: BuildDocument, here: Gpu) -> bool:
+    assert document.gpu is not None
+    built = document.gpu.compute_capability
+    if document.hardware == "ampere-plus":
+        return _numbers(here.compute_capability) >= (8, 0)
+    if document.hardware == "same-compute-capability":
+        return here.compute_capability == built
+    return (here.name, here.compute_capability) == (document.gpu.name, built)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _built(document: BuildDocument) -> str:
+    gpu = document.gpu
+    where = f"ahead of time for {', '.join(document.targets)}" if gpu is None else f"on {gpu.name}"
+    driver = f", driver {gpu.driver}" if gpu is not None and gpu.driver else ""
+    return f"{document.backend} {document.version} {where}{driver}, {document.system}"
+
+
+def _here(found: Installed | None, here: Gpu | None) -> str:
+    tensorrt = "no TensorRT" if found is None else f"{found.name} {found.version or 'of an unknown version'}"
+    gpu = "no GPU" if here is None else f"{here.name}, driver {here.driver or 'unknown'}"
+    return f"{tensorrt}, {gpu}, {system()}"

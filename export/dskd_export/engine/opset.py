@@ -1,0 +1,64 @@
+"""The operator set of an ONNX file, read off its outermost fields: a device has no onnx package.
+
+Wire format: https://protobuf.dev/programming-guides/encoding/, numbers of fields: onnx.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dskd_export.errors import ModelError
+
+_OPSET_IMPORT, _DOMAIN, _VERSION = 8, 1, 2
+
+
+def opset_of(model: bytes, where: str) -> int:
+    """The version of ONNX's own operators that a model uses.
+
+    Raises:
+        ModelError: this is no ONNX file, or it does not say.
+    """
+    try:
+        for number, value in _fields(memoryview(model)):
+            if number == _OPSET_IMPORT and isinstance(value, memoryview):
+                entry = dict(_fields(value))
+                domain, version = entry.get(_DOMAIN, b""), entry.get(_VERSION)
+                if bytes(domain) in (b"", b"ai.onnx") and isinstance(version, int):
+                    return version
+    except IndexError as error:
+        raise ModelError(f"{where} is damaged: it is no ONNX file.", "Export the model again.") from error
+    raise ModelError(f"{where} names no ONNX operator set.", "Export the model again.")
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value of each field; IndexError where the bytes end too early or are no protobuf."""
+    position = 0
+    while position < len(data):
+        key, position = _varint(data, position)
+        kind = key & 7
+        if kind == 0:
+            value, position = _varint(data, position)
+            yield key >> 3, value
+            continue
+        if kind == 2:
+            size, position = _varint(data, position)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise IndexError
+        if position + size > len(data):
+            raise IndexError
+        yield key >> 3, data[position : position + size]
+        position += size
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 64:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise IndexError

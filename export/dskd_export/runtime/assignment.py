@@ -1,0 +1,120 @@
+"""On which provider does each node of a session run? One that runs elsewhere than was asked is an error."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dskd_export import codes
+from dskd_export.errors import EnvironmentProblem
+from dskd_export.runtime.providers import Provider
+from dskd_export.runtime.runner import Array
+
+RECORD = "session.record_ep_graph_assignment_info"
+"""The session's setting that makes ONNX Runtime keep the assignment; it is there from 1.24 on."""
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """A node and ONNX Runtime's name of the provider that it runs on."""
+
+    node: str
+    operator: str
+    provider: str
+
+    @property
+    def shown(self) -> str:
+        """For example `Conv 'features.0'`."""
+        return f"{self.operator} '{self.node}'" if self.node else self.operator
+
+
+def can_record(session_class: type) -> bool:
+    """Whether this ONNX Runtime tells the assignment itself; an older one has to be profiled."""
+    return hasattr(session_class, "get_provider_graph_assignment_info")
+
+
+def recorded(session: Any) -> list[Assigned]:
+    """The assignment that a session kept; it has to be opened with `RECORD`."""
+    return [
+        Assigned(node.name, node.op_type, part.ep_name)
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    ]
+
+
+def profiled(session: Any, feeds: Mapping[str, Array]) -> list[Assigned]:
+    """The assignment as a profile shows it; the session has to be opened with profiling, which ends here.
+
+    Args:
+        session: an InferenceSession.
+        feeds: one input that it can run on.
+    """
+    session.run(None, dict(feeds))
+    path = Path(session.end_profiling())
+    events = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    found = {}
+    for event in events:
+        name, arguments = str(event.get("name", "")), event.get("args", {})
+        if event.get("cat") == "Node" and name.endswith("_kernel_time") and "provider" in arguments:
+            node = name.removesuffix("_kernel_time")
+            found[node] = Assigned(node, arguments.get("op_name", ""), arguments["provider"])
+    return list(found.values())
+
+
+def profile_prefix() -> str:
+    """Where a profile is written to."""
+    return str(Path(tempfile.gettempdir()) / "dskd-assignment")
+
+
+def zeros_for(inputs: Sequence[Any]) -> dict[str, Array]:
+    """An input of zeros for a session's `get_inputs()`; a dimension without a number is 1."""
+    types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+    return {
+        item.name: np.zeros([size if isinstance(size, int) else 1 for size in item.shape], types[item.type])
+        for item in inputs
+    }
+
+
+def refuse_others(
+    nodes: Sequence[Assigned],
+    provider: Provider,
+    allow_cpu: Sequence[str],
+    missing: Callable[[], Sequence[str]],
+) -> None:
+    """Hold every node to the provider that was asked for.
+
+    Args:
+        nodes: of the session.
+        provider: the one that was asked for.
+        allow_cpu: operators that may run on the CPU.
+        missing: () -> what is in the way of the provider, in words; asked where a node runs elsewhere.
+
+    Raises:
+        EnvironmentProblem: names the nodes, and the library that is missing or that none is.
+    """
+    others = [
+        one
+        for one in nodes
+        if one.provider != provider.ort_name
+        and not (one.provider == "CPUExecutionProvider" and one.operator in allow_cpu)
+    ]
+    if not others:
+        return
+    shown = ", ".join(f"{one.shown} on {one.provider}" for one in others[:_NAMED])
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    reasons = "; ".join(missing()) or f"no library is missing, {provider.ort_name} has no kernel for it"
+    operators = ",".join(dict.fromkeys(one.operator for one in others))
+    raise EnvironmentProblem(
+        f"{len(others)} of {len(nodes)} nodes do not run on {provider.ort_name}: {shown}{more}: {reasons}.",
+        f"Allow them on the CPU with --allow-cpu {operators}, or choose another provider with --provider.",
+        code=codes.NODE_ELSEWHERE,
+    )

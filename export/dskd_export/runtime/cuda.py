@@ -1,0 +1,149 @@
+"""The few CUDA calls that running an engine needs, with errors by their names.
+
+CUDA runtime API: https://docs.nvidia.com/cuda/cuda-runtime-api/. The bindings give a tuple whose first
+element is the error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dskd_export.errors import EnvironmentProblem, MissingExtra
+
+_HINTS = {
+    "cudaErrorMemoryAllocation": "Close other programs on the GPU, use smaller batches or fewer streams.",
+    "cudaErrorNoDevice": "There is no NVIDIA GPU that this process may use: see dskd-compress doctor",
+    "cudaErrorInsufficientDriver": "Install an NVIDIA driver that fits CUDA's libraries: see dskd-compress doctor",
+    "cudaErrorInvalidDevice": "Name a device that is there: see dskd-compress doctor",
+}
+_SEE_DOCTOR = "Look at the GPU and its driver: dskd-compress doctor"
+
+
+def bindings() -> ModuleType:
+    """cuda-bindings' runtime module, of either of its two names.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    for name in ("cuda.bindings.runtime", "cuda.cudart"):
+        try:
+            if importlib.util.find_spec(name) is not None:
+                return importlib.import_module(name)
+        except ModuleNotFoundError:  # of a parent package
+            continue
+    raise MissingExtra("cuda-bindings", "tensorrt")
+
+
+class Cuda:
+    """One CUDA device.
+
+    Args:
+        device: in CUDA's own order.
+        module: cuda-bindings' runtime; None: the one that is installed.
+
+    Raises:
+        EnvironmentProblem: there is no such device, or its driver does not work.
+        MissingExtra: cuda-bindings is not installed.
+    """
+
+    def __init__(self, device: int = 0, module: Any = None) -> None:
+        self._cuda: Any = module if module is not None else bindings()
+        self._call("cudaSetDevice", device)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call a function of the runtime and give what it gives; its errors become ours."""
+        try:
+            error, *values = getattr(self._cuda, name)(*arguments)
+        except RuntimeError as problem:  # the bindings did not find a CUDA library
+            raise EnvironmentProblem(
+                f"CUDA cannot be used: {str(problem).splitlines()[0]}.", _SEE_DOCTOR
+            ) from problem
+        if int(error) != 0:
+            code = getattr(error, "name", str(error))
+            raise EnvironmentProblem(f"CUDA: {name} failed with {code}.", _HINTS.get(code, _SEE_DOCTOR))
+        if not values:
+            return None
+        return values[0] if len(values) == 1 else values
+
+    def free_bytes(self) -> int:
+        """Memory of the device that is free now."""
+        free, _ = self._call("cudaMemGetInfo")
+        return int(free)
+
+    def allocate(self, size_bytes: int) -> int:
+        """Address of new device memory, aligned to 256 bytes."""
+        return int(self._call("cudaMalloc", size_bytes))
+
+    def release(self, address: int) -> None:
+        """Give device memory back."""
+        self._call("cudaFree", address)
+
+    def allocate_pinned(self, size_bytes: int) -> int:
+        """Address of new host memory that the device can copy from and to by itself."""
+        return int(self._call("cudaMallocHost", size_bytes))
+
+    def release_pinned(self, address: int) -> None:
+        """Give pinned memory back."""
+        self._call("cudaFreeHost", address)
+
+    def copy_in(self, device: int, host: int, size_bytes: int, stream: int) -> None:
+        """Start a copy to the device."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", device, host, size_bytes, kind, stream)
+
+    def copy_out(self, host: int, device: int, size_bytes: int, stream: int) -> None:
+        """Start a copy from the device."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", host, device, size_bytes, kind, stream)
+
+    def make_stream(self) -> int:
+        """A new stream that waits for no other."""
+        return int(self._call("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking))
+
+    def destroy_stream(self, stream: int) -> None:
+        """Give a stream back."""
+        self._call("cudaStreamDestroy", stream)
+
+    def wait(self, stream: int) -> None:
+        """Block until all that was started on a stream is done."""
+        self._call("cudaStreamSynchronize", stream)
+
+    def begin_capture(self, stream: int) -> None:
+        """From now on work on this stream is recorded and not done."""
+        self._call(
+            "cudaStreamBeginCapture", stream, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        )
+
+    def end_capture(self, stream: int) -> Any:
+        """What was recorded, ready to be launched."""
+        graph = self._call("cudaStreamEndCapture", stream)
+        try:
+            return self._call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._call("cudaGraphDestroy", graph)
+
+    def abort_capture(self, stream: int) -> None:
+        """Leave a recording that failed; what was recorded is dropped."""
+        error, *values = self._cuda.cudaStreamEndCapture(stream)
+        if int(error) == 0 and values and values[0]:
+            self._call("cudaGraphDestroy", values[0])
+
+    def launch(self, graph: Any, stream: int) -> None:
+        """Start a recorded graph."""
+        self._call("cudaGraphLaunch", graph, stream)
+
+    def destroy_graph(self, graph: Any) -> None:
+        """Give a recorded graph back."""
+        self._call("cudaGraphExecDestroy", graph)
+
+
+def array_at(address: int, size_bytes: int) -> NDArray[np.uint8]:
+    """Host memory as an array of bytes; it must be kept as long as the array."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address))

@@ -1,0 +1,85 @@
+"""ONNX Runtime's execution providers that can be asked for, and the options that they are opened with.
+
+https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html and
+https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider.
+
+    Attributes:
+        name: as it is asked for: `cpu`, `cuda`, `tensorrt`.
+        ort_name: ONNX Runtime's own name.
+        library: the file in ONNX Runtime's folder that holds it; None: it is in ONNX Runtime itself.
+        options: what it is opened with.
+    """
+
+    name: str
+    ort_name: str
+    library: str | None
+    options: Mapping[str, str]
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether it runs on a CUDA device."""
+        return self.library is not None
+
+
+# TF32 would round what is compared as fp32 to ten bits of mantissa.
+CPU = Provider("cpu", "CPUExecutionProvider", None, {})
+CUDA = Provider(
+    "cuda", "CUDAExecutionProvider", "libonnxruntime_providers_cuda.so", {"device_id": "0", "use_tf32": "0"}
+)
+# Without a precision's own flag the network is strongly typed: what the ONNX types say is what runs. Nothing is
+# read from or left on the disk, and nothing of an earlier session has a part in a number.
+TENSORRT = Provider(
+    "tensorrt",
+    "TensorrtExecutionProvider",
+    "libonnxruntime_providers_tensorrt.so",
+    {
+        "device_id": "0",
+        "trt_engine_cache_enable": "0",
+        "trt_timing_cache_enable": "0",
+        "trt_cuda_graph_enable": "0",
+        "trt_dla_enable": "0",
+        "trt_engine_hw_compatible": "0",
+        "trt_weight_stripped_engine_enable": "0",
+        "trt_dump_ep_context_model": "0",
+        "trt_layer_norm_fp32_fallback": "0",
+    },
+)
+PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in (CPU, CUDA, TENSORRT)}
+
+
+def options_of(
+    provider: Provider,
+    shapes: Mapping[str, tuple[Shape, Shape, Shape]] | None = None,
+    allow_cpu: Sequence[str] = (),
+) -> dict[str, str]:
+    """The options of a session.
+
+    Args:
+        provider: one of `PROVIDERS`.
+        shapes: input -> smallest, usual and largest shape, which TensorRT builds its engine for; None: it
+            builds one for the first shape that it sees, and another for each larger one.
+        allow_cpu: operators that are left to the CPU.
+    """
+    options = dict(provider.options)
+    if provider is not TENSORRT:
+        return options
+    for index, which in enumerate(("min", "opt", "max")):
+        if shapes:
+            profiles = (f"{name}:{'x'.join(map(str, triple[index]))}" for name, triple in shapes.items())
+            options[f"trt_profile_{which}_shapes"] = ",".join(profiles)
+    if allow_cpu:
+        options["trt_op_types_to_exclude"] = ",".join(allow_cpu)
+    return options

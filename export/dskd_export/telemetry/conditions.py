@@ -1,0 +1,70 @@
+"""Under which clocks and temperatures a measurement was made, and whether it is worth trusting. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from dskd_export.documents import Course
+from dskd_export.telemetry.reading import Reading
+from dskd_export.telemetry.sampler import Trace
+
+CLOCK_CHANGE = 0.10
+"""A clock has changed where its median moves by more than this share from the first third to the last."""
+
+_JUDGED = {"cpu": ("cpu", "emc"), "cuda": ("gpu", "memory", "emc")}
+_CLOCKS = {"cpu": "the CPU", "gpu": "the GPU", "emc": "the memory controller", "memory": "the GPU's memory"}
+
+
+def within(trace: Trace, start_s: float, end_s: float) -> list[Reading]:
+    """The readings of a window and the nearest one on each side."""
+    first = max(0, int(np.searchsorted(trace.times_s, start_s, side="right")) - 1)
+    last = int(np.searchsorted(trace.times_s, end_s, side="left")) + 1
+    return trace.readings[first:last]
+
+
+def courses(readings: list[Reading], values: Callable[[Reading], Mapping[str, float]]) -> dict[str, Course]:
+    """How each value went; one that is not in all readings is told over those that have it."""
+    found: dict[str, list[float]] = {}
+    for reading in readings:
+        for name, value in values(reading).items():
+            found.setdefault(name, []).append(value)
+    return {
+        name: Course(start=series[0], end=series[-1], low=min(series), high=max(series))
+        for name, series in found.items()
+    }
+
+
+def throttling(readings: list[Reading]) -> list[str]:
+    """Causes that held clocks down during these readings, each once, with the number of events where counted."""
+    causes = dict.fromkeys(sorted(cause for reading in readings for cause in reading.throttling))
+    counted = []
+    for cause in dict.fromkeys(cause for reading in readings for cause in reading.events):
+        counts = [reading.events[cause] for reading in readings if cause in reading.events]
+        if counts[-1] > counts[0]:
+            counted.append(f"{cause}: {counts[-1] - counts[0]} times")
+    return [*causes, *counted]
+
+
+def clock_changes(readings: list[Reading], device: str) -> list[str]:
+    """Clocks that matter to a device and did not stay, in words."""
+    third = len(readings) // 3
+    if not third:
+        return []
+    changes = []
+    for name in _JUDGED["cuda" if device.startswith("cuda") else "cpu"]:
+        parts = [
+            [reading.clocks_mhz[name] for reading in part if name in reading.clocks_mhz]
+            for part in (readings[:third], readings[-third:])
+        ]
+        if not all(parts):
+            continue
+        first, last = (float(np.median(part)) for part in parts)
+        if max(first, last) > (1 + CLOCK_CHANGE) * min(first, last):
+            verb = "fell" if last < first else "rose"
+            changes.append(
+                f"the clock of {_CLOCKS[name]} {verb} from {first:.0f} MHz in the first third "
+                f"to {last:.0f} MHz in the last third"
+            )
+    return changes

@@ -1,0 +1,91 @@
+"""Temperatures, and what holds clocks down: cooling devices, over-current alarms, the CPU's own counters.
+
+- https://docs.kernel.org/driver-api/thermal/sysfs-api.html: `thermal_zone*`, `cooling_device*`
+- Jetson Linux Developer Guide r36.4.3, "Jetson Orin Nano Series, Jetson Orin NX Series and Jetson AGX
+  Orin Series" (address in `rails`): cooling devices `*-throttle-alert` and `hot-surface-alert`; `oc1`, `oc2`
+  and `oc3_event_cnt` count under-voltage, average and instantaneous over-current
+- x86 counts in `thermal_throttle/*_throttle_count` of each CPU (arch/x86/kernel/cpu/mce/therm_throt.c)
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dskd_export.telemetry.sysfs import Attribute, matching, open_attribute, read_text
+
+# Cooling devices that slow a chip down. Fans are none of these; a TCC offset is a setting.
+_SLOWING = re.compile(r".*-alert|(thermal-)?cpufreq.*|(thermal-)?devfreq.*|intel_powerclamp")
+_COLDEST_C = -40.0  # below: a sensor that is off reads -256 on a Jetson
+
+_ALARMS = {
+    "oc1": "under-voltage alarm (OC1)",
+    "oc2": "average over-current alarm (OC2)",
+    "oc3": "instantaneous over-current alarm (OC3)",
+}
+
+
+class Thermal:
+    """The thermal state that this machine shows; files stay open."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        zones = matching(root, "sys/class/thermal/thermal_zone*")
+        self._zones = _named({_zone_name(zone): zone / "temp" for zone in zones})
+        slowing = {
+            kind: device / "cur_state"
+            for device in matching(root, "sys/class/thermal/cooling_device*")
+            if _SLOWING.fullmatch(kind := read_text(device / "type") or "")
+        }
+        self._slowing = _named(slowing)
+        self._events = _named({**_alarms(root), **_throttle_counts(root)})
+
+    def temperatures_c(self) -> dict[str, float]:
+        """Sensor -> degrees Celsius; sensors that are off are not there."""
+        found = {name: value / 1e3 for name, value in _values(self._zones).items()}
+        return {name: value for name, value in found.items() if value > _COLDEST_C}
+
+    def throttling(self) -> frozenset[str]:
+        """Cooling devices that slow a chip down now."""
+        return frozenset(name for name, state in _values(self._slowing).items() if state > 0)
+
+    def events(self) -> dict[str, int]:
+        """Cause -> how often it slowed a chip down since the machine started."""
+        return {name: int(value) for name, value in _values(self._events).items()}
+
+    def close(self) -> None:
+        """Close the files."""
+        for attributes in (self._zones, self._slowing, self._events):
+            for attribute in attributes.values():
+                attribute.close()
+
+
+def _zone_name(zone: Path) -> str:
+    return (read_text(zone / "type") or zone.name).removesuffix("-thermal")
+
+
+def _alarms(root: Path) -> dict[str, Path]:
+    return {
+        _ALARMS.get(path.name.split("_")[0], path.name): path
+        for folder in matching(root, "sys/class/hwmon/hwmon*")
+        if read_text(folder / "name") == "soctherm_oc"
+        for path in matching(folder, "oc*_event_cnt")
+    }
+
+
+def _throttle_counts(root: Path) -> dict[str, Path]:
+    """One counter a package: all CPUs of a package show the same."""
+    packages: dict[str, Path] = {}
+    for path in matching(root, "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/package_throttle_count"):
+        package = read_text(path.parent.parent / "topology/physical_package_id") or "0"
+        packages.setdefault(f"thermal throttling of CPU package {package}", path)
+    return packages
+
+
+def _named(paths: dict[str, Path]) -> dict[str, Attribute]:
+    opened = {name: open_attribute(path) for name, path in paths.items()}
+    return {name: attribute for name, attribute in opened.items() if attribute is not None}
+
+
+def _values(attributes: dict[str, Attribute]) -> dict[str, float]:
+    values = {name: attribute.number() for name, attribute in attributes.items()}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,211 @@
+"""A bundle is validated, timed and reported by the command line, in an environment that has no torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import bundle_support
+import numpy as np
+import pytest
+from device_support import expected_logits, make_device_bundle
+from PIL import Image
+
+from dskd_compress import console
+from dskd_compress.cli import main
+from dskd_export.bundle import open_bundle, pack_bundle
+from dskd_export.documents import BenchmarkDocument, StageRecord, ValidationDocument, read_document
+from dskd_export.on_device.source import default_out, name_of
+from dskd_export.runtime.preprocess import preprocess_batch
+
+QUICK = [
+    word
+    for change in ("min_seconds=0.001", "min_iterations=10", "max_warmup_seconds=0.01")
+    for word in ("--set", f"benchmark.{change}")
+]
+FP32, INT8 = "onnxruntime:cpu:fp32", "onnxruntime:cpu:int8"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_device_bundle(tmp_path_factory.mktemp("device"))
+
+
+@pytest.fixture
+def bundle(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "_document_written", False)
+    shutil.copytree(made.parent, tmp_path / "device")
+    return tmp_path / "device/bundle"
+
+
+def validation(*arguments: object, code: int = 0) -> ValidationDocument:
+    assert main(["validate", *map(str, arguments), "--out", "out"]) == code
+    return read_document(Path("out/validation.json"), ValidationDocument)
+
+
+def test_without_images_the_golden_ones_alone_are_compared_and_that_is_said(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = validation(bundle)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No images were given (--images): compared on the bundle's 9 golden images alone." in said
+    assert document.passed
+    assert (document.reference, document.accuracy, document.preprocess) == ("golden.npz", {}, None)
+    assert [one.runner for one in document.judgements] == [FP32, INT8]
+    assert all(one.accuracy is None for one in document.judgements)
+    unjudged = {check.name for check in document.judgements[1].checks if check.verdict == "NOT JUDGED"}
+    assert unjudged == {"top-1 agreement", "top-1 drop", "worst class drop"}
+    assert document.data.val_images == 9
+    assert document.bundle_sha256 == open_bundle(bundle).sha256
+
+
+def test_with_images_accuracy_is_what_an_independent_calculation_gives(bundle: Path) -> None:
+    document = validation(bundle, "--images", bundle.parent / "photos", "--set", "budget.int8.top1_drop=0.2")
+    spec, (weight, bias) = bundle_support.make_spec(), bundle_support.make_head()
+    right = []
+    for label, name in enumerate(spec.classes):
+        for path in sorted((bundle.parent / "photos" / name).glob("*.png")):
+            logits = expected_logits(preprocess_batch([Image.open(path)], spec), weight, bias)
+            right.append(int(logits.argmax()) == label)
+    assert document.reference == FP32
+    assert document.accuracy[FP32].images == len(right)
+    assert document.accuracy[FP32].top1.value == pytest.approx(np.mean(right))
+    fp32, int8 = document.judgements
+    assert fp32.accuracy is None  # it is the reference, and held to torch's golden logits
+    assert int8.accuracy is not None
+    assert (int8.accuracy.lost, int8.accuracy.agreement.value, int8.accuracy.mcnemar_p) == (0, 1.0, 1.0)
+    golden = next(check for check in document.checks if check.name == "golden images")
+    assert (golden.verdict, golden.detail) == ("PASS", "9 of 9 were among the images")
+
+
+def test_too_few_images_for_the_budget_end_with_5(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = validation(
+        bundle, "--images", bundle.parent / "photos", "--set", "budget.int8.top1_drop=0.001", code=5
+    )
+    assert not document.passed
+    assert "top-1 drop" in capsys.readouterr().err
+
+
+def test_images_that_are_prepared_otherwise_are_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dskd_export.on_device import validate
+
+    real = preprocess_batch
+    monkeypatch.setattr(validate, "preprocess_batch", lambda images, spec: real(images, spec)[:, ::-1])
+    document = validation(bundle, "--images", bundle.parent / "photos", "--set", "budget.top1_drop=1", code=5)
+    failed = [check for check in document.checks if check.failed]
+    assert [check.name for check in failed] == ["golden images"]
+    assert "is not what the spec makes of it" in failed[0].detail
+
+
+def test_golden_logits_that_this_device_does_not_give(bundle: Path) -> None:
+    arguments = bundle_support.bundle_arguments()
+    from dskd_export.bundle import write_bundle
+
+    write_bundle(bundle, **arguments)  # golden logits of chance
+    document = validation(bundle, "--precision", "fp32", code=5)
+    assert [check.name for check in document.checks if check.failed] == ["golden logits"]
+    assert "does not give here what torch gave" in document.causes[0]
+
+
+def test_a_packed_bundle_gives_the_same(bundle: Path) -> None:
+    packed = pack_bundle(bundle, bundle.parent / "r18.tar.gz")
+    assert main(["validate", str(packed)]) == 0
+    (written,) = Path("results/r18").iterdir()
+    document = read_document(written / "validation.json", ValidationDocument)
+    assert document.judgements == validation(bundle).judgements
+    assert default_out(packed) == written
+
+
+def test_a_pair(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = validation(bundle, "--pair", FP32, INT8, "--set", "budget.int8.mean_abs_relative=0.5")
+    assert (document.reference, [one.runner for one in document.judgements]) == (FP32, [INT8])
+    assert document.judgements[0].parity[0].max_abs == 0
+    assert main(["validate", str(bundle), "--pair", "torch:cpu:fp32", INT8]) == 2
+    assert "validated without torch" in capsys.readouterr().err
+
+
+def test_benchmark_report_and_what_lies_in_the_results(bundle: Path) -> None:
+    assert main(["validate", str(bundle), "--out", "out"]) == 0
+    assert main(["benchmark", str(bundle), "--out", "out", "--batch", "1", "--batch", "3", *QUICK]) == 0
+    document = read_document(Path("out/benchmark.json"), BenchmarkDocument)
+    cells = {(row.precision, row.provider, row.batch, row.part) for row in document.rows}
+    assert cells == {
+        (precision, "cpu", batch, part)
+        for precision in ("fp32", "int8")
+        for batch in (1, 3)
+        for part in ("engine", "with_preprocessing")
+    }
+    assert "noise of 500x375 pixels" in document.images
+    with np.load("out/benchmark.samples.npz") as samples:
+        assert {row.samples_key for row in document.rows} == set(samples)
+    assert main(["report", "out", "--set", "report.title=Orin"]) == 0
+    page = Path("out/report.md").read_text(encoding="utf-8")
+    assert page.startswith("# Orin")
+    assert "STALE" not in page
+    assert "golden.npz" in page
+    left = {path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()}
+    assert left == {
+        "validation.json",
+        "benchmark.json",
+        "benchmark.samples.npz",
+        "report.html",
+        "report.md",
+        "bundle/manifest.json",
+        "bundle/spec.json",
+        "stages/validate.json",
+        "stages/benchmark.json",
+    }
+    record = read_document(Path("out/stages/benchmark.json"), StageRecord)
+    assert record.inputs["bundle/manifest.json"] == document.bundle_sha256
+    open_bundle(bundle)  # it is as it was
+
+
+def test_only_what_is_asked_for_is_timed(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "--precision",
+        "int8",
+        "--batch",
+        "2",
+        "--threads",
+        "1",
+        "--images",
+        str(bundle.parent / "photos"),
+    ]
+    assert main(["benchmark", str(bundle), "--out", "out", *arguments, *QUICK, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {(row["precision"], row["batch"], row["threads"]) for row in document["rows"]} == {("int8", 2, 1)}
+    assert document["images"].startswith("of ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["validate", "BUNDLE", "--set", "train.lr=1"], 2, "a bundle has no recipe to change"),
+        (["validate", "BUNDLE", "--set", "budget.int8.top1_drop=2"], 2, "budget.int8.top1_drop"),
+        (["validate", "BUNDLE", "--out", "BUNDLE/out"], 2, "lies in the bundle"),
+        (["validate", "BUNDLE", "--precision", "fp16"], 2, "no model of precision fp16; it holds fp32, int8"),
+        (["validate", "BUNDLE", "--images", "512"], 3, "512: no such folder"),
+        (["benchmark", "BUNDLE", "--set", "benchmark.runners=[torch]"], 2, "runners names torch"),
+        (["benchmark", "nothing"], 3, "nothing"),
+        (["report", "nothing"], 3, "is not a run folder"),
+    ],
+)
+def test_what_cannot_be_asked_for(
+    arguments: list[str], code: int, said: str, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.replace("BUNDLE", str(bundle)) for word in arguments]) == code
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not Path("results").exists()
+    assert not Path("out").exists()
+    open_bundle(bundle)
+
+
+def test_what_a_bundle_is_called(tmp_path: Path) -> None:
+    run = tmp_path / "runs/r18"
+    (run / "bundle").mkdir(parents=True)
+    assert name_of(run / "bundle") == "bundle"
+    (run / "recipe.yaml").touch()
+    assert name_of(run / "bundle") == "r18"
+    assert name_of(tmp_path / "r18.tar.zst") == "r18"

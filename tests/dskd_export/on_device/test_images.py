@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dskd_export.errors import DataError
+from dskd_export.on_device.images import open_labelled
+
+CLASSES = ("cat", "dog", "7")
+
+
+def save(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    for name in ("dog/a.png", "dog/deep/b.jpg", "cat/c.png", "cat/notes.txt", "cat/.hidden.png"):
+        save(tmp_path / name) if not name.endswith(".txt") else (tmp_path / name).write_text("no image")
+    return tmp_path
+
+
+def test_class_folders(folders: Path) -> None:
+    found = open_labelled(folders, CLASSES)
+    assert dict(zip(found.files, found.labels.tolist(), strict=True)) == {
+        "cat/c.png": 0,
+        "dog/a.png": 1,
+        "dog/deep/b.jpg": 1,
+    }
+    assert [label for _, label in found.read([], 0.0)] == [0, 1, 1]
+
+
+def test_a_table(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        save(tmp_path / name)
+    # A number is a class's name where there is one, and else its place.
+    (tmp_path / "labels.csv").write_text("label,file\ndog,a.png\n7,b.png\n0,c.png\n")
+    found = open_labelled(tmp_path, CLASSES)
+    assert found.files == ("a.png", "b.png", "c.png")
+    assert found.labels.tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name,class\n", "no columns file and label"),
+        ("file,label\na.png,bird\n", "line 2: 'bird' is no class"),
+        ("file,label\nb.png,cat\n", "line 2: there is no image b.png"),
+        ("file,label\n../a.png,cat\n", "there is no image ../a.png in the folder"),
+        ("file,label\n", "no labelled images"),
+    ],
+)
+def test_a_table_that_is_wrong(tmp_path: Path, text: str, said: str) -> None:
+    folder = tmp_path / "photos"
+    save(folder / "a.png")
+    save(tmp_path / "a.png")
+    (folder / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=said):
+        open_labelled(folder, CLASSES)
+
+
+def test_folders_that_are_wrong(folders: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        open_labelled(folders / "none", CLASSES)
+    with pytest.raises(DataError, match="'dog' is no class of the bundle; it has 'cat'"):
+        open_labelled(folders, ("cat",))
+    save(folders / "loose.png")
+    with pytest.raises(DataError, match=r"images without a class, for example loose\.png"):
+        open_labelled(folders, CLASSES)
+
+
+def test_images_that_cannot_be_read(folders: Path) -> None:
+    (folders / "dog/a.png").write_bytes(b"no image")
+    found = open_labelled(folders, CLASSES)
+    with pytest.raises(DataError, match=r"1 of 3 images cannot be read, the last one: dog/a\.png"):
+        list(found.read([], 0.1))
+    skipped: list[str] = []
+    assert [label for _, label in found.read(skipped, 0.5)] == [0, 1]
+    assert found.facts(skipped).skipped == skipped == ["dog/a.png"]
+
+
+def test_the_first_are_drawn_from_all_classes_and_the_hash_tells_them_apart(tmp_path: Path) -> None:
+    for name in CLASSES:
+        for index in range(20):
+            save(tmp_path / name / f"{index}.png")
+    found = open_labelled(tmp_path, CLASSES)
+    some = found.first(15, seed=0)
+    assert len(some.files) == 15
+    assert set(some.labels.tolist()) == {0, 1, 2}
+    assert found.first(15, seed=0).facts([]) == some.facts([])
+    assert found.facts([]).sha256 != some.facts([]).sha256
+    assert found.first(None, 0) is found.first(60, 0) is found
+    assert np.all(np.diff([found.files.index(name) for name in some.files]) > 0)

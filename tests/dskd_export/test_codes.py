@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import re
+
+from readme_blocks import README, ROOT
+
+from dskd_export import codes
+from dskd_export.codes import CODES, code_of, plain
+from dskd_export.errors import EnvironmentProblem
+
+
+def test_numbers_are_unique_and_in_order() -> None:
+    numbers = [code.number for code in CODES]
+    assert numbers == sorted(set(numbers))
+    assert all(100 <= number < 400 for number in numbers)
+    assert all(code_of(code.number) is code for code in CODES)
+
+
+def test_the_readme_lists_every_code_and_no_other() -> None:
+    text = README.read_text(encoding="utf-8").partition("\n## Troubleshooting\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(DSKD-E\d+)` \| (.*?) \| (.*) \|$", text, re.MULTILINE)
+    assert rows == [(str(code), code.title, code.cure) for code in CODES]
+
+
+def test_every_code_is_given_by_some_source() -> None:
+    sources = [
+        path.read_text(encoding="utf-8")
+        for folder in ("dskd_compress", "export/dskd_export")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "codes.py"
+    ]
+    names = [name for name, value in vars(codes).items() if isinstance(value, codes.Code)]
+    assert len(names) == len(CODES)
+    assert [name for name in names if not any(re.search(rf"\bcodes\.{name}\b", text) for text in sources)] == []
+
+
+def test_an_error_of_a_code_has_its_cure() -> None:
+    error = EnvironmentProblem("x", code=codes.LIBNVINFER)
+    assert (str(error.code), error.exit_code) == ("DSKD-E204", 4)
+    assert error.hint == "Install TensorRT, or name its folder in LD_LIBRARY_PATH."
+    assert EnvironmentProblem("x", "y", code=codes.LIBNVINFER).hint == "y"
+    assert EnvironmentProblem("x").code is None
+    assert plain("`pip install x`") == "pip install x"
