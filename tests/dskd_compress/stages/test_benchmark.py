@@ -98,13 +98,13 @@ def test_energy_and_a_clock_that_falls(
     finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     board = Board()
-    real = benchmark.measure_latency
+    real = benchmarking.measure_latency
 
     def measured(*args: Any, **kwargs: Any) -> Any:
         board.works_since = time.perf_counter()
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(benchmark, "measure_latency", measured)
+    monkeypatch.setattr(benchmarking, "measure_latency", measured)
     monkeypatch.setattr(monitor, "open_source", lambda device, root: board)
     folder = finished.copy(tmp_path / "run")
     recipe = small_recipe(*ONE_CELL, "benchmark.teacher=false", "benchmark.min_seconds=1.5")
