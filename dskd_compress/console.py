@@ -78,6 +78,10 @@ class Output:
         # Lines are left whole: a path that was wrapped at column 80 cannot be copied.
         self.console.print(*renderables, soft_wrap=all(isinstance(item, str) for item in renderables))
 
+    def plain(self, text: str) -> None:
+        """Show text as it is, on one line."""
+        self.console.print(Text(text), soft_wrap=True)
+
     def warn(self, text: str) -> None:
         """Show a warning, plain text, on stderr."""
         self._errors.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)

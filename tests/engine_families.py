@@ -43,8 +43,9 @@ from dskd_export.precision.quantize import quantize, store_weights
 from dskd_export.precision_metadata import PrecisionMetadata
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-TARGETS = ("sm86", "sm89", "sm120")
-BATCHES = (1, 8)
+# Of a test, and of the table.
+TARGETS = {False: ("sm86",), True: ("sm86", "sm89", "sm120")}
+BATCHES = {False: (8,), True: (1, 8)}
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def modelopt_in_this_process() -> None:
 
 
 def build_family(
-    family: Family, spec: Any, models: dict[str, bytes], folder: Path, backend: Any
+    family: Family, spec: Any, models: dict[str, bytes], folder: Path, backend: Any, full: bool
 ) -> list[BuildDocument]:
     """A bundle of all precisions, and its engines."""
     noise = bundle_support.make_golden(images=2, spec=spec)
@@ -121,7 +122,7 @@ def build_family(
     bundle_folder = folder / f"{family.name}.bundle"
     write_bundle(bundle_folder, **arguments)
     bundle = open_bundle(bundle_folder)
-    settings = BuildSettings(batches=BATCHES, targets=TARGETS)
+    settings = BuildSettings(batches=BATCHES[full], targets=TARGETS[full])
     documents = []
     for precision in PRECISIONS:
         _, document = build_engine(
@@ -167,14 +168,14 @@ def build_all(folder: Path, *, full: bool = False, families: tuple[Family, ...] 
     rows = []
     for family, spec, models in made:
         models["bf16"] = half_precision(models["fp32"], "bf16", calibration(spec.height)).model
-        for document in build_family(family, spec, models, folder, backend):
+        for document in build_family(family, spec, models, folder, backend, full):
             rows.append(row_of(family, spec.height, len(models[document.precision]), document))
             print(json.dumps(rows[-1]), flush=True)
     return {
         "command": "python tests/engine_families.py FOLDER" + (" --full" if full else ""),
         "backend": f"{backend.name} {backend.version}",
-        "targets": list(TARGETS),
-        "batches": list(BATCHES),
+        "targets": list(TARGETS[full]),
+        "batches": list(BATCHES[full]),
         "gpu": None,
         "machine": f"{platform.system()} {platform.machine()}, {_cpu()}",
         "seconds": round(time.perf_counter() - began, 1),

@@ -382,6 +382,8 @@ class _Config:
 
 
 class _Runtime:
+    engine_host_code_allowed = False
+
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
@@ -392,6 +394,10 @@ class _Runtime:
         return trt.EngineValidity.VALID, 0
 
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
+        header = read_plan(plan)[0] if plan.startswith(MAGIC) else {}
+        if "VERSION_COMPATIBLE" in header.get("flags", []) and not self.engine_host_code_allowed:
+            self._logger.log(self._trt.ILogger.Severity.ERROR, "Plan contains host code, which is not allowed.")
+            return None
         if not plan.startswith(MAGIC) or read_plan(plan)[0]["version"] != self._trt.__version__:
             self._logger.log(self._trt.ILogger.Severity.ERROR, "Version tag does not match.")
             return None

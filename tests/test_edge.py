@@ -68,7 +68,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(device: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(device: Path, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
     """The environment's own Python, that hears of nothing else."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     return subprocess.run(
@@ -76,7 +76,7 @@ def run(device: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=device,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout_s,
         check=False,
         env={**environment, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"},
     )
@@ -152,7 +152,8 @@ def test_a_fresh_environment_from_wheels_and_their_size(tmp_path: Path) -> None:
     print(f"{total:8.2f} MB  in all, {LARGEST_MB:g} MB are allowed")
     assert total <= LARGEST_MB
     venv.create(tmp_path / ".venv", with_pip=True)
-    done = run(tmp_path, "-m", "pip", "install", "--quiet", "--constraint", constraints, str(own), "onnxruntime")
+    install = ("-m", "pip", "install", "--quiet", "--constraint", constraints, str(own), "onnxruntime")
+    done = run(tmp_path, *install, timeout_s=900)
     assert done.returncode == 0, done.stderr
     made = tmp_path / "made"
     make_device_bundle(made)

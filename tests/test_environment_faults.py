@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,12 @@ from ort_support import CPU, CUDA, FakeOnnxRuntime
 from dskd_compress import console
 from dskd_compress.cli import describe, main
 from dskd_export import codes, doctor
-from dskd_export.engine_problems import of_another_gpu, of_another_version, refuse_full_disk
+from dskd_export.engine.device import Gpu as EngineGpu
+from dskd_export.engine.device import system
+from dskd_export.engine.document import BuildDocument, GpuFacts
+from dskd_export.engine.generations import Installed
+from dskd_export.engine.identity import check_identity
+from dskd_export.engine_problems import refuse_full_disk
 from dskd_export.errors import DskdError
 from dskd_export.runtime import onnxruntime as runner
 from dskd_export.telemetry.cuda import Gpu
@@ -50,6 +55,9 @@ class Machine:
 BUILD = ("doctor", "--for", "build", "--json")
 VALIDATE = ("validate", "BUNDLE", "--out", "out", "--json")
 BENCHMARK = ("benchmark", "BUNDLE", "--out", "out", "--batch", "1", "--json")
+ORIN = EngineGpu(0, "Orin (nvgpu)", "8.7", 8_000_000_000, "540.4.0", "12.6")
+ORIN_FACTS = GpuFacts(name=ORIN.name, compute_capability="8.7", memory_mb=8000.0, driver=ORIN.driver, cuda="12.6")
+TEN_THREE = Installed("tensorrt", "tensorrt", Path("/x"), "10.3.0", True)
 AMPERE, BLACKWELL = Gpu("A100", (8, 0)), Gpu("B200", (10, 0))
 
 
@@ -97,13 +105,32 @@ def jetpack_off_the_path(machine: Machine) -> tuple[str, ...]:
     return BUILD
 
 
+def refused_engine(machine: Machine, **here: object) -> DskdError:
+    """An engine of TensorRT 10.3 for Orin, on this machine."""
+    document = BuildDocument.model_construct(
+        backend="tensorrt",
+        version="10.3.0",
+        version_compatible=False,
+        hardware="none",
+        targets=[],
+        stripped=False,
+        precision="fp16",
+        profiles=[],
+        system=system(),
+        gpu=ORIN_FACTS,
+        bundle=None,
+    )
+    with pytest.raises(DskdError) as caught:
+        check_identity(document, machine.folder / "model.fp16.engine", **here)  # type: ignore[arg-type]
+    return caught.value
+
+
 def engine_of_another_version(machine: Machine) -> DskdError:
-    engine = machine.folder / "model.fp16.engine"
-    return of_another_version(engine, "tensorrt 10.3.0", "tensorrt 11.4.0", "dskd-compress build bundle")
+    return refused_engine(machine, gpu=ORIN, there=replace(TEN_THREE, version="11.4.0"))
 
 
 def engine_of_another_gpu(machine: Machine) -> DskdError:
-    return of_another_gpu(machine.folder / "model.fp16.engine", "Orin", "A100", "dskd-compress build bundle")
+    return refused_engine(machine, gpu=replace(ORIN, name="A100", compute_capability="8.0"), there=TEN_THREE)
 
 
 def no_disk_for_the_engine(machine: Machine) -> DskdError:

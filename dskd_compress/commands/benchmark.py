@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from dskd_compress.commands import options
+
+if TYPE_CHECKING:
+    from dskd_compress.console import Output
+    from dskd_export.documents import BenchmarkDocument
 
 
 def benchmark(
@@ -23,6 +28,20 @@ def benchmark(
         Optional[Path],
         typer.Option("--images", metavar="FOLDER", help="Of a bundle: labelled images to feed. Default: noise."),
     ] = None,
+    device: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="Of a bundle: local, or ssh://user@host; repeatable. Default: local.",
+        ),
+    ] = None,
+    remote_command: Annotated[
+        str, typer.Option("--remote-command", help="With ssh: what starts this tool there.")
+    ] = "dskd-compress",
+    ssh_config: Annotated[
+        Optional[Path], typer.Option("--ssh-config", metavar="FILE", help="With ssh: its configuration.")
+    ] = None,
     out: options.Results = None,
     set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
@@ -31,7 +50,8 @@ def benchmark(
 
     Of a run: teacher and student in torch and ONNX Runtime. Of a bundle: every precision in ONNX
     Runtime, without torch. Energy, clocks and temperatures are watched meanwhile, where this machine
-    shows them.
+    shows them. Over ssh the bundle is sent once and the same command runs there; what was cut off goes
+    on with the same line.
 
     [bold]Examples[/bold]
 
@@ -39,6 +59,7 @@ def benchmark(
       dskd-compress benchmark runs/r18 --set 'benchmark.batches=[1,4,16]' --set benchmark.threads=1
       dskd-compress benchmark r18.tar.gz --precision int8 --batch 1 --threads 4
       dskd-compress benchmark bundle --provider tensorrt --out results/orin
+      dskd-compress benchmark bundle --device ssh://user@orin --device local
     """
     from rich.text import Text
 
@@ -56,6 +77,9 @@ def benchmark(
     )
     changes = [*flags, *(set_ or [])]
     written = None
+    if device:
+        _on_devices(source, device, changes, images, remote_command, ssh_config, out, output)
+        return
     if is_bundle(source):
         from dskd_compress.stages.on_device import benchmark_source
 
@@ -72,25 +96,7 @@ def benchmark(
         from dskd_compress.stages.benchmark import run_benchmark
 
         document = run_benchmark(recipe, run, output)
-    output.table(
-        "Latency",
-        ["model", "runner", "batch", "part", "p50 ms", "p99 ms", "images/s", "mJ/image", ""],
-        [
-            [
-                row.model,
-                f"{row.runner} {row.provider} {row.precision}",
-                str(row.batch),
-                row.part.replace("_", " "),
-                f"{row.latency.p50_ms:.3f}",
-                f"{row.latency.p99_ms:.3f}",
-                f"{row.throughput_images_per_s:.0f}",
-                f"{row.energy_per_image_mj.value:.3g}" if row.energy_per_image_mj else "-",
-                "" if row.latency.stable else f"UNSTABLE: {row.latency.reason}",
-            ]
-            for row in document.rows
-            if row.latency is not None
-        ],
-    )
+    _print_rows([("", document)], output)
     for reason in dict.fromkeys(row.energy_reason for row in document.rows if row.energy_reason):
         output.print(Text(f"No energy: {reason}."))
     for reason in dict.fromkeys(f"{row.precision} on {row.provider}: {row.unavailable}" for row in document.rows):
@@ -102,3 +108,57 @@ def benchmark(
         output.print(escape(f"Images: {document.images}"))
     options.say_where(written, output)
     output.result(document)
+
+
+def _print_rows(documents: Sequence[tuple[str, BenchmarkDocument]], output: Output) -> None:
+    """One table of all that was timed; the first column names the device where there are several."""
+    several = any(name for name, _ in documents)
+    output.table(
+        "Latency",
+        [
+            *(["device"] if several else []),
+            *("model", "runner", "batch", "part", "p50 ms", "p99 ms", "images/s", "mJ/image", ""),
+        ],
+        [
+            [
+                *([name] if several else []),
+                row.model,
+                f"{row.runner} {row.provider} {row.precision}",
+                str(row.batch),
+                row.part.replace("_", " "),
+                f"{row.latency.p50_ms:.3f}",
+                f"{row.latency.p99_ms:.3f}",
+                f"{row.throughput_images_per_s:.0f}",
+                f"{row.energy_per_image_mj.value:.3g}" if row.energy_per_image_mj else "-",
+                "" if row.latency.stable else f"UNSTABLE: {row.latency.reason}",
+            ]
+            for name, document in documents
+            for row in document.rows
+            if row.latency is not None
+        ],
+    )
+
+
+def _on_devices(
+    source: Path,
+    devices: list[str],
+    changes: list[str],
+    images: Path | None,
+    remote_command: str,
+    ssh_config: Path | None,
+    out: Path | None,
+    output: Output,
+) -> None:
+    from dskd_compress.stages.devices import Remotes, benchmark_devices, refuse_failed
+    from dskd_export.errors import UsageError
+    from dskd_export.on_device.source import is_bundle
+
+    if images is not None:
+        raise UsageError(f"--images {images} stays on this machine.", "Leave --images or --device out.")
+    bundle = source if is_bundle(source) else source / "bundle"
+    remotes = Remotes(remote_command, () if ssh_config is None else ("-F", str(ssh_config)))
+    document, folder = benchmark_devices(bundle, devices, changes, out, remotes, output)
+    _print_rows([(one.name, one.benchmark) for one in document.devices if one.benchmark is not None], output)
+    output.plain(f"Results: {folder / 'devices.json'}")
+    output.result(document)
+    refuse_failed(document)

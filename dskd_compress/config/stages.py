@@ -12,6 +12,8 @@ from dskd_compress.config.precisions import CalibrationSection, QuantizeSection
 from dskd_export.precision.targets import Target
 from dskd_export.precision_metadata import Precision
 
+Batch = Annotated[int, Field(ge=1)]
+
 
 class ExportSection(Section):
     """From the student to the bundle."""
@@ -61,7 +63,7 @@ class ValidateSection(Section):
     """What is held against torch, and the limits of fp32; `validate` ends with exit code 5 when one is crossed."""
 
     images: int | None = Field(None, ge=1, description="images of the validation set to use; none: all")
-    batches: tuple[int, ...] = Field((1, 3, 8), min_length=1, description="batch sizes for parity")
+    batches: tuple[Batch, ...] = Field((1, 3, 8), min_length=1, description="batch sizes for parity")
     precisions: tuple[Precision, ...] | None = Field(
         None, min_length=1, description="what to validate; none: all that the bundle holds and that can run here"
     )
@@ -87,7 +89,7 @@ class ValidateSection(Section):
 class BenchmarkSection(Section):
     """What is timed."""
 
-    batches: tuple[int, ...] = Field((1, 8), min_length=1)
+    batches: tuple[Batch, ...] = Field((1, 8), min_length=1)
     runners: tuple[Literal["torch", "onnxruntime"], ...] = Field(("torch", "onnxruntime"), min_length=1)
     precisions: tuple[Precision, ...] | None = Field(
         None, min_length=1, description="of the student in ONNX Runtime; none: all that the bundle holds"

@@ -16,7 +16,7 @@ from dskd_export.errors import UsageError
 from dskd_export.files import write_atomic
 from dskd_export.on_device import benchmark, validate
 from dskd_export.on_device.images import LabelledImages, open_labelled
-from dskd_export.on_device.results import check_out, write_results
+from dskd_export.on_device.results import MEASURED, check_out, write_results
 from dskd_export.on_device.source import default_out, opened
 from dskd_export.report import build_report
 
@@ -116,7 +116,7 @@ def benchmark_source(
             bundle,
             BENCHMARK,
             document,
-            ("benchmark.json", "benchmark.samples.npz"),
+            MEASURED,
             document.provenance,
             {"benchmark": digest(section.model_dump(mode="json"))},
         )

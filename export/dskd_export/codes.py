@@ -146,6 +146,15 @@ def code_of(number: int) -> Code:
     return {code.number: code for code in CODES}[number]
 
 
+def code_of_library(name: str) -> Code:
+    """Which code a library has that cannot be loaded, by its name."""
+    if name.startswith(("libnvinfer", "libtensorrt")):
+        return LIBNVINFER
+    if name.startswith("libnvonnxparser"):
+        return PARSER
+    return CUDA_LIBRARY
+
+
 def plain(cure: str) -> str:
     """A cure as the terminal shows it: a sentence, without Markdown."""
     text = cure.replace("`", "")

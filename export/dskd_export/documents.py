@@ -513,6 +513,22 @@ class BenchmarkDocument(Document):
     provenance: Provenance
 
 
+class DeviceResult(Document):
+    """One device of `devices.json`."""
+
+    name: str = Field(description="of its folder of results")
+    address: str = Field(description="local, or ssh://user@host")
+    benchmark: BenchmarkDocument | None = None
+    reason: str = Field(default="", description="why there is no benchmark")
+
+
+class DevicesDocument(Document):
+    """`devices.json`: one bundle on several devices."""
+
+    bundle_sha256: str
+    devices: list[DeviceResult]
+
+
 DocumentT = TypeVar("DocumentT", bound=Document)
 
 

@@ -1,4 +1,4 @@
-"""Why an engine cannot be built, written or loaded here: plain facts in, an error with its code out."""
+"""Room for an engine, on the disk and on the GPU: plain facts in, an error with its code out."""
 
 from __future__ import annotations
 
@@ -7,29 +7,6 @@ from pathlib import Path
 
 from dskd_export import codes
 from dskd_export.errors import EnvironmentProblem
-
-
-def of_another_version(engine: Path, built: str, here: str, rebuild: str) -> EnvironmentProblem:
-    """An engine of another TensorRT.
-
-    Args:
-        engine: the file.
-        built: what it was built with, for example `tensorrt 10.3.0 on Orin`.
-        here: what is installed.
-        rebuild: the command that builds it again.
-    """
-    return EnvironmentProblem(
-        f"{engine} was built with {built}; here is {here}.", f"Build it here: {rebuild}", code=codes.ENGINE_VERSION
-    )
-
-
-def of_another_gpu(engine: Path, built: str, here: str, rebuild: str) -> EnvironmentProblem:
-    """An engine for another GPU; as `of_another_version`, with the names of both."""
-    return EnvironmentProblem(
-        f"{engine} was built for {built}; the GPU here is {here}.",
-        f"Build it here: {rebuild}",
-        code=codes.ENGINE_GPU,
-    )
 
 
 def refuse_full_disk(folder: Path, needed_mb: float) -> None:

@@ -59,6 +59,15 @@ class Bundle(Contents):
             check_hash(file, facts, str(self.folder / weights))
         return path
 
+    def model_mb(self, precision: str) -> float:
+        """Size of a model with what lies in the file beside it, 1 MB = 10^6 bytes.
+
+        Raises:
+            UsageError: the bundle has no such precision.
+        """
+        name = self.model_path(precision).name
+        return sum(facts.size for file, facts in self.manifest.files.items() if file.startswith(name)) / 1e6
+
     def golden(self) -> Golden:
         """The real inputs with their reference logits.
 

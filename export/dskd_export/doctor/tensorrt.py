@@ -14,7 +14,6 @@ from dskd_export.doctor.child import DoesNotImport, answer_of
 from dskd_export.doctor.finding import Finding, Level, finding
 from dskd_export.doctor.packages import numbers
 from dskd_export.elf import Capability
-from dskd_export.runtime.provider_problems import code_of_library
 from dskd_export.runtime.shared_libraries import other_majors, pip_folders
 from dskd_export.telemetry.cuda import Gpu
 
@@ -122,7 +121,7 @@ def _not_loading(where: str, said: str, level: Level) -> Finding:
         return finding(codes.TENSORRT, level, what)
     library = match.group()
     others = other_majors(re.sub(r"(\.so\.\d+).*", r"\1", library), pip_folders())
-    code = code_of_library(library)
+    code = codes.code_of_library(library)
     if others:
         what += f"; {', '.join(others)} is here"
         code = codes.TENSORRT_MAJOR if code is codes.LIBNVINFER else code

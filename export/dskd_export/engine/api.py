@@ -255,16 +255,21 @@ class Backend(Protocol):
         """
         ...
 
-    def open(self, plan: bytes) -> Engine:
+    def open(self, plan: bytes, *, host_code: bool = False) -> Engine:
         """Load an engine on the GPU.
+
+        Args:
+            plan: the engine.
+            host_code: let it run code of its own on the CPU, which a version-compatible engine brings: whoever
+                made the engine is then trusted like whoever made a program.
 
         Raises:
             EnvironmentProblem: TensorRT does not take it, in its words.
         """
         ...
 
-    def refit(self, plan: bytes, model: bytes, path: Path) -> bytes:
-        """Put the weights of a model into an engine that was built to be refitted.
+    def refit(self, plan: bytes, model: bytes, path: Path, *, host_code: bool = False) -> bytes:
+        """Put the weights of a model into an engine that was built to be refitted; arguments as above.
 
         Raises:
             EnvironmentProblem: TensorRT does not load the engine.

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from dskd_export import codes
 from dskd_export.bundle import Bundle
 from dskd_export.engine.api import BuildOptions, Hardware, Profile, Refit
 from dskd_export.engine.device import Gpu, find_gpu, folder_name, index_of, system
@@ -24,6 +25,7 @@ from dskd_export.engine.document import (
 from dskd_export.engine.generations import BackendName, builder_for, targets_of
 from dskd_export.engine.inspect import layers_of_log, precision_truth
 from dskd_export.engine.process import Done, Request, run_isolated
+from dskd_export.engine_problems import refuse_full_disk
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.files import sha256_bytes, write_atomic
 from dskd_export.precision_metadata import QUANTIZED
@@ -132,6 +134,7 @@ def build_engine(
         dla_core=settings.dla_core,
     )
     path = engine_path(engines / device, precision, stripped=options.strip)
+    refuse_full_disk(path.parent, bundle.model_mb(precision))
     with tempfile.TemporaryDirectory(prefix="dskd-build-") as name:
         request = Request(
             backend=backend,
@@ -164,6 +167,7 @@ def _place(settings: BuildSettings) -> tuple[Gpu | None, BackendName]:
         raise EnvironmentProblem(
             "There is no NVIDIA GPU here, and TensorRT builds on the GPU that the engine will run on.",
             "Copy the bundle to the device and build there.",
+            code=codes.GPU,
         )
     if gpu is None and settings.strip != "none":
         raise EnvironmentProblem(
@@ -265,6 +269,7 @@ def _own_version() -> str:
 
 def write_engine(path: Path, plan: bytes, document: BuildDocument) -> None:
     """The engine first: a document without its engine would describe another one."""
+    refuse_full_disk(path.parent, len(plan) / 1e6)
     write_atomic(path, plan)
     write_document(path, document)
 

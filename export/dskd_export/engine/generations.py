@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from dskd_export import codes
 from dskd_export.engine.api import Backend
 from dskd_export.errors import EnvironmentProblem, UsageError
 
@@ -145,10 +146,12 @@ def choose(name: str = "auto", folders: Sequence[Path] | None = None) -> Install
             f"TensorRT is not installed for Python 3.{sys.version_info.minor}.",
             "On a Jetson it comes with JetPack, for the system's Python: sudo apt install python3-libnvinfer, and "
             "make the environment with: /usr/bin/python3 -m venv --system-site-packages .venv",
+            code=codes.TENSORRT_OFF_PATH,
         )
     raise EnvironmentProblem(
         "TensorRT is not installed.",
         "Install it with: pip install 'dskd-compress[tensorrt]' (RTX GPUs: 'dskd-compress[tensorrt-rtx]')",
+        code=codes.TENSORRT,
     )
 
 
@@ -205,7 +208,11 @@ def load(found: Installed) -> ModuleType:
                 "Make an environment of the system's Python that sees it: "
                 "/usr/bin/python3 -m venv --system-site-packages .venv"
             )
-        raise EnvironmentProblem(f"{found.module} in {found.folder} does not load: {said}.", hint) from error
+        raise EnvironmentProblem(
+            f"{found.module} in {found.folder} does not load: {said}.",
+            hint,
+            code=codes.TENSORRT if library is None else codes.code_of_library(library[0]),
+        ) from error
 
 
 def _load_from(found: Installed) -> ModuleType:
@@ -243,4 +250,5 @@ def backend_of(trt: ModuleType) -> Backend:
     raise EnvironmentProblem(
         f"{name} {version} is not a version that dskd-compress knows.",
         f"Install one from {least[0]}.{least[1]} on and before {most[0]}.0, or update dskd-compress.",
+        code=codes.TENSORRT_MAJOR,
     )

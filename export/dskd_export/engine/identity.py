@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dskd_export import codes
 from dskd_export.documents import read_document
 from dskd_export.engine.device import Gpu, find_gpu, system
 from dskd_export.engine.document import BuildDocument, document_path, source_of
@@ -57,7 +58,8 @@ def check_identity(
     """
     here = gpu or find_gpu(device)
     found = there or next((item for item in installed() if item.name == document.backend), None)
-    faults = [*_tensorrt(document, found), *_machine(document, here)]
+    of_tensorrt, of_machine = _tensorrt(document, found), _machine(document, here)
+    faults = [*of_tensorrt, *of_machine]
     if document.stripped:
         faults.append("it was built without its weights and has not been refitted")
     if not faults:
@@ -66,6 +68,7 @@ def check_identity(
         f"{engine} cannot be loaded here: {'; '.join(faults)}. It was built with {_built(document)}; "
         f"here: {_here(found, here)}.",
         f"Build it here: {rebuild_command(document, engine)}",
+        code=codes.ENGINE_VERSION if of_tensorrt else codes.ENGINE_GPU if of_machine else None,
     )
 
 

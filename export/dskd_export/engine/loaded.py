@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dskd_export import codes
 from dskd_export.engine.api import Context, Shape, Signature, Tensor
 from dskd_export.engine.common import make_logger
 from dskd_export.engine.log import Log, words_of
@@ -19,11 +20,12 @@ from dskd_export.errors import EnvironmentProblem, ModelError
 class LoadedEngine:
     """An engine on the GPU."""
 
-    def __init__(self, trt: Any, plan: bytes) -> None:
+    def __init__(self, trt: Any, plan: bytes, host_code: bool) -> None:
         self._trt = trt
         self._log = Log()
         self._logger = make_logger(trt, self._log)
         runtime = trt.Runtime(self._logger)
+        runtime.engine_host_code_allowed = host_code
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EnvironmentProblem(
@@ -79,7 +81,9 @@ class LoadedContext:
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
             raise EnvironmentProblem(
-                f"TensorRT cannot run this engine: {words_of(log.errors)}.", "Free memory on the GPU."
+                f"TensorRT cannot run this engine: {words_of(log.errors)}.",
+                "Free memory on the GPU.",
+                code=codes.GPU_MEMORY,
             )
         self.raw = context
 
@@ -139,7 +143,9 @@ class LoadedContext:
             )
 
 
-def refit(trt: Any, plan: bytes, model: bytes, path: Path, *, flags: tuple[Any, ...] = ()) -> bytes:
+def refit(
+    trt: Any, plan: bytes, model: bytes, path: Path, *, host_code: bool, flags: tuple[Any, ...] = ()
+) -> bytes:
     """Put the weights of a model into an engine, and serialise it with them.
 
     Args:
@@ -147,6 +153,7 @@ def refit(trt: Any, plan: bytes, model: bytes, path: Path, *, flags: tuple[Any, 
         plan: the engine, with or without weights.
         model: the ONNX file.
         path: where it lies.
+        host_code: as for `Backend.open`.
         flags: of the serialisation.
 
     Raises:
@@ -156,6 +163,7 @@ def refit(trt: Any, plan: bytes, model: bytes, path: Path, *, flags: tuple[Any, 
     log = Log()
     logger = make_logger(trt, log)
     runtime = trt.Runtime(logger)
+    runtime.engine_host_code_allowed = host_code
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EnvironmentProblem(

@@ -142,7 +142,9 @@ def perform(request: Request, backend: Backend) -> Done:
     opset = opset_of(model, request.model.name)
     if request.task == "refit":
         assert request.stripped is not None
-        request.plan.write_bytes(backend.refit(request.stripped.read_bytes(), model, request.model))
+        host_code = request.options.version_compatible
+        plan = backend.refit(request.stripped.read_bytes(), model, request.model, host_code=host_code)
+        request.plan.write_bytes(plan)
         return Done(backend=backend.name, version=backend.version, opset=opset, **_spent(began))
     _check_opset(opset, backend, request.precision)
     if refusals := backend.refused(model, request.model):
@@ -154,24 +156,24 @@ def perform(request: Request, backend: Backend) -> Done:
         raise UsageError(
             f"{backend.name} keeps no timing cache that a build could be pinned to.", "Leave --timing-cache out."
         )
-    plan, limit, tried = _climb(request, backend, model, None if cache is None else cache.content)
+    built, limit, tried = _climb(request, backend, model, None if cache is None else cache.content)
     facts = None
-    if cache is not None and plan.timing_cache is not None:
-        after = write_cache(cache, plan.timing_cache, backend)
+    if cache is not None and built.timing_cache is not None:
+        after = write_cache(cache, built.timing_cache, backend)
         facts = TimingCacheFacts(file=cache.path.name, sha256_before=cache.sha256, sha256_after=after)
-    request.plan.write_bytes(plan.data)
+    request.plan.write_bytes(built.data)
     return Done(
         backend=backend.name,
         version=backend.version,
         opset=opset,
-        flags=plan.flags,
-        layers=plan.layers,
-        dla=None if plan.dla is None else (plan.dla.on_dla, list(plan.dla.on_gpu)),
-        warnings=plan.warnings,
+        flags=built.flags,
+        layers=built.layers,
+        dla=None if built.dla is None else (built.dla.on_dla, list(built.dla.on_gpu)),
+        warnings=built.warnings,
         workspace_bytes=limit,
         workspace_tried_bytes=tuple(tried),
         timing_cache=facts,
-        gpu_peak_mb=plan.gpu_peak_mb,
+        gpu_peak_mb=built.gpu_peak_mb,
         **_spent(began),
     )
 

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from dskd_export.bundle import Bundle
+from dskd_export.engine.api import BuildOptions
 from dskd_export.engine.builder import Run, place_model, write_engine
 from dskd_export.engine.document import BuildDocument, engine_path
 from dskd_export.engine.identity import read_engine
@@ -55,6 +56,7 @@ def refit_engine(
             model=place_model(model, precision, Path(name)),
             plan=Path(name) / "plan",
             precision=precision,
+            options=BuildOptions(version_compatible=before.version_compatible),
             first_rung_bytes=0,
             cache_folder=stripped.parent,
             stripped=stripped,

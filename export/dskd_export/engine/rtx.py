@@ -75,14 +75,15 @@ class TensorRtRtx:
         }
         return known[target]
 
-    def open(self, plan: bytes) -> RtxEngine:
+    def open(self, plan: bytes, *, host_code: bool = False) -> RtxEngine:
         """Load an engine, once TensorRT-RTX has said that it fits."""
-        return RtxEngine(self._trt, plan)
+        return RtxEngine(self._trt, plan, host_code)
 
-    def refit(self, plan: bytes, model: bytes, path: Path) -> bytes:
+    def refit(self, plan: bytes, model: bytes, path: Path, *, host_code: bool = False) -> bytes:
         """Put weights into an engine; it stays refittable."""
         trt = self._trt
-        return refit(trt, plan, model, path, flags=(trt.SerializationFlag.INCLUDE_REFIT,))
+        flags = (trt.SerializationFlag.INCLUDE_REFIT,)
+        return refit(trt, plan, model, path, host_code=host_code, flags=flags)
 
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
         """There are none: TensorRT-RTX measures nothing when it builds."""
@@ -92,7 +93,7 @@ class TensorRtRtx:
 class RtxEngine(LoadedEngine):
     """An engine of TensorRT-RTX."""
 
-    def __init__(self, trt: Any, plan: bytes) -> None:
+    def __init__(self, trt: Any, plan: bytes, host_code: bool) -> None:
         log = Log()
         logger = make_logger(trt, log)
         runtime = trt.Runtime(logger)
@@ -112,7 +113,7 @@ class RtxEngine(LoadedEngine):
                 f"TensorRT-RTX does not take this engine: {', '.join(named) or words_of(log.errors)}.",
                 "Build it for this machine: dskd-compress build",
             )
-        super().__init__(trt, plan)
+        super().__init__(trt, plan, host_code)
 
     def context(self) -> RtxContext:
         """A new execution context."""

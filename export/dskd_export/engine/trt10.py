@@ -68,13 +68,13 @@ class TensorRt10:
         common.use_timing_cache(bench, cache)
         return common.serialize(bench, flags, dla=dla, keeps_timing_cache=True)
 
-    def open(self, plan: bytes) -> LoadedEngine:
-        """Load an engine. Its host code, where it is version compatible, is our own build's."""
-        return LoadedEngine(self._trt, plan)
+    def open(self, plan: bytes, *, host_code: bool = False) -> LoadedEngine:
+        """Load an engine."""
+        return LoadedEngine(self._trt, plan, host_code)
 
-    def refit(self, plan: bytes, model: bytes, path: Path) -> bytes:
+    def refit(self, plan: bytes, model: bytes, path: Path, *, host_code: bool = False) -> bytes:
         """Put weights into an engine, which then takes no others: the flag for that is not in all of 10."""
-        return refit(self._trt, plan, model, path)
+        return refit(self._trt, plan, model, path, host_code=host_code)
 
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
         """One timing cache of two."""

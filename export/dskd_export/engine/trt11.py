@@ -62,14 +62,15 @@ class TensorRt11:
         common.use_timing_cache(bench, cache)
         return common.serialize(bench, flags, dla=dla, keeps_timing_cache=True)
 
-    def open(self, plan: bytes) -> LoadedEngine:
+    def open(self, plan: bytes, *, host_code: bool = False) -> LoadedEngine:
         """Load an engine."""
-        return LoadedEngine(self._trt, plan)
+        return LoadedEngine(self._trt, plan, host_code)
 
-    def refit(self, plan: bytes, model: bytes, path: Path) -> bytes:
+    def refit(self, plan: bytes, model: bytes, path: Path, *, host_code: bool = False) -> bytes:
         """Put weights into an engine; it stays refittable."""
         trt = self._trt
-        return refit(trt, plan, model, path, flags=(trt.SerializationFlag.INCLUDE_REFIT,))
+        flags = (trt.SerializationFlag.INCLUDE_REFIT,)
+        return refit(trt, plan, model, path, host_code=host_code, flags=flags)
 
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
         """One timing cache of two."""

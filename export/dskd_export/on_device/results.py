@@ -13,6 +13,9 @@ from dskd_export.files import sha256_file, write_atomic
 
 # The report reads these; the models stay where they are.
 _KEPT = (MANIFEST, SPEC)
+MEASURED = ("benchmark.json", "benchmark.samples.npz")
+BENCHMARK_FILES = (*MEASURED, *(f"bundle/{name}" for name in _KEPT), "stages/benchmark.json")
+"""All that a benchmark leaves in a folder of results."""
 
 
 def check_out(out: Path, source: Path) -> None:

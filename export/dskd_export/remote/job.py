@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import codecs
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,17 +107,17 @@ class RemoteJob:
         """Its path there."""
         return self._ssh.run(f'{self._head}printf %s "$job"')
 
-    def start(self, command: Sequence[str]) -> None:
+    def start(self, command: str) -> None:
         """Start a command, unless this job is running or has ended already.
 
         Args:
-            command: words; `@out@` in one stands for the folder of the results.
+            command: for the shell there; `@out@` stands for the folder of the results.
 
         Raises:
             ConnectionLost: the machine cannot be reached.
             RemoteFailed: the folder cannot be made there.
         """
-        line = shlex.join(command).replace("@out@", '"$out"')
+        line = command.replace("@out@", '"$out"')
         self._ssh.run(
             f"{self._head}set -e\n"
             "for tool in setsid flock stat; do\n"

@@ -7,7 +7,6 @@ the command: the same line again finds it, running or ended, and goes on from th
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 import time
 from collections import deque
@@ -34,12 +33,12 @@ class RemoteCommand:
     """What is to run on a device.
 
     Attributes:
-        program: that starts this tool there, for example `["dskd-compress"]`.
+        program: that starts this tool there, as its shell takes it: `dskd-compress`, `~/venv/bin/dskd-compress`.
         arguments: `@bundle@` stands for the bundle there, `@out@` for the folder of the results.
         results: names of files that it writes into that folder, all of which are brought back where they exist.
     """
 
-    program: Sequence[str]
+    program: str
     arguments: Sequence[str]
     results: Sequence[str]
 
@@ -80,10 +79,11 @@ def run_remotely(
     with Ssh(address, options) as ssh:
         _check_program(ssh, command.program)
         place = _send_once(ssh, bundle, bundle_sha256, say)
-        words = [place if word == "@bundle@" else word for word in (*command.program, *command.arguments)]
-        job = RemoteJob(ssh, _name_of(bundle_sha256, words))
+        words = shlex.join(place if word == "@bundle@" else word for word in command.arguments)
+        line = f"{command.program} {words}"
+        job = RemoteJob(ssh, _name_of(bundle_sha256, line))
         try:
-            look = _wait(job, words, say, patience_s)
+            look = _wait(job, line, say, patience_s)
             if look.code in (0, _GATE_FAILED):
                 with atomic_folder(out) as folder:
                     ssh.fetch(f"{job.folder()}/out", command.results, folder)
@@ -99,13 +99,13 @@ def run_remotely(
     return look.code
 
 
-def _check_program(ssh: Ssh, program: Sequence[str]) -> None:
+def _check_program(ssh: Ssh, program: str) -> None:
     """Whether the tool is there: what puts it on the path may do so for interactive shells only."""
     try:
-        ssh.run(f"{shlex.join([*program, '--version'])} >/dev/null")
+        ssh.run(f"{program} --version >/dev/null")
     except RemoteFailed as error:
         raise RemoteFailed(
-            f"{ssh.address} does not run {shlex.join(program)}: {error.message.partition(': ')[2]}",
+            f"{ssh.address} does not run {program}: {error.message.partition(': ')[2]}",
             "Install it there (pip install dskd-compress), or say where it is: "
             "--remote-command /path/of/bin/dskd-compress",
         ) from error
@@ -128,11 +128,11 @@ def _send_once(ssh: Ssh, bundle: Path, sha256: str, say: Callable[[str], None]) 
     return place
 
 
-def _name_of(bundle_sha256: str, words: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps([bundle_sha256, *words]).encode()).hexdigest()[:20]
+def _name_of(bundle_sha256: str, line: str) -> str:
+    return hashlib.sha256(f"{bundle_sha256} {line}".encode()).hexdigest()[:20]
 
 
-def _wait(job: RemoteJob, words: Sequence[str], say: Callable[[str], None], patience_s: float) -> Look:
+def _wait(job: RemoteJob, line: str, say: Callable[[str], None], patience_s: float) -> Look:
     """Until the command has ended, through all that happens to the connection; its last lines come as the log."""
     log = _Lines(say)
     lost_since: float | None = None
@@ -140,7 +140,7 @@ def _wait(job: RemoteJob, words: Sequence[str], say: Callable[[str], None], pati
     while True:
         try:
             if not started:
-                job.start(words)
+                job.start(line)
                 started, starts = True, starts + 1
             look = job.look()
             if look.state in ("lost", "none"):

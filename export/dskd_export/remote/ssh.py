@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 
 from dskd_export.errors import EnvironmentProblem
@@ -103,14 +103,16 @@ class Ssh:
     def fetch(self, folder: str, names: Sequence[str], to: Path) -> None:
         """Bring files of a folder there into one here: plain files of these names, and nothing else.
 
+        A name may have folders before it, `stages/benchmark.json`.
+
         Raises:
             ConnectionLost: the machine cannot be reached.
             RemoteFailed: rsync is not installed there, or fails.
         """
-        chosen = [f"--include=/{name}" for name in names]
-        self._rsync(
-            ["--recursive", "--times", "--no-links", *chosen, "--exclude=*", f"{self._place(folder)}/", f"{to}/"]
-        )
+        folders = {f"{parent}/" for name in names for parent in PurePosixPath(name).parents if parent.name}
+        chosen = [f"--include=/{name}" for name in (*sorted(folders), *names)]
+        options = ["--recursive", "--times", "--no-links", "--prune-empty-dirs", *chosen, "--exclude=*"]
+        self._rsync([*options, f"{self._place(folder)}/", f"{to}/"])
 
     def _place(self, path: str) -> str:
         host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host

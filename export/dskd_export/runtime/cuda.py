@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dskd_export import codes
 from dskd_export.errors import EnvironmentProblem, MissingExtra
 
 _HINTS = {
@@ -23,6 +24,7 @@ _HINTS = {
     "cudaErrorInsufficientDriver": "Install an NVIDIA driver that fits CUDA's libraries: see dskd-compress doctor",
     "cudaErrorInvalidDevice": "Name a device that is there: see dskd-compress doctor",
 }
+_CODES = {"cudaErrorMemoryAllocation": codes.GPU_MEMORY, "cudaErrorNoDevice": codes.GPU}
 _SEE_DOCTOR = "Look at the GPU and its driver: dskd-compress doctor"
 
 
@@ -67,7 +69,9 @@ class Cuda:
             ) from problem
         if int(error) != 0:
             code = getattr(error, "name", str(error))
-            raise EnvironmentProblem(f"CUDA: {name} failed with {code}.", _HINTS.get(code, _SEE_DOCTOR))
+            raise EnvironmentProblem(
+                f"CUDA: {name} failed with {code}.", _HINTS.get(code, _SEE_DOCTOR), code=_CODES.get(code)
+            )
         if not values:
             return None
         return values[0] if len(values) == 1 else values

@@ -109,21 +109,12 @@ def _libraries(library: Path, folders: Sequence[Path]) -> Iterator[Problem]:
             yield Problem(codes.ORT_IMPORT, f"{name} is damaged: {said}")
             continue
         what = f"{library.name} needs {name}, which cannot be loaded"
-        code = code_of_library(name)
+        code = codes.code_of_library(name)
         others = other_majors(name, folders)
         if others:
             what += f"; {', '.join(others)} is here"
             code = codes.TENSORRT_MAJOR if code is codes.LIBNVINFER else code
         yield Problem(code, what)
-
-
-def code_of_library(name: str) -> Code:
-    """Which code a library has that cannot be loaded, by its name."""
-    if name.startswith(("libnvinfer", "libtensorrt")):
-        return codes.LIBNVINFER
-    if name.startswith("libnvonnxparser"):
-        return codes.PARSER
-    return codes.CUDA_LIBRARY
 
 
 def _kernels(folder: Path, gpus: Sequence[Gpu]) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dskd_export import codes
 from dskd_export.engine.api import Backend, Profile, Shape, Signature
 from dskd_export.engine.document import BuildDocument
 from dskd_export.engine.generations import open_backend
@@ -63,8 +64,9 @@ class TensorRtRunner:
             raise EnvironmentProblem(
                 f"{engine} is of {document.backend} {document.version}, and this is {trt.version}.",
                 "Build it again with this TensorRT: dskd-compress build",
+                code=codes.ENGINE_VERSION,
             )
-        self._engine = trt.open(plan)
+        self._engine = trt.open(plan, host_code=document.version_compatible)
         del plan
         self.signature: Signature = self._engine.signature
         self._document = document

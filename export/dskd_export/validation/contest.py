@@ -167,7 +167,7 @@ def open_onnx(
     elif native.native and precision != FULL:
         feeds = {bundle.spec.input_name: bundle.golden().input[:1]}
         native = native_of(model, precision, provider, feeds)
-    return Contestant(runner, "onnxruntime", provider, precision, native, size_mb(bundle, precision))
+    return Contestant(runner, "onnxruntime", provider, precision, native, bundle.model_mb(precision))
 
 
 def _emulated(model: bytes | Path, provider: str, stack: ExitStack) -> tuple[OnnxRuntimeRunner, Native]:
@@ -179,12 +179,6 @@ def _emulated(model: bytes | Path, provider: str, stack: ExitStack) -> tuple[Onn
     return runner, Native(False, f"computed in fp32 on {provider}, rounded to bf16 after every node")
 
 
-def size_mb(bundle: Bundle, precision: str) -> float:
-    """Of the model, with what lies in the file beside it; 1 MB = 10^6 bytes."""
-    model = bundle.model_path(precision).name
-    return sum(facts.size for name, facts in bundle.manifest.files.items() if name.startswith(model)) / 1e6
-
-
 def _not_run(bundle: Bundle, provider: str, precision: str, error: ProviderLacksKernel) -> Judgement:
     return Judgement(
         runner=runner_name(provider, precision),
@@ -192,5 +186,5 @@ def _not_run(bundle: Bundle, provider: str, precision: str, error: ProviderLacks
         provider=provider,
         verdict="NOT RUN",
         reason=f"model.{precision}.onnx: {error.message}",
-        size_mb=size_mb(bundle, precision),
+        size_mb=bundle.model_mb(precision),
     )

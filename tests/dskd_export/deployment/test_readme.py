@@ -13,7 +13,7 @@ from readme_blocks import blocks
 from typer.main import get_command
 
 from dskd_compress.cli import app
-from dskd_export.bundle import Bundle
+from dskd_export.bundle import Bundle, open_bundle
 from dskd_export.deployment import TARGETS, make_plan, write_deployment
 
 CHOICES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
@@ -58,6 +58,10 @@ def test_every_file_of_a_command_is_there(bundle: Bundle, choice: str, tmp_path:
     seen = set()
     for words in command_lines(folder):
         seen.add(words[0])
+        if words[0] == "dskd-compress":
+            get_command(app).commands[words[1]].make_context(words[1], words[2:])  # type: ignore[attr-defined]
+            place = folder / words[2].replace("BUNDLE", str(bundle.folder))
+            assert open_bundle(place).sha256 == bundle.sha256
         if words[0] == "trtexec":
             onnx = words[1].removeprefix("--onnx=")
             model = bundle.folder / onnx.removeprefix("BUNDLE/") if onnx.startswith("BUNDLE/") else folder / onnx
@@ -71,7 +75,7 @@ def test_every_file_of_a_command_is_there(bundle: Bundle, choice: str, tmp_path:
         if words[0] == "cmake":
             assert words[words.index("-S") + 1 if "-S" in words else 2] in ("cpp", "cpp/build")
     expected = {"triton": {"docker", "curl"}, "cpp": {"cmake", "cpp/build/dskd_runner"}, "docker": {"docker"}}
-    engine = {"trtexec"} if {"triton", "cpp"} & set(targets) else set()
+    engine = {"trtexec", "dskd-compress"} if {"triton", "cpp"} & set(targets) else set()
     assert seen == engine.union(*(expected[target] for target in targets))
 
 

@@ -81,6 +81,19 @@ def test_what_was_set(generation, make_machine, bundle):
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
+def test_only_an_engine_for_later_versions_may_run_code_of_its_own(generation, make_machine, bundle):
+    machine = make_machine(generation)
+    path, _ = build(machine, bundle, version_compatible=True)
+    _, parity = golden_parity(machine, bundle, path, 1)
+    assert parity.max_abs_relative < 1e-6
+    with pytest.raises(EnvironmentProblem, match="host code, which is not allowed"):
+        machine.backend.open(path.read_bytes())
+    stripped, _ = build(machine, bundle, version_compatible=True, strip="identical")
+    whole, _ = refit_engine(stripped, bundle, "fp32", run=machine.run)
+    assert golden_parity(machine, bundle, whole, 1)[1].max_abs_relative < 1e-6
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
 def test_the_proof(generation, make_machine, bundle):
     machine = make_machine(generation)
     path, document = build(machine, bundle, "fp16", batches=(4,))

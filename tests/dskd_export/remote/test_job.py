@@ -36,7 +36,7 @@ def test_a_command_and_what_it_said(ssh_server: Server) -> None:
     with Ssh(ssh_server.address, ssh_server.options) as ssh:
         job = RemoteJob(ssh, "one")
         assert job.look().state == "none"
-        job.start(["sh", "-c", "echo 'größer'; echo b >&2; echo x > \"$0\"/made; exit 7", "@out@"])
+        job.start("echo 'größer'; echo b >&2; echo x > @out@/made; exit 7")
         seen = until(job.look, "ended")
         assert seen[-1].code == 7
         assert "".join(look.log for look in seen) == "größer\nb\n"
@@ -48,7 +48,7 @@ def test_a_command_and_what_it_said(ssh_server: Server) -> None:
 
 
 def test_a_second_client_meets_the_same_job(ssh_server: Server) -> None:
-    command = ["sh", "-c", "echo begun; sleep 2; echo done"]
+    command = "echo begun; sleep 2; echo done"
     with Ssh(ssh_server.address, ssh_server.options) as first:
         RemoteJob(first, "two").start(command)
     with Ssh(ssh_server.address, ssh_server.options) as second:
@@ -65,7 +65,7 @@ def test_ending_ends_all_of_it(ssh_server: Server) -> None:
     with Ssh(ssh_server.address, ssh_server.options) as ssh:
         job = RemoteJob(ssh, "three")
         # A child that takes no notice of SIGTERM, and a grandchild.
-        job.start(["sh", "-c", "trap '' TERM; sleep 1234.5 & sleep 1234.5; sleep 1234.5"])
+        job.start("trap '' TERM; sleep 1234.5 & sleep 1234.5; sleep 1234.5")
         assert job.look().state == "running"
         assert processes_with("sleep 1234.5")
         job.end()
@@ -76,7 +76,7 @@ def test_ending_ends_all_of_it(ssh_server: Server) -> None:
 def test_a_job_that_nobody_looks_at_ends_itself(ssh_server: Server) -> None:
     with Ssh(ssh_server.address, ssh_server.options) as ssh:
         job = RemoteJob(ssh, "four", limit_s=1)
-        job.start(["sleep", "1234.6"])
+        job.start("sleep 1234.6")
         for _ in range(100):
             if not processes_with("sleep 1234.6"):
                 break
@@ -89,7 +89,7 @@ def test_a_job_that_nobody_looks_at_ends_itself(ssh_server: Server) -> None:
 def test_a_supervisor_that_is_killed_is_seen(ssh_server: Server) -> None:
     with Ssh(ssh_server.address, ssh_server.options) as ssh:
         job = RemoteJob(ssh, "five")
-        job.start(["sleep", "1234.7"])
+        job.start("sleep 1234.7")
         (sleeper,) = (int(line.split()[0]) for line in processes_with("^sleep 1234.7"))
         os.killpg(os.getpgid(sleeper), signal.SIGKILL)
         assert until(job.look, "lost")
@@ -100,7 +100,7 @@ def test_a_long_log_comes_in_parts(ssh_server: Server, monkeypatch: pytest.Monke
     monkeypatch.setattr("dskd_export.remote.job._LOG_BYTES", 7)
     with Ssh(ssh_server.address, ssh_server.options) as ssh:
         job = RemoteJob(ssh, "six")
-        job.start(["sh", "-c", "printf 'ä%.0s' 1 2 3 4 5 6 7 8 9 0"])
+        job.start("printf 'ä%.0s' 1 2 3 4 5 6 7 8 9 0")
         said = ""
         while (look := job.look()).state != "ended" or look.more:
             said += look.log
@@ -121,4 +121,4 @@ def test_a_tool_that_is_missing_there(ssh_server: Server, monkeypatch: pytest.Mo
         Ssh(ssh_server.address, ssh_server.options) as ssh,
         pytest.raises(RemoteFailed, match="setsid is not installed there"),
     ):
-        RemoteJob(ssh, "eight").start(["true"])
+        RemoteJob(ssh, "eight").start("true")

@@ -27,8 +27,12 @@ def test_files_there_and_back(ssh_server: Server, tmp_path: Path) -> None:
         assert (tmp_path / "there/model 'x'.onnx").read_bytes() == b"\0\xff" * 1000
         (tmp_path / "there/link.json").symlink_to("/etc/passwd")
         (tmp_path / "there/more.json").write_text("not asked for")
-        ssh.fetch(there, ["manifest.json", "link.json", "missing.json"], back)
-        assert [path.name for path in back.iterdir()] == ["manifest.json"]
+        (tmp_path / "there/stages/deep").mkdir(parents=True)
+        (tmp_path / "there/stages/deep/a.json").write_text("a")
+        (tmp_path / "there/stages/b.json").write_text("not asked for")
+        ssh.fetch(there, ["manifest.json", "link.json", "missing.json", "stages/deep/a.json", "x/none.json"], back)
+        found = sorted(str(path.relative_to(back)) for path in back.rglob("*") if not path.is_dir())
+        assert found == ["manifest.json", "stages/deep/a.json"]
         with pytest.raises(RemoteFailed, match="No such file"):
             ssh.fetch(f"{tmp_path}/nowhere", ["a"], back)
 
