@@ -17,7 +17,7 @@ import typer
 import dskd_export
 from dskd_compress import cli, console
 from dskd_compress.cli import describe, main
-from dskd_export import errors
+from dskd_export import codes, errors
 
 COMMANDS = (
     "run",
@@ -206,7 +206,8 @@ def test_exit_codes_and_messages(error, code, monkeypatch, capsys):
     assert main(["run", "--json"]) == code
     out, err = capsys.readouterr()
     document = json.loads(out.splitlines()[-1])["error"]
-    assert set(document) == {"kind", "message", "hint", "exit_code"}
+    assert set(document) == {"kind", "code", "message", "hint", "exit_code"}
+    assert document["code"] is None
     assert document["exit_code"] == code
     assert err.splitlines()[0] == f"error: {document['message']}"
     assert "Traceback" not in err
@@ -217,6 +218,15 @@ def test_exit_codes_and_messages(error, code, monkeypatch, capsys):
         assert error.filename in document["message"]
     assert ("this is a bug in dskd-compress" in document["message"]) == (code == 1)
     assert ("--debug" in (document["hint"] or "")) == (code == 1)
+
+
+def test_a_code_stands_before_the_message_and_in_the_document(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "app", raising(errors.EnvironmentProblem("no library", code=codes.LIBNVINFER)))
+    assert main(["run", "--json"]) == 4
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["error"]["code"] == "DSKD-E204"
+    assert err.splitlines()[0] == "error: DSKD-E204: no library"
+    assert err.splitlines()[1].startswith("hint: Install TensorRT")
 
 
 def test_every_error_class_is_in_the_table():
@@ -289,6 +299,7 @@ def test_gpu_out_of_memory(monkeypatch):
     assert failure.exit_code == 4
     assert failure.message == "The GPU is out of memory: CUDA out of memory. Tried to allocate 2 GiB"
     assert "batch_size" in (failure.hint or "")
+    assert failure.code == str(codes.GPU_MEMORY)
 
 
 def test_control_sequences_do_not_reach_the_terminal(monkeypatch, capsys):
