@@ -97,6 +97,7 @@ NOT_RUN = {
     "dskd-compress build bundle --precision fp16 --strip new-weights",
     "dskd-compress build retrained --precision fp16 "
     "--refit-from bundle.engines/orin-nvgpu/model.fp16.stripped.engine",
+    "dskd-compress benchmark bundle --device ssh://user@orin --device ssh://user@server:2222 --device local",
     "pip install 'dskd-compress[tensorrt]'",
     "pip install 'dskd-compress[tensorrt-rtx]'",
     "pip install dskd-compress onnxruntime",

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import math
-import time
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +14,6 @@ from dskd_compress.stages.benchmark import run_benchmark
 from dskd_export import benchmarking
 from dskd_export.documents import BenchmarkDocument, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
-from dskd_export.telemetry import monitor
-from dskd_export.telemetry.reading import Reading, Total
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 ONE_CELL = [
@@ -72,61 +67,6 @@ def test_every_row_says_what_it_costs_or_why_not(document: BenchmarkDocument) ->
         assert (row.energy_per_image_mj is None) == bool(row.energy_reason)
         assert row.telemetry is not None
         assert row.telemetry.samples >= 0
-
-
-class Board:
-    """A device of 4 W at rest and 12 W at work, whose clock then falls and falls."""
-
-    name, reason, total = "a board", "", Total(("VDD_IN",), "the module")
-    works_since = float("inf")
-    closed = False
-
-    def read(self) -> Reading:
-        worked_s = time.perf_counter() - self.works_since
-        if worked_s < 0:
-            return Reading(power_w={"VDD_IN": 4.0}, clocks_mhz={"cpu": 2000.0})
-        return Reading(power_w={"VDD_IN": 12.0}, clocks_mhz={"cpu": 2000.0 * math.exp(-worked_s)})
-
-    def others(self) -> list[str]:
-        return []
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_energy_and_a_clock_that_falls(
-    finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    board = Board()
-    real = benchmarking.measure_latency
-
-    def measured(*args: Any, **kwargs: Any) -> Any:
-        board.works_since = time.perf_counter()
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(benchmarking, "measure_latency", measured)
-    monkeypatch.setattr(monitor, "open_source", lambda device, root: board)
-    folder = finished.copy(tmp_path / "run")
-    recipe = small_recipe(*ONE_CELL, "benchmark.teacher=false", "benchmark.min_seconds=1.5")
-    document = run_benchmark(recipe, folder, QUIET)
-    for row in document.rows:
-        assert row.energy is not None
-        assert row.latency is not None
-        assert row.energy.seconds is not None
-        assert row.energy.images == row.latency.iterations
-        assert row.energy.mean_w == pytest.approx(12.0)
-        assert row.energy.idle_w == pytest.approx(4.0)
-        assert row.energy_per_image_mj is not None
-        expected = 1e3 * 12 * row.energy.seconds / row.latency.iterations
-        assert row.energy_per_image_mj.value == pytest.approx(expected)
-        assert row.energy.above_idle_per_image_mj is not None
-        assert row.energy.above_idle_per_image_mj.value == pytest.approx(expected * 8 / 12)
-        # The window is what was timed, and a little more between the calls.
-        times = np.load(folder / "benchmark.samples.npz")[row.samples_key or ""]
-        assert row.energy.seconds == pytest.approx(times.sum(), rel=0.1)
-        assert not row.latency.stable
-        assert "the clock of the CPU fell from " in row.latency.reason
-    assert board.closed
 
 
 def test_the_samples_are_those_of_the_rows(document: BenchmarkDocument, samples: dict[str, np.ndarray]) -> None:
