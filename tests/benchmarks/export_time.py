@@ -28,15 +28,16 @@ from PIL import Image
 from step_time import ratio_with_interval, shown
 from torch import nn
 
-from dskd_compress.config import CalibrationSection, DataSection, ExportSection, QuantizeSection, StudentSection
+from dskd_compress.config import DataSection, ExportSection, StudentSection
+from dskd_compress.config.precisions import CalibrationSection, QuantizeSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.models import create_model
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.stages.export import spec_of
 from dskd_compress.stages.precisions import CalibrationImages, build
 from dskd_compress.weights import WeightsInfo
 from dskd_export.onnx_from_torch import onnx_from_torch
 from dskd_export.precision.calibration import Calibration
+from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.images import pixel_sha256
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec

@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from gate_support import make_mobilenet_run, shared_data
 
-from dskd_compress.provenance import Stopwatch
 from dskd_compress.run_folder import RunFolder
 from dskd_export.documents import ValidationDocument, read_document
 from dskd_export.export_document import ExportDocument
 from dskd_export.intervals import paired_interval
+from dskd_export.provenance import Stopwatch
 
 CROP = 224 / 227  # the images come at 227 px
 HALVES = {"even": slice(0, None, 2), "odd": slice(1, None, 2)}

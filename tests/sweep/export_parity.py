@@ -24,6 +24,8 @@ from dskd_export.onnx_from_torch.passes import NOTHING_TO_DO
 
 SIZES = (224, 256, 384)
 """A model's own size is kept up to the largest; above it, the smallest that the model takes is used."""
+FAINT = 1e-3
+"""Weights with a smaller standard deviation are made as large as others."""
 CLASSES = tuple(f"class{number}" for number in range(10))
 
 
@@ -68,12 +70,16 @@ def export_with_parity(name: str) -> dict[str, Any]:
 
 
 def stir(model: nn.Module) -> None:
-    """Give a value to what is made as zeros or ones: heads and branches that start out silent prove nothing."""
+    """Give weight to what is made as zeros, ones or next to nothing: silent heads and branches prove nothing."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for value in (*model.parameters(), *model.buffers()):
-            if value.is_floating_point() and value.numel() > 1 and bool((value == value.flatten()[0]).all()):
+            if not value.is_floating_point() or value.numel() < 2:
+                continue
+            if bool((value == value.flatten()[0]).all()):
                 value += 0.1 * torch.rand(value.shape, generator=generator)
+            elif value.std() < FAINT:
+                value *= 0.02 / value.std()
 
 
 def export_page(lines: Sequence[dict[str, Any]], versions: dict[str, str], command: str) -> str:

@@ -8,6 +8,7 @@ import random
 from typing import Any
 
 import pytest
+from export_parity import export_with_parity
 from pair_steps import train_with_partners
 from sweep import PACKAGED, RESULTS, architectures, one_survey, run, versions
 
@@ -17,6 +18,7 @@ TODAY = random.Random(datetime.date.today().toordinal())
 DOCUMENT: dict[str, Any] = json.loads(PACKAGED.read_text(encoding="utf-8"))
 TABLE: dict[str, dict[str, Any]] = DOCUMENT["architectures"]
 STEPS: list[dict[str, Any]] = json.loads((RESULTS / "steps.json").read_text(encoding="utf-8"))["classes"]
+EXPORTS: list[dict[str, Any]] = json.loads((RESULTS / "export.json").read_text(encoding="utf-8"))["classes"]
 
 
 def test_the_table_is_of_this_timm_and_whole() -> None:
@@ -69,6 +71,39 @@ _QUICK = [
 def test_a_sample_trains_and_teaches_again(line: dict[str, Any]) -> None:
     again = train_with_partners(line["name"], [line["size"]])
     assert {"model_class": line["model_class"], **again} == line
+
+
+def test_nearly_all_classes_are_exported_with_parity() -> None:
+    assert {line["model_class"] for line in EXPORTS} == {facts["model_class"] for facts in TABLE.values()}
+    passed = [line for line in EXPORTS if "max_abs_relative" in line]
+    assert len(passed) >= 90
+    assert all(line["max_abs_relative"] <= 1e-4 for line in passed)
+    assert all(line["refused"] for line in EXPORTS if line not in passed)
+    assert not [line for line in EXPORTS if "unexplained" in line]
+
+
+def _same_export(again: dict[str, Any], line: dict[str, Any]) -> bool:
+    """But for the time, and for the rounding of a difference that is all rounding."""
+    varies = {"seconds", "max_abs_relative"}
+    return {key: again.get(key) for key in line if key not in varies} == {
+        key: value for key, value in line.items() if key not in varies
+    } and again.get("max_abs_relative", 0.0) <= 1e-4
+
+
+_SHORT = [line for line in EXPORTS if line.get("parameters", 1e9) <= 6e6 and line["nodes"] <= 300]
+
+
+@pytest.mark.parametrize("line", TODAY.sample(_SHORT, 2), ids=lambda line: line["name"])
+def test_a_sample_is_exported_again(line: dict[str, Any]) -> None:
+    again = {"model_class": line["model_class"], **export_with_parity(line["name"])}
+    assert _same_export(again, line), again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", EXPORTS, ids=lambda line: line["name"])
+def test_every_class_is_exported_again(line: dict[str, Any]) -> None:
+    again = {"model_class": line["model_class"], **export_with_parity(line["name"])}
+    assert _same_export(again, line), again
 
 
 @pytest.mark.slow
