@@ -105,3 +105,12 @@ def _children(pid: int) -> list[int]:
         if name.startswith("sshd") and int(rest.split()[1]) in (pid, *found):
             found.append(int(status.parent.name))
     return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process does anything yet; one that has ended may stay listed until its parent takes notice."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(") ")[2].split()[0] not in "ZX"

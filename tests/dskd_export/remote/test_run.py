@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ssh_support import Server
+from ssh_support import Server, is_alive
 
 from dskd_export.remote import RemoteCommand, run_remotely
 from dskd_export.remote import run as remote_run
@@ -182,7 +182,7 @@ def test_killed_in_the_middle_and_started_again(place: Place, tmp_path: Path) ->
     assert [line for line in place.said if line.startswith("started")] == [first], "another process was started"
     assert (place.out / "benchmark.json").is_file()
     assert not place.server.jobs()
-    assert not Path(f"/proc/{first.split()[1]}").exists()
+    assert not is_alive(int(first.split()[1]))
 
 
 def test_stopped_by_the_user_nothing_goes_on(place: Place) -> None:
@@ -200,7 +200,7 @@ def test_stopped_by_the_user_nothing_goes_on(place: Place) -> None:
             place.server.address, place.bundle, SHA256, command, place.out, say=say, options=place.server.options
         )
     pid = next(line for line in place.said if line.startswith("started")).split()[1]
-    assert not Path(f"/proc/{pid}").exists()
+    assert not is_alive(int(pid))
     assert not place.server.jobs()
 
 
