@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# Apart: watching every line makes the tests a tenth slower.
+# Apart from `test`: watching every line takes time.
 coverage: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
 
