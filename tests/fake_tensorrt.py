@@ -92,7 +92,7 @@ def _class(name: str, members: list[str], trt: ModuleType, world: World, api: di
 
 def _unexpected(name: str, member: str) -> Any:
     def get(self: Any) -> Any:
-        raise NotImplementedError(f"the fake {name} does not know what {member} does")
+        raise AssertionError(f"the fake {name} does not know what {member} does")
 
     return get
 

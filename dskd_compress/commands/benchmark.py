@@ -12,7 +12,7 @@ from dskd_compress.commands import options
 
 if TYPE_CHECKING:
     from dskd_compress.console import Output
-    from dskd_export.documents import BenchmarkDocument
+    from dskd_export.benchmark_document import BenchmarkDocument
 
 
 def benchmark(
@@ -37,8 +37,9 @@ def benchmark(
         ),
     ] = None,
     remote_command: Annotated[
-        str, typer.Option("--remote-command", help="With ssh: what starts this tool there.")
-    ] = "dskd-compress",
+        Optional[str],
+        typer.Option("--remote-command", help="With ssh: what starts this tool there. Default: dskd-compress."),
+    ] = None,
     ssh_config: Annotated[
         Optional[Path], typer.Option("--ssh-config", metavar="FILE", help="With ssh: its configuration.")
     ] = None,
@@ -80,6 +81,8 @@ def benchmark(
     if device:
         _on_devices(source, device, changes, images, remote_command, ssh_config, out, output)
         return
+    if remote_command is not None or ssh_config is not None:
+        raise UsageError("--remote-command and --ssh-config are for --device ssh://...", "Name the device.")
     if is_bundle(source):
         from dskd_compress.stages.on_device import benchmark_source
 
@@ -144,20 +147,19 @@ def _on_devices(
     devices: list[str],
     changes: list[str],
     images: Path | None,
-    remote_command: str,
+    remote_command: str | None,
     ssh_config: Path | None,
     out: Path | None,
     output: Output,
 ) -> None:
     from dskd_compress.stages.devices import Remotes, benchmark_devices, refuse_failed
+    from dskd_export.bundle import bundle_of
     from dskd_export.errors import UsageError
-    from dskd_export.on_device.source import is_bundle
 
     if images is not None:
         raise UsageError(f"--images {images} stays on this machine.", "Leave --images or --device out.")
-    bundle = source if is_bundle(source) else source / "bundle"
-    remotes = Remotes(remote_command, () if ssh_config is None else ("-F", str(ssh_config)))
-    document, folder = benchmark_devices(bundle, devices, changes, out, remotes, output)
+    remotes = Remotes(remote_command or "dskd-compress", () if ssh_config is None else ("-F", str(ssh_config)))
+    document, folder = benchmark_devices(bundle_of(source), devices, changes, out, remotes, output)
     _print_rows([(one.name, one.benchmark) for one in document.devices if one.benchmark is not None], output)
     output.plain(f"Results: {folder / 'devices.json'}")
     output.result(document)

@@ -107,9 +107,9 @@ def build(
       dskd-compress build retrained --precision fp16 --refit-from bundle.engines/orin/model.fp16.stripped.engine
     """
     from dskd_compress.console import Output
-    from dskd_export.bundle import open_bundle
+    from dskd_export.bundle import bundle_of, open_bundle
     from dskd_export.engine.builder import build_engine
-    from dskd_export.engine.document import BuildReport, BuiltEngine, bundle_of, engines_folder
+    from dskd_export.engine.document import BuildReport, BuiltEngine, engines_folder
     from dskd_export.engine.refit import refit_engine
     from dskd_export.errors import GateFailed
 

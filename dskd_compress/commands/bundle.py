@@ -37,9 +37,10 @@ def verify(path: AnyBundle, json_output: options.JsonFlag = False) -> None:
     from rich.markup import escape
 
     from dskd_compress.console import Output
+    from dskd_export.bundle import bundle_of
 
     output = Output(json_output)
-    place = _find(path)
+    place = bundle_of(path)
     found = _read(place)
     files = len(found.manifest.files) + 1
     megabytes = found.manifest.size / 1e6
@@ -71,9 +72,10 @@ def show(path: AnyBundle, json_output: options.JsonFlag = False) -> None:
       dskd-compress bundle show r18.tar.zst --json
     """
     from dskd_compress.console import Output
+    from dskd_export.bundle import bundle_of
 
     output = Output(json_output)
-    found = _read(_find(path))
+    found = _read(bundle_of(path))
     manifest, spec = found.manifest, found.spec
     _table(
         output,
@@ -151,11 +153,11 @@ def pack(
     from rich.markup import escape
 
     from dskd_compress.console import Output
-    from dskd_export.bundle import pack_bundle
+    from dskd_export.bundle import bundle_of, pack_bundle
     from dskd_export.files import sha256_file
 
     output = Output(json_output)
-    file = pack_bundle(_find(path), out)
+    file = pack_bundle(bundle_of(path), out)
     size, sha256 = file.stat().st_size, sha256_file(file)
     output.print(escape(f"Packed: {file}, {size / 1e6:.1f} MB, {sha256}"))
     output.result({"path": str(file), "size_mb": size / 1e6, "sha256": sha256})
@@ -187,12 +189,6 @@ def unpack(
     bundle = unpack_bundle(file, out)
     output.print(escape(f"Bundle: {bundle.folder}"))
     output.result({"path": str(bundle.folder), "sha256": bundle.sha256, "precisions": bundle.precisions})
-
-
-def _find(path: Path) -> Path:
-    """The bundle of a run folder; anything else is what it is."""
-    inside = path / "bundle"
-    return inside if inside.is_dir() and not (path / "manifest.json").exists() else path
 
 
 def _read(path: Path) -> Contents:

@@ -85,7 +85,7 @@ def deploy(
 
     output = Output(json_output)
     plan = make_plan(
-        open_bundle(_bundle_of(source)),
+        open_bundle(_folder_of(source)),
         precision=precision,
         model_name=model_name,
         max_batch=max_batch,
@@ -100,12 +100,13 @@ def deploy(
     output.result({"path": str(out), **document.model_dump(mode="json")})
 
 
-def _bundle_of(source: Path) -> Path:
-    """The bundle of a run folder; anything else is what it is.
+def _folder_of(source: Path) -> Path:
+    """The folder of the bundle.
 
     Raises:
         UsageError: it is a packed bundle.
     """
+    from dskd_export.bundle import bundle_of
     from dskd_export.errors import UsageError
 
     if source.is_file():
@@ -113,5 +114,4 @@ def _bundle_of(source: Path) -> Path:
             f"{source} is a file, and a bundle is a folder.",
             f"Unpack it first: dskd-compress bundle unpack {source}",
         )
-    inside = source / "bundle"
-    return inside if inside.is_dir() and not (source / "manifest.json").exists() else source
+    return bundle_of(source)

@@ -20,9 +20,9 @@ from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
 from dskd_compress.stages.setup import load_teacher, open_checked_data
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import load_trained
+from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.benchmarking import PARTS, Cell, Effort, time_cells, write_samples
 from dskd_export.bundle import Bundle, open_bundle
-from dskd_export.documents import BenchmarkDocument
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.onnx_from_torch import deployed
 from dskd_export.provenance import Stopwatch

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from dskd_compress.console import Output
 from dskd_compress.stages.on_device import benchmark_source, recipe_of
-from dskd_export.documents import BenchmarkDocument, DeviceResult, DevicesDocument, read_document
+from dskd_export.benchmark_document import BenchmarkDocument, DeviceResult, DevicesDocument
+from dskd_export.documents import read_document
 from dskd_export.errors import DskdError, EnvironmentProblem, UsageError
 from dskd_export.files import write_atomic
 from dskd_export.on_device.results import BENCHMARK_FILES, check_out
@@ -120,5 +121,5 @@ def _on_device(
     try:
         run_remotely(address, bundle, sha256, command, place, say=say, options=remotes.ssh_options)
     finally:
-        if log and place.is_dir():
+        if log:
             write_atomic(place / LOG, "\n".join(log) + "\n")

@@ -9,9 +9,10 @@ from dskd_compress.console import Output
 from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.run_folder import BENCHMARK, VALIDATE, digest, recipe_sha256
 from dskd_compress.stages.rules import rules_of
+from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.benchmarking import PARTS, Effort, write_samples
 from dskd_export.bundle import Bundle
-from dskd_export.documents import BenchmarkDocument, ValidationDocument
+from dskd_export.documents import ValidationDocument
 from dskd_export.errors import UsageError
 from dskd_export.files import write_atomic
 from dskd_export.on_device import benchmark, validate

@@ -18,7 +18,8 @@ from dskd_compress.models import create_model
 from dskd_compress.stages.survey import Survey, survey_architecture
 from dskd_compress.timm_import import import_timm
 from dskd_compress.torch_runner import TorchRunner
-from dskd_export.documents import Document, Latency
+from dskd_export.benchmark_document import Latency
+from dskd_export.documents import Document
 from dskd_export.errors import ModelError, UsageError
 from dskd_export.timing import measure_latency
 

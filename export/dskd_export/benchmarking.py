@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dskd_export.documents import BenchmarkRow
+from dskd_export.benchmark_document import BenchmarkRow
 from dskd_export.errors import ProviderLacksKernel
 from dskd_export.files import write_atomic
 from dskd_export.runtime.preprocess import preprocess_batch

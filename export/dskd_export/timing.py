@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dskd_export.documents import Latency
+from dskd_export.benchmark_document import Latency
 
 Clock = Callable[[], float]
 

@@ -99,6 +99,8 @@ def export_page(lines: Sequence[dict[str, Any]], versions: dict[str, str], comma
         "classes, by torch's dynamo exporter. The difference is the largest of the logits over the largest logit, "
         "ONNX Runtime on the CPU against torch, at batch 1, 3 and 8; 1e-4 is allowed, the "
         f"worst is {worst:.1e}. Seconds are those of one torch thread, all checks included, beside other work.",
+        "Weights that start as zeros, ones or next to nothing are given a value first. A model of more than "
+        f"{max(SIZES)} pixels is exported at the smallest of {', '.join(map(str, SIZES))} that it takes.",
         "",
         "| class | architecture | input | parameters, M | nodes | difference | steps left out | s |",
         "|---|---|---|---|---|---|---|---|",

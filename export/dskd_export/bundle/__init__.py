@@ -24,7 +24,7 @@ from dskd_export.bundle.manifest import (
     ModelFacts,
     needs_calibration,
 )
-from dskd_export.bundle.open import Bundle, open_bundle
+from dskd_export.bundle.open import Bundle, bundle_of, open_bundle
 from dskd_export.bundle.pack import pack_bundle
 from dskd_export.bundle.unpack import unpack_bundle, verify_packed
 from dskd_export.bundle.verify import Contents
@@ -42,6 +42,7 @@ __all__ = [
     "Manifest",
     "ModelFacts",
     "PrecisionCalibration",
+    "bundle_of",
     "needs_calibration",
     "open_bundle",
     "pack_bundle",

@@ -17,6 +17,12 @@ from dskd_export.files import NotAPlainFile, open_plain
 from dskd_export.golden import Golden
 
 
+def bundle_of(source: Path) -> Path:
+    """The bundle of a run folder; anything else is what it is, a packed bundle too."""
+    inside = source / "bundle"
+    return inside if inside.is_dir() and not (source / MANIFEST).exists() else source
+
+
 @dataclass(frozen=True)
 class Bundle(Contents):
     """A verified bundle in a folder.

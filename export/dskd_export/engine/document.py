@@ -154,11 +154,6 @@ def document_path(engine: Path) -> Path:
     return engine.with_name(f"{engine.name.removesuffix('.engine')}.build.json")
 
 
-def bundle_of(source: Path) -> Path:
-    """The bundle of a run, or the bundle itself."""
-    return source / BUNDLE_IN_RUN if (source / BUNDLE_IN_RUN).is_dir() else source
-
-
 class BuiltEngine(Document):
     """An engine that `build` made."""
 

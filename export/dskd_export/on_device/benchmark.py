@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.benchmarking import Cell, Effort, time_cells
 from dskd_export.bundle import Bundle
-from dskd_export.documents import BenchmarkDocument
 from dskd_export.on_device.images import LabelledImages
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner

@@ -35,7 +35,8 @@ _STATES: dict[str, Literal["none", "running", "ended", "lost"]] = {
     "lost": "lost",
 }
 
-_ROOT = 'root=${XDG_CACHE_HOME:-"$HOME/.cache"}/dskd-compress\n'
+# Where everything lies there: bundles/ and jobs/.
+ROOT = 'root=${XDG_CACHE_HOME:-"$HOME/.cache"}/dskd-compress\n'
 
 # It leads a process group of its own. The trap does nothing but keep it alive when it ends that group; an
 # ignored signal would be ignored by the command too. Whoever only asks for the lock shares it, for a moment.
@@ -90,7 +91,7 @@ class RemoteJob:
             raise ValueError(f"{name} is no name of a job")
         self._ssh = ssh
         self._limit_s = limit_s
-        self._head = f"{_ROOT}job=$root/jobs/{name}\n"
+        self._head = f"{ROOT}job=$root/jobs/{name}\n"
         self._from_start()
 
     def _from_start(self) -> None:

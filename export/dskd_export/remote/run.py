@@ -17,7 +17,7 @@ from pathlib import Path
 from dskd_export.errors import DskdError, EnvironmentProblem, GateFailed
 from dskd_export.files import atomic_folder
 from dskd_export.remote.address import Address
-from dskd_export.remote.job import Look, RemoteJob
+from dskd_export.remote.job import ROOT, Look, RemoteJob
 from dskd_export.remote.ssh import ConnectionLost, RemoteFailed, Ssh
 
 PATIENCE_S = 300.0
@@ -113,7 +113,7 @@ def _check_program(ssh: Ssh, program: str) -> None:
 
 def _send_once(ssh: Ssh, bundle: Path, sha256: str, say: Callable[[str], None]) -> str:
     """The bundle's place there; sent where it is not there yet, as a whole or not at all."""
-    head = f'root=${{XDG_CACHE_HOME:-"$HOME/.cache"}}/dskd-compress\nplace=$root/bundles/{sha256}\n'
+    head = f"{ROOT}place=$root/bundles/{sha256}\n"
     there = ssh.run(
         f'{head}umask 077; mkdir -p "$root/bundles" && printf "%s\\n" "$place"\n'
         'if [ -d "$place" ]; then sha256sum "$place/manifest.json"; fi\n'

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dskd_export.documents import Accuracy, BenchmarkDocument, BenchmarkRow, ModelFacts
+from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow
+from dskd_export.documents import Accuracy, ModelFacts
 from dskd_export.gate import checks_of
 from dskd_export.report import formatting as fmt
 from dskd_export.report.intervals import ratio

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.documents import (
     TRAINING_RECORD,
-    BenchmarkDocument,
     DiagnosisRecord,
     Document,
     EpochRecord,

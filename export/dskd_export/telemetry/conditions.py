@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from dskd_export.documents import Course
+from dskd_export.benchmark_document import Course
 from dskd_export.telemetry.reading import Reading
 from dskd_export.telemetry.sampler import Trace
 

@@ -18,8 +18,9 @@ from ssh_support import Server, running_server
 from dskd_compress import console
 from dskd_compress.cli import main
 from dskd_compress.stages.devices import LOG
+from dskd_export.benchmark_document import BenchmarkDocument, DevicesDocument
 from dskd_export.bundle import open_bundle
-from dskd_export.documents import BenchmarkDocument, DevicesDocument, read_document
+from dskd_export.documents import read_document
 
 TOOL = f"{sys.executable} -m dskd_compress"
 
@@ -86,6 +87,7 @@ def test_a_setting_that_is_wrong_is_told_before_anything_is_sent(bundle: Path, s
     assert main([*words, "--set", "benchmark.batches=[0]"]) == 2
     assert main([*words, "--device", "ssh://user:secret@orin"]) == 2
     assert main([*words, "--images", "made/photos"]) == 2
+    assert main(["benchmark", str(bundle), "--remote-command", TOOL]) == 2
     assert not (server.cache / "dskd-compress/jobs").exists() or not server.jobs()
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dskd_export.bundle import bundle_of
 from dskd_export.engine import BuildSettings, build_engine, check_identity, document_path, engines_folder, identity
 from dskd_export.engine.device import Gpu, folder_name
-from dskd_export.engine.document import bundle_of, source_of
+from dskd_export.engine.document import source_of
 from dskd_export.engine.generations import Installed
 from dskd_export.engine.identity import read_engine
 from dskd_export.errors import DataError, EnvironmentProblem, UsageError

@@ -14,8 +14,9 @@ from PIL import Image
 
 from dskd_compress import console
 from dskd_compress.cli import main
+from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.bundle import open_bundle, pack_bundle
-from dskd_export.documents import BenchmarkDocument, StageRecord, ValidationDocument, read_document
+from dskd_export.documents import StageRecord, ValidationDocument, read_document
 from dskd_export.on_device.source import default_out, name_of
 from dskd_export.runtime.preprocess import preprocess_batch
 

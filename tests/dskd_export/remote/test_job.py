@@ -116,7 +116,7 @@ def test_a_shell_that_talks_is_refused(ssh_server: Server, monkeypatch: pytest.M
 
 
 def test_a_tool_that_is_missing_there(ssh_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dskd_export.remote.job._ROOT", "PATH=/nowhere\n" + "root=/tmp\n")
+    monkeypatch.setattr("dskd_export.remote.job.ROOT", "PATH=/nowhere\n" + "root=/tmp\n")
     with (
         Ssh(ssh_server.address, ssh_server.options) as ssh,
         pytest.raises(RemoteFailed, match="setsid is not installed there"),

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from export_document_support import LAYERS, make_export_document, make_int8, make_search
 
+from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow, Latency
 from dskd_export.documents import (
     Accuracy,
-    BenchmarkDocument,
-    BenchmarkRow,
     Check,
     ClassDrop,
     DataFacts,
@@ -25,7 +24,6 @@ from dskd_export.documents import (
     EpochRecord,
     Interval,
     Judgement,
-    Latency,
     ModelFacts,
     PairedAccuracy,
     Parity,
