@@ -1,4 +1,4 @@
-"""`benchmark.json` and `devices.json`: what was timed, what it cost in energy, and under which conditions."""
+"""`benchmark.json`, `ab.json` and `devices.json`: what was timed, what it cost, and under which conditions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from dskd_export.documents import Document, Interval, Provenance
+from dskd_export.documents import Check, Document, Interval, Provenance
 
 
 class Latency(Document):
@@ -20,6 +20,11 @@ class Latency(Document):
     mean_ms: float
     min_ms: float
     max_ms: float
+    intervals_ms: dict[str, Interval] = Field(
+        default_factory=dict,
+        description="p50, p90, p95, p99, p999, mean -> 95 % bootstrap interval; one that is missing has too few "
+        "calls beyond it to be told",
+    )
     coefficient_of_variation: float = Field(description="standard deviation / mean")
     iterations: int
     warmup_iterations: int
@@ -81,15 +86,39 @@ class TelemetryFacts(Document):
     failure: str = Field(default="", description="what went wrong with the source, empty where nothing did")
 
 
+PartName = Literal["decode", "preprocess", "host_to_device", "enqueue", "device", "device_to_host", "postprocess"]
+
+
+class PartTime(Document):
+    """What one step from the file to the class takes, for one batch; the steps are never summed with `latency`."""
+
+    name: PartName
+    p50_ms: Interval | None = Field(description="None with its reason beside")
+    clock: Literal["wall", "device"] = Field(default="wall", description="device: events of the GPU")
+    reason: str = Field(default="", description="why it cannot be told apart")
+
+
+class MemoryFacts(Document):
+    """Memory of an open model while it was timed; 1 MB = 10^6 bytes."""
+
+    resident_mb: float | None = Field(description="that the process grew by, from before the model was opened")
+    resident_reason: str = ""
+    process_peak_mb: float | None = Field(default=None, description="most that the process ever held")
+    device_mb: float | None = Field(default=None, description="of the GPU, that its free memory fell by")
+    device_reason: str = Field(default="", description="why it is not known")
+
+
 class BenchmarkRow(Document):
     """One measured cell: a model on a runner with a batch size."""
 
     model: Literal["teacher", "student"]
-    runner: str = Field(description="torch or onnxruntime")
+    runner: str = Field(description="torch, onnxruntime or tensorrt")
     provider: str = Field(description="cpu, cuda, tensorrt")
     precision: str
     batch: int
     threads: int | None
+    streams: int = Field(default=1, description="calls that are under way at once")
+    cuda_graph: bool | None = Field(default=None, description="replayed from a CUDA graph; None: not on a GPU")
     part: Literal["engine", "with_preprocessing"] = Field(
         description="engine: arrays in, logits out; with_preprocessing: decoded image in, logits out"
     )
@@ -104,13 +133,93 @@ class BenchmarkRow(Document):
     energy_reason: str = Field(default="", description="why there is no energy")
     energy: EnergyFacts | None = Field(default=None, description="None: nobody measured it")
     telemetry: TelemetryFacts | None = Field(default=None, description="None: nobody looked")
+    memory: MemoryFacts | None = Field(default=None, description="None: nobody looked")
+    size_mb: float | None = Field(default=None, description="of the model's file or engine, 1 MB = 10^6 bytes")
+    breakdown: list[PartTime] = Field(
+        default_factory=list, description="of the whole way from the file to the class; of with_preprocessing only"
+    )
     unavailable: str = Field(default="", description="why there is no measurement")
+
+
+ScenarioName = Literal["SingleStream", "MultiStream", "Server", "Offline"]
+
+
+class ScenarioResult(Document):
+    """One scenario of MLPerf LoadGen on one model: how its load comes decides what is read off."""
+
+    model: Literal["teacher", "student"]
+    runner: str
+    provider: str
+    precision: str
+    threads: int | None
+    scenario: ScenarioName
+    metric: str = Field(
+        description="latency_p90_ms, latency_p99_ms, rate_per_s (Server) or throughput_images_per_s"
+    )
+    value: Interval | None = Field(description="None: no rate meets the bound, or it could not be run")
+    samples_per_query: int = Field(description="images of a query")
+    batch: int = Field(description="images of a call")
+    queries: int
+    seconds: float
+    bound_ms: float | None = Field(default=None, description="of the p99 latency, Server only")
+    stable: bool = True
+    reason: str = Field(default="", description="why it is not stable, or has no value")
+
+
+class RowJudgement(Document):
+    """What a timed model was held to: a budget, or an older benchmark."""
+
+    model: Literal["teacher", "student"]
+    runner: str
+    provider: str
+    precision: str
+    batch: int
+    threads: int | None
+    part: Literal["engine", "with_preprocessing"]
+    checks: list[Check]
+
+    @property
+    def failed(self) -> bool:
+        """Whether one of its checks failed."""
+        return any(check.failed for check in self.checks)
+
+
+Faster = Literal["faster", "slower", "not distinguishable"]
+
+
+class Comparison(Document):
+    """The second of two models against the first, of calls that were interleaved."""
+
+    first: str
+    second: str
+    batch: int
+    part: Literal["engine", "with_preprocessing"]
+    pairs: int = Field(description="of calls, or of blocks of calls")
+    ratio: Interval = Field(description="second / first of the p50, paired bootstrap, 95 %")
+    verdict: Faster = Field(description="of the second; by the interval")
+    stable: bool
+    reason: str = Field(default="", description="why it is not stable")
+
+
+class AbDocument(Document):
+    """`ab.json`: two bundles or runs, timed in turns."""
+
+    first: str
+    second: str
+    first_sha256: str = Field(description="of the bundle")
+    second_sha256: str
+    comparisons: list[Comparison]
+    provenance: Provenance
 
 
 class BenchmarkDocument(Document):
     """`benchmark.json`."""
 
     rows: list[BenchmarkRow]
+    scenarios: list[ScenarioResult] = Field(default_factory=list)
+    judgements: list[RowJudgement] = Field(
+        default_factory=list, description="by the recipe's budget; a row that is held to nothing is not in it"
+    )
     images: str = Field(default="", description="what was fed where it is no data set; empty: the validation set")
     bundle_sha256: str
     provenance: Provenance
