@@ -12,11 +12,11 @@ demo: $(VENV)/.installed
 	@echo "Report: $(CURDIR)/runs/demo/report.html"
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Apart from `test`: watching every line takes time.
 coverage: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

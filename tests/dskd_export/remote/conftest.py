@@ -13,6 +13,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that looks ten times a second: nothing here takes long."""
+    monkeypatch.setattr("dskd_export.remote.run._LOOK_EVERY_S", 0.1)
+
+
 @pytest.fixture
 def ssh_server(server: Server) -> Iterator[Server]:
     """The server, running and with nothing on its disk."""
