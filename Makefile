@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DECLARED := pyproject.toml constraints.txt
 
-.PHONY: demo test coverage check format clean
+.PHONY: demo test coverage check docs format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dskd-compress run --out runs/demo
@@ -23,6 +23,11 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The variable silences what the theme says of itself.
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Documentation: $(CURDIR)/build/docs/index.html"
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .

@@ -27,6 +27,7 @@ from dskd_compress.commands.benchmark import benchmark
 from dskd_compress.commands.build import build
 from dskd_compress.commands.bundle import app as bundle
 from dskd_compress.commands.compare import compare
+from dskd_compress.commands.dashboard import dashboard
 from dskd_compress.commands.deploy import deploy
 from dskd_compress.commands.distill import distill
 from dskd_compress.commands.doctor import doctor
@@ -84,6 +85,7 @@ app.command(rich_help_panel=PIPELINE)(report)
 
 AROUND = "Around it"
 app.command(rich_help_panel=AROUND)(compare)
+app.command(rich_help_panel=AROUND)(dashboard)
 app.command(rich_help_panel=AROUND)(deploy)
 app.command(rich_help_panel=AROUND)(doctor)
 app.add_typer(bundle, name="bundle", rich_help_panel=AROUND)

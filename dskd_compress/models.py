@@ -271,7 +271,8 @@ class TeacherInput(nn.Module):
     rounding), and resizes where the teacher takes one fixed size that is not the student's.
 
     Args:
-        student_norm, teacher_norm: RGB mean and std of pixels in [0, 1].
+        student_norm: RGB mean and std of pixels in [0, 1], that the images have been given.
+        teacher_norm: those that the teacher was trained with.
         size: height and width to resize to; None keeps the student's.
     """
 

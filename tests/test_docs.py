@@ -1,12 +1,16 @@
-"""The scripts in docs/ are shell, and every flag and key in them exists."""
+"""The scripts in docs/ are shell, every flag, key and file that a page names exists, and the site builds."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import yaml
 from readme_blocks import ROOT, blocks
 from torch.distributed.run import get_args_parser
 from typer.main import get_command
@@ -73,3 +77,49 @@ def test_the_table_names_keys_that_exist() -> None:
     from dskd_compress.config import TrainSection
 
     assert keys <= set(TrainSection.model_fields)
+
+
+def test_what_a_contributor_is_pointed_to_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"`([\w./]+/[\w./]*)`", text) if not name.startswith("build/")}
+    assert len(named) > 20
+    places = (ROOT, ROOT / "export", ROOT / "dskd_compress")
+    assert [name for name in sorted(named) if not any((place / name).exists() for place in places)] == []
+
+
+def test_the_make_targets_that_are_named_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8") + (ROOT / "README.md").read_text(
+        encoding="utf-8"
+    )
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE))
+    assert {"demo", "test", "check", "docs"} <= named
+    assert named <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+
+
+def test_the_citation_names_the_paper_and_says_whose_work_this_is() -> None:
+    from dskd_compress import __version__
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["version"] == __version__
+    assert "independent implementation" in " ".join(citation["message"].split())
+    (paper,) = citation["references"]
+    assert paper["identifiers"][0]["value"] == "arXiv:2602.02107"
+    assert len(paper["authors"]) == 9
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    page = (tmp_path / "reference" / "dskd_export.compare.html").read_text(encoding="utf-8")
+    assert "dskd_export.compare.compare_outputs" in page
+    assert (tmp_path / "export" / "index.html").is_file()
+    assert (tmp_path / "docs" / "slurm.sbatch").is_file()

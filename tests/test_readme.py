@@ -82,6 +82,7 @@ SUFFIXES = {"safetensors", "json", "jsonl", "npz", "html", "md", "onnx"}
 NOT_RUN = {
     "make demo",
     "make test",
+    "make docs",
     "pip install 'dskd-compress[train,onnx]'",
     "dskd-compress run runs/r18 --device cuda --precision bf16 --set train.channels_last=true",
     "dskd-compress compare mine.yaml --methods none,kd,dist,lshfm,dskd --seeds 0,1,2",

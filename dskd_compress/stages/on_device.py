@@ -30,8 +30,9 @@ def validate_source(
 ) -> tuple[ValidationDocument, Path]:
     """Validate a bundle; writes `validation.json` into the folder of results, which is given back.
 
+    Raises what `dskd_export.on_device.validate.validate_bundle` does, and:
+
     Raises:
-        As `dskd_export.on_device.validate.validate_bundle`.
         BundleError: this is no bundle, or a damaged one.
         UsageError: a key of the recipe is set that has no meaning here, or `out` lies in the bundle.
     """
@@ -81,8 +82,7 @@ def benchmark_source(
 ) -> tuple[BenchmarkDocument, Path]:
     """Time a bundle; writes `benchmark.json` and its samples into the folder of results, which is given back.
 
-    Raises:
-        As `dskd_export.on_device.benchmark.benchmark_bundle`, and as `validate_source`.
+    Raises what `dskd_export.on_device.benchmark.benchmark_bundle` and `validate_source` do.
     """
     folder = out or default_out(source)
     check_out(folder, source)

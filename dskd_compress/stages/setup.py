@@ -84,8 +84,7 @@ def load_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherMo
 def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherModel:
     """The teacher with its own classifier, its classes mapped where the recipe says so.
 
-    Raises:
-        As `load_teacher`; a teacher whose classifier is to be fitted may have any classes, or none.
+    Raises what `load_teacher` does; a teacher whose classifier is to be fitted may have any classes, or none.
     """
     section = recipe.teacher
     if section.train is not None:

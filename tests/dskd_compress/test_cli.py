@@ -29,6 +29,7 @@ COMMANDS = (
     "validate",
     "benchmark",
     "compare",
+    "dashboard",
     "report",
     "deploy",
     "doctor",

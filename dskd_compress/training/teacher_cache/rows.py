@@ -134,7 +134,9 @@ def open_rows(
 
     Args:
         folder: named by a key of all that the rows depend on, so that what is there has the right content.
-        rows, shape, dtype: of the array.
+        rows: of the array.
+        shape: of a row.
+        dtype: of the array.
         manifest: written beside it, for people.
 
     Raises:

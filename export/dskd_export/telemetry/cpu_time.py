@@ -45,6 +45,13 @@ def parse_busy_ticks(stat: str) -> int | None:
     return user + nice + system + irq + softirq + steal
 
 
+def busy_cores(before: CpuTime | None, after: CpuTime | None) -> float | None:
+    """Cores that all processes kept busy on the average between two moments; None where it cannot be told."""
+    if before is None or after is None or after.at_s <= before.at_s:
+        return None
+    return max(0.0, (after.busy_s - before.busy_s) / (after.at_s - before.at_s))
+
+
 def other_cores(before: CpuTime | None, after: CpuTime | None) -> float | None:
     """Cores that others kept busy on the average between two moments; None where it cannot be told."""
     if before is None or after is None or after.at_s <= before.at_s:

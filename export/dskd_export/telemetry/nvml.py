@@ -95,6 +95,11 @@ class NvmlSource:
         found = self._asked(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._device))
         return [_process(entry) for entry in found or [] if entry.pid != os.getpid()]
 
+    def load(self) -> float | None:
+        """Share of the last sample period in which a kernel ran, in [0, 1]; None where it is not told."""
+        found = self._asked(lambda: self._nvml.nvmlDeviceGetUtilizationRates(self._device).gpu)
+        return None if found is None else found / 100
+
     def memory_used_mb(self) -> float | None:
         """Memory of the GPU that all processes together hold, 1 MB = 10^6 bytes."""
         found = self._asked(lambda: self._nvml.nvmlDeviceGetMemoryInfo(self._device).used)

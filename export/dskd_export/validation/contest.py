@@ -142,8 +142,7 @@ def open_onnx(
 ) -> Contestant:
     """Open one model in ONNX Runtime, and find out in which type it is computed.
 
-    Raises:
-        As `open_candidates`.
+    Raises what `open_candidates` does.
     """
     model = bundle.model(precision)
     native = Native(True, "")

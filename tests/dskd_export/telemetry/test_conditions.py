@@ -11,7 +11,7 @@ import pytest
 
 from dskd_export.benchmark_document import Course
 from dskd_export.telemetry.conditions import clock_changes, courses, throttling, within
-from dskd_export.telemetry.cpu_time import CpuTime, cpu_time, other_cores, parse_busy_ticks
+from dskd_export.telemetry.cpu_time import CpuTime, busy_cores, cpu_time, other_cores, parse_busy_ticks
 from dskd_export.telemetry.reading import Reading
 from dskd_export.telemetry.sampler import Trace
 
@@ -81,6 +81,13 @@ def test_busy_ticks() -> None:
     assert parse_busy_ticks(stat) == 100 + 20 + 300 + 6 + 7 + 80
     assert parse_busy_ticks("") is None
     assert parse_busy_ticks("intr 1 2 3") is None
+
+
+def test_busy_cores() -> None:
+    before = CpuTime(10.0, 1000.0, 5.0)
+    assert busy_cores(before, CpuTime(14.0, 1010.0, 9.0)) == pytest.approx(2.5)
+    assert busy_cores(before, before) is None
+    assert busy_cores(None, before) is None
 
 
 def test_other_cores() -> None:

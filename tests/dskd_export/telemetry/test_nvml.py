@@ -62,6 +62,9 @@ class FakeNvml:
         assert fields == [186]
         return [SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=312_500))]
 
+    def nvmlDeviceGetUtilizationRates(self, device: str) -> SimpleNamespace:
+        return SimpleNamespace(gpu=87, memory=40)
+
     def nvmlDeviceGetPowerUsage(self, device: str) -> int:
         return 300_000
 
@@ -115,6 +118,7 @@ def test_everything(install) -> None:  # type: ignore[no-untyped-def]
     assert (source.total.rails, source.total.scope) == (("GPU",), "the GPU board")
     assert source.name == "NVML (instantaneous power)"
     assert source.memory_used_mb() == 2500
+    assert source.load() == 0.87
     source.close()
     assert fake.started == 0
 

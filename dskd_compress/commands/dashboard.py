@@ -1,0 +1,57 @@
+"""`dskd-compress dashboard`: a running training in the terminal."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from dskd_compress.commands import options
+
+
+def dashboard(
+    run: options.Run,
+    stage: Annotated[
+        Optional[str],
+        typer.Option("--stage", help="train, distill or tune. Default: the one that wrote last."),
+    ] = None,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
+    json_output: options.JsonFlag = False,
+) -> None:
+    """Follow a training: curves, time left, last validation, faults, load. Ends when the training does.
+
+    It reads the training's log and changes nothing: start it in another terminal, as often as you like.
+    Ctrl-C leaves the dashboard and not the training. Load is that of this machine. Where there is no
+    terminal, and with --json, it is shown once.
+
+    [bold]Examples[/bold]
+
+      dskd-compress dashboard runs/r18
+      dskd-compress dashboard runs/r18 --stage train --once
+    """
+    from dskd_compress.console import Output
+    from dskd_compress.dashboard.watch import find_training, watch
+    from dskd_compress.run_folder import RunFolder
+
+    output = Output(json_output)
+    folder = RunFolder(run)
+    recipe = folder.read_recipe([])
+    training = find_training(folder, recipe, stage)
+    title = f"{run} · {training.stage} · {recipe.teacher.name} → {recipe.student.name}"
+    once = once or json_output or not output.console.is_terminal
+    course, ended = watch(training, title, output.console, every_s=every, once=once)
+    newest = course.epochs[-1] if course.epochs else None
+    output.result(
+        {
+            "run": str(run),
+            "stage": training.stage,
+            "ended": ended,
+            "step": course.step,
+            "epochs_done": course.epoch,
+            "epochs": training.epochs,
+            "seconds_left": None if ended else course.seconds_left,
+            "last_validation": None if newest is None else newest.model_dump(mode="json"),
+            "findings": [finding.model_dump(mode="json") for finding in course.findings],
+        }
+    )

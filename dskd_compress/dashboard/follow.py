@@ -1,0 +1,58 @@
+"""Records of a log that another process writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dskd_export.documents import TRAINING_RECORD, TrainingRecord
+from dskd_export.errors import DataError
+
+
+class Follower:
+    """Gives the records that came since it was last asked.
+
+    Args:
+        path: of the log; it need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: int | None = None
+        self._offset = 0
+        self._lines = 0
+
+    def read(self) -> tuple[list[TrainingRecord], bool]:
+        """New records, and whether they begin the log anew: a training that is gone on with replaces its file.
+
+        Half a line, which is being written, waits for its other half.
+
+        Raises:
+            DataError: a whole line is no record.
+        """
+        try:
+            with self.path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                anew = status.st_ino != self._file or status.st_size < self._offset
+                if anew:
+                    self._file, self._offset, self._lines = status.st_ino, 0, 0
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return [], False
+        whole = data[: data.rfind(b"\n") + 1]
+        records = [self._record(line) for line in whole.splitlines()]
+        self._offset += len(whole)
+        return records, anew
+
+    def _record(self, line: bytes) -> TrainingRecord:
+        self._lines += 1
+        try:
+            return TRAINING_RECORD.validate_json(line)
+        except ValidationError as error:
+            raise DataError(
+                f"{self.path}, line {self._lines}: not a training record.",
+                "Was it written by another version? Look at it with the one that wrote it.",
+            ) from error

@@ -1,0 +1,121 @@
+"""Which training of a run is looked at, and looking at it until it ends."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from dskd_compress.config import Recipe
+from dskd_compress.dashboard.course import Course
+from dskd_compress.dashboard.follow import Follower
+from dskd_compress.dashboard.load import Load
+from dskd_compress.dashboard.view import view
+from dskd_compress.run_folder import DISTILL, TRAIN, TUNE, RunFolder
+from dskd_export.errors import DataError, UsageError
+from dskd_export.telemetry.cuda import cuda_gpus
+
+_LOAD_S = 0.2
+"""Before the first look: how busy a core is can only be told over a while."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a run.
+
+    Attributes:
+        stage: train, distill or tune.
+        log: its records.
+        document: what it writes last of all.
+        epochs: that it will have; None: the recipe does not tell.
+        device: `cpu` or `cuda:0`.
+    """
+
+    stage: str
+    log: Path
+    document: Path
+    epochs: int | None
+    device: str
+
+    @property
+    def ended(self) -> bool:
+        """A training that is begun anew has a newer log than the document of the last one."""
+        return self.document.is_file() and self.document.stat().st_mtime_ns >= self.log.stat().st_mtime_ns
+
+
+def find_training(folder: RunFolder, recipe: Recipe, stage: str | None) -> Training:
+    """The training to look at.
+
+    Args:
+        folder: of the run.
+        recipe: of the run.
+        stage: train, distill or tune; None: the one that wrote last.
+
+    Raises:
+        DataError: there is no log of it.
+        UsageError: there is no such stage.
+    """
+    teacher, tune = recipe.teacher.train, recipe.tune
+    known = {
+        TRAIN: (
+            folder.log("teacher"),
+            folder / "teacher.json",
+            teacher,
+            None if teacher is None else teacher.epochs,
+        ),
+        DISTILL: (folder.log("student"), folder / "distill.json", recipe.train, recipe.train.epochs),
+        TUNE: (folder.log("tuned"), folder / "tune.json", recipe.train, None if tune is None else tune.epochs),
+    }
+    if stage is not None and stage not in known:
+        raise UsageError(f"--stage {stage} is no training.", f"Choose one of: {', '.join(known)}.")
+    there = [name for name, (log, *_) in known.items() if log.is_file() and stage in (None, name)]
+    if not there:
+        what = "any training" if stage is None else stage
+        raise DataError(f"{folder.path} holds no log of {what}.", "Start it, or name another run folder.")
+    newest = max(there, key=lambda name: known[name][0].stat().st_mtime_ns)
+    log, document, section, epochs = known[newest]
+    return Training(newest, log, document, epochs, _device("auto" if section is None else section.device))
+
+
+def watch(training: Training, title: str, console: Console, *, every_s: float, once: bool) -> tuple[Course, bool]:
+    """Show a training until it ends, Ctrl-C comes or, with `once`, right away.
+
+    Returns:
+        What its log says, and whether it has ended.
+    """
+    follower, course = Follower(training.log), Course(training.epochs)
+    with Load(training.device) as load, ExitStack() as stack:
+        show = console.print if once else partial(_live(console, stack).update, refresh=True)
+        time.sleep(_LOAD_S)
+        while True:
+            ended = training.ended  # before the last records are read: none is missed
+            records, anew = follower.read()
+            course = Course(training.epochs) if anew else course
+            course.add(records)
+            show(view(title, course, load.lines(), None if ended else _silent_s(training.log)))
+            if ended or once:
+                return course, ended
+            try:
+                time.sleep(every_s)
+            except KeyboardInterrupt:
+                return course, False
+
+
+def _live(console: Console, stack: ExitStack) -> Live:
+    return stack.enter_context(Live(console=console, auto_refresh=False))
+
+
+def _silent_s(log: Path) -> float:
+    """Since the last record was written."""
+    return max(0.0, time.time() - log.stat().st_mtime)
+
+
+def _device(requested: str) -> str:
+    if requested == "auto":
+        return "cuda:0" if cuda_gpus() else "cpu"
+    return "cuda:0" if requested == "cuda" else requested

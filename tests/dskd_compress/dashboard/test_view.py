@@ -1,0 +1,88 @@
+"""Curves in characters, and what a person reads."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from dskd_compress.dashboard.course import Course
+from dskd_compress.dashboard.view import duration, sparkline, view
+from dskd_export.documents import EpochRecord, StepRecord
+
+
+def shown(course: Course, silent_s: float | None, width: int = 120) -> str:
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        console.print(view("run · distill", course, ["CPU  1.0 of 2 cores busy"], silent_s))
+    return capture.get()
+
+
+def training(total: int = 3) -> Course:
+    course = Course(total)
+    course.add(
+        StepRecord(step=n, epoch=0, losses={"loss": 4 / n}, grad_norm=1.0, learning_rate=0.1, images_per_s=1234.0)
+        for n in range(1, 5)
+    )
+    course.add(
+        [
+            EpochRecord(
+                epoch=0, step=4, train_loss=2.0, val_loss=1.5, top1=0.625, top5=None, best=True, seconds=30.0
+            )
+        ]
+    )
+    return course
+
+
+def test_a_curve_is_scaled_to_its_own_range() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert sparkline([-5.0, -5.0]) == "▁▁"
+    assert sparkline([]) == ""
+
+
+def test_many_values_share_a_column_by_their_mean() -> None:
+    assert sparkline([0, 0, 0, 10, 7, 7], width=3) == "▁▆█"
+
+
+def test_what_is_not_finite_leaves_a_gap() -> None:
+    assert sparkline([0.0, math.nan, 1.0]) == "▁ █"
+    assert sparkline([math.inf]) == " "
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=200), st.integers(1, 60))
+def test_it_is_never_wider_than_allowed(values: list[float], width: int) -> None:
+    assert len(sparkline(values, width)) == min(width, len(values))
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (61.4, "0:01:01"), (36_000, "10:00:00")])
+def test_a_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_it_says_where_the_training_stands() -> None:
+    text = shown(training(), 2.0)
+    assert "epoch 1 of 3 done · step 4 · 1,234 images/s · ETA 0:01:00" in text
+    assert "62.50%, epoch 1" in text
+    assert "CPU  1.0 of 2 cores busy" in text
+    assert "no record for" not in text
+
+
+def test_a_training_that_says_nothing_is_told() -> None:
+    assert "no record for 0:02:05" in shown(training(), 125.0)
+
+
+def test_an_ended_one_has_no_time_left() -> None:
+    text = shown(training(), None)
+    assert "ended" in text
+    assert "ETA" not in text
+
+
+def test_before_the_first_record() -> None:
+    assert "no record yet" in shown(Course(3), 0.0)
+
+
+def test_a_narrow_terminal_shows_every_value() -> None:
+    assert "learning rate" in shown(training(), 1.0, width=80)
