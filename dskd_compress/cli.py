@@ -33,6 +33,7 @@ from dskd_compress.commands.distill import distill
 from dskd_compress.commands.doctor import doctor
 from dskd_compress.commands.export import export
 from dskd_compress.commands.models import app as models
+from dskd_compress.commands.push_to_hub import push_to_hub
 from dskd_compress.commands.recipes import app as recipes
 from dskd_compress.commands.report import report
 from dskd_compress.commands.run import run
@@ -88,6 +89,7 @@ app.command(rich_help_panel=AROUND)(compare)
 app.command(rich_help_panel=AROUND)(dashboard)
 app.command(rich_help_panel=AROUND)(deploy)
 app.command(rich_help_panel=AROUND)(doctor)
+app.command("push-to-hub", rich_help_panel=AROUND)(push_to_hub)
 app.add_typer(bundle, name="bundle", rich_help_panel=AROUND)
 app.add_typer(models, name="models", rich_help_panel=AROUND)
 app.add_typer(recipes, name="recipes", rich_help_panel=AROUND)

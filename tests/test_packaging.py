@@ -27,10 +27,11 @@ EXTRAS = {
         "tensorrt",
         "tensorrt-rtx",
         "nvml",
+        "hub",
         "zstd",
         "tensorboard",
         "wandb",
-        "mlflow",
+        "hub", "mlflow",
         "all",
     ),
 }

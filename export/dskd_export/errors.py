@@ -41,6 +41,7 @@ EXTRA_OF = {
     "onnx_ir": "onnx",
     "onnxslim": "onnx",
     "onnxruntime": "onnx",
+    "huggingface_hub": "hub",
     "modelopt": "quant",
     "onnxconverter_common": "quant",
     "tensorrt": "tensorrt",

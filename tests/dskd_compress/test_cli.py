@@ -40,6 +40,7 @@ COMMANDS = (
     "models list",
     "models inspect",
     "models suggest",
+    "push-to-hub",
     "recipes list",
     "recipes show",
     "recipes init",

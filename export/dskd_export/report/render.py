@@ -70,7 +70,7 @@ def html_from_page(page: Page) -> str:
         if isinstance(block, Gallery)
         for figure in block.figures
     }
-    return _environment().get_template("report.html.j2").render(
+    return environment().get_template("report.html.j2").render(
         page=page,
         css=Markup(_read("templates/report.css")),
         scripts=[Markup(script) for script in scripts],
@@ -81,7 +81,7 @@ def html_from_page(page: Page) -> str:
 
 def markdown_from_page(page: Page) -> str:
     """The same facts as Markdown tables, without charts."""
-    text = _environment().get_template("report.md.j2").render(page=page)
+    text = environment().get_template("report.md.j2").render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -112,8 +112,9 @@ def fence(lines: Sequence[str]) -> str:
     return "`" * max(3, longest + 1)
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates, with the filters that escape for Markdown; those of HTML escape by themselves."""
+    templates = Environment(
         loader=PackageLoader("dskd_export.report", "templates"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=StrictUndefined,
@@ -121,9 +122,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.tests["block"] = _is_block
-    environment.filters.update(md=escape_markdown, md_code=code_markdown, md_cell=cell_markdown, md_fence=fence)
-    return environment
+    templates.tests["block"] = _is_block
+    templates.filters.update(md=escape_markdown, md_code=code_markdown, md_cell=cell_markdown, md_fence=fence)
+    return templates
 
 
 def _is_block(block: Block, name: str) -> bool:

@@ -1,0 +1,68 @@
+"""The model card of a whole run, and of one that lacks most of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dskd_export.errors import DataError
+from dskd_export.report.card import model_card
+from dskd_export.report.load import load_run
+
+
+def parts(card: str) -> tuple[dict[str, object], str]:
+    _, metadata, text = card.split("---\n", 2)
+    return yaml.safe_load(metadata), text
+
+
+def test_it_says_what_was_measured(full_run: Path) -> None:
+    run = load_run(full_run)
+    metadata, text = parts(model_card(run, name="me/bolts"))
+    assert run.student is not None
+    assert run.benchmark is not None
+    assert run.validation is not None
+    assert metadata["library_name"] == "timm"
+    assert run.student.method in metadata["tags"]  # type: ignore[operator]
+    assert 'timm.create_model("hf-hub:me/bolts"' in text
+    for judgement in run.validation.judgements:
+        assert judgement.runner.replace("_", "\\_") in text
+    assert run.student.data.sha256 in text
+    assert "independently" in text
+    timed = [row for row in run.benchmark.rows if row.model == "student" and row.part == "engine" and row.latency]
+    assert timed
+    assert text.count("steady |") + text.count("UNSTABLE") == len(timed)
+
+
+def test_what_is_missing_is_said(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    for name in ("validation.json", "benchmark.json"):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("bundle/*"):
+        path.unlink()
+    metadata, text = parts(model_card(load_run(folder), name="bolts"))
+    assert "license" not in metadata
+    assert "Not validated" in text
+    assert "Not measured" in text
+    assert "Not recorded: the run holds no bundle." in text
+    assert "bundle/" not in text
+    assert "local-dir:FOLDER" in text
+
+
+def test_stale_results_are_a_warning(full_run: Path) -> None:
+    card = model_card(load_run(full_run), name="bolts", stale=["validate"])
+    assert "> **Warning:** the results of validate are stale" in card
+
+
+def test_without_a_student_there_is_none(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    (folder / "distill.json").unlink()
+    with pytest.raises(DataError, match="holds no student"):
+        model_card(load_run(folder), name="bolts")
+
+
+def test_text_from_a_run_cannot_break_out_of_a_table(full_run: Path) -> None:
+    _, text = parts(model_card(load_run(full_run), name="me/a|b\n# heading"))
+    assert "\n# heading" not in text
