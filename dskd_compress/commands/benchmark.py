@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def benchmark(
     source: options.RunOrBundle,
     precision: options.Precisions = None,
+    runner: options.Runners = None,
     provider: options.Providers = None,
     allow_cpu: options.AllowCpu = None,
     batch: Annotated[
@@ -50,7 +51,8 @@ def benchmark(
     """Time the models, each engine alone and with preprocessing.
 
     Of a run: teacher and student in torch and ONNX Runtime. Of a bundle: every precision in ONNX
-    Runtime, without torch. Energy, clocks and temperatures are watched meanwhile, where this machine
+    Runtime, without torch. Of both: the TensorRT engines that [bold]build[/bold] made, where they can be
+    run. Energy, clocks and temperatures are watched meanwhile, where this machine
     shows them. Over ssh the bundle is sent once and the same command runs there; what was cut off goes
     on with the same line.
 
@@ -59,7 +61,7 @@ def benchmark(
       dskd-compress benchmark runs/r18
       dskd-compress benchmark runs/r18 --set 'benchmark.batches=[1,4,16]' --set benchmark.threads=1
       dskd-compress benchmark r18.tar.gz --precision int8 --batch 1 --threads 4
-      dskd-compress benchmark bundle --provider tensorrt --out results/orin
+      dskd-compress benchmark bundle --runner tensorrt --out results/orin
       dskd-compress benchmark bundle --device ssh://user@orin --device local
     """
     from rich.text import Text
@@ -71,6 +73,7 @@ def benchmark(
     output = Output(json_output)
     flags = options.as_overrides(
         benchmark__precisions=precision,
+        benchmark__runners=runner,
         benchmark__providers=provider,
         benchmark__allow_cpu=options.operators(allow_cpu),
         benchmark__batches=batch,
