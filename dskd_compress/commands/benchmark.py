@@ -29,6 +29,12 @@ def benchmark(
         Optional[Path],
         typer.Option("--images", metavar="FOLDER", help="Of a bundle: labelled images to feed. Default: noise."),
     ] = None,
+    cross_check: Annotated[
+        Optional[str],
+        typer.Option(
+            "--cross-check", metavar="trtexec", help="Have TensorRT's own tool time the engines as well."
+        ),
+    ] = None,
     device: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -61,7 +67,7 @@ def benchmark(
       dskd-compress benchmark runs/r18
       dskd-compress benchmark runs/r18 --set 'benchmark.batches=[1,4,16]' --set benchmark.threads=1
       dskd-compress benchmark r18.tar.gz --precision int8 --batch 1 --threads 4
-      dskd-compress benchmark bundle --runner tensorrt --out results/orin
+      dskd-compress benchmark bundle --runner tensorrt --cross-check trtexec --out results/orin
       dskd-compress benchmark bundle --device ssh://user@orin --device local
     """
     from rich.text import Text
@@ -78,6 +84,7 @@ def benchmark(
         benchmark__allow_cpu=options.operators(allow_cpu),
         benchmark__batches=batch,
         benchmark__threads=threads,
+        benchmark__cross_check=cross_check,
     )
     changes = [*flags, *(set_ or [])]
     written = None
@@ -103,6 +110,7 @@ def benchmark(
 
         document = run_benchmark(recipe, run, output)
     _print_rows([("", document)], output)
+    _print_cross_checks(document, output)
     for reason in dict.fromkeys(row.energy_reason for row in document.rows if row.energy_reason):
         output.print(Text(f"No energy: {reason}."))
     for reason in dict.fromkeys(f"{row.precision} on {row.provider}: {row.unavailable}" for row in document.rows):
@@ -141,6 +149,29 @@ def _print_rows(documents: Sequence[tuple[str, BenchmarkDocument]], output: Outp
             for name, document in documents
             for row in document.rows
             if row.latency is not None
+        ],
+    )
+
+
+def _print_cross_checks(document: BenchmarkDocument, output: Output) -> None:
+    """Both clocks, side by side."""
+    if not document.cross_checks:
+        return
+    output.table(
+        "Cross-check",
+        ["engine", "batch", "p50 ms", "p99 ms", "tool", "p50 ms", "p99 ms", "ratio of p50"],
+        [
+            [
+                check.precision,
+                str(check.batch),
+                f"{check.own_p50_ms:.3f}",
+                f"{check.own_p99_ms:.3f}",
+                check.tool,
+                f"{check.p50_ms:.3f}" if check.p50_ms is not None else check.reason,
+                f"{check.p99_ms:.3f}" if check.p99_ms is not None else "-",
+                f"{check.ratio:.3f}" if check.ratio is not None else "-",
+            ]
+            for check in document.cross_checks
         ],
     )
 

@@ -109,6 +109,9 @@ class BenchmarkSection(Section):
         ("auto",), min_length=1, description="of ONNX Runtime; auto: the CPU, and CUDA where it is present"
     )
     allow_cpu: Operators = ()
+    cross_check: Literal["trtexec"] | None = Field(
+        None, description="trtexec: have TensorRT's own tool time the engines as well"
+    )
     teacher: bool = Field(True, description="time the teacher as well")
     threads: int | None = Field(None, ge=1, description="CPU threads; none: all cores")
     min_seconds: Positive = Field(3.0, description="least time measured for a cell")

@@ -23,6 +23,8 @@ from dskd_compress.weights import load_trained
 from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.benchmarking import PARTS, Cell, Effort, time_cells, write_samples
 from dskd_export.bundle import Bundle, open_bundle
+from dskd_export.cross_check import cross_checks, find_tools
+from dskd_export.engine.found import FoundEngine
 from dskd_export.engine_cells import engine_cells
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.onnx_from_torch import deployed
@@ -68,9 +70,11 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
     subjects = list(_subjects(recipe, folder, sets, bundle))
     images = [image for image, _, _ in iter_images(sets.val, max(section.batches), recipe.seed)]
     cells = [cell for subject in subjects for cell in _cells(section, subject)]
+    found: list[FoundEngine] = []
     if "tensorrt" in section.runners:
         found = engines_for(folder.engines, bundle, section.precisions, section.runners)
         cells += engine_cells(found, section.batches, bundle.spec)
+    tools = find_tools(found) if section.cross_check else {}
     effort = Effort(section.min_seconds, section.min_iterations, section.max_warmup_seconds)
     with output.progress("Timing", len(PARTS) * len(cells), unit="cell") as progress:
         rows, samples = time_cells(
@@ -83,7 +87,12 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
     write_samples(folder / "benchmark.samples.npz", samples)
     device = "cuda:0" if any(row.provider != "cpu" for row in rows if row.latency is not None) else "cpu"
     provenance = watch.provenance(seed=recipe.seed, device=device, recipe_sha256=recipe_sha256(recipe))
-    document = BenchmarkDocument(rows=rows, bundle_sha256=bundle.sha256, provenance=provenance)
+    document = BenchmarkDocument(
+        rows=rows,
+        cross_checks=list(cross_checks(found, rows, bundle.spec, tools)) if tools else [],
+        bundle_sha256=bundle.sha256,
+        provenance=provenance,
+    )
     folder.write_document("benchmark.json", document)
     folder.record_stage(BENCHMARK, recipe, provenance)
     return document

@@ -102,12 +102,13 @@ def benchmark_source(
             batches=section.batches,
             threads=section.threads,
             allow_cpu=section.allow_cpu,
+            cross_check=section.cross_check is not None,
             effort=Effort(section.min_seconds, section.min_iterations, section.max_warmup_seconds),
             seed=recipe.seed,
             recipe_sha256=recipe_sha256(recipe),
         )
         labelled = _labelled(images, bundle, max(section.batches), recipe.seed)
-        cells = len(benchmark.cells_of(bundle, settings))
+        cells = len(benchmark.cells_of(bundle, settings, benchmark.engines_of(bundle, settings)))
         with output.progress("Timing", len(PARTS) * cells, unit="cell") as progress:
             document, samples = benchmark.benchmark_bundle(
                 bundle,

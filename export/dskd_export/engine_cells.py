@@ -22,8 +22,8 @@ def engine_cells(found: Sequence[FoundEngine], batches: Sequence[int], spec: Mod
     for engine in found:
         for batch in batches:
             why = engine.problem
-            if not why and not engine.takes(batch):
-                why = f"the engine takes batches of {engine.batches}; build it with --batches for {batch}"
+            if not why and not engine.document.takes(batch):
+                why = f"the engine takes batches of {engine.document.batches}; build it with --batches for {batch}"
             yield Cell(
                 role="student",
                 runner="tensorrt",

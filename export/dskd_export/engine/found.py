@@ -36,19 +36,6 @@ class FoundEngine:
         """Of its file, 1 MB = 10^6 bytes."""
         return self.document.engine_bytes / 1e6
 
-    def takes(self, batch: int) -> bool:
-        """Whether one of its profiles takes a call of so many images."""
-        profiles = self.document.profiles
-        return not profiles or any(profile.smallest <= batch <= profile.largest for profile in profiles)
-
-    @property
-    def batches(self) -> str:
-        """What its profiles take, for people: `1, 2 to 8`."""
-        return ", ".join(
-            str(one.smallest) if one.smallest == one.largest else f"{one.smallest} to {one.largest}"
-            for one in self.document.profiles
-        )
-
 
 def find_engines(
     engines: Path, bundle_sha256: str, precisions: Collection[str] | None = None

@@ -14,6 +14,8 @@ from PIL import Image
 from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.benchmarking import Cell, Effort, time_cells
 from dskd_export.bundle import Bundle
+from dskd_export.cross_check import cross_checks, find_tools
+from dskd_export.engine.found import FoundEngine
 from dskd_export.engine_cells import engine_cells
 from dskd_export.on_device.images import LabelledImages
 from dskd_export.provenance import Stopwatch
@@ -36,6 +38,7 @@ class Settings:
         batches: images of a call.
         threads: of the CPU; None: all cores.
         allow_cpu: operators that may run on the CPU under another provider.
+        cross_check: TensorRT's own tool times the engines as well.
         effort: how long each cell is timed.
         seed: for the record, and of made-up images.
         recipe_sha256: for the record.
@@ -48,6 +51,7 @@ class Settings:
     batches: Sequence[int]
     threads: int | None
     allow_cpu: Sequence[str]
+    cross_check: bool
     effort: Effort
     seed: int
     recipe_sha256: str
@@ -79,22 +83,40 @@ def benchmark_bundle(
         UsageError: the bundle does not hold a precision that was asked for.
     """
     watch = Stopwatch()
-    cells = cells_of(bundle, settings)
+    found = engines_of(bundle, settings)
+    tools = find_tools(found) if settings.cross_check else {}
+    cells = cells_of(bundle, settings, found)
     fed, said = _images(images, max(settings.batches), settings.seed)
     rows, samples = time_cells(cells, fed, settings.effort, on_part, before)
     on_gpu = any(row.provider != "cpu" for row in rows if row.latency is not None)
     provenance = watch.provenance(
         seed=settings.seed, device="cuda:0" if on_gpu else "cpu", recipe_sha256=settings.recipe_sha256
     )
-    document = BenchmarkDocument(rows=rows, images=said, bundle_sha256=bundle.sha256, provenance=provenance)
+    document = BenchmarkDocument(
+        rows=rows,
+        cross_checks=list(cross_checks(found, rows, bundle.spec, tools)) if tools else [],
+        images=said,
+        bundle_sha256=bundle.sha256,
+        provenance=provenance,
+    )
     return document, samples
 
 
-def cells_of(bundle: Bundle, settings: Settings) -> list[Cell]:
+def engines_of(bundle: Bundle, settings: Settings) -> list[FoundEngine]:
+    """The engines that are timed, and those that cannot be.
+
+    Raises:
+        EnvironmentProblem: nothing but engines was asked for, and none can be run here.
+    """
+    if "tensorrt" not in settings.runners:
+        return []
+    return engines_for(settings.engines, bundle, settings.precisions, settings.runners)
+
+
+def cells_of(bundle: Bundle, settings: Settings, found: Sequence[FoundEngine]) -> list[Cell]:
     """Precisions x providers x batches in ONNX Runtime, then the engines; a cell that cannot be timed says why.
 
     Raises:
-        EnvironmentProblem: engines were asked for by name, and none can be run here.
         UsageError: the bundle does not hold a precision that was asked for.
     """
 
@@ -127,9 +149,7 @@ def cells_of(bundle: Bundle, settings: Settings) -> list[Cell]:
         for provider in named_providers(settings.providers)
         for batch in settings.batches
     ]
-    if "tensorrt" in settings.runners:
-        found = engines_for(settings.engines, bundle, settings.precisions, settings.runners)
-        cells += engine_cells(found, settings.batches, bundle.spec)
+    cells += engine_cells(found, settings.batches, bundle.spec)
     return cells
 
 

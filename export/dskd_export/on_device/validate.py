@@ -157,11 +157,12 @@ def _open(settings: Settings, bundle: Bundle, stack: ExitStack) -> Contest:
     how: dict[str, Any] = {"allow_cpu": settings.allow_cpu, "batches": (*settings.batches, BATCH)}
     if settings.pair is not None:
         return _open_pair(settings.pair, settings, bundle, stack, how)
+    with_onnx = "onnxruntime" in settings.runners
+    providers = named_providers(settings.providers) if with_onnx else []
     reference = open_onnx(bundle, "cpu", FULL, stack, **how)
     candidates: list[Contestant] = []
     not_run: list[Judgement] = []
-    if "onnxruntime" in settings.runners:
-        providers = named_providers(settings.providers)
+    if with_onnx:
         precisions = settings.precisions or in_order(bundle.precisions)
         wanted = [(precision, provider) for precision in precisions for provider in providers]
         others = [one for one in wanted if one != (FULL, "cpu")]
