@@ -230,6 +230,11 @@ class RunFolder:
         """The folder that goes to the device."""
         return self.path / "bundle"
 
+    @property
+    def engines(self) -> Path:
+        """The folder of TensorRT engines, one folder in it for each device."""
+        return self.path / "engines"
+
     def weights(self, role: str) -> Path:
         """`teacher.safetensors` or `student.safetensors`."""
         return self.path / f"{role}.safetensors"

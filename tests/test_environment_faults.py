@@ -98,7 +98,7 @@ def cpu_build_asked_for_cuda(machine: Machine) -> tuple[str, ...]:
 
 def jetpack_off_the_path(machine: Machine) -> tuple[str, ...]:
     root = machine.folder / "root"
-    (root / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
+    (root / "usr/lib/python3.8/dist-packages/tensorrt").mkdir(parents=True)
     (root / "etc").mkdir()
     (root / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.4, GCID: 1\n")
     machine.patch.setattr(doctor, "diagnose", partial(doctor.diagnose, root=root))

@@ -31,7 +31,8 @@ EXTRAS = {
         "zstd",
         "tensorboard",
         "wandb",
-        "hub", "mlflow",
+        "hub",
+        "mlflow",
         "all",
     ),
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def benchmark(
     source: options.RunOrBundle,
     precision: options.Precisions = None,
+    runner: options.Runners = None,
     provider: options.Providers = None,
     allow_cpu: options.AllowCpu = None,
     batch: Annotated[
@@ -27,6 +28,12 @@ def benchmark(
     images: Annotated[
         Optional[Path],
         typer.Option("--images", metavar="FOLDER", help="Of a bundle: labelled images to feed. Default: noise."),
+    ] = None,
+    cross_check: Annotated[
+        Optional[str],
+        typer.Option(
+            "--cross-check", metavar="trtexec", help="Have TensorRT's own tool time the engines as well."
+        ),
     ] = None,
     device: Annotated[
         Optional[list[str]],
@@ -50,7 +57,8 @@ def benchmark(
     """Time the models, each engine alone and with preprocessing.
 
     Of a run: teacher and student in torch and ONNX Runtime. Of a bundle: every precision in ONNX
-    Runtime, without torch. Energy, clocks and temperatures are watched meanwhile, where this machine
+    Runtime, without torch. Of both: the TensorRT engines that [bold]build[/bold] made, where they can be
+    run. Energy, clocks and temperatures are watched meanwhile, where this machine
     shows them. Over ssh the bundle is sent once and the same command runs there; what was cut off goes
     on with the same line.
 
@@ -59,7 +67,7 @@ def benchmark(
       dskd-compress benchmark runs/r18
       dskd-compress benchmark runs/r18 --set 'benchmark.batches=[1,4,16]' --set benchmark.threads=1
       dskd-compress benchmark r18.tar.gz --precision int8 --batch 1 --threads 4
-      dskd-compress benchmark bundle --provider tensorrt --out results/orin
+      dskd-compress benchmark bundle --runner tensorrt --cross-check trtexec --out results/orin
       dskd-compress benchmark bundle --device ssh://user@orin --device local
     """
     from rich.text import Text
@@ -71,10 +79,12 @@ def benchmark(
     output = Output(json_output)
     flags = options.as_overrides(
         benchmark__precisions=precision,
+        benchmark__runners=runner,
         benchmark__providers=provider,
         benchmark__allow_cpu=options.operators(allow_cpu),
         benchmark__batches=batch,
         benchmark__threads=threads,
+        benchmark__cross_check=cross_check,
     )
     changes = [*flags, *(set_ or [])]
     written = None
@@ -100,6 +110,7 @@ def benchmark(
 
         document = run_benchmark(recipe, run, output)
     _print_rows([("", document)], output)
+    _print_cross_checks(document, output)
     for reason in dict.fromkeys(row.energy_reason for row in document.rows if row.energy_reason):
         output.print(Text(f"No energy: {reason}."))
     for reason in dict.fromkeys(f"{row.precision} on {row.provider}: {row.unavailable}" for row in document.rows):
@@ -138,6 +149,29 @@ def _print_rows(documents: Sequence[tuple[str, BenchmarkDocument]], output: Outp
             for name, document in documents
             for row in document.rows
             if row.latency is not None
+        ],
+    )
+
+
+def _print_cross_checks(document: BenchmarkDocument, output: Output) -> None:
+    """Both clocks, side by side."""
+    if not document.cross_checks:
+        return
+    output.table(
+        "Cross-check",
+        ["engine", "batch", "p50 ms", "p99 ms", "tool", "p50 ms", "p99 ms", "ratio of p50"],
+        [
+            [
+                check.precision,
+                str(check.batch),
+                f"{check.own_p50_ms:.3f}",
+                f"{check.own_p99_ms:.3f}",
+                check.tool,
+                f"{check.p50_ms:.3f}" if check.p50_ms is not None else check.reason,
+                f"{check.p99_ms:.3f}" if check.p99_ms is not None else "-",
+                f"{check.ratio:.3f}" if check.ratio is not None else "-",
+            ]
+            for check in document.cross_checks
         ],
     )
 

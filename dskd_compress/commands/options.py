@@ -38,6 +38,13 @@ Precisions = Annotated[
     Optional[list[str]],
     typer.Option("--precision", help="Only this precision of the bundle, for example int8; repeatable."),
 ]
+Runners = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--runner",
+        help="Only this runner: onnxruntime, tensorrt (engines of build) or, to time a run, torch; repeatable.",
+    ),
+]
 Providers = Annotated[
     Optional[list[str]],
     typer.Option(

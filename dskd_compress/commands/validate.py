@@ -13,6 +13,7 @@ from dskd_compress.commands import options
 def validate(
     source: options.RunOrBundle,
     precision: options.Precisions = None,
+    runner: options.Runners = None,
     provider: options.Providers = None,
     allow_cpu: options.AllowCpu = None,
     images: Annotated[
@@ -44,7 +45,8 @@ def validate(
     fp32 is held to the limits in [bold]validate[/bold], every other precision to the
     [bold]budget[/bold], by the end of the 95 % interval and not by the value. A bundle is validated
     without torch: fp32 on the CPU has to give torch's logits of the golden images, and is the reference
-    for all others on the images of --images.
+    for all others on the images of --images. TensorRT engines that [bold]build[/bold] made are judged as well,
+    where they can be run.
 
     [bold]Examples[/bold]
 
@@ -53,7 +55,7 @@ def validate(
       dskd-compress validate runs/r18 --pair onnxruntime:cpu:fp32 onnxruntime:cuda:fp16
       dskd-compress validate runs/r18 --images 512 --junit validation.xml
       dskd-compress validate r18.tar.gz --images photos/val
-      dskd-compress validate bundle --provider tensorrt --out results/orin
+      dskd-compress validate bundle --runner tensorrt --out results/orin
     """
     from dskd_compress.console import Output
     from dskd_compress.stages.judge import print_validation, refuse_failed
@@ -63,6 +65,7 @@ def validate(
     output = Output(json_output)
     flags = options.as_overrides(
         validate__precisions=precision,
+        validate__runners=runner,
         validate__providers=provider,
         validate__allow_cpu=options.operators(allow_cpu),
         validate__pair=pair,

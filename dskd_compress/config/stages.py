@@ -51,7 +51,9 @@ class ExportSection(Section):
         return value
 
 
-RunnerName = Annotated[str, Field(pattern=r"^(torch:(cpu|cuda)|onnxruntime:(cpu|cuda|tensorrt)):[a-z0-9]+$")]
+RunnerName = Annotated[
+    str, Field(pattern=r"^(torch:(cpu|cuda)|onnxruntime:(cpu|cuda|tensorrt)|tensorrt:cuda):[a-z0-9]+$")
+]
 ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
 Operators = Annotated[
     tuple[str, ...],
@@ -66,6 +68,11 @@ class ValidateSection(Section):
     batches: tuple[Batch, ...] = Field((1, 3, 8), min_length=1, description="batch sizes for parity")
     precisions: tuple[Precision, ...] | None = Field(
         None, min_length=1, description="what to validate; none: all that the bundle holds and that can run here"
+    )
+    runners: tuple[Literal["onnxruntime", "tensorrt"], ...] = Field(
+        ("onnxruntime", "tensorrt"),
+        min_length=1,
+        description="tensorrt: the engines that build made and that can be run here; alone: there has to be one",
     )
     providers: tuple[ProviderName, ...] = Field(
         ("auto",), min_length=1, description="of ONNX Runtime; auto: the CPU, and CUDA where it is present"
@@ -90,7 +97,11 @@ class BenchmarkSection(Section):
     """What is timed."""
 
     batches: tuple[Batch, ...] = Field((1, 8), min_length=1)
-    runners: tuple[Literal["torch", "onnxruntime"], ...] = Field(("torch", "onnxruntime"), min_length=1)
+    runners: tuple[Literal["torch", "onnxruntime", "tensorrt"], ...] = Field(
+        ("torch", "onnxruntime", "tensorrt"),
+        min_length=1,
+        description="tensorrt: the engines that build made and that can be run here; alone: there has to be one",
+    )
     precisions: tuple[Precision, ...] | None = Field(
         None, min_length=1, description="of the student in ONNX Runtime; none: all that the bundle holds"
     )
@@ -98,6 +109,9 @@ class BenchmarkSection(Section):
         ("auto",), min_length=1, description="of ONNX Runtime; auto: the CPU, and CUDA where it is present"
     )
     allow_cpu: Operators = ()
+    cross_check: Literal["trtexec"] | None = Field(
+        None, description="trtexec: have TensorRT's own tool time the engines as well"
+    )
     teacher: bool = Field(True, description="time the teacher as well")
     threads: int | None = Field(None, ge=1, description="CPU threads; none: all cores")
     min_seconds: Positive = Field(3.0, description="least time measured for a cell")

@@ -23,6 +23,9 @@ from dskd_compress.weights import load_trained
 from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.benchmarking import PARTS, Cell, Effort, time_cells, write_samples
 from dskd_export.bundle import Bundle, open_bundle
+from dskd_export.cross_check import cross_checks, find_tools
+from dskd_export.engine.found import FoundEngine
+from dskd_export.engine_cells import engine_cells
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.onnx_from_torch import deployed
 from dskd_export.provenance import Stopwatch
@@ -30,7 +33,7 @@ from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.runtime.providers import TENSORRT
 from dskd_export.runtime.runner import Runner
 from dskd_export.spec import ModelSpec
-from dskd_export.validation.contest import FULL, in_order, named_providers, profile_shapes
+from dskd_export.validation.contest import FULL, engines_for, in_order, named_providers, profile_shapes
 
 Role = Literal["teacher", "student"]
 
@@ -67,6 +70,11 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
     subjects = list(_subjects(recipe, folder, sets, bundle))
     images = [image for image, _, _ in iter_images(sets.val, max(section.batches), recipe.seed)]
     cells = [cell for subject in subjects for cell in _cells(section, subject)]
+    found: list[FoundEngine] = []
+    if "tensorrt" in section.runners:
+        found = engines_for(folder.engines, bundle, section.precisions, section.runners)
+        cells += engine_cells(found, section.batches, bundle.spec)
+    tools = find_tools(found) if section.cross_check else {}
     effort = Effort(section.min_seconds, section.min_iterations, section.max_warmup_seconds)
     with output.progress("Timing", len(PARTS) * len(cells), unit="cell") as progress:
         rows, samples = time_cells(
@@ -77,9 +85,14 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
             before=lambda text: progress.update(description=text),
         )
     write_samples(folder / "benchmark.samples.npz", samples)
-    device = "cuda:0" if any(row.provider == "cuda" for row in rows) else "cpu"
+    device = "cuda:0" if any(row.provider != "cpu" for row in rows if row.latency is not None) else "cpu"
     provenance = watch.provenance(seed=recipe.seed, device=device, recipe_sha256=recipe_sha256(recipe))
-    document = BenchmarkDocument(rows=rows, bundle_sha256=bundle.sha256, provenance=provenance)
+    document = BenchmarkDocument(
+        rows=rows,
+        cross_checks=list(cross_checks(found, rows, bundle.spec, tools)) if tools else [],
+        bundle_sha256=bundle.sha256,
+        provenance=provenance,
+    )
     folder.write_document("benchmark.json", document)
     folder.record_stage(BENCHMARK, recipe, provenance)
     return document
@@ -104,6 +117,8 @@ def _subjects(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle)
 def _cells(section: BenchmarkSection, subject: Subject) -> Iterator[Cell]:
     """Of torch in fp32, of ONNX Runtime in every precision that there is."""
     for runner in section.runners:
+        if runner == "tensorrt":  # of the student alone: see `engine_cells`
+            continue
         precisions = [FULL] if runner == "torch" else list(subject.onnx)
         for precision, provider, batch in product(precisions, _providers(section, runner), section.batches):
             yield Cell(
@@ -115,7 +130,12 @@ def _cells(section: BenchmarkSection, subject: Subject) -> Iterator[Cell]:
                 spec=subject.spec,
                 open=partial(_open, section, subject, runner, provider, precision, batch),
                 required=section.precisions is not None,
+                size_mb=None if runner == "torch" else _size_mb(subject.onnx[precision]),
             )
+
+
+def _size_mb(model: bytes | Path) -> float:
+    return (len(model) if isinstance(model, bytes) else model.stat().st_size) / 1e6
 
 
 def _providers(section: BenchmarkSection, runner: str) -> list[str]:

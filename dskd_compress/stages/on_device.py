@@ -13,6 +13,7 @@ from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.benchmarking import PARTS, Effort, write_samples
 from dskd_export.bundle import Bundle
 from dskd_export.documents import ValidationDocument
+from dskd_export.engine import engines_folder
 from dskd_export.errors import UsageError
 from dskd_export.files import write_atomic
 from dskd_export.on_device import benchmark, validate
@@ -43,6 +44,8 @@ def validate_source(
         section = recipe.validation
         labelled = _labelled(images, bundle, section.images, recipe.seed)
         settings = validate.Settings(
+            runners=section.runners,
+            engines=engines_folder(source),
             precisions=section.precisions,
             providers=section.providers,
             allow_cpu=section.allow_cpu,
@@ -92,17 +95,20 @@ def benchmark_source(
         if "torch" in section.runners and "runners" in section.model_fields_set:
             raise UsageError("benchmark.runners names torch, which a bundle is not timed with.", "Leave it out.")
         settings = benchmark.Settings(
+            runners=section.runners,
+            engines=engines_folder(source),
             precisions=section.precisions,
             providers=section.providers,
             batches=section.batches,
             threads=section.threads,
             allow_cpu=section.allow_cpu,
+            cross_check=section.cross_check is not None,
             effort=Effort(section.min_seconds, section.min_iterations, section.max_warmup_seconds),
             seed=recipe.seed,
             recipe_sha256=recipe_sha256(recipe),
         )
         labelled = _labelled(images, bundle, max(section.batches), recipe.seed)
-        cells = len(benchmark.cells_of(bundle, settings))
+        cells = len(benchmark.cells_of(bundle, settings, benchmark.engines_of(bundle, settings)))
         with output.progress("Timing", len(PARTS) * cells, unit="cell") as progress:
             document, samples = benchmark.benchmark_bundle(
                 bundle,

@@ -70,7 +70,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     )
     total = _count(sets.val, section.images)
     with ExitStack() as stack:
-        contest = open_contest(section, bundle, as_deployed(student, info, bundle.spec), stack)
+        contest = open_contest(section, bundle, folder.engines, as_deployed(student, info, bundle.spec), stack)
         with output.progress("Validating", total, unit="image") as progress:
             lots = lots_of(images, info.preprocessing, bundle.spec, BATCH)
             measured = measure(contest, ahead(lots), bundle, info.std, max(section.batches), progress)

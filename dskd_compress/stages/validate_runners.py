@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from dskd_compress.config import ValidateSection
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo
 from dskd_export.bundle import Bundle
+from dskd_export.documents import Judgement
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.onnx_from_torch import deployed
 from dskd_export.runtime.native import Native
@@ -19,9 +21,12 @@ from dskd_export.validation.contest import (
     FULL,
     Contest,
     Contestant,
+    engines_for,
     in_order,
     named_providers,
     open_candidates,
+    open_engines,
+    open_named_engine,
     open_onnx,
 )
 from dskd_export.validation.judgement import BATCH
@@ -34,7 +39,9 @@ def as_deployed(student: nn.Module, info: WeightsInfo, spec: ModelSpec) -> nn.Mo
     return deployed(student, spec.model_copy(update={"mean": info.mean, "std": info.std}))
 
 
-def open_contest(section: ValidateSection, bundle: Bundle, student: nn.Module, stack: ExitStack) -> Contest:
+def open_contest(
+    section: ValidateSection, bundle: Bundle, engines: Path, student: nn.Module, stack: ExitStack
+) -> Contest:
     """Open the reference and the candidates; they are closed with the stack.
 
     A precision that a provider has no kernel for is left out, with the reason, unless it was asked for.
@@ -50,19 +57,26 @@ def open_contest(section: ValidateSection, bundle: Bundle, student: nn.Module, s
                 f"{section.pair[0]} cannot be compared with itself.",
                 "Name two runners with --pair (validate.pair).",
             )
-        reference, candidate = (_open(name, section, bundle, student, stack) for name in section.pair)
+        reference, candidate = (_open(name, section, bundle, engines, student, stack) for name in section.pair)
         return Contest(reference, [candidate])
-    reference = _open(REFERENCE, section, bundle, student, stack)
-    providers = named_providers(section.providers)
-    precisions = section.precisions or in_order(bundle.precisions)
-    candidates, not_run = open_candidates(
-        bundle,
-        [(precision, provider) for precision in precisions for provider in providers],
-        stack,
-        asked=section.precisions is not None,
-        allow_cpu=section.allow_cpu,
-        batches=(*section.batches, BATCH),
-    )
+    reference = _open(REFERENCE, section, bundle, engines, student, stack)
+    candidates: list[Contestant] = []
+    not_run: list[Judgement] = []
+    if "onnxruntime" in section.runners:
+        providers = named_providers(section.providers)
+        precisions = section.precisions or in_order(bundle.precisions)
+        candidates, not_run = open_candidates(
+            bundle,
+            [(precision, provider) for precision in precisions for provider in providers],
+            stack,
+            asked=section.precisions is not None,
+            allow_cpu=section.allow_cpu,
+            batches=(*section.batches, BATCH),
+        )
+    if "tensorrt" in section.runners:
+        found = engines_for(engines, bundle, section.precisions, section.runners)
+        opened, refused = open_engines(found, stack)
+        candidates, not_run = [*candidates, *opened], [*not_run, *refused]
     if not candidates:
         raise EnvironmentProblem(
             f"None of the bundle's precisions can be run here: {not_run[0].reason}",
@@ -71,11 +85,15 @@ def open_contest(section: ValidateSection, bundle: Bundle, student: nn.Module, s
     return Contest(reference, candidates, not_run)
 
 
-def _open(name: str, section: ValidateSection, bundle: Bundle, student: nn.Module, stack: ExitStack) -> Contestant:
+def _open(
+    name: str, section: ValidateSection, bundle: Bundle, engines: Path, student: nn.Module, stack: ExitStack
+) -> Contestant:
     kind, provider, precision = name.split(":")
     if kind == "torch":
         runner = stack.enter_context(_torch(provider, precision, student, bundle))
         return Contestant(runner, kind, provider, precision, Native(True, ""))
+    if kind == "tensorrt":
+        return open_named_engine(engines, bundle, precision, stack)
     batches = (*section.batches, BATCH)
     return open_onnx(bundle, provider, precision, stack, allow_cpu=section.allow_cpu, batches=batches)
 

@@ -212,11 +212,27 @@ class AbDocument(Document):
     provenance: Provenance
 
 
+class CrossCheck(Document):
+    """An engine that TensorRT's own tool timed as well."""
+
+    tool: str = Field(description="trtexec, or tensorrt_rtx")
+    precision: str
+    batch: int
+    command: str
+    p50_ms: float | None = Field(description="the tool's median latency, copies counted")
+    p99_ms: float | None
+    own_p50_ms: float = Field(description="of our row of the engine alone")
+    own_p99_ms: float
+    ratio: float | None = Field(description="ours / the tool's, of the median")
+    reason: str = Field(default="", description="why the tool gave none")
+
+
 class BenchmarkDocument(Document):
     """`benchmark.json`."""
 
     rows: list[BenchmarkRow]
     scenarios: list[ScenarioResult] = Field(default_factory=list)
+    cross_checks: list[CrossCheck] = Field(default_factory=list, description="where they were asked for")
     judgements: list[RowJudgement] = Field(
         default_factory=list, description="by the recipe's budget; a row that is held to nothing is not in it"
     )

@@ -34,13 +34,15 @@ class Cell:
 
     Attributes:
         role: teacher or student.
-        runner: torch or onnxruntime.
+        runner: torch, onnxruntime or tensorrt.
         provider: cpu, cuda or tensorrt.
         precision: of the model.
         batch: images of a call.
         spec: of the model's input.
         open: makes the runner.
         required: a provider that cannot compute the precision is an error; else the cell stays empty.
+        size_mb: of the model's file or engine; None for torch.
+        unavailable: why it cannot be timed, empty where it can.
     """
 
     role: Literal["teacher", "student"]
@@ -51,6 +53,8 @@ class Cell:
     spec: ModelSpec
     open: Callable[[], Runner]
     required: bool = True
+    size_mb: float | None = None
+    unavailable: str = ""
 
     @property
     def device(self) -> str:
@@ -94,12 +98,18 @@ def time_cells(
     rows: list[BenchmarkRow] = []
     samples: dict[str, NDArray[np.float64]] = {}
     with ExitStack() as stack:
-        monitors = {name: stack.enter_context(Monitor(name)) for name in dict.fromkeys(c.device for c in cells)}
+        devices = dict.fromkeys(cell.device for cell in cells if not cell.unavailable)
+        monitors = {name: stack.enter_context(Monitor(name)) for name in devices}
         before("power at rest")
         for monitor in monitors.values():
             monitor.measure_idle()
         for cell in cells:
             before(cell.shown)
+            if cell.unavailable:
+                for part in PARTS:
+                    rows.append(_unavailable(cell, part, cell.unavailable))
+                    on_part(cell)
+                continue
             try:
                 for row, samples_s in _measure(cell, images, effort, monitors[cell.device]):
                     assert row.samples_key is not None
@@ -155,6 +165,8 @@ def _measure(
                     precision=cell.precision,
                     batch=cell.batch,
                     threads=int(runner.facts["threads"]) if cell.provider == "cpu" else None,
+                    streams=int(runner.facts.get("streams", 1)),
+                    cuda_graph=runner.facts.get("cuda_graphs"),
                     part=part,
                     latency=with_disturbances(timing.latency, telemetry.unstable),
                     throughput_images_per_s=cell.batch * 1e3 / timing.latency.mean_ms,
@@ -165,6 +177,7 @@ def _measure(
                     energy_reason=energy.reason,
                     energy=energy,
                     telemetry=telemetry,
+                    size_mb=cell.size_mb,
                 ),
                 timing.samples_s,
             )
@@ -181,5 +194,6 @@ def _unavailable(cell: Cell, part: Part, reason: str) -> BenchmarkRow:
         part=part,
         latency=None,
         throughput_images_per_s=None,
+        size_mb=cell.size_mb,
         unavailable=reason,
     )

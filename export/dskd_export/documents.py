@@ -382,7 +382,8 @@ class Judgement(Document):
         default=None, description="the provider computes in this precision; None: it was not run"
     )
     native_reason: str = Field(default="", description="what it computes in instead, or what was counted")
-    size_mb: float | None = Field(default=None, description="of the model file, 1 MB = 10^6 bytes")
+    size_mb: float | None = Field(default=None, description="of the model file or engine, 1 MB = 10^6 bytes")
+    engine_sha256: str | None = Field(default=None, description="of the TensorRT engine; None: it is none")
     parity: list[Parity] = Field(default_factory=list, description="on the same inputs, by batch size")
     accuracy: PairedAccuracy | None = None
     checks: list[Check] = Field(default_factory=list)

@@ -60,7 +60,7 @@ def measure_round(recipe: Recipe, run: RunFolder) -> dict[str, float]:
     inputs = [preprocess_batch(lot, bundle.spec) for lot in lots]
     seconds = {}
     with ExitStack() as stack:
-        contest = open_contest(recipe.validation, bundle, student, stack)
+        contest = open_contest(recipe.validation, bundle, bundle.folder.parent / "engines", student, stack)
         for one in contest.all:  # the first call of a session allocates
             logits_of(one.runner, inputs[0], batch=BATCH)
         began = time.perf_counter()

@@ -15,8 +15,8 @@ SOURCES = (
     *(
         f"src/{name}"
         for name in (
-            *("engine.cpp", "engine.h", "failure.h", "files.cpp", "files.h", "main.cpp", "preprocess.cpp"),
-            *("preprocess.h", "resize.cpp", "resize.h", "results.cpp", "results.h"),
+            *("cuda_memory.h", "engine.cpp", "engine.h", "failure.h", "files.cpp", "files.h", "main.cpp"),
+            *("preprocess.cpp", "preprocess.h", "resize.cpp", "resize.h", "results.cpp", "results.h"),
         )
     ),
 )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dskd_export.bundle import Bundle
 from dskd_export.deployment.names import check_model_name, model_name_from
+from dskd_export.engine.document import BuildDocument, document_beside
+from dskd_export.engine.identity import read_engine
 from dskd_export.errors import UsageError
 from dskd_export.spec import ModelSpec
 
@@ -34,6 +36,7 @@ class Plan:
         devices: what Dockerfiles are written for.
         provider: ONNX Runtime's, in Triton.
         engine: a TensorRT engine that Triton serves in place of the ONNX model; None: the ONNX model.
+        document: what `build` wrote of the engine; None: another tool made it.
     """
 
     bundle: Bundle
@@ -43,6 +46,21 @@ class Plan:
     devices: tuple[str, ...]
     provider: str
     engine: Path | None
+    document: BuildDocument | None = None
+
+    @property
+    def profiles(self) -> int:
+        """Optimization profiles of the engine, as far as they are known."""
+        return 0 if self.document is None else len(self.document.profiles)
+
+    @property
+    def engine_facts(self) -> str:
+        """What the engine needs around it, in words; empty where nothing is known of it."""
+        document = self.document
+        if document is None:
+            return ""
+        where = ", ".join(document.targets) if document.gpu is None else document.gpu.name
+        return f"The engine was built by {document.backend} {document.version} for {where}, {document.system}."
 
     @property
     def spec(self) -> ModelSpec:
@@ -77,7 +95,9 @@ def make_plan(
 
     Raises:
         UsageError: the bundle has no such precision, the name cannot be one, the batch is out of range, there is
-            no such device or provider, the provider has no mode for the precision, or there is no engine there.
+            no such device or provider, the provider has no mode for the precision, there is no engine there, or
+            what `build` wrote beside it says that it is of another model or does not take the batch.
+        DataError: what is written beside the engine is damaged, or of another engine.
     """
     bundle.model_path(precision)  # raises where there is none, and lists those there are
     if not 1 <= max_batch <= _MAX_BATCH:
@@ -93,5 +113,35 @@ def make_plan(
         )
     if engine is not None and not (engine.is_file() and engine.stat().st_size):
         raise UsageError(f"{engine} is no engine: there is no such file, or it is empty.", "Build one first.")
+    document = None if engine is None else _document_of(engine, bundle, precision, max_batch)
     name = model_name_from(bundle.spec.architecture, precision) if model_name is None else model_name
-    return Plan(bundle, precision, check_model_name(name), max_batch, tuple(devices), provider, engine)
+    return Plan(bundle, precision, check_model_name(name), max_batch, tuple(devices), provider, engine, document)
+
+
+def _document_of(engine: Path, bundle: Bundle, precision: str, max_batch: int) -> BuildDocument | None:
+    """What `build` wrote of an engine, held against what is deployed; None: another tool made the engine."""
+    beside = document_beside(engine)
+    if beside is None:
+        return None
+    document, _ = read_engine(engine)
+    if document.bundle_sha256 != bundle.sha256:
+        raise UsageError(
+            f"{engine} was built from another bundle than {bundle.folder}.",
+            f"Build one of this: dskd-compress build {bundle.folder} --precision {precision}",
+        )
+    if document.precision != precision:
+        raise UsageError(
+            f"{engine} is of {document.precision}, and {precision} is to be deployed.",
+            f"Give --precision {document.precision}, or another engine.",
+        )
+    if document.stripped:
+        raise UsageError(
+            f"{engine} holds no weights.", "Put them in: dskd-compress build BUNDLE --refit-from ENGINE"
+        )
+    for batch in (1, max_batch):
+        if document.profiles and not document.takes(batch):
+            raise UsageError(
+                f"{engine} takes batches of {document.batches}, and Triton is to send 1 to {max_batch} images.",
+                f"Build it with --batches 1,{max_batch}, or choose another --max-batch.",
+            )
+    return document

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,49 +12,35 @@ from dskd_export import codes
 from dskd_export.doctor.child import DoesNotImport, answer_of
 from dskd_export.doctor.finding import Finding, Level, finding
 from dskd_export.doctor.packages import numbers
-from dskd_export.elf import Capability
 from dskd_export.runtime.shared_libraries import other_majors, pip_folders
 from dskd_export.telemetry.cuda import Gpu
+from dskd_export.tensorrt_versions import SUPPORTED, Capability, range_of, system_folders, versions_of
 
 IMPORT = """
-import importlib, importlib.util, json
+import importlib.util, json, os, sys
 found = []
 for name in %r:
     spec = importlib.util.find_spec(name)
+    for folder in %r:
+        file = os.path.join(folder, name, "__init__.py")
+        if spec is None and os.path.isfile(file):
+            spec = importlib.util.spec_from_file_location(
+                name, file, submodule_search_locations=[os.path.dirname(file)]
+            )
     if spec is None:
         continue
     said = version = None
     try:
-        version = str(getattr(importlib.import_module(name), "__version__", ""))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        version = str(getattr(module, "__version__", ""))
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
     found.append([name, version, spec.origin, said])
 print(json.dumps(found))
 """
-
-
-@dataclass(frozen=True)
-class Module:
-    """A Python module of TensorRT.
-
-    Attributes:
-        name: of the module.
-        since: the oldest version that is used.
-        before: the first that is not.
-        capabilities: compute capabilities that it runs on; None: 7.5 and all newer ones.
-    """
-
-    name: str
-    since: tuple[int, ...]
-    before: tuple[int, ...]
-    capabilities: frozenset[Capability] | None = None
-
-
-MODULES = (
-    Module("tensorrt", (10, 3), (12,)),
-    Module("tensorrt_rtx", (1,), (2,), frozenset({(7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)})),
-)
-_OLDEST_CAPABILITY = (7, 5)
+"""As `build` loads it: what Python finds by itself, else what the system has for this Python."""
 
 
 def look_at_tensorrt(required: bool, gpus: Sequence[Gpu], root: Path) -> Iterator[Finding]:
@@ -68,13 +53,13 @@ def look_at_tensorrt(required: bool, gpus: Sequence[Gpu], root: Path) -> Iterato
     """
     level: Level = "error" if required else "warning"
     try:
-        answers = answer_of(IMPORT % ([module.name for module in MODULES],))
+        names = list(dict.fromkeys(one.module for one in SUPPORTED))
+        answers = answer_of(IMPORT % (names, [str(folder) for folder in system_folders(root)]))
     except DoesNotImport as error:
         yield finding(codes.TENSORRT, level, f"TensorRT does not import: {error}")
         return
-    modules = {module.name: module for module in MODULES}
     for name, version, origin, said in answers:
-        yield _judged(modules[name], version, origin, said, level, gpus)
+        yield _judged(name, version, origin, said, level, gpus)
     if any(name == "tensorrt" for name, *_ in answers):
         return
     system = system_folder(root)
@@ -89,29 +74,24 @@ def look_at_tensorrt(required: bool, gpus: Sequence[Gpu], root: Path) -> Iterato
 
 
 def _judged(
-    module: Module, version: str | None, origin: Any, said: str | None, level: Level, gpus: Sequence[Gpu]
+    module: str, version: str | None, origin: Any, said: str | None, level: Level, gpus: Sequence[Gpu]
 ) -> Finding:
-    where = f"{module.name} in {Path(str(origin)).parent}"
+    where = f"{module} in {Path(str(origin)).parent}"
     if said is not None:
         return _not_loading(where, said, level)
     found = numbers(version or "")
-    if found and not module.since <= found < module.before:
-        oldest, newest = ".".join(map(str, module.since)), module.before[0] - 1
-        what = f"{where} is version {version}; versions {oldest} to {newest} are used"
+    served = versions_of(module, found) if found else next(one for one in SUPPORTED if one.module == module)
+    if served is None:
+        since, before = range_of(module)
+        what = f"{where} is version {version}; versions from {since} on and before {before} are used"
         return finding(codes.TENSORRT_MAJOR, level, what)
     capability = gpus[0].compute_capability if gpus else None
-    if capability is not None and not _runs_on(module, capability):
+    if capability is not None and not served.runs_on(capability):
         what = f"{where}, {version}, does not run on {gpus[0].name}: compute capability {_dotted(capability)}"
         return finding(codes.COMPUTE_CAPABILITY, level, what)
     return finding(
-        codes.TENSORRT, "ok", f"{module.name} {version or 'of an unknown version'} in {Path(str(origin)).parent}"
+        codes.TENSORRT, "ok", f"{module} {version or 'of an unknown version'} in {Path(str(origin)).parent}"
     )
-
-
-def _runs_on(module: Module, capability: Capability) -> bool:
-    if module.capabilities is not None:
-        return capability in module.capabilities
-    return capability >= _OLDEST_CAPABILITY
 
 
 def _not_loading(where: str, said: str, level: Level) -> Finding:
@@ -129,12 +109,12 @@ def _not_loading(where: str, said: str, level: Level) -> Finding:
 
 
 def system_folder(root: Path) -> Path | None:
-    """Where the system's Python has TensorRT, as JetPack and NVIDIA's Debian packages put it; None: nowhere."""
+    """Where a Python of the system, this or another one, has TensorRT; None: nowhere."""
     return next(iter(sorted(root.glob("usr/lib/python3*/dist-packages/tensorrt"))), None)
 
 
 def _off_path(folder: Path, level: Level) -> Finding:
-    what = f"the system's TensorRT is in {folder}, which this Python ({sys.prefix}) does not look into"
+    what = f"the system's TensorRT is in {folder}, which this Python ({sys.prefix}) cannot load"
     match = re.search(r"python(3\.\d+)/", folder.as_posix())
     own = f"3.{sys.version_info.minor}"
     cure = None

@@ -15,6 +15,7 @@
     process.py       a build in a process of its own, which a native crash may take down
     timing_cache.py  measured times of kernels, kept beside the engines of one device
     document.py      BuildDocument: all that is known of an engine
+    found.py         which engines of a bundle are here, and may be run
     identity.py      may this engine be loaded here?
     inspect.py       in which number types do its layers run?
 

@@ -112,6 +112,18 @@ class BuildDocument(Document):
     truth: PrecisionTruth | None = None
     no_truth: str = Field(default="", description="why the number types of its layers are not known")
 
+    def takes(self, batch: int) -> bool:
+        """Whether one of its profiles takes a call of so many images."""
+        return not self.profiles or any(one.smallest <= batch <= one.largest for one in self.profiles)
+
+    @property
+    def batches(self) -> str:
+        """What its profiles take, for people: `1, 2 to 8`."""
+        return ", ".join(
+            str(one.smallest) if one.smallest == one.largest else f"{one.smallest} to {one.largest}"
+            for one in self.profiles
+        )
+
 
 def engines_folder(source: Path) -> Path:
     """Where engines of a run or a bundle lie: not inside the bundle, which holds what is in its manifest only.
@@ -152,6 +164,14 @@ def document_path(engine: Path) -> Path:
             "Name a file model.<precision>.engine, as build wrote it.",
         )
     return engine.with_name(f"{engine.name.removesuffix('.engine')}.build.json")
+
+
+def document_beside(engine: Path) -> Path | None:
+    """The document beside an engine; None where there is none, as of an engine that another tool made."""
+    if not _ENGINE.fullmatch(engine.name):
+        return None
+    path = document_path(engine)
+    return path if path.is_file() else None
 
 
 class BuiltEngine(Document):

@@ -1,8 +1,4 @@
-"""Which TensorRT is installed here, and the adapter that fits it.
-
-On a Jetson TensorRT comes with the system, as a package of the system's Python in dist-packages. A virtual
-environment does not see it there; as long as both are the same Python it can be loaded from there alone.
-"""
+"""Which TensorRT is installed here, and the adapter that fits it."""
 
 from __future__ import annotations
 
@@ -20,18 +16,17 @@ from typing import Any, Literal
 from dskd_export import codes
 from dskd_export.engine.api import Backend
 from dskd_export.errors import EnvironmentProblem, UsageError
+from dskd_export.tensorrt_versions import (
+    TENSORRT_10,
+    TENSORRT_11,
+    TENSORRT_RTX,
+    Versions,
+    range_of,
+    system_folders,
+    versions_of,
+)
 
 BackendName = Literal["tensorrt", "tensorrt-rtx"]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Versions of a module that one adapter serves: from `since` to before `before`."""
-
-    module: str
-    since: tuple[int, int]
-    before: tuple[int, int]
-    adapter: Callable[[Any], Backend]
 
 
 @dataclass(frozen=True)
@@ -69,18 +64,8 @@ def _rtx(trt: Any) -> Backend:
     return TensorRtRtx(trt)
 
 
-GENERATIONS = (
-    Generation("tensorrt", (10, 3), (11, 0), _trt10),
-    Generation("tensorrt", (11, 0), (12, 0), _trt11),
-    Generation("tensorrt_rtx", (1, 0), (2, 0), _rtx),
-)
+ADAPTERS: dict[Versions, Callable[[Any], Backend]] = {TENSORRT_10: _trt10, TENSORRT_11: _trt11, TENSORRT_RTX: _rtx}
 MODULES: dict[BackendName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-
-
-def system_folders() -> tuple[Path, ...]:
-    """Where the system's Python keeps packages, for this version of Python."""
-    version = f"python3.{sys.version_info.minor}"
-    return tuple(Path("/usr/lib") / name / "dist-packages" for name in (version, "python3"))
 
 
 def installed(folders: Sequence[Path] | None = None) -> tuple[Installed, ...]:
@@ -240,15 +225,12 @@ def backend_of(trt: ModuleType) -> Backend:
     """
     name, version = trt.__name__.rpartition(".")[2], str(trt.__version__)
     numbers = re.match(r"(\d+)\.(\d+)", version)
-    served = [generation for generation in GENERATIONS if generation.module == name]
-    if numbers is not None:
-        at = (int(numbers[1]), int(numbers[2]))
-        for generation in served:
-            if generation.since <= at < generation.before:
-                return generation.adapter(trt)
-    least, most = served[0].since, served[-1].before
+    served = None if numbers is None else versions_of(name, (int(numbers[1]), int(numbers[2])))
+    if served is not None:
+        return ADAPTERS[served](trt)
+    since, before = range_of(name)
     raise EnvironmentProblem(
         f"{name} {version} is not a version that dskd-compress knows.",
-        f"Install one from {least[0]}.{least[1]} on and before {most[0]}.0, or update dskd-compress.",
+        f"Install one from {since} on and before {before}, or update dskd-compress.",
         code=codes.TENSORRT_MAJOR,
     )

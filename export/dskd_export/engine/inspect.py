@@ -158,6 +158,15 @@ def precision_truth(
     )
 
 
+def shares_in_words(truth: PrecisionTruth) -> str:
+    """For example `fp16 90% of layers and 96% of time, fp32 10% of layers and 4% of time`."""
+    return ", ".join(
+        f"{share.type} {share.layer_share:.0%} of layers"
+        + ("" if share.time_share is None else f" and {share.time_share:.0%} of time")
+        for share in truth.types
+    )
+
+
 def refuse_other_precision(document: BuildDocument) -> None:
     """Hold an engine to the precision that was asked for.
 
@@ -172,11 +181,7 @@ def refuse_other_precision(document: BuildDocument) -> None:
         return
     wanted = {document.precision, *((document.rest,) if document.precision in ("int8", "fp8") else ())}
     shares = {share.type: share for share in truth.types}
-    shown = ", ".join(
-        f"{share.type} {share.layer_share:.0%} of layers"
-        + ("" if share.time_share is None else f" and {share.time_share:.0%} of time")
-        for share in truth.types
-    )
+    shown = shares_in_words(truth)
     hint = (
         "See which layers were kept in fp32 (export.json), export this precision again with a higher "
         "export.quantize.max_kl, or ship fp32."
@@ -195,3 +200,12 @@ def refuse_other_precision(document: BuildDocument) -> None:
             f"{' and '.join(sorted(wanted))}, and {LEAST_SHARE:.0%} are asked for: {shown}.",
             hint,
         )
+
+
+def runs_in_its_precision(document: BuildDocument) -> bool:
+    """Whether an engine runs in what was asked for, as far as its layers were counted."""
+    try:
+        refuse_other_precision(document)
+    except GateFailed:
+        return False
+    return True

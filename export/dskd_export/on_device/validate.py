@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,12 @@ from dskd_export.validation.contest import (
     FULL,
     Contest,
     Contestant,
+    engines_for,
     in_order,
     named_providers,
     open_candidates,
+    open_engines,
+    open_named_engine,
     open_onnx,
     runner_name,
 )
@@ -53,6 +57,8 @@ class Settings:
     """What is validated.
 
     Attributes:
+        runners: `onnxruntime`, `tensorrt`; of the latter alone, an engine that can be run has to be there.
+        engines: folder of the bundle's engines.
         precisions: None: all that the bundle holds and that can run here.
         providers: `auto`, `cpu`, `cuda`, `tensorrt`.
         allow_cpu: operators that may run on the CPU under another provider.
@@ -63,6 +69,8 @@ class Settings:
         recipe_sha256: for the record.
     """
 
+    runners: Sequence[str]
+    engines: Path
     precisions: Sequence[str] | None
     providers: Sequence[str]
     allow_cpu: Sequence[str]
@@ -148,17 +156,28 @@ def _open(settings: Settings, bundle: Bundle, stack: ExitStack) -> Contest:
     """The reference is opened in any case, and judged where it was asked for."""
     how: dict[str, Any] = {"allow_cpu": settings.allow_cpu, "batches": (*settings.batches, BATCH)}
     if settings.pair is not None:
-        return _open_pair(settings.pair, bundle, stack, how)
-    providers = named_providers(settings.providers)
+        return _open_pair(settings.pair, settings, bundle, stack, how)
+    with_onnx = "onnxruntime" in settings.runners
+    providers = named_providers(settings.providers) if with_onnx else []
     reference = open_onnx(bundle, "cpu", FULL, stack, **how)
-    precisions = settings.precisions or in_order(bundle.precisions)
-    wanted = [(precision, provider) for precision in precisions for provider in providers]
-    others = [one for one in wanted if one != (FULL, "cpu")]
-    candidates, not_run = open_candidates(bundle, others, stack, asked=settings.precisions is not None, **how)
-    return Contest(reference, [reference, *candidates] if others != wanted else candidates, not_run)
+    candidates: list[Contestant] = []
+    not_run: list[Judgement] = []
+    if with_onnx:
+        precisions = settings.precisions or in_order(bundle.precisions)
+        wanted = [(precision, provider) for precision in precisions for provider in providers]
+        others = [one for one in wanted if one != (FULL, "cpu")]
+        candidates, not_run = open_candidates(bundle, others, stack, asked=settings.precisions is not None, **how)
+        candidates = [reference, *candidates] if others != wanted else candidates
+    if "tensorrt" in settings.runners:
+        found = engines_for(settings.engines, bundle, settings.precisions, settings.runners)
+        opened, refused = open_engines(found, stack)
+        candidates, not_run = [*candidates, *opened], [*not_run, *refused]
+    return Contest(reference, candidates, not_run)
 
 
-def _open_pair(pair: tuple[str, str], bundle: Bundle, stack: ExitStack, how: dict[str, Any]) -> Contest:
+def _open_pair(
+    pair: tuple[str, str], settings: Settings, bundle: Bundle, stack: ExitStack, how: dict[str, Any]
+) -> Contest:
     if pair[0] == pair[1]:
         raise UsageError(f"{pair[0]} cannot be compared with itself.", "Name two runners with --pair.")
     opened = []
@@ -167,9 +186,12 @@ def _open_pair(pair: tuple[str, str], bundle: Bundle, stack: ExitStack, how: dic
         if kind == "torch":
             raise UsageError(
                 f"{name} cannot be asked for: a bundle is validated without torch.",
-                "Name runners of onnxruntime, or validate the run folder.",
+                "Name runners of onnxruntime or tensorrt, or validate the run folder.",
             )
-        opened.append(open_onnx(bundle, provider, precision, stack, **how))
+        if kind == "tensorrt":
+            opened.append(open_named_engine(settings.engines, bundle, precision, stack))
+        else:
+            opened.append(open_onnx(bundle, provider, precision, stack, **how))
     return Contest(opened[0], [opened[1]])
 
 

@@ -9,12 +9,16 @@ from pathlib import Path
 
 from dskd_export.bundle import Bundle
 from dskd_export.documents import Judgement
+from dskd_export.engine.found import FoundEngine, find_engines, require_engines
+from dskd_export.engine.inspect import runs_in_its_precision, shares_in_words
 from dskd_export.errors import ProviderLacksKernel, require
 from dskd_export.precision.emulate import emulate_bf16
+from dskd_export.runtime.any_batch import AnyBatch, largest_call
 from dskd_export.runtime.native import Native, native_of
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers, check_provider
 from dskd_export.runtime.providers import TENSORRT, Shape
 from dskd_export.runtime.runner import Runner
+from dskd_export.runtime.tensorrt import TensorRtRunner
 from dskd_export.spec import ModelSpec
 
 FULL = "fp32"
@@ -26,11 +30,13 @@ class Contestant:
 
     Attributes:
         runner: the model on its provider.
-        kind: torch or onnxruntime.
+        kind: torch, onnxruntime or tensorrt.
         provider: cpu, cuda or tensorrt.
         precision: what the model claims to be.
         native: whether the provider computes in that precision.
         size_mb: of its file; None for torch.
+        ranges: smallest and largest batch of its calls; empty: it takes any.
+        engine_sha256: of an engine.
     """
 
     runner: Runner
@@ -39,11 +45,22 @@ class Contestant:
     precision: str
     native: Native
     size_mb: float | None = None
+    ranges: tuple[tuple[int, int], ...] = ()
+    engine_sha256: str | None = None
 
     @property
     def name(self) -> str:
         """For example `onnxruntime:cpu:int8`."""
         return self.runner.name
+
+    def batch(self, images: int) -> int:
+        """Images of one call, where so many are given at once."""
+        return largest_call(images, self.ranges) if self.ranges else images
+
+    def batches(self, wanted: Sequence[int]) -> list[int]:
+        """Those of the wanted batches that are taken as they are; where none is, the closest call."""
+        taken = [batch for batch in wanted if self.batch(batch) == batch]
+        return taken or [self.batch(max(wanted))]
 
 
 @dataclass(frozen=True)
@@ -167,6 +184,93 @@ def open_onnx(
         feeds = {bundle.spec.input_name: bundle.golden().input[:1]}
         native = native_of(model, precision, provider, feeds)
     return Contestant(runner, "onnxruntime", provider, precision, native, bundle.model_mb(precision))
+
+
+def engines_for(
+    engines: Path, bundle: Bundle, precisions: Sequence[str] | None, runners: Sequence[str]
+) -> list[FoundEngine]:
+    """The bundle's engines, those that cannot be run here among them.
+
+    Args:
+        engines: the folder of engines.
+        bundle: that they have to be of.
+        precisions: None: all.
+        runners: that are asked for.
+
+    Raises:
+        EnvironmentProblem: nothing but engines is asked for, and none can be run here.
+    """
+    found = find_engines(engines, bundle.sha256, precisions)
+    if set(runners) == {"tensorrt"}:
+        require_engines(found, str(bundle.folder))
+    return found
+
+
+def open_engines(found: Sequence[FoundEngine], stack: ExitStack) -> tuple[list[Contestant], list[Judgement]]:
+    """Open the engines that can be run here, and say of the others why not; they are closed with the stack.
+
+    Raises:
+        EnvironmentProblem: an engine that is for this machine does not run.
+    """
+    opened = [open_engine(one, stack) for one in found if not one.problem]
+    not_run = [
+        Judgement(
+            runner=engine_name(one.precision),
+            precision=one.precision,
+            provider="cuda",
+            verdict="NOT RUN",
+            reason=one.problem,
+            size_mb=one.size_mb,
+            engine_sha256=one.document.engine_sha256,
+        )
+        for one in found
+        if one.problem
+    ]
+    return opened, not_run
+
+
+def open_named_engine(engines: Path, bundle: Bundle, precision: str, stack: ExitStack) -> Contestant:
+    """The engine of a precision that was asked for by name.
+
+    Raises:
+        EnvironmentProblem: there is none that can be run here.
+    """
+    (found,) = engines_for(engines, bundle, [precision], ["tensorrt"])
+    return open_engine(found, stack)
+
+
+def open_engine(found: FoundEngine, stack: ExitStack) -> Contestant:
+    """Open one engine, for calls of any size; of the types that its layers run in, `build` has told.
+
+    Raises:
+        DataError: the engine is damaged.
+        EnvironmentProblem: it cannot be run here.
+    """
+    document = found.document
+    engine = TensorRtRunner(found.path)
+    fixed = engine.signature.inputs[0].shape[0]  # where the model has one batch size, and no profile
+    ranges = tuple((one.smallest, one.largest) for one in document.profiles) or ((fixed, fixed),)
+    runner = stack.enter_context(AnyBatch(engine, ranges))
+    truth = document.truth
+    if truth is None:
+        native = Native(True, f"strongly typed, in the types of the ONNX model; not counted: {document.no_truth}")
+    else:
+        native = Native(runs_in_its_precision(document), f"{shares_in_words(truth)} ({truth.source})")
+    return Contestant(
+        runner,
+        "tensorrt",
+        "cuda",
+        document.precision,
+        native,
+        found.size_mb,
+        ranges=ranges,
+        engine_sha256=document.engine_sha256,
+    )
+
+
+def engine_name(precision: str) -> str:
+    """What TensorRT's runner of a precision is called."""
+    return f"tensorrt:cuda:{precision}"
 
 
 def _emulated(model: bytes | Path, provider: str, stack: ExitStack) -> tuple[OnnxRuntimeRunner, Native]:

@@ -112,6 +112,7 @@ def judge_candidate(
         native=candidate.native.native,
         native_reason=candidate.native.reason,
         size_mb=candidate.size_mb,
+        engine_sha256=candidate.engine_sha256,
         parity=parity,
         accuracy=accuracy,
         checks=checks,
@@ -125,16 +126,16 @@ def _parity(
     """The candidate against the reference on the same inputs: all of them, then the first in other batches."""
     names = {"reference_name": reference_name, "candidate_name": candidate.name}
     reference_NK = outputs.same_input
-    yield compare_outputs(reference_NK, outputs.logits[candidate.name], batch=BATCH, **names)
+    yield compare_outputs(reference_NK, outputs.logits[candidate.name], batch=candidate.batch(BATCH), **names)
     images = len(outputs.first_inputs)
-    for batch in batches:
+    for batch in candidate.batches(batches):
         candidate_NK = logits_at(candidate, bundle, outputs.first_inputs, batch)
         yield compare_outputs(reference_NK[:images], candidate_NK, batch=batch, **names)
 
 
 def golden_parity(contestant: Contestant, bundle: Bundle, golden: Golden) -> Parity:
     """A runner against the logits that torch gave for the golden inputs."""
-    batch = min(len(golden.input), BATCH)
+    batch = contestant.batch(min(len(golden.input), BATCH))
     logits_NK = logits_at(contestant, bundle, golden.input, batch)
     return compare_outputs(
         golden.logits, logits_NK, reference_name="golden.npz", candidate_name=contestant.name, batch=batch
@@ -161,7 +162,7 @@ def _causes(
     failed = {check.name for check in checks if check.verdict == "FAIL"} - {"size", "golden logits"}
     if not failed:
         return
-    file = candidate.name if candidate.kind == "torch" else bundle.model_path(candidate.precision).name
+    file = bundle.model_path(candidate.precision).name if candidate.kind == "onnxruntime" else candidate.name
     if not failed & _SAME_INPUT and outputs.differing_pixels:
         yield f"{file} agrees with {reference_name} on the same inputs: what is lost comes with the device's input"
         return

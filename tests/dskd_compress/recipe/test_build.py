@@ -120,7 +120,10 @@ def test_override_round_trip(epochs, lr, hflip, source, batches, flag):
         ("method.lsh_wieght=1", "method.lsh_wieght: unknown key, did you mean 'lsh_weight'?"),
         ("data.augment.hflip=2", "data.augment.hflip: must be less than or equal to 1, not 2"),
         ("benchmark.batches=[]", "benchmark.batches: "),
-        ("benchmark.runners=[torch, tensorflow]", "benchmark.runners[1]: must be 'torch' or 'onnxruntime'"),
+        (
+            "benchmark.runners=[torch, tensorflow]",
+            "benchmark.runners[1]: must be 'torch', 'onnxruntime' or 'tensorrt'",
+        ),
         ("name=../x y", "name: must match pattern"),
         ("data.val_fraction=!!python/name:os.system x", "put it in quotes"),
     ],

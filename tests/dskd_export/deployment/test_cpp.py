@@ -467,7 +467,7 @@ OUTPUT_LINE = f"tensor {LOGITS} out float 2 -1 7 0 0 0 0"
         ),
         (
             [f"tensor {INPUT} in float 4 -1 3 -1 -1 1 3 32 32 4 3 64 64", OUTPUT_LINE],
-            "its first optimization profile takes 1x3x32x32 to 4x3x64x64.",
+            "its optimization profiles take 1x3x32x32 to 4x3x64x64.",
         ),
     ],
 )
@@ -477,10 +477,36 @@ def test_an_engine_of_another_model(plain: Built, engine: Engine, tensors: list[
     assert f"is no engine of resnet18: {message}" in done.stderr
 
 
+TWO_PROFILES = [
+    f"tensor {INPUT} in float 4 -1 {SIDES} 1 {SIDES} 1 {SIDES}",
+    f"profile {INPUT} 3 {SIDES} 4 {SIDES}",
+    OUTPUT_LINE,
+]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_an_engine_of_two_profiles(plain: Built, engine: Engine, batch: int) -> None:
+    path = engine(tensors=TWO_PROFILES)
+    done = plain("golden", "--engine", path, "--batch", str(batch), "--data", "cpp")
+    assert done.returncode == 0, done.stderr
+    changes = plain(
+        "golden",
+        *("--engine", path, "--batch", str(batch), "--data", "cpp"),
+        fault="setOptimizationProfileAsync",
+    )
+    assert changes.returncode == (0 if batch == 1 else 4), changes.stderr
+
+
+def test_a_batch_between_two_profiles(plain: Built, engine: Engine) -> None:
+    done = plain("golden", "--engine", engine(tensors=TWO_PROFILES), "--batch", "2", "--data", "cpp")
+    assert done.returncode == 2
+    assert "The engine takes 1, 3 to 4 images in a call, not 2." in done.stderr
+
+
 def test_an_engine_of_one_batch(plain: Built, engine: Engine) -> None:
     path = engine(batches=(3, 3))
     assert plain("golden", "--engine", path, "--data", "cpp").returncode == 0
-    assert "takes 3 to 3 images" in plain("golden", "--engine", path, "--data", "cpp", "--batch", "1").stderr
+    assert "takes 3 images" in plain("golden", "--engine", path, "--data", "cpp", "--batch", "1").stderr
 
 
 def test_the_stand_in_sees_what_is_not_given_back(stub: Path, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class IExecutionContext : public INoCopy {
  public:
   virtual ~IExecutionContext() noexcept = default;
   bool setInputShape(char const* tensorName, Dims const& dims) noexcept;
+  bool setOptimizationProfileAsync(std::int32_t profileIndex, cudaStream_t stream) noexcept;
   bool setTensorAddress(char const* tensorName, void* data) noexcept;
   bool enqueueV3(cudaStream_t stream) noexcept;
 };
@@ -60,6 +61,7 @@ class ICudaEngine : public INoCopy {
   TensorIOMode getTensorIOMode(char const* tensorName) const noexcept;
   Dims getTensorShape(char const* tensorName) const noexcept;
   DataType getTensorDataType(char const* tensorName) const noexcept;
+  std::int32_t getNbOptimizationProfiles() const noexcept;
   Dims getProfileShape(char const* tensorName, std::int32_t profileIndex, OptProfileSelector select) const noexcept;
   IExecutionContext* createExecutionContext(
       ExecutionContextAllocationStrategy strategy = ExecutionContextAllocationStrategy::kSTATIC) noexcept;

@@ -3,6 +3,7 @@
 //
 //   STUB-ENGINE
 //   tensor HEX_NAME in|out float|half|uint8 RANK SIDE... MIN... MAX...   (one line a tensor)
+//   profile HEX_NAME MIN... MAX...   (one line for each further profile of the input)
 //   pairs COUNT IMAGE_BYTES OUTPUT_BYTES
 //   (a line end, then the pairs)
 #include "NvInfer.h"
@@ -12,6 +13,7 @@
 #include <map>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 extern "C" void* stub_device_memory(void* address, std::size_t size);
@@ -25,7 +27,8 @@ struct Tensor {
   std::string name;
   TensorIOMode mode;
   DataType type;
-  Dims dims, least, most;
+  Dims dims;
+  std::vector<std::pair<Dims, Dims>> profiles;
 };
 
 struct Engine : ICudaEngine {
@@ -49,6 +52,7 @@ struct Engine : ICudaEngine {
 struct Context : IExecutionContext {
   Engine* engine = nullptr;
   Dims shape{};
+  std::size_t profile = 0;
   std::map<std::string, void*> addresses;
   ~Context() noexcept override { --engine->contexts; }
 };
@@ -88,19 +92,27 @@ ICudaEngine* IRuntime::deserializeCudaEngine(void const* blob, std::size_t size)
   }
   auto* engine = new Engine;
   engine->logger = &logger;
-  while (stream >> word && word == "tensor") {
-    Tensor tensor{};
-    std::string mode, type;
-    std::string name;
-    stream >> name >> mode >> type >> tensor.dims.nbDims;
-    tensor.least.nbDims = tensor.most.nbDims = tensor.dims.nbDims;
-    stream >> tensor.dims >> tensor.least >> tensor.most;
-    for (std::size_t i = 0; i + 1 < name.size(); i += 2) {
-      tensor.name.push_back(static_cast<char>(std::stoi(name.substr(i, 2), nullptr, 16)));
+  while (stream >> word && word != "pairs") {
+    std::string hex, name;
+    stream >> hex;
+    for (std::size_t i = 0; i + 1 < hex.size(); i += 2) {
+      name.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
     }
-    tensor.mode = mode == "in" ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
-    tensor.type = type == "float" ? DataType::kFLOAT : type == "half" ? DataType::kHALF : DataType::kUINT8;
-    engine->tensors.push_back(tensor);
+    if (word == "tensor") {
+      Tensor tensor{};
+      tensor.name = name;
+      std::string mode, type;
+      stream >> mode >> type >> tensor.dims.nbDims >> tensor.dims;
+      tensor.mode = mode == "in" ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
+      tensor.type = type == "float" ? DataType::kFLOAT : type == "half" ? DataType::kHALF : DataType::kUINT8;
+      engine->tensors.push_back(tensor);
+    }
+    for (Tensor& tensor : engine->tensors) {
+      if (tensor.name != name) continue;
+      Dims least = tensor.dims, most = tensor.dims;
+      stream >> least >> most;
+      tensor.profiles.emplace_back(least, most);
+    }
   }
   std::size_t pairs = 0;
   stream >> pairs >> engine->image_bytes >> engine->output_bytes;
@@ -134,9 +146,13 @@ DataType ICudaEngine::getTensorDataType(char const* name) const noexcept {
   return static_cast<const Engine*>(this)->find(name)->type;
 }
 
-Dims ICudaEngine::getProfileShape(char const* name, std::int32_t, OptProfileSelector select) const noexcept {
-  const Tensor* tensor = static_cast<const Engine*>(this)->find(name);
-  return select == OptProfileSelector::kMIN ? tensor->least : tensor->most;
+std::int32_t ICudaEngine::getNbOptimizationProfiles() const noexcept {
+  return static_cast<std::int32_t>(static_cast<const Engine*>(this)->tensors.front().profiles.size());
+}
+
+Dims ICudaEngine::getProfileShape(char const* name, std::int32_t index, OptProfileSelector select) const noexcept {
+  const auto& profile = static_cast<const Engine*>(this)->find(name)->profiles[static_cast<std::size_t>(index)];
+  return select == OptProfileSelector::kMIN ? profile.first : profile.second;
 }
 
 IExecutionContext* ICudaEngine::createExecutionContext(ExecutionContextAllocationStrategy) noexcept {
@@ -152,9 +168,19 @@ bool IExecutionContext::setInputShape(char const* name, Dims const& dims) noexce
   const Tensor* tensor = context.engine->find(name);
   if (tensor == nullptr || tensor->mode != TensorIOMode::kINPUT || dims.nbDims != tensor->dims.nbDims) return false;
   for (int i = 0; i < dims.nbDims; ++i) {
-    if (dims.d[i] < tensor->least.d[i] || dims.d[i] > tensor->most.d[i]) return false;
+    const auto& [least, most] = tensor->profiles[context.profile];
+    if (dims.d[i] < least.d[i] || dims.d[i] > most.d[i]) return false;
   }
   context.shape = dims;
+  return true;
+}
+
+bool IExecutionContext::setOptimizationProfileAsync(std::int32_t index, cudaStream_t stream) noexcept {
+  Context& context = *static_cast<Context*>(this);
+  const auto profiles = context.engine->getNbOptimizationProfiles();
+  if (stream == nullptr || index < 0 || index >= profiles || fails("setOptimizationProfileAsync")) return false;
+  context.profile = static_cast<std::size_t>(index);
+  context.shape = Dims{};  // a shape belongs to its profile
   return true;
 }
 

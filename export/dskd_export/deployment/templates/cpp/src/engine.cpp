@@ -1,12 +1,12 @@
 #include "engine.h"
 
 #include <NvInfer.h>
-#include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <cstring>
 #include <iostream>
 
+#include "cuda_memory.h"
 #include "failure.h"
 #include "files.h"
 #include "model_spec.h"
@@ -26,49 +26,6 @@ class Logger : public nvinfer1::ILogger {
   void log(Severity severity, char const* message) noexcept override {
     if (severity <= Severity::kWARNING) std::cerr << "TensorRT: " << message << "\n";
   }
-};
-
-void check(cudaError_t status, const std::string& what) {
-  if (status == cudaSuccess) return;
-  throw Failure(ExitCode::machine, what + ": CUDA says: " + cudaGetErrorString(status) + ".",
-                "See dskd-compress doctor, and free GPU memory.");
-}
-
-class DeviceBuffer {
- public:
-  explicit DeviceBuffer(std::size_t size) { check(cudaMalloc(&data_, size), "GPU memory"); }
-  ~DeviceBuffer() { cudaFree(data_); }
-  DeviceBuffer(const DeviceBuffer&) = delete;
-  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
-  void* data() const { return data_; }
-
- private:
-  void* data_ = nullptr;
-};
-
-// Page-locked: a copy from or to other memory would not be asynchronous.
-class HostBuffer {
- public:
-  explicit HostBuffer(std::size_t size) { check(cudaMallocHost(&data_, size), "page-locked memory"); }
-  ~HostBuffer() { cudaFreeHost(data_); }
-  HostBuffer(const HostBuffer&) = delete;
-  HostBuffer& operator=(const HostBuffer&) = delete;
-  void* data() const { return data_; }
-
- private:
-  void* data_ = nullptr;
-};
-
-class Stream {
- public:
-  Stream() { check(cudaStreamCreate(&stream_), "a CUDA stream"); }
-  ~Stream() { cudaStreamDestroy(stream_); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-  cudaStream_t get() const { return stream_; }
-
- private:
-  cudaStream_t stream_ = nullptr;
 };
 
 Failure not_this_model(const std::string& path, const std::string& why) {
@@ -111,6 +68,12 @@ bool holds_images(const Dims& dims) {
   return true;
 }
 
+// The batches that one optimization profile takes.
+struct Profile {
+  std::int32_t index;
+  int least, most;
+};
+
 bool within(const Dims& least, const Dims& dims, const Dims& most) {
   if (least.nbDims != dims.nbDims || most.nbDims != dims.nbDims) return false;
   for (int i = 1; i < dims.nbDims; ++i) {
@@ -127,30 +90,56 @@ struct Engine::State {
   std::unique_ptr<nvinfer1::IRuntime> runtime;
   std::unique_ptr<nvinfer1::ICudaEngine> engine;
   std::unique_ptr<nvinfer1::IExecutionContext> context;
-  int least_batch = 1;
-  int most_batch = 1;
+  std::vector<Profile> profiles;
+  std::int32_t current = 0;
   std::unique_ptr<Stream> stream;
   std::unique_ptr<HostBuffer> host_input, host_output;
   std::unique_ptr<DeviceBuffer> device_input, device_output;
 
   void load(const std::string& path);
   void check_tensors(const std::string& path) const;
-  void read_profile(const std::string& path);
+  void read_profiles(const std::string& path);
   void make_buffers();
+  void choose_profile(int batch);
+  int least_batch() const;
+  int most_batch() const;
+  std::string batches() const;
 };
 
 Engine::Engine(const std::string& path) : state_(std::make_unique<State>()) {
   state_->load(path);
   state_->check_tensors(path);
-  state_->read_profile(path);
+  state_->read_profiles(path);
   state_->make_buffers();
 }
 
 Engine::~Engine() = default;
 
-int Engine::least_batch() const { return state_->least_batch; }
+int Engine::least_batch() const { return state_->least_batch(); }
 
-int Engine::most_batch() const { return state_->most_batch; }
+int Engine::most_batch() const { return state_->most_batch(); }
+
+int Engine::State::least_batch() const {
+  int least = profiles.front().least;
+  for (const Profile& profile : profiles) least = std::min(least, profile.least);
+  return least;
+}
+
+int Engine::State::most_batch() const {
+  int most = profiles.front().most;
+  for (const Profile& profile : profiles) most = std::max(most, profile.most);
+  return most;
+}
+
+std::string Engine::State::batches() const {
+  std::string result;
+  for (const Profile& profile : profiles) {
+    if (!result.empty()) result += ", ";
+    result += std::to_string(profile.least);
+    if (profile.most != profile.least) result += " to " + std::to_string(profile.most);
+  }
+  return result;
+}
 
 void Engine::State::load(const std::string& path) {
   const std::vector<std::uint8_t> bytes = read_bytes(path);
@@ -195,19 +184,43 @@ void Engine::State::check_tensors(const std::string& path) const {
   }
 }
 
-void Engine::State::read_profile(const std::string& path) {
+void Engine::State::read_profiles(const std::string& path) {
   const Dims dims = engine->getTensorShape(spec::input_name);
   if (std::find(dims.d, dims.d + dims.nbDims, -1) == dims.d + dims.nbDims) {
-    least_batch = most_batch = static_cast<int>(dims.d[0]);
+    const int batch = static_cast<int>(dims.d[0]);
+    profiles.push_back({0, batch, batch});
     return;
   }
-  const Dims least = engine->getProfileShape(spec::input_name, 0, OptProfileSelector::kMIN);
-  const Dims most = engine->getProfileShape(spec::input_name, 0, OptProfileSelector::kMAX);
-  if (!within(least, input_dims(1), most)) {
-    throw not_this_model(path, "its first optimization profile takes " + text(least) + " to " + text(most) + ".");
+  std::string taken;
+  for (std::int32_t i = 0; i < engine->getNbOptimizationProfiles(); ++i) {
+    const Dims least = engine->getProfileShape(spec::input_name, i, OptProfileSelector::kMIN);
+    const Dims most = engine->getProfileShape(spec::input_name, i, OptProfileSelector::kMAX);
+    taken += (i > 0 ? ", " : "") + text(least) + " to " + text(most);
+    if (within(least, input_dims(1), most)) {
+      profiles.push_back({i, static_cast<int>(least.d[0]), static_cast<int>(most.d[0])});
+    }
   }
-  least_batch = static_cast<int>(least.d[0]);
-  most_batch = static_cast<int>(most.d[0]);
+  if (profiles.empty()) throw not_this_model(path, "its optimization profiles take " + taken + ".");
+}
+
+// Of the profiles that take a batch the one with the least to spare: its kernels were chosen for the closest size.
+void Engine::State::choose_profile(int batch) {
+  const Profile* best = nullptr;
+  for (const Profile& profile : profiles) {
+    if (batch < profile.least || batch > profile.most) continue;
+    if (best == nullptr || profile.most < best->most) best = &profile;
+  }
+  if (best == nullptr) {
+    throw Failure(ExitCode::usage,
+                  "The engine takes " + batches() + " images in a call, not " + std::to_string(batch) + ".",
+                  "Choose another --batch, or build an engine for it.");
+  }
+  if (best->index == current) return;
+  if (!context->setOptimizationProfileAsync(best->index, stream->get())) {
+    throw Failure(ExitCode::machine, "TensorRT does not change the optimization profile; its log is above.", kRebuild);
+  }
+  check(cudaStreamSynchronize(stream->get()), "The change of the optimization profile");
+  current = best->index;
 }
 
 void Engine::State::make_buffers() {
@@ -215,8 +228,8 @@ void Engine::State::make_buffers() {
   if (!context) {
     throw Failure(ExitCode::machine, "TensorRT has no memory for an execution context.", "Free GPU memory.");
   }
-  const std::size_t input = image_size() * static_cast<std::size_t>(most_batch);
-  const std::size_t output = sizeof(float) * spec::classes * static_cast<std::size_t>(most_batch);
+  const std::size_t input = image_size() * static_cast<std::size_t>(most_batch());
+  const std::size_t output = sizeof(float) * spec::classes * static_cast<std::size_t>(most_batch());
   stream = std::make_unique<Stream>();
   host_input = std::make_unique<HostBuffer>(input);
   host_output = std::make_unique<HostBuffer>(output);
@@ -230,12 +243,7 @@ void Engine::State::make_buffers() {
 
 std::vector<float> Engine::infer(const std::vector<std::uint8_t>& input, int batch) {
   State& s = *state_;
-  if (batch < s.least_batch || batch > s.most_batch) {
-    throw Failure(ExitCode::usage,
-                  "The engine takes " + std::to_string(s.least_batch) + " to " + std::to_string(s.most_batch) +
-                      " images in a call, not " + std::to_string(batch) + ".",
-                  "Choose another --batch, or build an engine for it.");
-  }
+  s.choose_profile(batch);
   if (input.size() != image_size() * static_cast<std::size_t>(batch)) {
     throw std::logic_error("the input is not a batch of images");
   }

@@ -1,0 +1,93 @@
+"""Which engines of a bundle are here, and which of them may be run on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dskd_export.documents import read_document
+from dskd_export.engine.document import BuildDocument, document_path
+from dskd_export.engine.identity import check_identity
+from dskd_export.errors import DskdError, EnvironmentProblem
+
+
+@dataclass(frozen=True)
+class FoundEngine:
+    """An engine that lies beside a bundle.
+
+    Attributes:
+        path: of the engine.
+        document: what is known of it.
+        problem: why it cannot be run here, empty where it can.
+    """
+
+    path: Path
+    document: BuildDocument
+    problem: str = ""
+
+    @property
+    def precision(self) -> str:
+        """Of the model that it was built from."""
+        return self.document.precision
+
+    @property
+    def size_mb(self) -> float:
+        """Of its file, 1 MB = 10^6 bytes."""
+        return self.document.engine_bytes / 1e6
+
+
+def find_engines(
+    engines: Path, bundle_sha256: str, precisions: Collection[str] | None = None
+) -> list[FoundEngine]:
+    """One engine for each precision, in the order of their names: one that can be run here before any other.
+
+    Stripped engines and what no `build` wrote are left out.
+
+    Args:
+        engines: the folder of engines, one folder in it for each device; it need not be there.
+        bundle_sha256: an engine of another bundle cannot be run for this one.
+        precisions: that are asked for; None: all.
+    """
+    best: dict[str, FoundEngine] = {}
+    for path in sorted(engines.glob("*/model.*.engine")):
+        found = _look(path, bundle_sha256)
+        if found is None or found.document.stripped or (precisions and found.precision not in precisions):
+            continue
+        known = best.get(found.precision)
+        if known is None or (known.problem and not found.problem):
+            best[found.precision] = found
+    return [best[name] for name in sorted(best)]
+
+
+def require_engines(found: Sequence[FoundEngine], source: str) -> None:
+    """Refuse to go on where engines were asked for and none can be run.
+
+    Args:
+        found: as `find_engines` gives it.
+        source: of the engines, for the command that builds some.
+
+    Raises:
+        EnvironmentProblem: there is none; says of each why.
+    """
+    if any(not one.problem for one in found):
+        return
+    why = "; ".join(f"{one.path.name}: {one.problem}" for one in found) or "none was built"
+    raise EnvironmentProblem(
+        f"There is no TensorRT engine of {source} that can be run here: {why}",
+        f"Build one here: dskd-compress build {source}",
+    )
+
+
+def _look(path: Path, bundle_sha256: str) -> FoundEngine | None:
+    try:
+        document = read_document(document_path(path), BuildDocument)
+    except DskdError:  # a file of somebody else's
+        return None
+    if document.bundle_sha256 != bundle_sha256:
+        return FoundEngine(path, document, "it was built from another bundle")
+    try:
+        check_identity(document, path)
+    except EnvironmentProblem as error:
+        return FoundEngine(path, document, error.message)
+    return FoundEngine(path, document)

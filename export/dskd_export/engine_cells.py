@@ -1,0 +1,37 @@
+"""What is timed of a bundle's TensorRT engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from dskd_export.benchmarking import Cell
+from dskd_export.engine.found import FoundEngine
+from dskd_export.runtime.tensorrt import TensorRtRunner
+from dskd_export.spec import ModelSpec
+
+
+def engine_cells(found: Sequence[FoundEngine], batches: Sequence[int], spec: ModelSpec) -> Iterator[Cell]:
+    """Engines x batches, in this order; one that cannot be timed says why.
+
+    Args:
+        found: as `find_engines` gives it.
+        batches: images of a call.
+        spec: of the bundle.
+    """
+    for engine in found:
+        for batch in batches:
+            why = engine.problem
+            if not why and not engine.document.takes(batch):
+                why = f"the engine takes batches of {engine.document.batches}; build it with --batches for {batch}"
+            yield Cell(
+                role="student",
+                runner="tensorrt",
+                provider="cuda",
+                precision=engine.precision,
+                batch=batch,
+                spec=spec,
+                open=partial(TensorRtRunner, engine.path),
+                size_mb=engine.size_mb,
+                unavailable=why,
+            )
