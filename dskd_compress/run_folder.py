@@ -28,6 +28,7 @@ from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
 from dskd_export.documents import Document, Provenance, StageRecord
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files import sha256_file, write_atomic
+from dskd_export.speed_gate import SpeedBudget
 
 TRAIN, DISTILL, TUNE, EXPORT = "train", "distill", "tune", "export"
 VALIDATE, BENCHMARK, REPORT = "validate", "benchmark", "report"
@@ -74,6 +75,11 @@ def _training(section: TrainSection | None) -> Any:
 def _ready_teacher(recipe: Recipe) -> Any:
     # How it was trained shows in its weights.
     return recipe.teacher.model_dump(mode="json", exclude={"train", "cache"})
+
+
+def _speed(recipe: Recipe) -> Any:
+    # What a budget says of accuracy is judged by another stage.
+    return recipe.budget.model_dump(mode="json", include={*SpeedBudget.model_fields, "batch", "part", "devices"})
 
 
 def _rounding(recipe: Recipe) -> str | None:
@@ -159,7 +165,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         BENCHMARK,
-        lambda r: {"benchmark": _dump(r.benchmark), "teacher": _ready_teacher(r)},
+        lambda r: {"benchmark": _dump(r.benchmark), "budget": _speed(r), "teacher": _ready_teacher(r)},
         (
             "bundle/manifest.json",
             "student.safetensors",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,7 @@ class FakeCuda:
         self.streams: dict[int, list[Callable[[], None]]] = {}
         self.recording: dict[int, list[Callable[[], None]]] = {}
         self.graphs: list[list[Callable[[], None]]] = []
+        self.events: dict[int, float] = {}
         self.launched = 0
         self._next = 0
 
@@ -61,7 +63,7 @@ class FakeCuda:
     @property
     def is_clean(self) -> bool:
         """Whether all that was made was given back."""
-        return not (self.device or self.pinned or self.streams or self.graphs)
+        return not (self.device or self.pinned or self.streams or self.graphs or self.events)
 
     def add(self, stream: int, work: Callable[[], None]) -> None:
         """Work on a stream: recorded, or queued until somebody waits."""
@@ -153,3 +155,22 @@ class FakeCuda:
     def cudaGraphExecDestroy(self, graph: Any) -> tuple[cudaError_t]:
         self.graphs = [known for known in self.graphs if known is not graph]
         return (OK,)
+
+    def cudaEventCreate(self) -> tuple[cudaError_t, int]:
+        self._next += 1
+        self.events[self._next] = float("nan")
+        return OK, self._next
+
+    def cudaEventDestroy(self, event: int) -> tuple[cudaError_t]:
+        del self.events[event]
+        return (OK,)
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[cudaError_t]:
+        def passed() -> None:
+            self.events[event] = time.perf_counter()
+
+        self.add(stream, passed)
+        return (OK,)
+
+    def cudaEventElapsedTime(self, first: int, second: int) -> tuple[cudaError_t, float]:
+        return OK, 1e3 * (self.events[second] - self.events[first])

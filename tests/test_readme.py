@@ -47,6 +47,7 @@ SMALL = (
 ADDED = {
     "train --teacher ": f"{TEACHER_HERE} {SMALL}",
     "distill --teacher ": f"{TEACHER_GIVEN} {SMALL}",
+    "benchmark runs/r18 ": "--set benchmark.scenario_seconds=0.02",
     "benchmark bundle ": "--set benchmark.min_seconds=0.02 --set benchmark.min_iterations=10 "
     "--set benchmark.max_warmup_seconds=0.1",
     "run mine.yaml ": f"--set teacher.name={TINY['resnet34']} --set student.name={TINY['resnet18']} "
@@ -66,6 +67,7 @@ LEFT = {
     "bundle",
     "bundle.engines",
     "validation.xml",
+    "speed.md",
     "results",
     "deploy",
     "triton",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -12,7 +11,7 @@ from dskd_compress.commands import options
 
 if TYPE_CHECKING:
     from dskd_compress.console import Output
-    from dskd_export.benchmark_document import BenchmarkDocument
+    from dskd_export.benchmark_document import BenchmarkDocument, RowJudgement
 
 
 def benchmark(
@@ -24,7 +23,19 @@ def benchmark(
     batch: Annotated[
         Optional[list[int]], typer.Option("--batch", help="Images of a call; repeatable. Default: 1 and 8.")
     ] = None,
-    threads: Annotated[Optional[int], typer.Option("--threads", help="CPU threads. Default: all cores.")] = None,
+    threads: Annotated[
+        Optional[list[int]], typer.Option("--threads", help="CPU threads; repeatable. Default: all cores.")
+    ] = None,
+    streams: Annotated[
+        Optional[list[int]],
+        typer.Option("--streams", help="Calls of a TensorRT engine under way at once; repeatable. Default: 1."),
+    ] = None,
+    scenario: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--scenario", help="Of MLPerf LoadGen: SingleStream, MultiStream, Server, Offline or all; repeatable."
+        ),
+    ] = None,
     images: Annotated[
         Optional[Path],
         typer.Option("--images", metavar="FOLDER", help="Of a bundle: labelled images to feed. Default: noise."),
@@ -35,6 +46,23 @@ def benchmark(
             "--cross-check", metavar="trtexec", help="Have TensorRT's own tool time the engines as well."
         ),
     ] = None,
+    baseline: Annotated[
+        Optional[Path],
+        typer.Option("--baseline", metavar="FILE", help="An older benchmark.json; slower is exit code 5."),
+    ] = None,
+    junit: Annotated[
+        Optional[Path], typer.Option("--junit", metavar="FILE", help="Write the verdict as JUnit XML as well.")
+    ] = None,
+    summary: Annotated[
+        Optional[Path],
+        typer.Option("--summary", metavar="FILE", help="Add a Markdown table to it, as to GitHub's."),
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="End with 0 where the budget or the baseline is missed.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Time everything anew, also what an interrupted benchmark has done.")
+    ] = False,
     device: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -59,20 +87,25 @@ def benchmark(
     Of a run: teacher and student in torch and ONNX Runtime. Of a bundle: every precision in ONNX
     Runtime, without torch. Of both: the TensorRT engines that [bold]build[/bold] made, where they can be
     run. Energy, clocks and temperatures are watched meanwhile, where this machine
-    shows them. Over ssh the bundle is sent once and the same command runs there; what was cut off goes
-    on with the same line.
+    shows them. What was interrupted goes on with the same line. Over ssh the bundle is sent once and the same
+    command runs there.
+
+    Exit code 5 where no model meets the [bold]budget[/bold] of this device, or one is slower than in --baseline.
 
     [bold]Examples[/bold]
 
       dskd-compress benchmark runs/r18
       dskd-compress benchmark runs/r18 --set 'benchmark.batches=[1,4,16]' --set benchmark.threads=1
-      dskd-compress benchmark r18.tar.gz --precision int8 --batch 1 --threads 4
+      dskd-compress benchmark r18.tar.gz --precision int8 --batch 1 --threads 1 --threads 4
+      dskd-compress benchmark bundle --scenario all --set benchmark.server_bound_ms=10
+      dskd-compress benchmark bundle --set budget.latency_p99_ms=8 --baseline benchmark.old.json --junit speed.xml
       dskd-compress benchmark bundle --runner tensorrt --cross-check trtexec --out results/orin
       dskd-compress benchmark bundle --device ssh://user@orin --device local
     """
     from rich.text import Text
 
     from dskd_compress.console import Output
+    from dskd_compress.stages.show_benchmark import print_cross_checks, print_rows, print_scenarios
     from dskd_export.errors import UsageError
     from dskd_export.on_device.source import is_bundle
 
@@ -84,19 +117,22 @@ def benchmark(
         benchmark__allow_cpu=options.operators(allow_cpu),
         benchmark__batches=batch,
         benchmark__threads=threads,
+        benchmark__streams=streams,
+        benchmark__scenarios=scenario,
         benchmark__cross_check=cross_check,
     )
     changes = [*flags, *(set_ or [])]
     written = None
     if device:
-        _on_devices(source, device, changes, images, remote_command, ssh_config, out, output)
+        _on_devices(source, device, changes, images, remote_command, ssh_config, out, report_only, output)
         return
     if remote_command is not None or ssh_config is not None:
         raise UsageError("--remote-command and --ssh-config are for --device ssh://...", "Name the device.")
+    before = _baseline(baseline)
     if is_bundle(source):
         from dskd_compress.stages.on_device import benchmark_source
 
-        document, written = benchmark_source(source, changes, images, out, output)
+        document, written = benchmark_source(source, changes, images, out, output, fresh=fresh)
     else:
         from dskd_compress.run_folder import RunFolder
 
@@ -108,9 +144,10 @@ def benchmark(
 
         from dskd_compress.stages.benchmark import run_benchmark
 
-        document = run_benchmark(recipe, run, output)
-    _print_rows([("", document)], output)
-    _print_cross_checks(document, output)
+        document = run_benchmark(recipe, run, output, fresh=fresh)
+    print_rows([("", document)], output)
+    print_scenarios(document, output)
+    print_cross_checks(document, output)
     for reason in dict.fromkeys(row.energy_reason for row in document.rows if row.energy_reason):
         output.print(Text(f"No energy: {reason}."))
     for reason in dict.fromkeys(f"{row.precision} on {row.provider}: {row.unavailable}" for row in document.rows):
@@ -120,60 +157,55 @@ def benchmark(
         from rich.markup import escape
 
         output.print(escape(f"Images: {document.images}"))
+    older = _judge(document, before, junit, summary, output)
     options.say_where(written, output)
     output.result(document)
+    if not report_only:
+        from dskd_compress.stages.show_benchmark import refuse_slow
+
+        refuse_slow(document.judgements, older)
 
 
-def _print_rows(documents: Sequence[tuple[str, BenchmarkDocument]], output: Output) -> None:
-    """One table of all that was timed; the first column names the device where there are several."""
-    several = any(name for name, _ in documents)
-    output.table(
-        "Latency",
-        [
-            *(["device"] if several else []),
-            *("model", "runner", "batch", "part", "p50 ms", "p99 ms", "images/s", "mJ/image", ""),
-        ],
-        [
-            [
-                *([name] if several else []),
-                row.model,
-                f"{row.runner} {row.provider} {row.precision}",
-                str(row.batch),
-                row.part.replace("_", " "),
-                f"{row.latency.p50_ms:.3f}",
-                f"{row.latency.p99_ms:.3f}",
-                f"{row.throughput_images_per_s:.0f}",
-                f"{row.energy_per_image_mj.value:.3g}" if row.energy_per_image_mj else "-",
-                "" if row.latency.stable else f"UNSTABLE: {row.latency.reason}",
-            ]
-            for name, document in documents
-            for row in document.rows
-            if row.latency is not None
-        ],
-    )
+def _baseline(path: Path | None) -> BenchmarkDocument | None:
+    """An older benchmark of this machine; what is wrong with it is told before anything is timed."""
+    if path is None:
+        return None
+    from dskd_export.benchmark_document import BenchmarkDocument
+    from dskd_export.documents import read_document
+    from dskd_export.speed_gate import refuse_other_machine
+    from dskd_export.telemetry.host import host_facts
+
+    document = read_document(path, BenchmarkDocument)
+    refuse_other_machine(host_facts(document.provenance.device.device), document.provenance.device)
+    return document
 
 
-def _print_cross_checks(document: BenchmarkDocument, output: Output) -> None:
-    """Both clocks, side by side."""
-    if not document.cross_checks:
-        return
-    output.table(
-        "Cross-check",
-        ["engine", "batch", "p50 ms", "p99 ms", "tool", "p50 ms", "p99 ms", "ratio of p50"],
-        [
-            [
-                check.precision,
-                str(check.batch),
-                f"{check.own_p50_ms:.3f}",
-                f"{check.own_p99_ms:.3f}",
-                check.tool,
-                f"{check.p50_ms:.3f}" if check.p50_ms is not None else check.reason,
-                f"{check.p99_ms:.3f}" if check.p99_ms is not None else "-",
-                f"{check.ratio:.3f}" if check.ratio is not None else "-",
-            ]
-            for check in document.cross_checks
-        ],
-    )
+def _judge(
+    document: BenchmarkDocument,
+    before: BenchmarkDocument | None,
+    junit: Path | None,
+    summary: Path | None,
+    output: Output,
+) -> list[RowJudgement]:
+    """Print and write what the budget and a baseline say; gives the baseline's part."""
+    import os
+    from pathlib import Path
+
+    from dskd_compress.stages.show_benchmark import add_summary, print_judgements
+    from dskd_export.benchmark_summary import junit_of_benchmark
+    from dskd_export.files import write_atomic
+    from dskd_export.speed_gate import against_baseline
+
+    older = [] if before is None else against_baseline(document, before)
+    print_judgements("Budget", document.judgements, output)
+    print_judgements("Baseline", older, output)
+    if junit is not None:
+        write_atomic(junit, junit_of_benchmark(document, older))
+    actions = os.environ.get("GITHUB_STEP_SUMMARY")
+    for path in dict.fromkeys([summary, Path(actions) if actions else None]):
+        if path is not None:
+            add_summary(path, document, older)
+    return older
 
 
 def _on_devices(
@@ -184,9 +216,11 @@ def _on_devices(
     remote_command: str | None,
     ssh_config: Path | None,
     out: Path | None,
+    report_only: bool,
     output: Output,
 ) -> None:
     from dskd_compress.stages.devices import Remotes, benchmark_devices, refuse_failed
+    from dskd_compress.stages.show_benchmark import print_rows
     from dskd_export.bundle import bundle_of
     from dskd_export.errors import UsageError
 
@@ -194,7 +228,12 @@ def _on_devices(
         raise UsageError(f"--images {images} stays on this machine.", "Leave --images or --device out.")
     remotes = Remotes(remote_command or "dskd-compress", () if ssh_config is None else ("-F", str(ssh_config)))
     document, folder = benchmark_devices(bundle_of(source), devices, changes, out, remotes, output)
-    _print_rows([(one.name, one.benchmark) for one in document.devices if one.benchmark is not None], output)
+    print_rows([(one.name, one.benchmark) for one in document.devices if one.benchmark is not None], output)
     output.plain(f"Results: {folder / 'devices.json'}")
     output.result(document)
     refuse_failed(document)
+    if not report_only:
+        from dskd_compress.stages.show_benchmark import refuse_slow
+
+        for one in document.devices:
+            refuse_slow(one.benchmark.judgements if one.benchmark is not None else [], [])

@@ -6,12 +6,13 @@ It stands beside `validate` and not in it: every stage that weighs one precision
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from dskd_compress.config.base import Fraction, Positive, Section
 from dskd_export.gate import Budget
+from dskd_export.speed_gate import SpeedBudget
 
 
 class PrecisionBudget(Section):
@@ -41,6 +42,17 @@ class EightBitBudget(PrecisionBudget):
 _PRECISIONS = ("fp16", "bf16", "int8", "fp8")
 
 
+class DeviceBudget(Section):
+    """What one device asks for beside what all do, or in its place; null takes the budget's own value."""
+
+    latency_p99_ms: Positive | None = None
+    throughput_images_per_s: Positive | None = None
+    energy_per_image_mj: Positive | None = None
+    memory_mb: Positive | None = None
+    size_mb: Positive | None = None
+    top1_drop: Fraction | None = None
+
+
 class BudgetSection(Section):
     """What a smaller precision may cost; `validate` ends with exit code 5 where one costs more.
 
@@ -62,6 +74,20 @@ class BudgetSection(Section):
     )
     mean_abs_relative: Positive | None = Field(0.01, description="mean logit difference / largest logit")
     size_mb: Positive | None = Field(None, description="of the model file, 1 MB = 10^6 bytes")
+    latency_p99_ms: Positive | None = Field(
+        None,
+        description="by the upper 95 % bound; benchmark ends with exit code 5 where no model meets it all",
+    )
+    throughput_images_per_s: Positive | None = Field(None, description="at least, by the lower 95 % bound")
+    energy_per_image_mj: Positive | None = Field(None, description="by the upper 95 % bound")
+    memory_mb: Positive | None = Field(
+        None, description="of the GPU where the model is there, else of the process, 1 MB = 10^6 bytes"
+    )
+    batch: int = Field(1, ge=1, description="batch size whose speed and energy are held to the budget")
+    part: Literal["engine", "with_preprocessing"] = Field("engine", description="what of a call is held to it")
+    devices: dict[str, DeviceBudget] = Field(
+        default_factory=dict, description="limits of single devices, by the name of their folder of results"
+    )
     fp32: PrecisionBudget = Field(
         PrecisionBudget(), description="fp32 is held to the limits of validate; what stands here comes on top"
     )
@@ -83,11 +109,29 @@ class BudgetSection(Section):
                 settled[precision] = {**dict.fromkeys(written), **own}
         return settled
 
-    def of(self, precision: str) -> Budget:
-        """What a precision may cost; of fp32 only what stands under its own name."""
+    def of(self, precision: str, device: str | None = None) -> Budget:
+        """What a precision may cost on a device; of fp32 only what stands under its own name, or the device's.
+
+        Args:
+            precision: of the model.
+            device: by the name of its folder of results; None: what holds everywhere.
+        """
         own: PrecisionBudget = getattr(self, precision, PrecisionBudget())
         keys = PrecisionBudget.model_fields
         values = {key: getattr(own, key) for key in keys}
         if precision != "fp32":
             values = {key: getattr(self, key) if values[key] is None else values[key] for key in keys}
+        of_device = self.devices.get(device or "", DeviceBudget())
+        values |= {
+            key: getattr(of_device, key) for key in ("top1_drop", "size_mb") if getattr(of_device, key) is not None
+        }
         return Budget(**values)
+
+    def speed(self, device: str | None = None) -> SpeedBudget:
+        """What a timed student may cost on a device."""
+        own = self.devices.get(device or "", DeviceBudget())
+        keys = SpeedBudget.model_fields
+        common = {key: getattr(self, key) for key in keys if key != "size_mb"}  # of all devices validate judges it
+        return SpeedBudget(
+            **{key: common.get(key) if getattr(own, key) is None else getattr(own, key) for key in keys}
+        )

@@ -96,6 +96,11 @@ class ValidateSection(Section):
 class BenchmarkSection(Section):
     """What is timed."""
 
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _one_number_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, int) else value
+
     batches: tuple[Batch, ...] = Field((1, 8), min_length=1)
     runners: tuple[Literal["torch", "onnxruntime", "tensorrt"], ...] = Field(
         ("torch", "onnxruntime", "tensorrt"),
@@ -113,7 +118,19 @@ class BenchmarkSection(Section):
         None, description="trtexec: have TensorRT's own tool time the engines as well"
     )
     teacher: bool = Field(True, description="time the teacher as well")
-    threads: int | None = Field(None, ge=1, description="CPU threads; none: all cores")
+    threads: tuple[Batch, ...] | None = Field(
+        None, min_length=1, description="CPU threads, each timed by itself; none: all cores"
+    )
+    streams: tuple[Batch, ...] = Field((1,), min_length=1, description="calls of an engine under way at once")
+    scenarios: tuple[Literal["SingleStream", "MultiStream", "Server", "Offline", "all"], ...] = Field(
+        (), description="of MLPerf LoadGen, run for every model"
+    )
+    server_bound_ms: Positive = Field(
+        15.0, description="p99 latency that Server's rate has to keep; 15 is LoadGen's of resnet50"
+    )
+    scenario_seconds: Positive = Field(
+        3.0, description="least time of a scenario, and of a rate that Server tries"
+    )
     min_seconds: Positive = Field(3.0, description="least time measured for a cell")
     min_iterations: int = Field(50, ge=10, description="fewest calls measured for a cell")
     max_warmup_seconds: Positive = Field(10.0, description="give up waiting for a stable rate after this")

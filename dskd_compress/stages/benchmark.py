@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -16,14 +16,15 @@ from dskd_compress.config import BenchmarkSection, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
 from dskd_compress.run_folder import BENCHMARK, RunFolder, recipe_sha256
+from dskd_compress.stages.benchmark_settings import cell_store, judged, load_of
 from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
 from dskd_compress.stages.setup import load_teacher, open_checked_data
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import load_trained
 from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.benchmarking import PARTS, Cell, Effort, time_cells, write_samples
+from dskd_export.benchmark_work import Work, do_work
+from dskd_export.benchmarking import Cell, Effort, thread_counts, write_samples
 from dskd_export.bundle import Bundle, open_bundle
-from dskd_export.cross_check import cross_checks, find_tools
 from dskd_export.engine.found import FoundEngine
 from dskd_export.engine_cells import engine_cells
 from dskd_export.errors import DataError, EnvironmentProblem
@@ -55,8 +56,11 @@ class Subject:
     spec: ModelSpec
 
 
-def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> BenchmarkDocument:
+def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: bool = False) -> BenchmarkDocument:
     """Time the models of a run; writes `benchmark.json` and `benchmark.samples.npz`.
+
+    Cells that an interrupted benchmark has done are kept and taken over, unless `fresh` is set. The caller
+    judges the budget.
 
     Raises:
         DataError: there is no bundle yet, or no exported teacher although it is to be timed.
@@ -68,34 +72,52 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output) -> Benchmar
     bundle = open_bundle(folder.bundle)
     sets = open_checked_data(recipe)
     subjects = list(_subjects(recipe, folder, sets, bundle))
-    images = [image for image, _, _ in iter_images(sets.val, max(section.batches), recipe.seed)]
-    cells = [cell for subject in subjects for cell in _cells(section, subject)]
-    found: list[FoundEngine] = []
-    if "tensorrt" in section.runners:
-        found = engines_for(folder.engines, bundle, section.precisions, section.runners)
-        cells += engine_cells(found, section.batches, bundle.spec)
-    tools = find_tools(found) if section.cross_check else {}
-    effort = Effort(section.min_seconds, section.min_iterations, section.max_warmup_seconds)
-    with output.progress("Timing", len(PARTS) * len(cells), unit="cell") as progress:
-        rows, samples = time_cells(
-            cells,
+    work = _work(recipe, bundle, subjects, folder)
+    images = [image for image, _, _ in iter_images(sets.val, work.most_images, recipe.seed)]
+    store = cell_store(folder.path, bundle.sha256, section, fresh)
+    with output.progress("Timing", work.steps, unit="cell") as progress:
+        done = do_work(
+            work,
             images,
-            effort,
-            on_part=lambda _: progress.advance(1),
+            store,
+            on_step=lambda: progress.advance(1),
             before=lambda text: progress.update(description=text),
         )
-    write_samples(folder / "benchmark.samples.npz", samples)
-    device = "cuda:0" if any(row.provider != "cpu" for row in rows if row.latency is not None) else "cpu"
-    provenance = watch.provenance(seed=recipe.seed, device=device, recipe_sha256=recipe_sha256(recipe))
+    write_samples(folder / "benchmark.samples.npz", done.samples)
+    provenance = watch.provenance(seed=recipe.seed, device=done.device, recipe_sha256=recipe_sha256(recipe))
     document = BenchmarkDocument(
-        rows=rows,
-        cross_checks=list(cross_checks(found, rows, bundle.spec, tools)) if tools else [],
+        rows=done.rows,
+        scenarios=done.scenarios,
+        cross_checks=done.cross_checks,
+        judgements=judged(recipe, done.rows),
         bundle_sha256=bundle.sha256,
         provenance=provenance,
     )
     folder.write_document("benchmark.json", document)
     folder.record_stage(BENCHMARK, recipe, provenance)
+    store.clear()
     return document
+
+
+def _work(recipe: Recipe, bundle: Bundle, subjects: list[Subject], folder: RunFolder) -> Work:
+    section = recipe.benchmark
+    found: list[FoundEngine] = []
+    if "tensorrt" in section.runners:
+        found = engines_for(folder.engines, bundle, section.precisions, section.runners)
+
+    def cells_of(batches: Sequence[int]) -> list[Cell]:
+        cells = [cell for subject in subjects for cell in _cells(section, subject, batches)]
+        return [*cells, *engine_cells(found, batches, section.streams, bundle.spec)]
+
+    return Work(
+        cells_of=cells_of,
+        batches=section.batches,
+        effort=Effort(section.min_seconds, section.min_iterations, section.max_warmup_seconds),
+        load=load_of(section, recipe.seed),
+        engines=found,
+        cross_check=section.cross_check is not None,
+        spec=bundle.spec,
+    )
 
 
 def _subjects(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> Iterator[Subject]:
@@ -114,24 +136,26 @@ def _subjects(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle)
     yield Subject("student", deployed(student, bundle.spec), models, bundle.spec)
 
 
-def _cells(section: BenchmarkSection, subject: Subject) -> Iterator[Cell]:
+def _cells(section: BenchmarkSection, subject: Subject, batches: Sequence[int]) -> Iterator[Cell]:
     """Of torch in fp32, of ONNX Runtime in every precision that there is."""
     for runner in section.runners:
         if runner == "tensorrt":  # of the student alone: see `engine_cells`
             continue
         precisions = [FULL] if runner == "torch" else list(subject.onnx)
-        for precision, provider, batch in product(precisions, _providers(section, runner), section.batches):
-            yield Cell(
-                role=subject.role,
-                runner=runner,
-                provider=provider,
-                precision=precision,
-                batch=batch,
-                spec=subject.spec,
-                open=partial(_open, section, subject, runner, provider, precision, batch),
-                required=section.precisions is not None,
-                size_mb=None if runner == "torch" else _size_mb(subject.onnx[precision]),
-            )
+        for precision, provider, batch in product(precisions, _providers(section, runner), batches):
+            for threads in thread_counts(section.threads, provider):
+                yield Cell(
+                    role=subject.role,
+                    runner=runner,
+                    provider=provider,
+                    precision=precision,
+                    batch=batch,
+                    spec=subject.spec,
+                    open=partial(_open, section, subject, runner, provider, precision, batch, threads),
+                    required=section.precisions is not None,
+                    size_mb=None if runner == "torch" else _size_mb(subject.onnx[precision]),
+                    threads=threads,
+                )
 
 
 def _size_mb(model: bytes | Path) -> float:
@@ -157,14 +181,20 @@ def _providers(section: BenchmarkSection, runner: str) -> list[str]:
 
 
 def _open(
-    section: BenchmarkSection, subject: Subject, runner: str, provider: str, precision: str, batch: int
+    section: BenchmarkSection,
+    subject: Subject,
+    runner: str,
+    provider: str,
+    precision: str,
+    batch: int,
+    threads: int | None,
 ) -> Runner:
     if runner == "torch":
-        return TorchRunner(subject.model, device=provider, threads=section.threads)
+        return TorchRunner(subject.model, device=provider, threads=threads)
     return OnnxRuntimeRunner(
         subject.onnx[precision],
         provider=provider,
-        threads=section.threads,
+        threads=threads,
         precision=precision,
         allow_cpu=section.allow_cpu,
         shapes=profile_shapes(subject.spec, [batch]),

@@ -116,7 +116,7 @@ def _on_device(
 
     settings = [part for override in overrides for part in ("--set", override)]
     command = RemoteCommand(
-        remotes.program, ["benchmark", "@bundle@", "--out", "@out@", *settings], BENCHMARK_FILES
+        remotes.program, ["benchmark", "@bundle@", "--out", "@out@", "--report-only", *settings], BENCHMARK_FILES
     )
     try:
         run_remotely(address, bundle, sha256, command, place, say=say, options=remotes.ssh_options)

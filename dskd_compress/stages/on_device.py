@@ -8,9 +8,10 @@ from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.run_folder import BENCHMARK, VALIDATE, digest, recipe_sha256
+from dskd_compress.stages.benchmark_settings import cell_store, judged, load_of
 from dskd_compress.stages.rules import rules_of
 from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.benchmarking import PARTS, Effort, write_samples
+from dskd_export.benchmarking import Effort, write_samples
 from dskd_export.bundle import Bundle
 from dskd_export.documents import ValidationDocument
 from dskd_export.engine import engines_folder
@@ -81,9 +82,18 @@ def validate_source(
 
 
 def benchmark_source(
-    source: Path, overrides: list[str], images: Path | None, out: Path | None, output: Output
+    source: Path,
+    overrides: list[str],
+    images: Path | None,
+    out: Path | None,
+    output: Output,
+    *,
+    fresh: bool = False,
 ) -> tuple[BenchmarkDocument, Path]:
     """Time a bundle; writes `benchmark.json` and its samples into the folder of results, which is given back.
+
+    Cells that an interrupted benchmark has done are kept and taken over, unless `fresh` is set. The caller
+    judges the budget.
 
     Raises what `dskd_export.on_device.benchmark.benchmark_bundle` and `validate_source` do.
     """
@@ -101,22 +111,28 @@ def benchmark_source(
             providers=section.providers,
             batches=section.batches,
             threads=section.threads,
+            streams=section.streams,
             allow_cpu=section.allow_cpu,
             cross_check=section.cross_check is not None,
             effort=Effort(section.min_seconds, section.min_iterations, section.max_warmup_seconds),
+            load=load_of(section, recipe.seed),
             seed=recipe.seed,
             recipe_sha256=recipe_sha256(recipe),
         )
-        labelled = _labelled(images, bundle, max(section.batches), recipe.seed)
-        cells = len(benchmark.cells_of(bundle, settings, benchmark.engines_of(bundle, settings)))
-        with output.progress("Timing", len(PARTS) * cells, unit="cell") as progress:
+        work = benchmark.work_of(bundle, settings)
+        labelled = _labelled(images, bundle, work.most_images, recipe.seed)
+        store = cell_store(folder, bundle.sha256, section, fresh)
+        with output.progress("Timing", work.steps, unit="cell") as progress:
             document, samples = benchmark.benchmark_bundle(
                 bundle,
                 settings,
+                work,
                 labelled,
-                on_part=lambda _: progress.advance(1),
+                store,
+                on_step=lambda: progress.advance(1),
                 before=lambda text: progress.update(description=text),
             )
+        document = document.model_copy(update={"judgements": judged(recipe, document.rows)})
         write_samples(folder / "benchmark.samples.npz", samples)
         write_results(
             folder,
@@ -127,6 +143,7 @@ def benchmark_source(
             document.provenance,
             {"benchmark": digest(section.model_dump(mode="json"))},
         )
+        store.clear()
     return document, folder
 
 

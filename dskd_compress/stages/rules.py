@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dskd_compress.config import Recipe
 from dskd_export.gate import Limits
+from dskd_export.on_device.source import device_name
 from dskd_export.validation.judgement import Rules
 
 
 def rules_of(recipe: Recipe, precision: str) -> Rules:
-    """Limits, budget and batch sizes for a model of a precision."""
+    """Limits, budget on this device and batch sizes for a model of a precision."""
     section = recipe.validation
     limits = Limits(**section.model_dump(include=set(Limits.model_fields)))
-    return Rules(limits, recipe.budget.of(precision), section.batches)
+    return Rules(limits, recipe.budget.of(precision, device_name()), section.batches)

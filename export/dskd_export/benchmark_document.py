@@ -22,8 +22,8 @@ class Latency(Document):
     max_ms: float
     intervals_ms: dict[str, Interval] = Field(
         default_factory=dict,
-        description="p50, p90, p95, p99, p999, mean -> 95 % bootstrap interval; one that is missing has too few "
-        "calls beyond it to be told",
+        description="p50, p90, p95, p99, p999, mean -> 95 % interval, the autocorrelation of the calls counted; "
+        "one that is missing has too few calls beyond it to be told",
     )
     coefficient_of_variation: float = Field(description="standard deviation / mean")
     iterations: int

@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dskd_export.benchmark_document import BenchmarkRow
+from dskd_export.benchmark_document import BenchmarkRow, MemoryFacts
+from dskd_export.benchmark_store import CellStore
+from dskd_export.breakdown import PART_SECONDS, breakdown
 from dskd_export.errors import ProviderLacksKernel
 from dskd_export.files import write_atomic
 from dskd_export.runtime.preprocess import preprocess_batch
-from dskd_export.runtime.runner import Runner
+from dskd_export.runtime.runner import Array, Runner
 from dskd_export.spec import ModelSpec
+from dskd_export.telemetry.memory import peak_mb, resident_mb
 from dskd_export.telemetry.monitor import Monitor
 from dskd_export.timing import measure_latency, with_disturbances
 
@@ -42,6 +45,8 @@ class Cell:
         open: makes the runner.
         required: a provider that cannot compute the precision is an error; else the cell stays empty.
         size_mb: of the model's file or engine; None for torch.
+        threads: of the CPU that were asked for; None: all cores.
+        streams: calls that are under way at once, of a runner that has `infer_many`.
         unavailable: why it cannot be timed, empty where it can.
     """
 
@@ -54,6 +59,8 @@ class Cell:
     open: Callable[[], Runner]
     required: bool = True
     size_mb: float | None = None
+    threads: int | None = None
+    streams: int = 1
     unavailable: str = ""
 
     @property
@@ -62,9 +69,23 @@ class Cell:
         return "cpu" if self.provider == "cpu" else "cuda:0"
 
     @property
+    def key(self) -> str:
+        """What tells it from all others, fit for a file name and for the key of its samples."""
+        threads = "" if self.threads is None else f"-t{self.threads}"
+        streams = "" if self.streams == 1 else f"-s{self.streams}"
+        return f"{self.role}-{self.runner}-{self.provider}-{self.precision}-b{self.batch}{threads}{streams}"
+
+    @property
     def shown(self) -> str:
         """For a progress display."""
-        return f"{self.role} {self.runner} {self.provider} {self.precision} batch {self.batch}"
+        threads = "" if self.threads is None else f", {self.threads} threads"
+        streams = "" if self.streams == 1 else f", {self.streams} streams"
+        return f"{self.role} {self.runner} {self.provider} {self.precision} batch {self.batch}{threads}{streams}"
+
+
+def thread_counts(threads: Sequence[int] | None, provider: str) -> Sequence[int | None]:
+    """The thread counts that a model is timed with: those that are asked for on the CPU, else its own."""
+    return threads if threads is not None and provider == "cpu" else (None,)
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,7 @@ def time_cells(
     effort: Effort,
     on_part: Callable[[Cell], object],
     before: Callable[[str], object],
+    store: CellStore | None = None,
 ) -> tuple[list[BenchmarkRow], dict[str, NDArray[np.float64]]]:
     """Time cells, each engine alone and with preprocessing: two rows, never one.
 
@@ -91,6 +113,7 @@ def time_cells(
         effort: how long.
         on_part: told once a row is there.
         before: told what comes next, in words.
+        store: keeps what is done, so that an interrupted benchmark goes on; None: nothing is kept.
 
     Returns:
         The rows, and the raw samples in seconds by the key that a row names.
@@ -105,24 +128,31 @@ def time_cells(
             monitor.measure_idle()
         for cell in cells:
             before(cell.shown)
-            if cell.unavailable:
-                for part in PARTS:
-                    rows.append(_unavailable(cell, part, cell.unavailable))
-                    on_part(cell)
-                continue
-            try:
-                for row, samples_s in _measure(cell, images, effort, monitors[cell.device]):
-                    assert row.samples_key is not None
-                    rows.append(row)
-                    samples[row.samples_key] = samples_s
-                    on_part(cell)
-            except ProviderLacksKernel as error:
-                if cell.required:
-                    raise
-                for part in PARTS:
-                    rows.append(_unavailable(cell, part, error.message))
-                    on_part(cell)
+            kept = None if store is None else store.get(cell.key)
+            if kept is None:
+                kept = _timed(cell, images, effort, monitors.get(cell.device))
+                if store is not None:
+                    store.put(cell.key, *kept)
+            rows += kept[0]
+            samples |= kept[1]
+            for _ in kept[0]:
+                on_part(cell)
     return rows, samples
+
+
+def _timed(
+    cell: Cell, images: Sequence[Image.Image], effort: Effort, monitor: Monitor | None
+) -> tuple[list[BenchmarkRow], dict[str, NDArray[np.float64]]]:
+    """The rows of a cell, and its samples; of one that cannot be timed the reason."""
+    if cell.unavailable or monitor is None:
+        return [_unavailable(cell, part, cell.unavailable) for part in PARTS], {}
+    try:
+        measured = list(_measure(cell, images, effort, monitor))
+    except ProviderLacksKernel as error:
+        if cell.required:
+            raise
+        return [_unavailable(cell, part, error.message) for part in PARTS], {}
+    return [row for row, _ in measured], {row.samples_key or "": samples_s for row, samples_s in measured}
 
 
 def write_samples(path: Path, samples: Mapping[str, NDArray[np.float64]]) -> None:
@@ -138,14 +168,16 @@ def _measure(
     chosen = list(islice(cycle(images), cell.batch))
     spec = cell.spec
     input_BCHW = preprocess_batch(chosen, spec)
+    step_s = min(PART_SECONDS, effort.min_seconds)
+    held_before = resident_mb()
     began = time.perf_counter()
     with cell.open() as runner:
         loaded = time.perf_counter()
         runner.infer({spec.input_name: input_BCHW})
         first = time.perf_counter()
         calls: dict[Part, Callable[[], object]] = {
-            "engine": lambda: runner.infer({spec.input_name: input_BCHW}),
-            "with_preprocessing": lambda: runner.infer({spec.input_name: preprocess_batch(chosen, spec)}),
+            "engine": _call(cell, runner, lambda: {spec.input_name: input_BCHW}),
+            "with_preprocessing": _call(cell, runner, lambda: {spec.input_name: preprocess_batch(chosen, spec)}),
         }
         for part, call in calls.items():
             with monitor.watch() as watch:
@@ -155,8 +187,8 @@ def _measure(
                     min_iterations=effort.min_iterations,
                     max_warmup_seconds=effort.max_warmup_seconds,
                 )
-            computed = timing.latency.iterations * cell.batch
-            energy, telemetry = watch.facts(timing.began_s, timing.ended_s, computed)
+            together = cell.batch * cell.streams
+            energy, telemetry = watch.facts(timing.began_s, timing.ended_s, timing.latency.iterations * together)
             yield (
                 BenchmarkRow(
                     model=cell.role,
@@ -165,22 +197,48 @@ def _measure(
                     precision=cell.precision,
                     batch=cell.batch,
                     threads=int(runner.facts["threads"]) if cell.provider == "cpu" else None,
-                    streams=int(runner.facts.get("streams", 1)),
+                    streams=cell.streams,
                     cuda_graph=runner.facts.get("cuda_graphs"),
                     part=part,
                     latency=with_disturbances(timing.latency, telemetry.unstable),
-                    throughput_images_per_s=cell.batch * 1e3 / timing.latency.mean_ms,
+                    throughput_images_per_s=together * 1e3 / timing.latency.mean_ms,
                     load_ms=(loaded - began) * 1e3,
                     first_inference_ms=(first - loaded) * 1e3,
-                    samples_key=f"{cell.role}-{cell.runner}-{cell.provider}-{cell.precision}-b{cell.batch}-{part}",
+                    samples_key=f"{cell.key}-{part}",
                     energy_per_image_mj=energy.per_image_mj,
                     energy_reason=energy.reason,
                     energy=energy,
                     telemetry=telemetry,
+                    memory=_memory(cell, runner, held_before),
                     size_mb=cell.size_mb,
+                    breakdown=[] if part == "engine" else breakdown(runner, cell.provider, spec, chosen, step_s),
                 ),
                 timing.samples_s,
             )
+
+
+def _call(cell: Cell, runner: Runner, feeds: Callable[[], Mapping[str, Array]]) -> Callable[[], object]:
+    if cell.streams == 1:
+        return lambda: runner.infer(feeds())
+    infer_many = runner.infer_many  # type: ignore[attr-defined]  # of an engine: no other cell has streams
+    return lambda: infer_many([feeds() for _ in range(cell.streams)])
+
+
+def _memory(cell: Cell, runner: Runner, before_mb: float | None) -> MemoryFacts:
+    """What the open model holds. Python gives freed memory back late, so a later cell may look smaller."""
+    now_mb = resident_mb()
+    grown = None if before_mb is None or now_mb is None else max(0.0, now_mb - before_mb)
+    on_device = runner.facts.get("device_memory_mb")
+    reason = ""
+    if on_device is None:
+        reason = "it runs on the CPU" if cell.provider == "cpu" else f"{cell.runner} does not tell"
+    return MemoryFacts(
+        resident_mb=grown,
+        resident_reason="" if grown is not None else "this system does not tell",
+        process_peak_mb=peak_mb(),
+        device_mb=on_device,
+        device_reason=reason,
+    )
 
 
 def _unavailable(cell: Cell, part: Part, reason: str) -> BenchmarkRow:
@@ -190,7 +248,8 @@ def _unavailable(cell: Cell, part: Part, reason: str) -> BenchmarkRow:
         provider=cell.provider,
         precision=cell.precision,
         batch=cell.batch,
-        threads=None,
+        threads=cell.threads,
+        streams=cell.streams,
         part=part,
         latency=None,
         throughput_images_per_s=None,

@@ -66,6 +66,10 @@ class DeviceFacts(Document):
     driver: str | None = None
     platform: str
     governor: str | None = Field(default=None, description="CPU frequency governor where the system tells")
+    simd: str | None = Field(default=None, description="widest vectors of the CPU, for example AVX-512 VNNI")
+    pinned_cores: list[int] | None = Field(
+        default=None, description="cores that this process is held to; None: it may use all of the machine's"
+    )
 
 
 class Provenance(Document):

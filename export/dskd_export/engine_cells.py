@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import product
 
 from dskd_export.benchmarking import Cell
 from dskd_export.engine.found import FoundEngine
@@ -11,16 +12,19 @@ from dskd_export.runtime.tensorrt import TensorRtRunner
 from dskd_export.spec import ModelSpec
 
 
-def engine_cells(found: Sequence[FoundEngine], batches: Sequence[int], spec: ModelSpec) -> Iterator[Cell]:
-    """Engines x batches, in this order; one that cannot be timed says why.
+def engine_cells(
+    found: Sequence[FoundEngine], batches: Sequence[int], streams: Sequence[int], spec: ModelSpec
+) -> Iterator[Cell]:
+    """Engines x batches x streams, in this order; one that cannot be timed says why.
 
     Args:
         found: as `find_engines` gives it.
         batches: images of a call.
+        streams: calls that are under way at once.
         spec: of the bundle.
     """
     for engine in found:
-        for batch in batches:
+        for batch, lanes in product(batches, streams):
             why = engine.problem
             if not why and not engine.document.takes(batch):
                 why = f"the engine takes batches of {engine.document.batches}; build it with --batches for {batch}"
@@ -31,7 +35,8 @@ def engine_cells(found: Sequence[FoundEngine], batches: Sequence[int], spec: Mod
                 precision=engine.precision,
                 batch=batch,
                 spec=spec,
-                open=partial(TensorRtRunner, engine.path),
+                open=partial(TensorRtRunner, engine.path, streams=lanes),
+                streams=lanes,
                 size_mb=engine.size_mb,
                 unavailable=why,
             )

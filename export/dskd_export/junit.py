@@ -1,4 +1,4 @@
-"""A validation as JUnit XML, which CI systems show test by test.
+"""Verdicts as JUnit XML, which CI systems show test by test.
 
 The form that Jenkins' xUnit schema and the readers of GitHub and GitLab share: `testsuites` of
 `testsuite` with `properties` and `testcase`, and in a case `failure` or `skipped`.
@@ -33,9 +33,76 @@ def junit_xml(document: ValidationDocument) -> str:
             facts["size_mb"] = f"{judgement.size_mb:.3f}"
         not_run = judgement.reason if judgement.verdict == "NOT RUN" else None
         _suite(root, document, judgement.runner, judgement.checks, judgement.causes, facts, not_run)
+    return tree_of(root, document.provenance.seconds)
+
+
+def suite(
+    root: ElementTree.Element, name: str, started_at: str, facts: Mapping[str, str] | None = None
+) -> ElementTree.Element:
+    """A new suite; `tree_of` counts its cases.
+
+    Args:
+        root: `testsuites`.
+        name: of the suite.
+        started_at: ISO 8601, UTC.
+        facts: its properties.
+    """
+    made = ElementTree.SubElement(
+        root, "testsuite", {"name": _text(name), "time": "0", "timestamp": started_at.removesuffix("Z")}
+    )
+    properties = ElementTree.SubElement(made, "properties")
+    for key, value in (facts or {}).items():
+        ElementTree.SubElement(properties, "property", {"name": key, "value": _text(value)})
+    return made
+
+
+def case(
+    within: ElementTree.Element,
+    class_name: str,
+    name: str,
+    *,
+    failure: str = "",
+    kind: str = "FAIL",
+    more: Iterable[str] = (),
+    skipped: str = "",
+) -> None:
+    """A case that passed, failed for a reason, or was skipped for one.
+
+    Args:
+        within: its suite.
+        class_name: where CI files it.
+        name: of the check.
+        failure: why it failed; empty: it did not.
+        kind: of the failure.
+        more: lines below the failure's own.
+        skipped: why it was not judged; empty: it was.
+    """
+    made = ElementTree.SubElement(
+        within, "testcase", {"classname": _text(class_name), "name": _text(name), "time": "0"}
+    )
+    if failure:
+        element = ElementTree.SubElement(made, "failure", {"type": kind, "message": _text(failure)})
+        element.text = _text("\n".join([failure, *more]))
+    elif skipped:
+        ElementTree.SubElement(made, "skipped", {"message": _text(skipped)})
+
+
+def tree_of(root: ElementTree.Element, seconds: float) -> str:
+    """The finished file: every suite, and all of them together, with the numbers of their cases.
+
+    Args:
+        root: `testsuites`.
+        seconds: that all of it took.
+    """
+    for one in root:
+        cases = one.findall("testcase")
+        one.set("tests", str(len(cases)))
+        one.set("failures", str(sum(item.find("failure") is not None for item in cases)))
+        one.set("errors", "0")
+        one.set("skipped", str(sum(item.find("skipped") is not None for item in cases)))
     for name in ("tests", "failures", "errors", "skipped"):
-        root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
-    root.set("time", f"{document.provenance.seconds:.3f}")
+        root.set(name, str(sum(int(one.get(name, "0")) for one in root)))
+    root.set("time", f"{seconds:.3f}")
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -49,40 +116,20 @@ def _suite(
     facts: Mapping[str, str],
     not_run: str | None = None,
 ) -> None:
-    failures = sum(check.failed for check in checks)
-    skipped = sum(check.verdict == "NOT JUDGED" for check in checks) + (not_run is not None)
-    suite = ElementTree.SubElement(
-        root,
-        "testsuite",
-        {
-            "name": _text(name),
-            "tests": str(len(checks) + (not_run is not None)),
-            "failures": str(failures),
-            "errors": "0",
-            "skipped": str(skipped),
-            "time": "0",
-            "timestamp": document.provenance.started_at.removesuffix("Z"),
-        },
-    )
-    properties = ElementTree.SubElement(suite, "properties")
-    for key, value in facts.items():
-        ElementTree.SubElement(properties, "property", {"name": key, "value": _text(value)})
+    made = suite(root, name, document.provenance.started_at, facts)
     where = f"validate.{name.replace('.', '_').replace(':', '.')}"  # a dot opens a folder in Jenkins' tree
     for check in checks:
-        case = _case(suite, where, check.name)
-        if check.failed:
-            failure = ElementTree.SubElement(
-                case, "failure", {"type": check.verdict, "message": _text(sentence(check))}
-            )
-            failure.text = _text("\n".join([sentence(check), *causes]))
-        elif check.verdict == "NOT JUDGED":
-            ElementTree.SubElement(case, "skipped", {"message": _text(check.detail)})
+        case(
+            made,
+            where,
+            check.name,
+            failure=sentence(check) if check.failed else "",
+            kind=check.verdict,
+            more=causes,
+            skipped=check.detail if check.verdict == "NOT JUDGED" else "",
+        )
     if not_run is not None:
-        ElementTree.SubElement(_case(suite, where, "runs"), "skipped", {"message": _text(not_run)})
-
-
-def _case(suite: ElementTree.Element, where: str, name: str) -> ElementTree.Element:
-    return ElementTree.SubElement(suite, "testcase", {"classname": _text(where), "name": _text(name), "time": "0"})
+        case(made, where, "runs", skipped=not_run)
 
 
 def _text(value: str) -> str:

@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dskd_export.benchmark_document import Latency
+from dskd_export.latency_statistics import TOLERANCE, latency_statistics, spread, unsteady
 
 Clock = Callable[[], float]
-
-TOLERANCE = 0.10
-"""Rates, or medians, this close to each other count as the same: a fraction of the smaller one."""
 
 _WINDOWS = 3
 # Long enough that a window holds many calls of a fast model, short enough to see the clocks rise.
@@ -137,7 +135,7 @@ def measure_latency(
         if collecting:
             gc.enable()
     samples_s = np.array(samples, dtype=np.float64)
-    reasons = [reason for reason in (warm.reason, drift(samples_s)) if reason]
+    reasons = [*([warm.reason] if warm.reason else []), *unsteady(samples_s)]
     latency = latency_statistics(samples_s, warm.iterations, not reasons, "; ".join(reasons))
     return Timing(latency, samples_s, began_s, ended_s)
 
@@ -148,55 +146,3 @@ def with_disturbances(latency: Latency, causes: Sequence[str]) -> Latency:
         return latency
     reason = "; ".join([*([latency.reason] if latency.reason else []), *causes])
     return latency.model_copy(update={"stable": False, "reason": reason})
-
-
-def latency_statistics(
-    samples_s: NDArray[np.float64], warmup_iterations: int, stable: bool, reason: str
-) -> Latency:
-    """Statistics of measured times, in milliseconds; percentiles interpolate linearly.
-
-    Args:
-        samples_s: seconds [N], N >= 1, each above 0.
-        warmup_iterations: calls made before.
-        stable: whether the rate had settled and did not drift.
-        reason: why not.
-    """
-    if samples_s.ndim != 1 or not samples_s.size or not np.isfinite(samples_s).all() or samples_s.min() <= 0:
-        raise ValueError("times must be one row of finite numbers above 0, at least one")
-    times_ms = samples_s.astype(np.float64) * 1e3
-    p50, p90, p95, p99, p999 = (float(value) for value in np.percentile(times_ms, [50, 90, 95, 99, 99.9]))
-    mean = float(times_ms.mean())
-    return Latency(
-        p50_ms=p50,
-        p90_ms=p90,
-        p95_ms=p95,
-        p99_ms=p99,
-        p999_ms=p999,
-        mean_ms=mean,
-        min_ms=float(times_ms.min()),
-        max_ms=float(times_ms.max()),
-        coefficient_of_variation=float(times_ms.std()) / mean,
-        iterations=len(times_ms),
-        warmup_iterations=warmup_iterations,
-        stable=stable,
-        reason=reason,
-    )
-
-
-def drift(samples_s: NDArray[np.float64]) -> str:
-    """Say how the last third differs from the first where their medians are over 10 % apart; else empty."""
-    third = len(samples_s) // 3
-    if not third:
-        return ""
-    first, last = (float(np.median(part)) for part in (samples_s[:third], samples_s[-third:]))
-    if spread(first, last) <= TOLERANCE:
-        return ""
-    return (
-        f"the median drifted from {first * 1e3:.3g} ms in the first third "
-        f"to {last * 1e3:.3g} ms in the last third of the calls"
-    )
-
-
-def spread(*values: float) -> float:
-    """How far positive values are apart, as a fraction of the smallest."""
-    return max(values) / min(values) - 1

@@ -15,6 +15,7 @@ from dskd_compress.config import (
     TeacherSection,
     TrainSection,
 )
+from dskd_compress.config.budget import BudgetSection
 
 SECTIONS = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, Section)]
 
@@ -141,7 +142,16 @@ def test_a_budget_that_was_written_out_in_full_comes_back(values):
 
 @pytest.mark.parametrize(
     "values",
-    [{"latency_p99_ms": 5}, {"top1_drop": 1.5}, {"int8": {"top1": 1}}, {"int8": 0.02}, 3, {"size_mb": 0}],
+    [
+        {"latency_p98_ms": 5},
+        {"latency_p99_ms": 0},
+        {"devices": {"orin": {"agreement": 0.9}}},
+        {"top1_drop": 1.5},
+        {"int8": {"top1": 1}},
+        {"int8": 0.02},
+        3,
+        {"size_mb": 0},
+    ],
 )
 def test_a_budget_that_is_refused(values):
     with pytest.raises(ValidationError, match="budget"):
@@ -162,3 +172,18 @@ def test_a_budget_that_is_refused(values):
 def test_what_cannot_be_validated(values):
     with pytest.raises(ValidationError, match="validate"):
         recipe(validate=values)
+
+
+def test_the_budget_of_a_device():
+    budget = BudgetSection.model_validate(
+        {
+            "top1_drop": 0.01,
+            "latency_p99_ms": 5,
+            "devices": {"orin": {"latency_p99_ms": 8, "top1_drop": 0.03, "size_mb": 6}},
+        }
+    )
+    assert budget.speed().limits == {"latency_p99_ms": 5}
+    assert budget.speed("thor").limits == {"latency_p99_ms": 5}
+    assert budget.speed("orin").limits == {"latency_p99_ms": 8, "size_mb": 6}
+    assert (budget.of("fp16").top1_drop, budget.of("fp16", "orin").top1_drop) == (0.01, 0.03)
+    assert budget.of("int8", "orin").size_mb == 6

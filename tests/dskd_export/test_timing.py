@@ -12,14 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dskd_export.timing import (
-    drift,
-    latency_statistics,
-    measure_latency,
-    spread,
-    warm_up,
-    with_disturbances,
-)
+from dskd_export.latency_statistics import drift, latency_statistics, spread
+from dskd_export.timing import measure_latency, warm_up, with_disturbances
 
 
 class FakeService:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.benchmarking import Cell, Effort, time_cells
+from dskd_export.benchmark_scenarios import Load
+from dskd_export.benchmark_store import CellStore
+from dskd_export.benchmark_work import Work, do_work
+from dskd_export.benchmarking import Cell, Effort, thread_counts
 from dskd_export.bundle import Bundle
-from dskd_export.cross_check import cross_checks, find_tools
 from dskd_export.engine.found import FoundEngine
 from dskd_export.engine_cells import engine_cells
 from dskd_export.on_device.images import LabelledImages
@@ -36,10 +38,12 @@ class Settings:
         precisions: None: all that the bundle holds; one that a provider cannot compute stays empty.
         providers: `auto`, `cpu`, `cuda`, `tensorrt`.
         batches: images of a call.
-        threads: of the CPU; None: all cores.
+        threads: of the CPU, each count timed by itself; None: all cores.
+        streams: calls of an engine that are under way at once.
         allow_cpu: operators that may run on the CPU under another provider.
         cross_check: TensorRT's own tool times the engines as well.
         effort: how long each cell is timed.
+        load: scenarios.
         seed: for the record, and of made-up images.
         recipe_sha256: for the record.
     """
@@ -49,28 +53,53 @@ class Settings:
     precisions: Sequence[str] | None
     providers: Sequence[str]
     batches: Sequence[int]
-    threads: int | None
+    threads: Sequence[int] | None
+    streams: Sequence[int]
     allow_cpu: Sequence[str]
     cross_check: bool
     effort: Effort
+    load: Load
     seed: int
     recipe_sha256: str
+
+
+def work_of(bundle: Bundle, settings: Settings) -> Work:
+    """What is measured of a bundle.
+
+    Raises:
+        EnvironmentProblem: a provider or a precision that was asked for cannot be run here.
+        UsageError: the bundle does not hold a precision that was asked for.
+    """
+    found = engines_of(bundle, settings)
+    return Work(
+        cells_of=lambda batches: cells_of(bundle, settings, found, batches),
+        batches=settings.batches,
+        effort=settings.effort,
+        load=settings.load,
+        engines=found,
+        cross_check=settings.cross_check,
+        spec=bundle.spec,
+    )
 
 
 def benchmark_bundle(
     bundle: Bundle,
     settings: Settings,
+    work: Work,
     images: LabelledImages | None,
-    on_part: Callable[[Cell], object],
+    store: CellStore | None,
+    on_step: Callable[[], object],
     before: Callable[[str], object],
 ) -> tuple[BenchmarkDocument, dict[str, NDArray[np.float64]]]:
-    """Time a bundle; nothing is written.
+    """Time a bundle; nothing is written but by the store, and nothing is judged.
 
     Args:
         bundle: the models.
         settings: what of them, and how long.
+        work: as `work_of` gives it.
         images: to feed; None: images of noise.
-        on_part: told once a row is there.
+        store: keeps cells that are done.
+        on_step: told once a row or a scenario is there.
         before: told what comes next, in words.
 
     Returns:
@@ -80,26 +109,20 @@ def benchmark_bundle(
         DataError: the images cannot be read.
         EnvironmentProblem: a provider or a precision that was asked for cannot be run here.
         MissingExtra: ONNX Runtime is not installed.
-        UsageError: the bundle does not hold a precision that was asked for.
     """
     watch = Stopwatch()
-    found = engines_of(bundle, settings)
-    tools = find_tools(found) if settings.cross_check else {}
-    cells = cells_of(bundle, settings, found)
-    fed, said = _images(images, max(settings.batches), settings.seed)
-    rows, samples = time_cells(cells, fed, settings.effort, on_part, before)
-    on_gpu = any(row.provider != "cpu" for row in rows if row.latency is not None)
-    provenance = watch.provenance(
-        seed=settings.seed, device="cuda:0" if on_gpu else "cpu", recipe_sha256=settings.recipe_sha256
-    )
+    fed, said = _images(images, work.most_images, settings.seed)
+    done = do_work(work, fed, store, on_step, before)
+    provenance = watch.provenance(seed=settings.seed, device=done.device, recipe_sha256=settings.recipe_sha256)
     document = BenchmarkDocument(
-        rows=rows,
-        cross_checks=list(cross_checks(found, rows, bundle.spec, tools)) if tools else [],
+        rows=done.rows,
+        scenarios=done.scenarios,
+        cross_checks=done.cross_checks,
         images=said,
         bundle_sha256=bundle.sha256,
         provenance=provenance,
     )
-    return document, samples
+    return document, done.samples
 
 
 def engines_of(bundle: Bundle, settings: Settings) -> list[FoundEngine]:
@@ -113,18 +136,20 @@ def engines_of(bundle: Bundle, settings: Settings) -> list[FoundEngine]:
     return engines_for(settings.engines, bundle, settings.precisions, settings.runners)
 
 
-def cells_of(bundle: Bundle, settings: Settings, found: Sequence[FoundEngine]) -> list[Cell]:
-    """Precisions x providers x batches in ONNX Runtime, then the engines; a cell that cannot be timed says why.
+def cells_of(
+    bundle: Bundle, settings: Settings, found: Sequence[FoundEngine], batches: Sequence[int]
+) -> list[Cell]:
+    """Precisions x providers x batches x threads in ONNX Runtime, then the engines; what cannot be timed says why.
 
     Raises:
         UsageError: the bundle does not hold a precision that was asked for.
     """
 
-    def opener(precision: str, provider: str, batch: int) -> Callable[[], OnnxRuntimeRunner]:
+    def opener(precision: str, provider: str, batch: int, threads: int | None) -> Callable[[], OnnxRuntimeRunner]:
         return lambda: OnnxRuntimeRunner(
             bundle.model(precision),
             provider=provider,
-            threads=settings.threads,
+            threads=threads,
             precision=precision,
             allow_cpu=settings.allow_cpu,
             shapes=profile_shapes(bundle.spec, [batch]),
@@ -141,16 +166,17 @@ def cells_of(bundle: Bundle, settings: Settings, found: Sequence[FoundEngine]) -
             precision=precision,
             batch=batch,
             spec=bundle.spec,
-            open=opener(precision, provider, batch),
+            open=opener(precision, provider, batch, threads),
             required=settings.precisions is not None,
             size_mb=bundle.model_mb(precision),
+            threads=threads,
         )
         for precision in (precisions if "onnxruntime" in settings.runners else ())
         for provider in named_providers(settings.providers)
-        for batch in settings.batches
+        for batch in batches
+        for threads in thread_counts(settings.threads, provider)
     ]
-    cells += engine_cells(found, settings.batches, bundle.spec)
-    return cells
+    return [*cells, *engine_cells(found, batches, settings.streams, bundle.spec)]
 
 
 def _images(images: LabelledImages | None, count: int, seed: int) -> tuple[list[Image.Image], str]:

@@ -119,6 +119,22 @@ class Cuda:
         """Block until all that was started on a stream is done."""
         self._call("cudaStreamSynchronize", stream)
 
+    def make_event(self) -> Any:
+        """A mark that can be put on a stream, and has a time once it was passed."""
+        return self._call("cudaEventCreate")
+
+    def destroy_event(self, event: Any) -> None:
+        """Give an event back."""
+        self._call("cudaEventDestroy", event)
+
+    def mark(self, event: Any, stream: int) -> None:
+        """Put an event behind what was started on a stream."""
+        self._call("cudaEventRecord", event, stream)
+
+    def between_ms(self, first: Any, second: Any) -> float:
+        """Milliseconds by the device's clock, between two events that were passed."""
+        return float(self._call("cudaEventElapsedTime", first, second))
+
     def begin_capture(self, stream: int) -> None:
         """From now on work on this stream is recorded and not done."""
         self._call(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from dskd_export.telemetry.sampler import Trace
 
 CLOCK_CHANGE = 0.10
 """A clock has changed where its median moves by more than this share from the first third to the last."""
+
+NEIGHBOUR_SHARE = 0.10
+"""Other processes disturb where they keep more than this share of the cores busy."""
 
 _JUDGED = {"cpu": ("cpu", "emc"), "cuda": ("gpu", "memory", "emc")}
 _CLOCKS = {"cpu": "the CPU", "gpu": "the GPU", "emc": "the memory controller", "memory": "the GPU's memory"}
@@ -45,6 +48,22 @@ def throttling(readings: list[Reading]) -> list[str]:
         if counts[-1] > counts[0]:
             counted.append(f"{cause}: {counts[-1] - counts[0]} times")
     return [*causes, *counted]
+
+
+def neighbours(device: str, others: Sequence[str], other_cores: float | None, cores: int) -> list[str]:
+    """Other processes that a measurement shared its device with, in words.
+
+    Args:
+        device: `cpu` or `cuda:0`.
+        others: processes on the same GPU.
+        other_cores: that other processes kept busy on the average; None: not known.
+        cores: of the machine that this process may use.
+    """
+    if device.startswith("cuda"):
+        return [f"shared the GPU with {other}" for other in others]
+    if other_cores is not None and other_cores > NEIGHBOUR_SHARE * cores:
+        return [f"other processes kept {other_cores:.1f} of {cores} cores busy"]
+    return []
 
 
 def clock_changes(readings: list[Reading], device: str) -> list[str]:

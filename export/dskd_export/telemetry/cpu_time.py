@@ -12,6 +12,8 @@ from pathlib import Path
 
 from dskd_export.telemetry.sysfs import read_text
 
+_LEAST_S = 0.25
+
 
 @dataclass(frozen=True)
 class CpuTime:
@@ -53,8 +55,11 @@ def busy_cores(before: CpuTime | None, after: CpuTime | None) -> float | None:
 
 
 def other_cores(before: CpuTime | None, after: CpuTime | None) -> float | None:
-    """Cores that others kept busy on the average between two moments; None where it cannot be told."""
-    if before is None or after is None or after.at_s <= before.at_s:
+    """Cores that others kept busy on the average between two moments; None where it cannot be told.
+
+    The kernel counts in ticks of 10 ms for each core, so less than a quarter of a second tells nothing.
+    """
+    if before is None or after is None or after.at_s - before.at_s < _LEAST_S:
         return None
     others_s = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
     return max(0.0, others_s / (after.at_s - before.at_s))

@@ -40,6 +40,15 @@ _ARM_CORES = {
     (0x4E, 0x003): "Denver 2",
     (0x4E, 0x004): "Carmel",
 }
+# Flag and name of the vectors, widest first, and of what computes in 8 bits with them.
+_SIMD = (
+    (("avx512f", "AVX-512"), (("avx512_vnni", "VNNI"), ("amx_int8", "AMX"))),
+    (("avx2", "AVX2"), (("avx_vnni", "VNNI"),)),
+    (("sve2", "SVE2"), (("i8mm", "I8MM"), ("asimddp", "DOT"))),
+    (("sve", "SVE"), (("i8mm", "I8MM"), ("asimddp", "DOT"))),
+    (("asimd", "NEON"), (("i8mm", "I8MM"), ("asimddp", "DOT"))),
+    (("sse4_2", "SSE4.2"), ()),
+)
 
 
 def host_facts(device: str = "cpu") -> DeviceFacts:
@@ -66,6 +75,8 @@ def host_facts(device: str = "cpu") -> DeviceFacts:
         driver=driver,
         platform=platform.platform(),
         governor=governor(Path("/sys/devices/system/cpu")),
+        simd=parse_simd(_read("/proc/cpuinfo")),
+        pinned_cores=pinned_cores(),
     )
 
 
@@ -105,6 +116,28 @@ def parse_cpu_model(cpuinfo: str) -> str | None:
             if key == wanted and value:
                 return re.sub(r"\s+", " ", value)
     return None
+
+
+def parse_simd(cpuinfo: str) -> str | None:
+    """The widest vectors that a CPU computes with, from the text of /proc/cpuinfo; None where it does not say.
+
+    What multiplies 8-bit numbers is named beside them: it decides what int8 gains.
+    """
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
+    flags = set(match[1].split()) if match else set()
+    for wide, eight_bit in _SIMD:
+        if wide[0] in flags:
+            return " ".join([wide[1], *(name for flag, name in eight_bit if flag in flags)])
+    return None
+
+
+def pinned_cores() -> list[int] | None:
+    """The cores that this process is held to; None where it may use all that are there."""
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:  # not Linux
+        return None
+    return None if len(allowed) == os.cpu_count() else sorted(allowed)
 
 
 def parse_memory_gb(meminfo: str) -> float | None:

@@ -20,6 +20,7 @@ from dskd_export.benchmark_document import EnergyFacts, TelemetryFacts
 from dskd_export.telemetry import conditions
 from dskd_export.telemetry import energy as joules
 from dskd_export.telemetry.cpu_time import cpu_time, other_cores
+from dskd_export.telemetry.host import usable_cores
 from dskd_export.telemetry.jetson import is_jetson, power_mode
 from dskd_export.telemetry.nvml import NvmlSource
 from dskd_export.telemetry.reading import JoinedSource, Reading, Source, SourceError
@@ -186,6 +187,8 @@ class Watch:
         inside = int(((trace.times_s >= start_s) & (trace.times_s <= end_s)).sum())
         throttled = conditions.throttling(readings)
         mode = power_mode(monitor.root)
+        others = [] if monitor.blocked else monitor.source.others()
+        cores = other_cores(self._cpu_before, self._cpu_after)
         return TelemetryFacts(
             source=monitor.source.name,
             clocks_mhz=conditions.courses(readings, lambda reading: reading.clocks_mhz),
@@ -194,11 +197,12 @@ class Watch:
             unstable=[
                 *(f"clocks were held down: {cause}" for cause in throttled),
                 *conditions.clock_changes(readings, monitor.device),
+                *conditions.neighbours(monitor.device, others, cores, usable_cores()),
             ],
             power_mode=None if mode.name is None and mode.number is None else str(mode),
             power_mode_reason=mode.reason,
-            other_processes=[] if monitor.blocked else monitor.source.others(),
-            other_cpu_cores=other_cores(self._cpu_before, self._cpu_after),
+            other_processes=others,
+            other_cpu_cores=cores,
             samples=inside,
             rate_hz=inside / (end_s - start_s),
             sampling_cpu_share=trace.cpu_share,

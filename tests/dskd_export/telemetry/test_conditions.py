@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dskd_export.benchmark_document import Course
-from dskd_export.telemetry.conditions import clock_changes, courses, throttling, within
+from dskd_export.telemetry.conditions import clock_changes, courses, neighbours, throttling, within
 from dskd_export.telemetry.cpu_time import CpuTime, busy_cores, cpu_time, other_cores, parse_busy_ticks
 from dskd_export.telemetry.reading import Reading
 from dskd_export.telemetry.sampler import Trace
@@ -115,3 +115,15 @@ def test_a_real_other_process() -> None:
 
 def test_a_system_without_proc(tmp_path: Path) -> None:
     assert cpu_time(tmp_path) is None
+
+
+def test_neighbours_on_the_cpu() -> None:
+    assert neighbours("cpu", (), 0.5, 2) == ["other processes kept 0.5 of 2 cores busy"]
+    assert neighbours("cpu", (), 0.19, 2) == []
+    assert neighbours("cpu", (), None, 2) == []
+    assert neighbours("cpu", ("process 7",), 0.0, 2) == []
+
+
+def test_neighbours_on_the_gpu() -> None:
+    assert neighbours("cuda:0", ("process 7 (train)",), 1.9, 2) == ["shared the GPU with process 7 (train)"]
+    assert neighbours("cuda:0", (), 1.9, 2) == []

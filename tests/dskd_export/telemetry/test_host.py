@@ -18,6 +18,7 @@ from dskd_export.telemetry.host import (
     parse_cpu_model,
     parse_driver_version,
     parse_memory_gb,
+    parse_simd,
     usable_cores,
 )
 
@@ -226,3 +227,20 @@ def test_a_real_gpu() -> None:
         ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True
     )
     assert host_facts("cuda:0").gpu in smi.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "simd"),
+    [
+        ("flags\t\t: fpu sse4_2 avx2 avx512f avx512_vnni", "AVX-512 VNNI"),
+        ("flags\t\t: sse4_2 avx2 avx512f avx512_vnni amx_int8", "AVX-512 VNNI AMX"),
+        ("flags\t\t: sse4_2 avx2 avx_vnni", "AVX2 VNNI"),
+        ("flags\t\t: sse4_2", "SSE4.2"),
+        ("Features\t: fp asimd asimddp", "NEON DOT"),
+        ("Features\t: fp asimd asimddp i8mm sve sve2", "SVE2 I8MM DOT"),
+        ("flags\t\t: fpu", None),
+        ("", None),
+    ],
+)
+def test_simd(cpuinfo: str, simd: str | None) -> None:
+    assert parse_simd(cpuinfo) == simd

@@ -1,0 +1,40 @@
+"""What a recipe says of a benchmark, in the terms of the package that measures. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dskd_compress.config import BenchmarkSection, Recipe
+from dskd_compress.run_folder import digest
+from dskd_export.benchmark_document import BenchmarkRow, RowJudgement
+from dskd_export.benchmark_scenarios import Load
+from dskd_export.benchmark_store import CellStore
+from dskd_export.on_device.source import device_name
+from dskd_export.provenance import versions
+from dskd_export.scenarios import named
+from dskd_export.speed_gate import judge_rows
+
+
+def load_of(section: BenchmarkSection, seed: int) -> Load:
+    """The scenarios."""
+    return Load(
+        names=named(section.scenarios),
+        seconds=section.scenario_seconds,
+        bound_ms=section.server_bound_ms,
+        offline_batch=max(section.batches),
+        max_warmup_seconds=section.max_warmup_seconds,
+        seed=seed,
+    )
+
+
+def cell_store(folder: Path, bundle_sha256: str, section: BenchmarkSection, fresh: bool) -> CellStore:
+    """Cells that are done, of this bundle with these settings on this device."""
+    of = [bundle_sha256, digest(section.model_dump(mode="json")), device_name(), str(sorted(versions().items()))]
+    return CellStore(folder, of, fresh=fresh)
+
+
+def judged(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> list[RowJudgement]:
+    """What was timed, held to the budget of this device."""
+    budget = recipe.budget
+    return judge_rows(budget.speed(device_name()), rows, batch=budget.batch, part=budget.part)
