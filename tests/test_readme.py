@@ -280,7 +280,9 @@ def test_the_picture_is_one_screen_of_a_report() -> None:
         assert 600 < image.height < 1200
     assert sorted(p.name for p in (ROOT / "docs").iterdir()) == [
         "distributed.md",
+        "pages.py",
         "report.png",
+        "site",
         "slurm.sbatch",
     ]
 
