@@ -8,7 +8,7 @@ checkpoint/teacher|student/                                    what an interrupt
 teacher_cache/                                                 what the teacher said, where the recipe keeps it
 trackers/                                                      files of TensorBoard, wandb, mlflow where asked for
 bundle/  export.json     teacher.fp32.onnx                     the deliverable, and what it is compared to
-validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md
+validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md  report.csv
 stages/<stage>.json      what each stage read and wrote, by sha256
 """
 
@@ -190,7 +190,7 @@ STAGES: tuple[Stage, ...] = (
             "validation.json",
             "benchmark.json",
         ),
-        ("report.html", "report.md"),
+        ("report.html", "report.md", "report.csv"),
     ),
 )
 STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
