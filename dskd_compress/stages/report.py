@@ -8,12 +8,15 @@ from pathlib import Path
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.run_folder import REPORT, RunFolder, recipe_sha256
+from dskd_compress.run_folder import MODEL_CARD, REPORT, RunFolder, recipe_sha256
 from dskd_compress.stages.on_device import report_title
 from dskd_export.errors import DataError, UsageError
 from dskd_export.files import write_atomic
 from dskd_export.provenance import Stopwatch
 from dskd_export.report import Report, build_comparison, build_report
+from dskd_export.report.card import model_card
+from dskd_export.report.load import load_run
+from dskd_export.report.staleness import FileHashes, check_stages
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,12 @@ class Written:
 
 
 def run_report(recipe: Recipe, folder: RunFolder, output: Output) -> Written:
-    """Write `report.html`, `report.md` and `report.csv` into a run folder."""
+    """Write `report.html`, `report.md` and `report.csv` into a run folder, and `MODEL_CARD.md` of its student."""
     watch = Stopwatch()
+    run = load_run(folder.path)
+    if run.student is not None:
+        stale = [one.record.stage for one in check_stages(run.stages, FileHashes(folder.path)) if one.stale]
+        write_atomic(folder / MODEL_CARD, model_card(run, name=folder.path.resolve().name, stale=stale))
     written = write_report(build_report(folder.path, title=recipe.report.title), folder / "report.html")
     provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
     folder.record_stage(REPORT, recipe, provenance)
