@@ -21,14 +21,13 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from report_matrix import make_matrix
 
 from dskd_export.files import write_atomic
 from dskd_export.provenance import Stopwatch
 from dskd_export.report import build_comparison, build_report
 
 TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
-from report_matrix import make_matrix
 
 
 def load(name: str, path: Path) -> Any:
