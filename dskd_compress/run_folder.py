@@ -8,7 +8,8 @@ checkpoint/teacher|student/                                    what an interrupt
 teacher_cache/                                                 what the teacher said, where the recipe keeps it
 trackers/                                                      files of TensorBoard, wandb, mlflow where asked for
 bundle/  export.json     teacher.fp32.onnx                     the deliverable, and what it is compared to
-validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md
+validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md  report.csv
+MODEL_CARD.md            engines/<device>/                      for the Hub; from build
 stages/<stage>.json      what each stage read and wrote, by sha256
 """
 
@@ -33,6 +34,7 @@ from dskd_export.speed_gate import SpeedBudget
 TRAIN, DISTILL, TUNE, EXPORT = "train", "distill", "tune", "export"
 VALIDATE, BENCHMARK, REPORT = "validate", "benchmark", "report"
 TEACHER_PROBE = "teacher_probe.safetensors"
+MODEL_CARD = "MODEL_CARD.md"
 
 
 def tuned_weights(precision: str) -> str:
@@ -190,7 +192,8 @@ STAGES: tuple[Stage, ...] = (
             "validation.json",
             "benchmark.json",
         ),
-        ("report.html", "report.md"),
+        ("report.html", "report.md", "report.csv"),
+        optional=(MODEL_CARD,),
     ),
 )
 STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)

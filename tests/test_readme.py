@@ -68,6 +68,9 @@ LEFT = {
     "bundle.engines",
     "validation.xml",
     "speed.md",
+    "compared.html",
+    "compared.md",
+    "compared.csv",
     "results",
     "deploy",
     "triton",
@@ -78,7 +81,7 @@ LEFT = {
 ONLY_WHEN_ASKED = {"teacher_cache/", "teacher_probe.safetensors", "trackers/"}
 
 # What looks like a key of the recipe and is a file.
-SUFFIXES = {"safetensors", "json", "jsonl", "npz", "html", "md", "onnx"}
+SUFFIXES = {"safetensors", "json", "jsonl", "npz", "html", "md", "csv", "onnx"}
 
 # Blocks that cannot run here: they install, need a GPU or another machine, or take minutes.
 NOT_RUN = {
@@ -280,7 +283,9 @@ def test_the_picture_is_one_screen_of_a_report() -> None:
         assert 600 < image.height < 1200
     assert sorted(p.name for p in (ROOT / "docs").iterdir()) == [
         "distributed.md",
+        "pages.py",
         "report.png",
+        "site",
         "slurm.sbatch",
     ]
 

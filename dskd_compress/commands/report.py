@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -11,36 +11,42 @@ from dskd_compress.commands import options
 
 
 def report(
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run folder, or the results of a bundle on a device.")
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders, results of a bundle on devices, or folders of these."),
     ],
+    out: Annotated[
+        Optional[Path],
+        typer.Option("--out", "-o", metavar="FILE", help="Of several: the HTML file; the others lie beside it."),
+    ] = None,
     set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Put everything that a run folder, or a folder of results, holds on one HTML page, and in Markdown.
+    """Put everything that a run folder, or a folder of results, holds on one HTML page, in Markdown and CSV.
+
+    Of several runs and devices: which model to ship on which, what it costs in accuracy, and every number that
+    leads there.
 
     [bold]Examples[/bold]
 
       dskd-compress report runs/r18
       dskd-compress report runs/r18 --set report.title='Bolts, revision 4'
       dskd-compress report results/r18/nvidia-jetson-orin-nano
+      dskd-compress report runs/r18 runs/r18-kd results/r18 --out report.html
     """
-    from rich.markup import escape
-
     from dskd_compress.console import Output
     from dskd_compress.run_folder import RunFolder
+    from dskd_compress.stages.report import Written, report_several, results_within, run_report
 
     output = Output(json_output)
-    if not (source / "recipe.yaml").is_file() and (source / "stages").is_dir():
-        from dskd_compress.stages.on_device import report_results
-
-        path = report_results(source, set_ or [])
+    folders = [folder for source in sources for folder in results_within(source)]
+    written: Written
+    if len(folders) > 1 or out is not None:
+        written = report_several(folders, out, set_ or [])
+    elif not (folders[0] / "recipe.yaml").is_file() and (folders[0] / "stages").is_dir():
+        written = report_several(folders, folders[0] / "report.html", set_ or [])
     else:
-        folder = RunFolder(source)
-        recipe = folder.read_recipe(set_ or [])
-
-        from dskd_compress.stages.report import run_report
-
-        path = run_report(recipe, folder, output)
-    output.print(escape(f"Report: {path}"))
-    output.result({"html": str(path), "markdown": str(path.with_suffix(".md"))})
+        folder = RunFolder(folders[0])
+        written = run_report(folder.read_recipe(set_ or []), folder, output)
+    output.plain(f"Report: {written.html}")
+    output.result({"html": str(written.html), "markdown": str(written.markdown), "csv": str(written.csv)})

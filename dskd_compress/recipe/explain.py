@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 
@@ -53,6 +53,11 @@ def _section_lines(
         required = info.is_required()
         default = _REQUIRED.get((model, key)) if required else info.get_default(call_default_factory=True)
         optional = bool(sections) and may_be_null(model, key)
+        if sections and get_origin(info.annotation) is dict:  # sections by names that the recipe chooses
+            yield from _comment(f"{info.description} (default {{}})", indent)
+            yield f"{pad}{key}: {{}}"
+            yield from _commented(sections[0], "Each of them with the keys:", "NAME", root, indent)
+            continue
         if sections and not optional:
             chosen = type(default) if isinstance(default, Section) else sections[0]
             yield from _opened(key, info.description, chosen, root, indent)

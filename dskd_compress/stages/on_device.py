@@ -16,12 +16,10 @@ from dskd_export.bundle import Bundle
 from dskd_export.documents import ValidationDocument
 from dskd_export.engine import engines_folder
 from dskd_export.errors import UsageError
-from dskd_export.files import write_atomic
 from dskd_export.on_device import benchmark, validate
 from dskd_export.on_device.images import LabelledImages, open_labelled
 from dskd_export.on_device.results import MEASURED, check_out, write_results
 from dskd_export.on_device.source import default_out, opened
-from dskd_export.report import build_report
 
 # The rest of a recipe is about how the bundle came to be.
 _SETTABLE = ("validate", "budget", "benchmark", "data.max_unreadable")
@@ -147,20 +145,14 @@ def benchmark_source(
     return document, folder
 
 
-def report_results(folder: Path, overrides: list[str]) -> Path:
-    """Write `report.html` and `report.md` into a folder of results; returns the path of the HTML.
+def report_title(overrides: list[str]) -> str | None:
+    """The title that is set for a report without a recipe.
 
     Raises:
-        DataError: the folder holds no results.
         UsageError: another key than report.title is set.
     """
     _check_settable(overrides, ("report",))
-    title = _recipe("none", "none", overrides).report.title
-    report = build_report(folder, title=title)
-    path = folder / "report.html"
-    write_atomic(path, report.html)
-    write_atomic(folder / "report.md", report.markdown)
-    return path
+    return _recipe("none", "none", overrides).report.title
 
 
 def recipe_of(bundle: Bundle, overrides: list[str]) -> Recipe:

@@ -1,24 +1,86 @@
-"""Everything that a run folder holds, on one page."""
+"""Everything that a run folder, or several, hold on one page. Needs no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.run_folder import REPORT, RunFolder, recipe_sha256
+from dskd_compress.run_folder import MODEL_CARD, REPORT, RunFolder, recipe_sha256
+from dskd_compress.stages.on_device import report_title
+from dskd_export.errors import DataError, UsageError
 from dskd_export.files import write_atomic
 from dskd_export.provenance import Stopwatch
-from dskd_export.report import build_report
+from dskd_export.report import Report, build_comparison, build_report
+from dskd_export.report.card import model_card
+from dskd_export.report.load import load_run
+from dskd_export.report.staleness import FileHashes, check_stages
 
 
-def run_report(recipe: Recipe, folder: RunFolder, output: Output) -> Path:
-    """Write `report.html` and `report.md`; returns the path of the HTML."""
+@dataclass(frozen=True)
+class Written:
+    """The files of a report."""
+
+    html: Path
+    markdown: Path
+    csv: Path
+
+
+def run_report(recipe: Recipe, folder: RunFolder, output: Output) -> Written:
+    """Write `report.html`, `report.md` and `report.csv` into a run folder, and `MODEL_CARD.md` of its student."""
     watch = Stopwatch()
-    report = build_report(folder.path, title=recipe.report.title)
-    path = folder / "report.html"
-    write_atomic(path, report.html)
-    write_atomic(folder / "report.md", report.markdown)
+    run = load_run(folder.path)
+    if run.student is not None:
+        stale = [one.record.stage for one in check_stages(run.stages, FileHashes(folder.path)) if one.stale]
+        write_atomic(folder / MODEL_CARD, model_card(run, name=folder.path.resolve().name, stale=stale))
+    written = write_report(build_report(folder.path, title=recipe.report.title), folder / "report.html")
     provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
     folder.record_stage(REPORT, recipe, provenance)
-    return path
+    return written
+
+
+def report_several(folders: Sequence[Path], out: Path | None, overrides: list[str]) -> Written:
+    """Write a report of several folders.
+
+    Args:
+        folders: run folders, and results of bundles on devices.
+        out: the HTML file; the others get its name with another ending.
+        overrides: of the recipe's section `report`.
+
+    Raises:
+        DataError: a folder holds no results.
+        UsageError: `out` is missing, or no `.html` file; or another key than report.title is set.
+    """
+    if out is None:
+        raise UsageError(f"{len(folders)} folders make one report.", "Say where it goes: --out report.html")
+    if out.suffix != ".html":
+        raise UsageError(f"--out {out}: the report is an HTML file.", f"Name it {out.with_suffix('.html')}")
+    title = report_title(overrides)
+    report = build_report(folders[0], title=title) if len(folders) == 1 else build_comparison(folders, title=title)
+    return write_report(report, out)
+
+
+def results_within(source: Path) -> list[Path]:
+    """The folders of results that a source stands for: itself, or those of the devices within it.
+
+    Raises:
+        DataError: there is nothing of the kind.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder.", "Name the folder that a stage wrote into (--out).")
+    if (source / "recipe.yaml").is_file() or (source / "stages").is_dir() or (source / "benchmark.json").is_file():
+        return [source]
+    devices = sorted(path.parent for path in source.glob("*/benchmark.json"))
+    devices += sorted(path.parent for path in source.glob("*/validation.json") if path.parent not in devices)
+    return devices or [source]
+
+
+def write_report(report: Report, html: Path) -> Written:
+    """Write its three forms, side by side."""
+    written = Written(html, html.with_suffix(".md"), html.with_suffix(".csv"))
+    write_atomic(written.html, report.html)
+    write_atomic(written.markdown, report.markdown)
+    write_atomic(written.csv, report.csv)
+    return written

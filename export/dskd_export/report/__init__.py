@@ -1,4 +1,4 @@
-"""The report of a run folder: one self-contained HTML page, and the same facts as Markdown.
+"""The report of a run folder, or of several: one self-contained HTML page, the same as Markdown, the times as CSV.
 
     load -> decision, sections/* (blocks of plain text and chart specs) -> render
 
@@ -12,27 +12,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dskd_export.report.choices import Choice, Source, choices
+from dskd_export.report.csv_table import csv_table
 from dskd_export.report.decision import decide, student_facts, teacher_facts
 from dskd_export.report.load import Run, load_run
 from dskd_export.report.render import Page, html_from_page, markdown_from_page
+from dskd_export.report.sections.choice import choice
 from dskd_export.report.sections.comparison import comparison, discarded
 from dskd_export.report.sections.diagnosis import diagnosis
+from dskd_export.report.sections.engines import engines
 from dskd_export.report.sections.latency import latency
 from dskd_export.report.sections.numerics import numerics
 from dskd_export.report.sections.precisions import precisions
 from dskd_export.report.sections.provenance import provenance, reproduce
 from dskd_export.report.sections.training import diagnostics, training
+from dskd_export.report.several import page_of
 from dskd_export.report.staleness import FileHashes, StageCheck, check_stages
 
-__all__ = ["Report", "build_report"]
+__all__ = ["Report", "build_comparison", "build_report"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report in both forms."""
+    """A report in its three forms."""
 
     html: str
     markdown: str
+    csv: str
 
 
 def build_report(run_folder: Path, *, title: str | None = None) -> Report:
@@ -47,14 +53,17 @@ def build_report(run_folder: Path, *, title: str | None = None) -> Report:
         DataError: the folder is not there, holds no result, or a file in it is damaged.
     """
     run = load_run(run_folder)
+    source = Source(run_folder.resolve().name, run)
+    found = choices([source])
     hashes = FileHashes(run_folder)
     stages = check_stages(run.stages, hashes)
     page = Page(
         title=title or _title(run),
         subtitle=_subtitle(run),
-        decision=decide(run, [check.record.stage for check in stages if check.stale]),
+        decision=decide(run, [check.record.stage for check in stages if check.stale], found),
         warnings=_warnings(stages),
         sections=(
+            choice(found, several=False),
             comparison(run),
             training(run),
             diagnosis(run),
@@ -63,11 +72,44 @@ def build_report(run_folder: Path, *, title: str | None = None) -> Report:
             precisions(run),
             numerics(run),
             latency(run),
+            engines(run),
             provenance(run, stages, hashes),
             reproduce(run, stages),
         ),
     )
-    return Report(html=html_from_page(page), markdown=markdown_from_page(page))
+    return _report(page, [source], found)
+
+
+def build_comparison(folders: Sequence[Path], *, title: str | None = None) -> Report:
+    """Report on several runs, and results of bundles on devices, side by side.
+
+    Args:
+        folders: two or more, each a run folder or a folder of results.
+        title: None makes one.
+
+    Raises:
+        DataError: a folder is not there, holds no result, or a file in it is damaged.
+    """
+    names = names_of(folders)
+    sources = [Source(name, load_run(folder)) for name, folder in zip(names, folders, strict=True)]
+    return _report(page_of(sources, title), sources, choices(sources))
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """A name for each folder, as short as tells it from all others: its last part, or as many as it takes."""
+    parts = [folder.resolve().parts for folder in folders]
+    names = []
+    for own in parts:
+        for length in range(1, len(own) + 1):
+            name = own[-length:]
+            if sum(other[-length:] == name for other in parts) == 1:
+                break
+        names.append("/".join(name))
+    return names
+
+
+def _report(page: Page, sources: Sequence[Source], found: Sequence[Choice]) -> Report:
+    return Report(html_from_page(page), markdown_from_page(page), csv_table(sources, found))
 
 
 def _warnings(stages: Sequence[StageCheck]) -> list[str]:

@@ -10,6 +10,7 @@ from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow
 from dskd_export.documents import Accuracy, ModelFacts
 from dskd_export.gate import checks_of
 from dskd_export.report import formatting as fmt
+from dskd_export.report.choices import Choice, Source, best_of, teacher_of
 from dskd_export.report.intervals import ratio
 from dskd_export.report.load import Run
 
@@ -43,9 +44,15 @@ class Measured:
     source: str
 
 
-def decide(run: Run, stale: Sequence[str]) -> Decision:
-    """The decision line. `stale` names the stages whose inputs have changed since."""
-    facts = [_accuracy_fact(run), *_cost_facts(run), _latency_fact(run.benchmark)]
+def decide(run: Run, stale: Sequence[str], found: Sequence[Choice] = ()) -> Decision:
+    """The decision line.
+
+    Args:
+        run: what is known.
+        stale: stages whose inputs have changed since.
+        found: what can be shipped.
+    """
+    facts = [*_ship_facts(found), _accuracy_fact(run), *_cost_facts(run), _latency_fact(run.benchmark)]
     known = {fact.label: fact for fact in facts if fact.known}
     parts = []
     if "Accuracy kept" in known:
@@ -61,6 +68,68 @@ def decide(run: Run, stale: Sequence[str]) -> Decision:
     sentence = ", ".join(parts) + "." if parts else "There is nothing to compare yet."
     verdict, reason = _gate(run, stale)
     return Decision(verdict, reason, sentence, tuple(facts))
+
+
+def decide_between(sources: Sequence[Source], found: Sequence[Choice], stale: Sequence[str]) -> Decision:
+    """The decision over several runs and devices: which model for each device, and what it costs in accuracy.
+
+    Args:
+        sources: of the choices.
+        found: what can be shipped.
+        stale: stages whose inputs have changed since, with their source.
+    """
+    best = best_of(found)
+    facts = tuple(_ship_facts(found)) or (Fact("To ship", "not known", "nothing was timed", False),)
+    kept = [_sentence_of(device, one, found) for device, one in best.items() if one is not None]
+    without = [device for device, one in best.items() if one is None]
+    sentence = " ".join(kept) or "Nothing that was measured passes accuracy and budget."
+    if stale:
+        return Decision("STALE", f"changed since: {', '.join(stale)}", sentence, facts)
+    if not found:
+        return Decision("NOT CHECKED", "nothing was timed", sentence, facts)
+    if without:
+        judged = any(one.verdict == "FAIL" for one in found if one.device in without)
+        verdict: Literal["FAIL", "NOT CHECKED"] = "FAIL" if judged else "NOT CHECKED"
+        return Decision(verdict, f"no model passes on {', '.join(without)}", sentence, facts)
+    return Decision("PASS", f"{len(best)} devices, {len(sources)} sources", sentence, facts)
+
+
+def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
+    """One figure a device: the precision to ship there, with what it takes."""
+    facts = []
+    best = best_of(found)
+    for device, one in best.items():
+        label = "To ship" if len(best) == 1 else device
+        if one is None or one.row.latency is None or one.p50_ms is None:
+            facts.append(Fact(label, "nothing", "no student passes accuracy and budget", False))
+            continue
+        source = f"{one.source}: " if len(best) > 1 or len({each.source for each in found}) > 1 else ""
+        times = " and ".join(fmt.milliseconds(ms) for ms in (one.row.latency.p50_ms, one.row.latency.p99_ms))
+        detail = f"{source}{fmt.runner_of(one.row)}, p50 and p99 {times} at batch {one.row.batch}"
+        if one.row.energy_per_image_mj is not None:
+            detail += f", {fmt.significant(one.row.energy_per_image_mj.value)}{fmt.NBSP}mJ an image"
+        if not one.row.latency.stable:
+            detail += ", UNSTABLE"
+        top1 = "" if one.top1 is None else f"top-1 {fmt.percent_interval(one.top1)}"
+        facts.append(Fact(label, one.row.precision, detail, interval=top1))
+    return facts
+
+
+def _sentence_of(device: str, one: Choice, found: Sequence[Choice]) -> str:
+    assert one.row.latency is not None  # the best one was measured
+    teacher = teacher_of(found, device)
+    source = f"{one.source} in " if len({each.source for each in found}) > 1 else ""
+    words = f"{device}: {source}{one.row.precision}, p50 {fmt.milliseconds(one.row.latency.p50_ms)}"
+    if teacher is not None and teacher.row.latency is not None:
+        words += (
+            f", {fmt.times(teacher.row.latency.p50_ms, one.row.latency.p50_ms, 'faster', 'slower', 'as fast')}"
+        )
+        words += " than the teacher" if "as fast" not in words else " as the teacher"
+    if one.top1 is not None:
+        words += f", top-1 {fmt.percent(one.top1.value)}"
+        if teacher is not None and teacher.top1 is not None:
+            words += f" ({fmt.points(one.top1.value - teacher.top1.value)} points against the teacher)"
+    return f"{words}."
 
 
 def teacher_facts(run: Run) -> ModelFacts | None:

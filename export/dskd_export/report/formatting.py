@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from dskd_export.benchmark_document import BenchmarkRow, ScenarioResult
 from dskd_export.documents import Interval
 
 NBSP = "\u00a0"  # keeps a number and its unit on one line
@@ -116,3 +117,16 @@ def runner_name(runner: str, provider: str, precision: str, threads: int | None)
     if threads is not None:
         parts.append(f"{threads} thread{'' if threads == 1 else 's'}")
     return ", ".join(parts)
+
+
+def around(interval: Interval) -> str:
+    """A value with its interval, `1.23 (1.20–1.27)`; without one the value alone."""
+    text = significant(interval.value)
+    if interval.low == interval.high:
+        return text
+    return f"{text} ({significant(interval.low)}–{significant(interval.high)})"
+
+
+def runner_of(row: BenchmarkRow | ScenarioResult) -> str:
+    """The runner of a measurement, for people."""
+    return runner_name(row.runner, row.provider, row.precision, row.threads)

@@ -25,6 +25,7 @@ from dskd_export.documents import (
     ValidationDocument,
     read_document,
 )
+from dskd_export.engine.document import BuildDocument
 from dskd_export.errors import DataError
 from dskd_export.export_document import ExportDocument
 from dskd_export.spec import ModelSpec
@@ -58,6 +59,7 @@ class Run:
     benchmark: BenchmarkDocument | None = None
     samples: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)  # seconds
     stages: tuple[StageRecord, ...] = ()
+    engines: Mapping[str, BuildDocument] = field(default_factory=dict)  # folder/file -> what built it
 
 
 def load_run(folder: Path) -> Run:
@@ -81,6 +83,10 @@ def load_run(folder: Path) -> Run:
         benchmark=_document(folder / "benchmark.json", BenchmarkDocument),
         samples=_samples(folder / "benchmark.samples.npz"),
         stages=tuple(read_document(path, StageRecord) for path in sorted((folder / "stages").glob("*.json"))),
+        engines={
+            path.relative_to(folder / "engines").as_posix(): read_document(path, BuildDocument)
+            for path in sorted((folder / "engines").glob("*/model.*.build.json"))
+        },
     )
     found = (run.teacher, run.student, run.teacher_history, run.student_history)
     if not any((*found, run.spec, run.manifest, run.validation, run.benchmark, run.stages)):

@@ -27,13 +27,13 @@ def test_it_names_both_models_and_nothing_is_stale(name: str, finished: Finished
 
 def test_the_record(finished: Finished) -> None:
     record = read_document(finished.folder / "stages/report.json", StageRecord)
-    assert set(record.outputs) == {"report.html", "report.md"}
+    assert set(record.outputs) == {"report.html", "report.md", "report.csv", "MODEL_CARD.md"}
     assert {"distill.json", "validation.json", "benchmark.json", "bundle/manifest.json"} <= set(record.inputs)
 
 
 def test_a_title_of_ones_own(finished: Finished, tmp_path: Path) -> None:
     folder = finished.copy(tmp_path / "run")
-    path = run_report(small_recipe("report.title='Bolts <4> & nuts'"), folder, QUIET)
+    path = run_report(small_recipe("report.title='Bolts <4> & nuts'"), folder, QUIET).html
     assert path == folder / "report.html"
     assert "Bolts &lt;4&gt; &amp; nuts" in path.read_text(encoding="utf-8")
     assert "Bolts <4>" not in path.read_text(encoding="utf-8")

@@ -151,6 +151,7 @@ def test_benchmark_report_and_what_lies_in_the_results(bundle: Path) -> None:
         "validation.json",
         "benchmark.json",
         "benchmark.samples.npz",
+        "report.csv",
         "report.html",
         "report.md",
         "bundle/manifest.json",
@@ -190,7 +191,7 @@ def test_only_what_is_asked_for_is_timed(bundle: Path, capsys: pytest.CaptureFix
         (["validate", "BUNDLE", "--images", "512"], 3, "512: no such folder"),
         (["benchmark", "BUNDLE", "--set", "benchmark.runners=[torch]"], 2, "runners names torch"),
         (["benchmark", "nothing"], 3, "nothing"),
-        (["report", "nothing"], 3, "is not a run folder"),
+        (["report", "nothing"], 3, "nothing: no such folder"),
     ],
 )
 def test_what_cannot_be_asked_for(

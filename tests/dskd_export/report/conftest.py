@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from export_document_support import LAYERS, make_export_document, make_int8, make_search
+from report_matrix import make_matrix
 
 from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow, Latency
 from dskd_export.documents import (
@@ -532,3 +533,11 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One complete run of realistic length; read only."""
     return RunWriter(tmp_path_factory.mktemp("report") / "digits").write()
+
+
+@pytest.fixture(scope="session")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Runs of four methods, and the results of each on two devices in three precisions; read only."""
+    return make_matrix(
+        lambda folder: RunWriter(folder, precisions=True).write(), tmp_path_factory.mktemp("matrix")
+    )

@@ -134,7 +134,7 @@ def test_every_chart_has_its_place_and_its_words(page: Reader) -> None:
     boxes = [a for t, a in page.tags if t == "div" and a.get("class") == "chart"]
     specs = page.chart_data["specs"]
     assert {box["id"] for box in boxes} == set(specs)
-    assert len(boxes) == len(specs) == 18
+    assert len(boxes) == len(specs) == 19
     for box in boxes:
         assert box["role"] == "img"
         assert len(box["aria-label"] or "") > 40

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow, Latency
+from dskd_export.documents import Interval
 from dskd_export.report import chart_parts as looks
 from dskd_export.report import charts
 from dskd_export.report import formatting as fmt
@@ -24,7 +25,7 @@ from dskd_export.report.blocks import (
     number,
 )
 from dskd_export.report.load import Run
-from dskd_export.report.sections import energy
+from dskd_export.report.sections import energy, load
 from dskd_export.report.series import distribution
 
 Part = Literal["engine", "with_preprocessing"]
@@ -51,6 +52,8 @@ def latency(run: Run) -> Section:
         blocks += [_unstable(row, row.latency) for row in rows if row.latency and not row.latency.stable]
         blocks += _figures(run, part, rows)
         blocks.append(_table(part, title, rows))
+    blocks.append(Heading("latency-load", "Steps, memory, load"))
+    blocks += load.load(run.benchmark, _name)
     blocks += energy.notes(run.benchmark.rows)
     blocks += energy.conditions(run.benchmark.rows, _name)
     blocks.append(_machine(run.benchmark))
@@ -83,8 +86,8 @@ def _table(part: Part, title: str, rows: Sequence[BenchmarkRow]) -> Table:
     )
     cells = [_cells(row) for row in rows]
     note = (
-        "–: not measured. CoV: standard deviation / mean. Calls: measured, after the warm-up. "
-        "p99.9 of fewer than some 10,000 calls is little more than the slowest one."
+        "In brackets 95 % intervals; a percentile without one has too few calls beyond it to tell. "
+        "–: not measured. CoV: standard deviation / mean. Calls: measured, after the warm-up."
     )
     return Table(f"latency-table-{part}", f"{title}: latency of one call", columns, cells, note=note)
 
@@ -109,7 +112,10 @@ def _cells(row: BenchmarkRow) -> list[Cell]:
     )
     return [
         *head,
-        *(number(fmt.significant(value)) for value in spread),
+        *(
+            number(_with_interval(value, latency.intervals_ms.get(name)))
+            for name, value in zip(("p50", "p90", "p95", "p99", "p999", "mean"), spread, strict=True)
+        ),
         number(f"{100 * latency.coefficient_of_variation:.1f}"),
         number(fmt.significant(row.throughput_images_per_s))
         if row.throughput_images_per_s is not None
@@ -119,6 +125,10 @@ def _cells(row: BenchmarkRow) -> list[Cell]:
         *opening,
         Cell("steady") if latency.stable else Cell("UNSTABLE", "stale"),
     ]
+
+
+def _with_interval(value: float, interval: Interval | None) -> str:
+    return fmt.significant(value) if interval is None else fmt.around(interval)
 
 
 def _figures(run: Run, part: Part, rows: Sequence[BenchmarkRow]) -> list[Block]:
@@ -180,6 +190,9 @@ def _machine(benchmark: BenchmarkDocument) -> Note:
     device = benchmark.provenance.device
     facts = [device.cpu, f"{device.cores} cores usable"]
     facts.append(f"governor {device.governor}" if device.governor else "frequency governor not told by the system")
+    facts.append(device.simd or "vectors not told by the system")
+    if device.pinned_cores is not None:
+        facts.append(f"held to cores {', '.join(map(str, device.pinned_cores))}")
     if device.gpu:
         facts.append(f"{device.gpu}, driver {device.driver or 'not told'}")
     return Note(f"Measured on: {', '.join(facts)}.")

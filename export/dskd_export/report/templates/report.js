@@ -13,9 +13,18 @@
   };
   for (const [id, spec] of Object.entries(data.specs)) {
     const box = document.getElementById(id);
-    vegaEmbed(box, spec, options).catch(function (error) {
-      box.textContent = "This chart could not be drawn: " + error.message;
-      console.error(id, error);
-    });
+    vegaEmbed(box, spec, options).then(
+      function () {
+        // The box around it is labelled; the drawing itself would be an image without a name.
+        for (const svg of box.querySelectorAll("svg")) {
+          svg.removeAttribute("role");
+          svg.setAttribute("aria-hidden", "true");
+        }
+      },
+      function (error) {
+        box.textContent = "This chart could not be drawn: " + error.message;
+        console.error(id, error);
+      },
+    );
   }
 })();

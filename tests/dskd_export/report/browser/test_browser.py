@@ -27,7 +27,7 @@ def test_every_chart_is_drawn_without_a_word_in_the_console(
     browser: Any, address: str, width: int, scheme: str
 ) -> None:
     browser.open(address, width, scheme)
-    assert browser.evaluate(DRAWN) == browser.evaluate(CHARTS) == 18
+    assert browser.evaluate(DRAWN) == browser.evaluate(CHARTS) == 19
     assert browser.problems() == []
     assert browser.requests() == []
     assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -1,0 +1,124 @@
+"""Everything that was timed as one CSV table: a row for each cell and part; units stand in the names."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from dskd_export.benchmark_document import BenchmarkRow
+from dskd_export.documents import Interval
+from dskd_export.report.choices import Choice, Source
+
+COLUMNS = (
+    *(
+        "source",
+        "device",
+        "model",
+        "architecture",
+        "method",
+        "runner",
+        "provider",
+        "precision",
+        "batch",
+        "threads",
+    ),
+    *("streams", "part", "latency_p50_ms", "latency_p50_ms_low", "latency_p50_ms_high", "latency_p90_ms"),
+    *("latency_p95_ms", "latency_p99_ms", "latency_p99_ms_low", "latency_p99_ms_high", "latency_p999_ms"),
+    *(
+        "latency_mean_ms",
+        "coefficient_of_variation",
+        "calls",
+        "stable",
+        "unstable_because",
+        "throughput_images_per_s",
+    ),
+    *("energy_per_image_mj", "energy_per_image_mj_low", "energy_per_image_mj_high", "energy_missing_because"),
+    *("size_mb", "resident_memory_mb", "device_memory_mb", "load_ms", "first_inference_ms", "top1", "top1_low"),
+    *("top1_high", "verdict", "verdict_because", "not_measured_because", "bundle_sha256", "commit", "measured_at"),
+)
+
+
+def csv_table(sources: Sequence[Source], found: Sequence[Choice]) -> str:
+    """The table; an empty cell was not measured, and the reason stands in the row.
+
+    Args:
+        sources: of the rows.
+        found: what is known beside the benchmarks.
+    """
+    known = {(one.source, *_key(one.row)): one for one in found}
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, COLUMNS, restval="", lineterminator="\n")
+    table.writeheader()
+    for source in sources:
+        benchmark = source.run.benchmark
+        for row in benchmark.rows if benchmark is not None else ():
+            assert benchmark is not None
+            one = known.get((source.name, *_key(row)))
+            table.writerow(
+                {
+                    "source": source.name,
+                    "device": source.device,
+                    **_of_row(row),
+                    **({} if one is None else _of_choice(one)),
+                    "bundle_sha256": benchmark.bundle_sha256,
+                    "commit": benchmark.provenance.commit or "",
+                    "measured_at": benchmark.provenance.started_at,
+                }
+            )
+    return buffer.getvalue()
+
+
+def _key(row: BenchmarkRow) -> tuple[object, ...]:
+    """A choice stands for all batches and parts of a model: accuracy and verdict are the model's."""
+    return (row.model, row.runner, row.provider, row.precision, row.threads)
+
+
+def _of_choice(one: Choice) -> dict[str, object]:
+    return {
+        "architecture": one.model,
+        "method": one.method,
+        **_interval("top1", one.top1),
+        "verdict": one.verdict,
+        "verdict_because": one.reason,
+    }
+
+
+def _of_row(row: BenchmarkRow) -> dict[str, object]:
+    found: dict[str, object] = {
+        **{name: _plain(getattr(row, name)) for name in ("model", "runner", "provider", "precision", "batch")},
+        **{name: _plain(getattr(row, name)) for name in ("threads", "streams", "part", "size_mb", "load_ms")},
+        "first_inference_ms": _plain(row.first_inference_ms),
+        "throughput_images_per_s": _plain(row.throughput_images_per_s),
+        "not_measured_because": row.unavailable,
+        "energy_missing_because": row.energy_reason,
+        **_interval("energy_per_image_mj", row.energy_per_image_mj),
+    }
+    if row.memory is not None:
+        found["resident_memory_mb"] = _plain(row.memory.resident_mb)
+        found["device_memory_mb"] = _plain(row.memory.device_mb)
+    latency = row.latency
+    if latency is not None:
+        for name in ("p50", "p90", "p95", "p99", "p999", "mean"):
+            found[f"latency_{name}_ms"] = getattr(latency, f"{name}_ms")
+        for name in ("p50", "p99"):
+            interval = latency.intervals_ms.get(name)
+            if interval is not None:
+                found |= {f"latency_{name}_ms_low": interval.low, f"latency_{name}_ms_high": interval.high}
+        found |= {
+            "coefficient_of_variation": latency.coefficient_of_variation,
+            "calls": latency.iterations,
+            "stable": str(latency.stable).lower(),
+            "unstable_because": latency.reason,
+        }
+    return found
+
+
+def _interval(name: str, interval: Interval | None) -> dict[str, object]:
+    if interval is None:
+        return {}
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _plain(value: object) -> object:
+    return "" if value is None else value
