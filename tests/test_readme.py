@@ -47,7 +47,8 @@ SMALL = (
 ADDED = {
     "train --teacher ": f"{TEACHER_HERE} {SMALL}",
     "distill --teacher ": f"{TEACHER_GIVEN} {SMALL}",
-    "benchmark runs/r18 ": "--set benchmark.scenario_seconds=0.02",
+    "benchmark runs/r18 --against": "--set benchmark.min_seconds=0.05",
+    "benchmark runs/r18 --scenario": "--set benchmark.scenario_seconds=0.02",
     "benchmark bundle ": "--set benchmark.min_seconds=0.02 --set benchmark.min_iterations=10 "
     "--set benchmark.max_warmup_seconds=0.1",
     "run mine.yaml ": f"--set teacher.name={TINY['resnet34']} --set student.name={TINY['resnet18']} "

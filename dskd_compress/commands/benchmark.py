@@ -46,6 +46,10 @@ def benchmark(
             "--cross-check", metavar="trtexec", help="Have TensorRT's own tool time the engines as well."
         ),
     ] = None,
+    against: Annotated[
+        Optional[Path],
+        typer.Option("--against", metavar="RUN_OR_BUNDLE", help="Time this one as well, in turns."),
+    ] = None,
     baseline: Annotated[
         Optional[Path],
         typer.Option("--baseline", metavar="FILE", help="An older benchmark.json; slower is exit code 5."),
@@ -100,6 +104,7 @@ def benchmark(
       dskd-compress benchmark bundle --scenario all --set benchmark.server_bound_ms=10
       dskd-compress benchmark bundle --set budget.latency_p99_ms=8 --baseline benchmark.old.json --junit speed.xml
       dskd-compress benchmark bundle --runner tensorrt --cross-check trtexec --out results/orin
+      dskd-compress benchmark runs/r18 --against runs/r18-kd --precision int8 --batch 1
       dskd-compress benchmark bundle --device ssh://user@orin --device local
     """
     from rich.text import Text
@@ -123,6 +128,11 @@ def benchmark(
     )
     changes = [*flags, *(set_ or [])]
     written = None
+    if against is not None:
+        if device or images is not None or baseline is not None:
+            raise UsageError("--against times two bundles here.", "Leave --device, --images and --baseline out.")
+        _in_turns(source, against, changes, out, output)
+        return
     if device:
         _on_devices(source, device, changes, images, remote_command, ssh_config, out, report_only, output)
         return
@@ -164,6 +174,16 @@ def benchmark(
         from dskd_compress.stages.show_benchmark import refuse_slow
 
         refuse_slow(document.judgements, older)
+
+
+def _in_turns(first: Path, second: Path, changes: list[str], out: Path | None, output: Output) -> None:
+    from dskd_compress.stages.against import compare_bundles
+    from dskd_compress.stages.show_benchmark import print_comparisons
+
+    document, path = compare_bundles(first, second, changes, out, output)
+    print_comparisons(document, output)
+    output.plain(f"Results: {path}")
+    output.result(document)
 
 
 def _baseline(path: Path | None) -> BenchmarkDocument | None:

@@ -100,23 +100,7 @@ def benchmark_source(
     with opened(source) as bundle:
         recipe = recipe_of(bundle, overrides)
         section = recipe.benchmark
-        if "torch" in section.runners and "runners" in section.model_fields_set:
-            raise UsageError("benchmark.runners names torch, which a bundle is not timed with.", "Leave it out.")
-        settings = benchmark.Settings(
-            runners=section.runners,
-            engines=engines_folder(source),
-            precisions=section.precisions,
-            providers=section.providers,
-            batches=section.batches,
-            threads=section.threads,
-            streams=section.streams,
-            allow_cpu=section.allow_cpu,
-            cross_check=section.cross_check is not None,
-            effort=Effort(section.min_seconds, section.min_iterations, section.max_warmup_seconds),
-            load=load_of(section, recipe.seed),
-            seed=recipe.seed,
-            recipe_sha256=recipe_sha256(recipe),
-        )
+        settings = benchmark_settings(source, recipe)
         work = benchmark.work_of(bundle, settings)
         labelled = _labelled(images, bundle, work.most_images, recipe.seed)
         store = cell_store(folder, bundle.sha256, section, fresh)
@@ -143,6 +127,32 @@ def benchmark_source(
         )
         store.clear()
     return document, folder
+
+
+def benchmark_settings(source: Path, recipe: Recipe) -> benchmark.Settings:
+    """What a recipe says of a benchmark, for a bundle.
+
+    Raises:
+        UsageError: torch is asked for by name.
+    """
+    section = recipe.benchmark
+    if "torch" in section.runners and "runners" in section.model_fields_set:
+        raise UsageError("benchmark.runners names torch, which a bundle is not timed with.", "Leave it out.")
+    return benchmark.Settings(
+        runners=section.runners,
+        engines=engines_folder(source),
+        precisions=section.precisions,
+        providers=section.providers,
+        batches=section.batches,
+        threads=section.threads,
+        streams=section.streams,
+        allow_cpu=section.allow_cpu,
+        cross_check=section.cross_check is not None,
+        effort=Effort(section.min_seconds, section.min_iterations, section.max_warmup_seconds),
+        load=load_of(section, recipe.seed),
+        seed=recipe.seed,
+        recipe_sha256=recipe_sha256(recipe),
+    )
 
 
 def report_title(overrides: list[str]) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dskd_compress.console import Output
-from dskd_export.benchmark_document import BenchmarkDocument, RowJudgement
+from dskd_export.benchmark_document import AbDocument, BenchmarkDocument, RowJudgement
 from dskd_export.benchmark_summary import markdown_summary
 from dskd_export.errors import EnvironmentProblem, GateFailed
 from dskd_export.gate import sentence
@@ -84,6 +84,25 @@ def print_cross_checks(document: BenchmarkDocument, output: Output) -> None:
                 f"{check.ratio:.3f}" if check.ratio is not None else "-",
             ]
             for check in document.cross_checks
+        ],
+    )
+
+
+def print_comparisons(document: AbDocument, output: Output) -> None:
+    """What the second of two bundles is beside the first, model by model."""
+    output.table(
+        f"{document.second} beside {document.first}",
+        ["model", "batch", "time", "95 %", "verdict", ""],
+        [
+            [
+                one.second,
+                str(one.batch),
+                f"{one.ratio.value:.3f}",
+                f"{one.ratio.low:.3f} to {one.ratio.high:.3f}",
+                one.verdict,
+                "" if one.stable else f"UNSTABLE: {one.reason}",
+            ]
+            for one in document.comparisons
         ],
     )
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -108,6 +110,7 @@ def main() -> None:
         print(f"| {' | '.join(values)} |")
     if given.out is not None:
         provenance = watch.provenance(seed=0, device="cpu", recipe_sha256="")
+        provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})
         document = {"repeats": given.repeats, "rows": rows, "provenance": provenance.model_dump(mode="json")}
         write_atomic(given.out, json.dumps(document, indent=2) + "\n")
 

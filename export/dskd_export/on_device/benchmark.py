@@ -183,6 +183,11 @@ def _images(images: LabelledImages | None, count: int, seed: int) -> tuple[list[
     if images is not None:
         # All must be readable: a cell that is fed other images than it says measures something else.
         return [image for image, _ in islice(images.read([], 0.0), count)], f"of {images.folder}"
+    return synthetic_images(seed)
+
+
+def synthetic_images(seed: int) -> tuple[list[Image.Image], str]:
+    """An image of noise, and what it is, in words."""
     width, height = SYNTHETIC_SIZE
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return [Image.fromarray(pixels)], f"noise of {width}x{height} pixels; there were no images (--images)"

@@ -82,6 +82,22 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A small photograph: a PNG, and in words what it is."""
+
+    png: bytes
+    words: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Photographs in a row, under one title."""
+
+    title: str
+    items: Sequence[Picture]
+
+
+@dataclass(frozen=True)
 class Heading:
     """A part of a section."""
 
@@ -104,7 +120,7 @@ class Commands:
     lines: Sequence[str]
 
 
-Block = Table | Gallery | Heading | Note | Commands
+Block = Table | Gallery | Pictures | Heading | Note | Commands
 
 
 @dataclass(frozen=True)

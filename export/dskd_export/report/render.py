@@ -112,6 +112,11 @@ def fence(lines: Sequence[str]) -> str:
     return "`" * max(3, longest + 1)
 
 
+def data_uri(png: bytes) -> str:
+    """A picture within the page itself."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
 def environment() -> Environment:
     """The templates, with the filters that escape for Markdown; those of HTML escape by themselves."""
     templates = Environment(
@@ -123,7 +128,9 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     templates.tests["block"] = _is_block
-    templates.filters.update(md=escape_markdown, md_code=code_markdown, md_cell=cell_markdown, md_fence=fence)
+    templates.filters.update(
+        md=escape_markdown, md_code=code_markdown, md_cell=cell_markdown, md_fence=fence, data_uri=data_uri
+    )
     return templates
 
 

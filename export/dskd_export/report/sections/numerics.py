@@ -10,6 +10,7 @@ from dskd_export.report.blocks import (
     Cell,
     CellKind,
     Note,
+    Pictures,
     Section,
     Table,
     missing,
@@ -17,6 +18,7 @@ from dskd_export.report.blocks import (
     number,
 )
 from dskd_export.report.load import Run
+from dskd_export.report.pictures import golden_of, pictures_of
 from dskd_export.spec import ModelSpec
 
 _SIGN = {"<=": "≤", ">=": "≥"}
@@ -29,11 +31,36 @@ def numerics(run: Run) -> Section:
         blocks.append(not_there("validation.json", "validate", "The checks of the exported model"))
     else:
         blocks += _validation(run.validation)
+        blocks += _worst_classes(run)
     if run.spec is None:
         blocks.append(not_there("bundle/spec.json", "export", "What the exported model expects"))
     else:
         blocks.append(_spec(run.spec))
     return Section("numerics", "Numerics", blocks)
+
+
+def _worst_classes(run: Run) -> list[Block]:
+    """What the classes that lose most look like, as far as the bundle's golden images have them."""
+    assert run.validation is not None  # the caller looked
+    found = [
+        (judgement.runner, judgement.accuracy.worst_class)
+        for judgement in run.validation.judgements
+        if judgement.accuracy is not None and judgement.accuracy.worst_class is not None
+    ]
+    lost = [(runner, worst) for runner, worst in found if worst.lost]
+    if not lost:
+        return []
+    golden = None if run.spec is None else golden_of(run.folder / "bundle", run.spec)
+    blocks: list[Block] = []
+    for name in dict.fromkeys(worst.name for _, worst in lost):
+        runners = ", ".join(runner for runner, worst in lost if worst.name == name)
+        items = [] if golden is None or run.spec is None else pictures_of(golden, run.spec, name)
+        title = f"Class {name}, which loses most of all in {runners}"
+        if items:
+            blocks.append(Pictures(title, items))
+        else:
+            blocks.append(Note(f"{title}: the bundle's golden images have none of it.", "missing"))
+    return blocks
 
 
 def _validation(document: ValidationDocument) -> list[Block]:

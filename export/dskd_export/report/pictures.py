@@ -1,0 +1,65 @@
+"""Golden images of a bundle as a person sees them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dskd_export.errors import BundleError
+from dskd_export.golden import Golden
+from dskd_export.report.blocks import Picture
+from dskd_export.spec import ModelSpec
+
+_SIDE = 96  # pixels on the page
+_MOST = 4  # of one class
+
+
+def golden_of(bundle: Path, spec: ModelSpec) -> Golden | None:
+    """The bundle's golden images; None where they are not there, or are none of this model."""
+    try:
+        return Golden.from_bytes((bundle / "golden.npz").read_bytes(), spec, "golden.npz")
+    except (BundleError, OSError):
+        return None
+
+
+def pictures_of(golden: Golden, spec: ModelSpec, name: str) -> list[Picture]:
+    """A few golden images of a class, as the model gets them, with what the reference says of each.
+
+    Args:
+        golden: images and logits.
+        spec: how the images were prepared.
+        name: of the class.
+    """
+    label = spec.classes.index(name) if name in spec.classes else -1
+    found = np.flatnonzero(golden.labels == label)[:_MOST]
+    taken_for = [spec.classes[int(golden.logits[index].argmax())] for index in found]
+    return [
+        Picture(
+            _png(pixels_of(golden.input[index], spec)),
+            f"an image of {name}, which the reference takes for {other}",
+        )
+        for index, other in zip(found, taken_for, strict=True)
+    ]
+
+
+def pixels_of(image: NDArray[Any], spec: ModelSpec) -> NDArray[np.uint8]:
+    """RGB pixels [H, W, 3] of an input [C, H, W] or [H, W, C], its normalisation undone."""
+    rows = image if spec.input_layout == "NHWC" else image.transpose(1, 2, 0)
+    if spec.input_dtype == "uint8":
+        return np.ascontiguousarray(rows, dtype=np.uint8)
+    shares = rows.astype(np.float64) * np.array(spec.std) + np.array(spec.mean)
+    pixels: NDArray[np.uint8] = np.clip(np.rint(255 * shares), 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    image = Image.fromarray(pixels)
+    image.thumbnail((_SIDE, _SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
