@@ -51,7 +51,7 @@ def breakdown(
     files = [_jpeg(image) for image in images]
     input_B = preprocess_batch(images, spec)
     feeds = {spec.input_name: input_B}
-    logits_BK = runner.infer(feeds)[spec.output_name]
+    (output_BK,) = runner.infer(feeds).values()
     on_cpu = provider == "cpu"
     parts = [
         _timed("decode", seconds, lambda: [_decoded(data) for data in files]),
@@ -71,7 +71,7 @@ def breakdown(
     else:
         reason = f"{runner.name} copies and computes in one call"
         parts += [PartTime(name=name, p50_ms=None, reason=reason) for name in _OF_A_DEVICE]
-    return [*parts, _timed("postprocess", seconds, lambda: top_classes(logits_BK))]
+    return [*parts, _timed("postprocess", seconds, lambda: top_classes(output_BK))]
 
 
 def _timed(name: PartName, seconds: float, call: Callable[[], object]) -> PartTime:

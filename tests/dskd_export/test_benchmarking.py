@@ -115,3 +115,30 @@ def test_a_provider_that_cannot(cell: Cell, make_spec: Callable[..., ModelSpec])
     required = Cell("student", "onnxruntime", "cpu", "int8", 4, make_spec(), lacking)
     with pytest.raises(ProviderLacksKernel):
         time_cells([required], images, quick, lambda _: None, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("throttling", "other_cores", "cause"),
+    [
+        (frozenset({"thermal zone soc"}), 0.0, "clocks were held down: thermal zone soc"),
+        (frozenset(), 1.5, "other processes kept 1.5 of "),
+        (frozenset(), 0.0, ""),
+    ],
+)
+def test_what_is_planted_beside_a_row_makes_it_unstable(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch, throttling: frozenset[str], other_cores: float, cause: str
+) -> None:
+    class Steady(Board):
+        def read(self) -> Reading:
+            return Reading(clocks_mhz={"cpu": 2000.0}, throttling=throttling)
+
+    monkeypatch.setattr(monitor, "open_source", lambda device, root: Steady())
+    monkeypatch.setattr(monitor, "other_cores", lambda before, after: other_cores)
+    effort = Effort(min_seconds=0.3, min_iterations=10, max_warmup_seconds=0.3)
+    rows, _ = time_cells([cell], [Image.new("RGB", (32, 32))], effort, lambda _: None, lambda _: None)
+    for row in rows:
+        assert row.latency is not None
+        assert (cause in row.latency.reason) is True
+        assert row.latency.stable is (not row.latency.reason)
+        if cause:
+            assert not row.latency.stable
