@@ -23,7 +23,7 @@ from dskd_export.files import write_atomic
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.runtime.runner import Array, Runner
 from dskd_export.spec import ModelSpec
-from dskd_export.telemetry.memory import peak_mb, resident_mb
+from dskd_export.telemetry.memory import give_back, peak_mb, resident_mb
 from dskd_export.telemetry.monitor import Monitor
 from dskd_export.timing import measure_latency, with_disturbances
 
@@ -169,6 +169,7 @@ def _measure(
     spec = cell.spec
     input_BCHW = preprocess_batch(chosen, spec)
     step_s = min(PART_SECONDS, effort.min_seconds)
+    give_back()
     held_before = resident_mb()
     began = time.perf_counter()
     with cell.open() as runner:
@@ -225,16 +226,20 @@ def _call(cell: Cell, runner: Runner, feeds: Callable[[], Mapping[str, Array]]) 
 
 
 def _memory(cell: Cell, runner: Runner, before_mb: float | None) -> MemoryFacts:
-    """What the open model holds. Python gives freed memory back late, so a later cell may look smaller."""
+    """What the open model holds, beyond what was there before it."""
     now_mb = resident_mb()
-    grown = None if before_mb is None or now_mb is None else max(0.0, now_mb - before_mb)
+    grown, why = None, "this system does not tell"
+    if cell.runner == "torch":
+        why = "torch had the model open before"
+    elif before_mb is not None and now_mb is not None:
+        grown, why = max(0.0, now_mb - before_mb), ""
     on_device = runner.facts.get("device_memory_mb")
     reason = ""
     if on_device is None:
         reason = "it runs on the CPU" if cell.provider == "cpu" else f"{cell.runner} does not tell"
     return MemoryFacts(
         resident_mb=grown,
-        resident_reason="" if grown is not None else "this system does not tell",
+        resident_reason=why,
         process_peak_mb=peak_mb(),
         device_mb=on_device,
         device_reason=reason,

@@ -28,6 +28,7 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 _LEVEL = 0.95
 _Z = NormalDist().inv_cdf(0.5 + _LEVEL / 2)
+_FEWEST_INDEPENDENT = 30  # of fewer the correlation itself is hardly known, nor with it how few they are
 _SOKAL_WINDOW = 5  # the estimate sums lags up to five times itself
 _SEGMENTS = 10
 _SURELY = 0.999  # of each tenth: the two that are compared are the extremes of ten
@@ -81,7 +82,7 @@ def percentile_interval(samples: Samples, share: float, level: float = _LEVEL) -
     """
     value = float(np.quantile(samples, share))
     independent = int(len(samples) / correlation_time((samples <= value).astype(np.float64)))
-    ranks = _order_statistics(independent, share, level)
+    ranks = _order_statistics(independent, share, level) if independent >= _FEWEST_INDEPENDENT else None
     if ranks is None:
         return None
     ordered = np.sort(samples)

@@ -66,6 +66,12 @@ def test_a_percentile_with_too_few_calls_beyond_it_has_no_interval() -> None:
     assert set(latency_statistics(np.array([1.0, 2.0]), 0, True, "").intervals_ms) == set()
 
 
+def test_of_few_independent_calls_nothing_is_said() -> None:
+    wandering = times("AR(1) 0.9", 400, np.random.default_rng(8))
+    assert len(wandering) / correlation_time((wandering <= np.median(wandering)).astype(float)) < 30
+    assert percentile_interval(wandering, 0.5) is None
+
+
 @given(st.integers(2, 3000), st.sampled_from(sorted(PERCENTILES.values())))
 def test_order_statistics_against_scipys_binomial(count: int, share: float) -> None:
     ranks = _order_statistics(count, share)

@@ -107,8 +107,7 @@ def test_a_grid_with_all_facts_of_a_row() -> None:
     assert row.memory is not None
     assert row.memory.resident_mb is not None
     assert row.memory.device_reason == "it runs on the CPU"
-    assert row.latency is not None
-    assert {"p50", "mean"} <= set(row.latency.intervals_ms)
+    assert row.size_mb is not None
 
 
 def test_what_was_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

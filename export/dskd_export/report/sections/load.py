@@ -89,7 +89,7 @@ def _memory(rows: Sequence[BenchmarkRow], name: Callable[[BenchmarkRow], str]) -
                 _known(row.size_mb, "it has no file"),
             ]
         )
-    note = "1 MB = 10^6 bytes. The process keeps memory of models that it closed, so later rows may grow by less."
+    note = "1 MB = 10^6 bytes. Grew by: from before the model was opened to the end of its measurement."
     return Table("memory-table", "Memory", columns, cells, note=note, folded=len(cells) > 8)
 
 
