@@ -92,7 +92,9 @@ class Output:
         table = Table(title=Text(title, style="bold"), title_justify="left")
         for index, column in enumerate(columns):
             numbers = bool(cells) and all(_is_number(row[index]) for row in cells)
-            table.add_column(Text(column), justify="right" if numbers else "left", overflow="fold")
+            # On a narrow terminal other columns give way: a verdict is never cut.
+            whole = column == "verdict"
+            table.add_column(Text(column), justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
         for row in cells:
             table.add_row(*row)
         self.console.print(table)

@@ -161,9 +161,15 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         VALIDATE,
-        lambda r: {"validate": _dump(r.validation), "budget": _dump(r.budget)},
-        ("bundle/manifest.json", "student.safetensors"),
+        # The student is judged by the teacher as well, unless nothing is asked of it.
+        lambda r: {
+            "validate": _dump(r.validation),
+            "budget": _dump(r.budget),
+            "teacher": None if r.budget.student_drop is None else _ready_teacher(r),
+        },
+        ("bundle/manifest.json", "student.safetensors", "teacher.safetensors", TEACHER_PROBE),
         ("validation.json",),
+        roles=("teacher",),
     ),
     Stage(
         BENCHMARK,

@@ -61,6 +61,12 @@ AllowCpu = Annotated[
         help="ONNX operators that may run on the CPU under another provider, as Shape,Gather; repeatable.",
     ),
 ]
+AcceptUnproven = Annotated[
+    bool,
+    typer.Option(
+        "--accept-unproven", help="End with 0 instead of 6 where nothing fails and something is NOT SHOWN."
+    ),
+]
 Results = Annotated[
     Optional[Path],
     typer.Option("--out", "-o", help="Of a bundle: folder for the results. Default: results/<bundle>/<device>."),

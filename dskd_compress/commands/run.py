@@ -18,6 +18,7 @@ def run(
     device: options.Device = None,
     precision: options.Precision = None,
     seed: options.Seed = None,
+    accept_unproven: options.AcceptUnproven = False,
     set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
@@ -27,7 +28,8 @@ def run(
 
     Stages: train, distill, export, validate, benchmark, report.
 
-    Exit code 5 when the validation fails; the report is written all the same.
+    Whatever the verdict, the report is written. The exit code is the worst of validate and benchmark: 5 where
+    one fails, 6 where one is not shown to pass.
 
     [bold]Examples[/bold]
 
@@ -47,24 +49,30 @@ def run(
         more = options.as_overrides(teacher__train__device=device, teacher__train__precision=precision)
         loaded, folder = options.resolve_run(recipe, out, [*flags, *more], set_, default=DEFAULT_RECIPE)
 
-    from dskd_compress.stages.judge import print_validation, refuse_failed
-    from dskd_compress.stages.pipeline import run_pipeline, validation_of
+    from dskd_compress.stages.judge import decision_in, print_validation, refuse_run
+    from dskd_compress.stages.pipeline import benchmark_of, run_pipeline, validation_of
+    from dskd_compress.stages.show_benchmark import print_judgements
 
     outcomes = list(run_pipeline(loaded, folder, output, first=first, last=last))
     report = folder / "report.html"
-    validated = any(outcome.stage == "validate" for outcome in outcomes)
-    document = validation_of(folder) if validated else None
+    stages = {outcome.stage for outcome in outcomes}
+    document = validation_of(folder) if "validate" in stages else None
+    timed = benchmark_of(folder) if "benchmark" in stages else None
+    decision = decision_in(folder.path)
+    if timed is not None:
+        print_judgements("Budget", timed.judgements, output)
     if document is not None:
-        print_validation(document, output)
+        print_validation(document, decision, output)
     if report.exists():
         output.print(escape(f"Report: {report}"))
     output.result(
         {
             "run": str(folder.path),
             "stages": [vars(outcome) for outcome in outcomes],
+            "verdict": None if document is None else document.verdict,
             "passed": None if document is None else document.passed,
+            "ship": None if document is None or decision.verdict != "PASS" else vars(decision.model),
             "report": str(report) if report.exists() else None,
         }
     )
-    if document is not None:
-        refuse_failed(document)
+    refuse_run(document, timed, accept_unproven)

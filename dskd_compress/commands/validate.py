@@ -1,4 +1,4 @@
-"""`dskd-compress validate`: is the exported student still the student?"""
+"""`dskd-compress validate`: is the student good enough, and are the exported models still the student?"""
 
 from __future__ import annotations
 
@@ -36,14 +36,18 @@ def validate(
     junit: Annotated[
         Optional[Path], typer.Option("--junit", metavar="FILE", help="Write the verdict as JUnit XML as well.")
     ] = None,
+    accept_unproven: options.AcceptUnproven = False,
     out: options.Results = None,
     set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Hold the exported models against torch on real images. Exit code 5 when a limit or the budget is crossed.
+    """Judge the student against its teacher, and the exported models against the student.
 
-    fp32 is held to the limits in [bold]validate[/bold], every other precision to the
-    [bold]budget[/bold], by the end of the 95 % interval and not by the value. A bundle is validated
+    PASS (exit code 0): the end of every 95 % interval is within its limit. NOT SHOWN (6): a value is within its
+    limit, its interval is not; the verdict says how many images would do. FAIL (5): a value is beyond its limit.
+
+    The student is judged by [bold]budget.student_drop[/bold] and by the commonest class, fp32 by the limits in
+    [bold]validate[/bold], every other precision by the [bold]budget[/bold]. A bundle is validated
     without torch: fp32 on the CPU has to give torch's logits of the golden images, and is the reference
     for all others on the images of --images. TensorRT engines that [bold]build[/bold] made are judged as well,
     where they can be run.
@@ -58,7 +62,7 @@ def validate(
       dskd-compress validate bundle --runner tensorrt --out results/orin
     """
     from dskd_compress.console import Output
-    from dskd_compress.stages.judge import print_validation, refuse_failed
+    from dskd_compress.stages.judge import decision_in, print_validation, refuse_failed
     from dskd_export.files import write_atomic
     from dskd_export.on_device.source import is_bundle
 
@@ -86,14 +90,14 @@ def validate(
         from dskd_compress.stages.validate import run_validate
 
         document = run_validate(recipe, run, output)
-    print_validation(document, output)
+    print_validation(document, decision_in(written or source), output)
     if junit is not None:
         from dskd_export.junit import junit_xml
 
-        write_atomic(junit, junit_xml(document))
+        write_atomic(junit, junit_xml(document, accept_unproven=accept_unproven))
     options.say_where(written, output)
     output.result(document)
-    refuse_failed(document)
+    refuse_failed(document, accept_unproven)
 
 
 def _count(images: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Recipe section of what a smaller precision may cost.
+"""Recipe section of what the student and its smaller precisions may cost.
 
 It stands beside `validate` and not in it: every stage that weighs one precision against another reads it.
 """
@@ -54,12 +54,18 @@ class DeviceBudget(Section):
 
 
 class BudgetSection(Section):
-    """What a smaller precision may cost; `validate` ends with exit code 5 where one costs more.
+    """What the student may lose against its teacher, and a smaller precision against the student.
 
-    `top1_drop` and `agreement` are held by the end of their 95 % interval: with few images a model fails
-    although its value is fine. A key that is written out holds for every precision that does not have it
-    itself.
+    `validate` ends with exit code 5 where one loses more, and with 6 where the images are too few to show that it
+    does not: `student_drop`, `top1_drop` and `agreement` are judged by the end of their 95 % interval. A key that
+    is written out holds for every precision that does not have it itself.
     """
+
+    student_drop: Fraction | None = Field(
+        0.02,
+        description="accuracy that the student may lose against its teacher, a fraction, by its upper 95 % bound; "
+        "null: not judged",
+    )
 
     top1_drop: Fraction | None = Field(
         0.01, description="accuracy that may be lost against torch, a fraction, by its upper 95 % bound"

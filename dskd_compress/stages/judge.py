@@ -1,83 +1,183 @@
-"""What a validation means: shown as tables, and as a gate."""
+"""What a validation means: shown as tables, as a decision, and as exit codes. Needs no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
 from dskd_compress.console import Output
-from dskd_export.documents import Interval, Judgement, ValidationDocument
-from dskd_export.errors import GateFailed
-from dskd_export.gate import causes_of, checks_of, failure_of, headline, smallest_that_passes
+from dskd_compress.stages.show_benchmark import refuse_slow
+from dskd_export.benchmark_document import BenchmarkDocument
+from dskd_export.documents import Accuracy, Check, PairedAccuracy, ValidationDocument, read_document
+from dskd_export.errors import GateFailed, NotShown
+from dskd_export.gate import causes_of, checks_of
+from dskd_export.verdicts import unproven
+from dskd_export.winner import Decision, decide
 
 
-def print_validation(document: ValidationDocument, output: Output) -> None:
-    """One row a model, one a check, and what a failure looks like."""
-    output.table(
-        f"Validation against {document.reference}",
-        ["model", "top-1", "lost (95 %)", "agreement", "ECE", "MB", "verdict"],
-        [_model(document, judgement) for judgement in document.judgements],
+def decision_in(folder: Path) -> Decision:
+    """What to ship, by the validation and the benchmark in a run folder or a folder of results."""
+    validation, benchmark = folder / "validation.json", folder / "benchmark.json"
+    return decide(
+        read_document(validation, ValidationDocument) if validation.is_file() else None,
+        read_document(benchmark, BenchmarkDocument) if benchmark.is_file() else None,
     )
+
+
+def print_validation(document: ValidationDocument, decision: Decision, output: Output) -> None:
+    """One row a model, one a check, the reasons of the verdicts, and what to ship."""
     output.table(
-        "Checks",
-        ["model", "check", "value", "bound", "limit", "verdict"],
+        "Accuracy",
+        ["model", "top-1", "95 %", "lost", "95 %", "ECE"],
+        list(_accuracies(document)),
+    )
+    output.table("Checks", ["check", "value", "bound", "limit", "verdict"], list(_checks(document)))
+    output.table(
+        f"Verdicts, against {document.reference}",
+        ["model", "verdict", "computed in", "MB"],
         [
             [
-                runner,
-                check.name,
-                "not measurable" if check.value is None else f"{check.value:.3g}",
-                "" if check.bound is None else f"{check.bound:.3g}",
-                f"{check.comparison} {check.limit:g}",
-                check.verdict,
+                one.runner,
+                one.verdict,
+                one.computed_in or "",
+                "" if one.size_mb is None else f"{one.size_mb:.2f}",
             ]
-            for runner, check in checks_of(document)
+            for one in document.judgements
         ],
     )
-    for cause in causes_of(document):
-        output.warn(cause)
+    if document.student is not None:
+        output.plain(f"student: {document.student.verdict}: {document.student.reason}.")
     for judgement in document.judgements:
         if judgement.verdict == "NOT RUN":
             output.warn(f"{judgement.runner} was not run: {judgement.reason}")
-    smallest = smallest_that_passes(document.judgements)
-    if smallest is not None and len(document.judgements) > 1:
-        output.print(f"The smallest that passes: {smallest.runner}, {smallest.size_mb:.3g} MB")
+        else:
+            output.plain(f"{judgement.runner}: {judgement.verdict}: {judgement.reason}.")
+    for cause in causes_of(document):
+        output.warn(cause)
+    output.plain(decision.sentence)
 
 
-def refuse_failed(document: ValidationDocument) -> None:
-    """End with the gate's exit code where a check failed.
+def refuse_failed(document: ValidationDocument, accept_unproven: bool = False) -> None:
+    """End with the gate's exit code unless the validation passed.
+
+    Args:
+        document: the validation.
+        accept_unproven: what is not shown is accepted.
 
     Raises:
-        GateFailed: names every check that failed, and the first cause.
+        GateFailed: names what failed, and the first cause.
+        NotShown: names what is not shown, and how many images would show it.
     """
-    if document.passed:
-        return
-    failures = [("bundle", failure_of(document.checks))]
-    failures += [(one.runner, one.reason) for one in document.judgements if one.verdict == "FAIL"]
-    crossed = "; ".join(f"{where}: {what}" for where, what in failures if what)
-    causes = causes_of(document)
-    if causes:
-        hint = f"Likely cause: {causes[0]}."
-    elif all(check.verdict == "NOT SHOWN" for _, check in checks_of(document) if check.failed):
-        hint = "Validate on more images, or allow more in budget."
-    else:
-        hint = "Look at validation.json, or change the limits in validate and budget."
-    raise GateFailed(f"The exported student does not pass: {crossed}.", hint)
+    if document.verdict == "FAIL":
+        causes = causes_of(document)
+        raise GateFailed(
+            f"The exported student does not pass: {document.reason}.",
+            f"Likely cause: {causes[0]}."
+            if causes
+            else "Look at validation.json, or change the limits in validate and budget.",
+        )
+    if document.verdict != "PASS" and not accept_unproven:
+        raise NotShown(f"The exported student is not shown to pass: {document.reason}.", _more_images(document))
 
 
-def _model(document: ValidationDocument, judgement: Judgement) -> list[str]:
-    paired, size = judgement.accuracy, judgement.size_mb
-    accuracy = document.accuracy.get(judgement.runner)
-    top1 = "" if accuracy is None else _percent(accuracy.top1)
+def refuse_undecided(decision: Decision, accept_unproven: bool) -> None:
+    """End with the gate's exit code unless there is a model to ship.
+
+    Args:
+        decision: what to ship.
+        accept_unproven: a model that is not shown to pass is accepted.
+
+    Raises:
+        GateFailed: nothing is to be shipped.
+        NotShown: a model is the candidate, but not shown to pass.
+    """
+    if decision.verdict == "NOT SHOWN" and not accept_unproven:
+        raise NotShown(decision.sentence, "Validate on more images, or accept it: --accept-unproven")
+    if decision.verdict in ("FAIL", "NOT JUDGED"):
+        raise GateFailed(
+            decision.sentence, "Look at validation.json, or change the limits in validate and budget."
+        )
+
+
+def refuse_run(
+    validation: ValidationDocument | None, benchmark: BenchmarkDocument | None, accept_unproven: bool
+) -> None:
+    """End with the worst exit code of a run's stages.
+
+    Args:
+        validation: None: that stage was not part of the run.
+        benchmark: None: that stage was not part of the run.
+        accept_unproven: what is not shown is accepted.
+
+    Raises:
+        GateFailed: a stage failed.
+        NotShown: none failed, and one is not shown to pass.
+    """
+    problems: list[GateFailed | NotShown] = []
+    try:
+        if validation is not None:
+            refuse_failed(validation, accept_unproven)
+    except (GateFailed, NotShown) as problem:
+        problems.append(problem)
+    try:
+        if benchmark is not None:
+            refuse_slow(benchmark.judgements, [])
+    except (GateFailed, NotShown) as problem:
+        if not (accept_unproven and isinstance(problem, NotShown)):
+            problems.append(problem)
+    if problems:
+        raise min(problems, key=lambda problem: problem.exit_code)
+
+
+def _more_images(document: ValidationDocument) -> str:
+    open_ = [check for _, check in checks_of(document) if check.verdict == "NOT SHOWN"]
+    needed = unproven(open_).images_needed if open_ else None
+    how = (
+        "Allow more in budget"
+        if needed is None
+        else f"Validate on {needed:,} labelled images, allow more in budget"
+    )
+    return f"{how}, or accept it: --accept-unproven"
+
+
+def _accuracies(document: ValidationDocument) -> Iterator[list[str]]:
+    """The teacher, the student, then the models."""
+    student = document.student
+    if student is not None and student.teacher_accuracy is not None:
+        yield _accuracy("teacher", student.teacher_accuracy, None)
+    lost = {one.runner: one.accuracy for one in document.judgements}
+    for name, accuracy in document.accuracy.items():
+        yield _accuracy(name, accuracy, lost.get(name))
+
+
+def _accuracy(name: str, accuracy: Accuracy, paired: PairedAccuracy | None) -> list[str]:
+    top1 = accuracy.top1
+    row = [name, f"{top1.value:.2%}", f"{100 * top1.low:.2f}-{100 * top1.high:.2f}"]
     if paired is None:
-        return [judgement.runner, top1, "", "", "", "" if size is None else f"{size:.2f}", headline(judgement)]
+        return [*row, "", "", ""]
     drop = paired.top1_drop
     return [
-        judgement.runner,
-        top1,
-        f"{100 * drop.value:+.2f} ({100 * drop.low:+.2f} to {100 * drop.high:+.2f})",
-        f"{paired.agreement.value:.2%}",
+        *row,
+        f"{100 * drop.value:+.2f}",
+        f"{100 * drop.low:+.2f} to {100 * drop.high:+.2f}",
         f"{paired.calibration_error:.3f}",
-        "" if size is None else f"{size:.2f}",
-        headline(judgement),
     ]
 
 
-def _percent(share: Interval) -> str:
-    return f"{share.value:.2%} ({share.low:.2%} to {share.high:.2%})"
+def _checks(document: ValidationDocument) -> Iterator[list[str]]:
+    """The checks below a row that names what they are of."""
+    for name, group in groupby(checks_of(document), key=lambda pair: pair[0]):
+        yield [name, "", "", "", ""]
+        for _, check in group:
+            yield _check(check)
+
+
+def _check(check: Check) -> list[str]:
+    return [
+        f"  {check.name}",
+        "-" if check.value is None else f"{check.value:.3g}",
+        "" if check.bound is None else f"{check.bound:.3g}",
+        f"{check.comparison} {check.limit:g}",
+        check.verdict,
+    ]

@@ -51,6 +51,7 @@ def validate_source(
             pair=section.pair,
             batches=section.batches,
             max_unreadable=recipe.data.max_unreadable,
+            student_drop=recipe.budget.student_drop,
             seed=recipe.seed,
             recipe_sha256=recipe_sha256(recipe),
         )

@@ -27,6 +27,7 @@ from dskd_compress.stages.setup import open_checked_data
 from dskd_compress.stages.train import run_train
 from dskd_compress.stages.tune import run_tune
 from dskd_compress.stages.validate import run_validate
+from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.documents import ValidationDocument, read_document
 from dskd_export.errors import UsageError
 
@@ -72,7 +73,7 @@ def run_pipeline(
 ) -> Iterator[StageOutcome]:
     """Run a recipe's stages in order; a stage named by `first` runs even if nothing changed.
 
-    A validation that fails its limits does not stop the later stages: the report shows it.
+    A verdict does not stop the later stages: the report shows it.
     """
     names = select_stages(recipe, first, last)
     data_sha256 = open_checked_data(recipe).facts().sha256
@@ -94,3 +95,9 @@ def validation_of(folder: RunFolder) -> ValidationDocument | None:
     """The last validation, where there is one."""
     path = folder / "validation.json"
     return read_document(path, ValidationDocument) if path.exists() else None
+
+
+def benchmark_of(folder: RunFolder) -> BenchmarkDocument | None:
+    """The last benchmark, where there is one."""
+    path = folder / "benchmark.json"
+    return read_document(path, BenchmarkDocument) if path.exists() else None

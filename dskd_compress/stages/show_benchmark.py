@@ -8,9 +8,9 @@ from pathlib import Path
 from dskd_compress.console import Output
 from dskd_export.benchmark_document import AbDocument, BenchmarkDocument, RowJudgement
 from dskd_export.benchmark_summary import markdown_summary
-from dskd_export.errors import EnvironmentProblem, GateFailed
+from dskd_export.errors import EnvironmentProblem, GateFailed, NotShown
 from dskd_export.gate import sentence
-from dskd_export.speed_gate import failures_of, name_of
+from dskd_export.speed_gate import failures_of, name_of, verdict_of_budget
 
 
 def print_scenarios(document: BenchmarkDocument, output: Output) -> None:
@@ -145,10 +145,11 @@ def add_summary(path: Path, document: BenchmarkDocument, older: Sequence[RowJudg
 
 
 def refuse_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement]) -> None:
-    """Raise where no model meets the budget, or one is slower than before.
+    """Raise where no model is shown to meet the budget, or one is slower than before.
 
     Raises:
-        GateFailed: names all of them.
+        GateFailed: names every model that misses the budget, or is slower.
+        NotShown: one model at least misses no limit, but its interval reaches one.
     """
     missed = failures_of(judgements)
     slower = [
@@ -156,10 +157,16 @@ def refuse_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement
         for one in older
         if one.failed
     ]
-    if missed:
+    verdict = verdict_of_budget(judgements)
+    if verdict == "FAIL":
         raise GateFailed(
             f"No model meets the budget: {' | '.join(missed)}",
             "Ship another precision or device, allow more in budget, or measure longer (benchmark.min_seconds).",
         )
     if slower:
         raise GateFailed(f"Slower than the baseline: {' | '.join(slower)}", "Look for what has changed since.")
+    if verdict == "NOT SHOWN":
+        raise NotShown(
+            f"No model is shown to meet the budget: {' | '.join(missed)}",
+            "Measure longer: --set benchmark.min_seconds=30",
+        )

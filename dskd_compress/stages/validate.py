@@ -18,6 +18,7 @@ from dskd_compress.stages.setup import check_classes, open_checked_data
 from dskd_compress.stages.validate_inputs import Lot, ahead, lots_of
 from dskd_compress.stages.validate_judgement import Measured, judge_bundle
 from dskd_compress.stages.validate_runners import as_deployed, open_contest
+from dskd_compress.stages.validate_teacher import OpenTeacher, open_teacher
 from dskd_compress.weights import load_trained
 from dskd_export.bundle import Bundle, open_bundle
 from dskd_export.compare import compare_inputs, join_inputs
@@ -31,6 +32,8 @@ from dskd_export.runtime.runner import Array
 from dskd_export.validation.contest import Contest, Contestant
 from dskd_export.validation.golden_images import GoldenImages
 from dskd_export.validation.judgement import BATCH, judge_candidate
+from dskd_export.validation.student import TeacherOutputs, judge_student
+from dskd_export.verdicts import conclude
 
 ENOUGH_IMAGES = 256
 """With fewer a gate says little; the whole validation set is always enough."""
@@ -71,9 +74,10 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     total = _count(sets.val, section.images)
     with ExitStack() as stack:
         contest = open_contest(section, bundle, folder.engines, as_deployed(student, info, bundle.spec), stack)
+        teacher = open_teacher(recipe, folder, sets, stack)
         with output.progress("Validating", total, unit="image") as progress:
-            lots = lots_of(images, info.preprocessing, bundle.spec, BATCH)
-            measured = measure(contest, ahead(lots), bundle, info.std, max(section.batches), progress)
+            lots = lots_of(images, info.preprocessing, bundle.spec, BATCH, teacher.preprocessing)
+            measured = measure(contest, ahead(lots), bundle, info.std, max(section.batches), progress, teacher)
         if measured is None:
             raise DataError(f"{sets.source}: the validation set gave no images.", "Check data.val_split.")
         checks, causes = judge_bundle(recipe, bundle, info, contest, measured)
@@ -84,6 +88,16 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
                 judge_candidate(rules, bundle, contest.reference.name, candidate, measured, judgements)
             )
     judgements += contest.not_run
+    of_student = None
+    if section.pair is None:
+        student_NK, of_teacher = (
+            measured.logits[contest.reference.name],
+            TeacherOutputs(measured.teacher, teacher.missing),
+        )
+        of_student = judge_student(
+            student_NK, measured.labels, info.classes, of_teacher, recipe.budget.student_drop
+        )
+    verdict, reason = conclude(of_student, checks, judgements)
     provenance = watch.provenance(
         seed=recipe.seed,
         device="cuda:0" if any(one.provider == "cuda" for one in contest.all) else "cpu",
@@ -94,13 +108,16 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     if used < ENOUGH_IMAGES and used < (facts.val_images or used):
         output.warn(f"{used} images are few: validate.images should be at least {ENOUGH_IMAGES}, or all.")
     document = ValidationDocument(
+        verdict=verdict,
+        reason=reason,
+        student=of_student,
         reference=contest.reference.name,
         accuracy={name: accuracy_of(logits_NK, measured.labels) for name, logits_NK in measured.logits.items()},
         judgements=judgements,
         preprocess=measured.preprocess,
         checks=checks,
         causes=causes,
-        passed=not any(check.failed for check in checks) and all(one.verdict != "FAIL" for one in judgements),
+        passed=verdict == "PASS",
         data=facts,
         bundle_sha256=bundle.sha256,
         provenance=provenance,
@@ -117,6 +134,7 @@ def measure(
     std: tuple[float, ...],
     first_images: int,
     progress: Progress,
+    teacher: OpenTeacher,
 ) -> Measured | None:
     """Call every runner on all images, once.
 
@@ -131,6 +149,7 @@ def measure(
         std: of the student's normalisation.
         first_images: inputs to keep for other batch sizes, rounded up to whole lots.
         progress: told of every image and runner.
+        teacher: called once for each image as well, where it is open.
 
     Returns:
         None where there are no images.
@@ -140,6 +159,7 @@ def measure(
     labels: list[NDArray[np.int64]] = []
     logits: dict[str, list[NDArray[Any]]] = {one.name: [] for one in contest.all}
     same_input: list[NDArray[Any]] = []
+    of_teacher: list[NDArray[Any]] = []
     first: list[Array] = []
     preprocess: list[PreprocessParity] = []
     unlike: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
@@ -157,6 +177,8 @@ def measure(
         whole, on_device = _reference_logits(contest.reference, lot, names)
         logits[contest.reference.name].append(whole)
         same_input.append(on_device)
+        if teacher.runner is not None and lot.teacher_input is not None:
+            of_teacher.append(logits_of(teacher.runner, lot.teacher_input, batch=BATCH))
         progress.advance(len(lot.labels))
     if not labels:
         return None
@@ -174,6 +196,7 @@ def measure(
         golden=golden.golden,
         golden_found=len(golden.labels),
         golden_unlike=golden.unlike(),
+        teacher=np.concatenate(of_teacher) if of_teacher else None,
     )
 
 

@@ -37,6 +37,7 @@ class Lot:
         device_input: the second, as the device feeds it.
         differs: bool [B], images whose two inputs are not equal bit by bit.
         sha256: of each image's pixels, as the golden images are named.
+        teacher_input: float32 [B, C, H', W'], as the teacher wants them; None: it is not asked.
     """
 
     labels: NDArray[np.int64]
@@ -46,13 +47,27 @@ class Lot:
     device_input: Array
     differs: NDArray[np.bool_]
     sha256: tuple[str, ...]
+    teacher_input: NDArray[np.float32] | None = None
 
 
 def lots_of(
-    images: Iterator[tuple[Image.Image, int, str]], preprocessing: Preprocessing, spec: ModelSpec, size: int
+    images: Iterator[tuple[Image.Image, int, str]],
+    preprocessing: Preprocessing,
+    spec: ModelSpec,
+    size: int,
+    of_teacher: Preprocessing | None = None,
 ) -> Iterator[Lot]:
-    """Prepare images, `size` at a time, the last lot with what is left."""
+    """Prepare images, `size` at a time, the last lot with what is left.
+
+    Args:
+        images: decoded image, label and name.
+        preprocessing: of the student.
+        spec: of its bundle.
+        size: images of a lot.
+        of_teacher: how the teacher wants them; None: it is not asked.
+    """
     to_uint8 = eval_transform(preprocessing, normalise=False)
+    for_teacher = None if of_teacher is None or of_teacher == preprocessing else _transform(of_teacher)
     own = spec.model_copy(update={"mean": preprocessing.mean, "std": preprocessing.std})
     is_plain = (spec.input_dtype, spec.input_layout) == ("float32", "NCHW")
     while chunk := list(islice(images, size)):
@@ -62,6 +77,10 @@ def lots_of(
         if not is_plain:  # the model normalises bytes, or takes another layout
             timm_input = np.stack([model_input(pixels_CHW.transpose(1, 2, 0), own) for pixels_CHW in pixels_BCHW])
         of_device = as_plain(device_input, spec)
+        teacher_input = None
+        if of_teacher is not None:
+            # Both often want the same input, which is then made once.
+            teacher_input = of_timm if for_teacher is None else for_teacher([image for image, _, _ in chunk])
         differs = [not np.array_equal(a, b) for a, b in zip(of_timm, of_device, strict=True)]
         yield Lot(
             labels=np.array([label for _, label, _ in chunk], dtype=np.int64),
@@ -71,7 +90,19 @@ def lots_of(
             device_input=device_input,
             differs=np.array(differs),
             sha256=tuple(pixel_sha256(image) for image, _, _ in chunk),
+            teacher_input=teacher_input,
         )
+
+
+def _transform(preprocessing: Preprocessing) -> Callable[[Sequence[Image.Image]], NDArray[np.float32]]:
+    """timm's evaluation transform of a model, images to float32 [B, C, H, W]."""
+    to_uint8 = eval_transform(preprocessing, normalise=False)
+
+    def apply(images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        pixels_BCHW = np.stack([np.asarray(to_uint8(image)) for image in images])
+        return normalised(pixels_BCHW, preprocessing.mean, preprocessing.std)
+
+    return apply
 
 
 def normalised(pixels_BCHW: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ class Measured(Outputs):
         unlike: timm's and the device's input of some images where they differ; None: nowhere.
         golden_found: how many golden images were among the images.
         golden_unlike: what differs between those and the images.
+        teacher: logits [N, K] of the teacher on its own input; None: it was not asked.
     """
 
     labels: NDArray[np.int64]
@@ -39,6 +41,7 @@ class Measured(Outputs):
     unlike: tuple[NDArray[np.float32], NDArray[np.float32]] | None = field(kw_only=True)
     golden_found: int = field(kw_only=True)
     golden_unlike: Sequence[str] = field(kw_only=True)
+    teacher: NDArray[Any] | None = field(kw_only=True, default=None)
 
 
 def judge_bundle(

@@ -24,12 +24,13 @@ def junit_of_benchmark(document: BenchmarkDocument, baseline: Sequence[RowJudgem
         for judgement in judgements:
             suite_ = suite(root, f"{kind}: {name_of(judgement)}", provenance.started_at)
             for check in judgement.checks:
-                failed = counts and check.failed
+                missed_it = check.verdict in ("FAIL", "NOT SHOWN")
                 skipped = "" if check.verdict != "NOT JUDGED" else check.detail
-                if check.failed and not counts:
-                    skipped = f"{sentence(check)}; another model meets the budget"
-                text = sentence(check) if failed else ""
-                case(suite_, f"benchmark.{kind}", check.name, failure=text, skipped=skipped)
+                words = f"NOT SHOWN: {sentence(check)}" if check.verdict == "NOT SHOWN" else sentence(check)
+                if missed_it and not counts:
+                    skipped = f"{words}; another model meets the budget"
+                text = words if counts and missed_it else ""
+                case(suite_, f"benchmark.{kind}", check.name, failure=text, kind=check.verdict, skipped=skipped)
     return tree_of(root, provenance.seconds)
 
 

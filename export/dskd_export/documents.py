@@ -346,8 +346,15 @@ class PairedAccuracy(Document):
     calibration_error: Measured = Field(description="the candidate's; null where its logits are not finite")
 
 
+Verdict = Literal["PASS", "NOT SHOWN", "FAIL", "NOT JUDGED"]
+
+
 class Check(Document):
-    """One line of a gate. NOT SHOWN fails as well: the value is within the limit, its interval is not."""
+    """One line of a gate.
+
+    PASS: the end of the interval is within the limit. NOT SHOWN: the value is, the interval is not. FAIL: the
+    value itself is beyond the limit.
+    """
 
     name: str
     value: float | None
@@ -355,14 +362,18 @@ class Check(Document):
         default=None, description="end of the value's interval that decides; None: the value"
     )
     limit: float
-    comparison: Literal["<=", ">="]
-    verdict: Literal["PASS", "FAIL", "NOT SHOWN", "NOT JUDGED"]
+    comparison: Literal["<=", ">=", ">"]
+    verdict: Verdict
     detail: str = ""
+    images_needed: int | None = Field(
+        default=None,
+        description="about how many images would show it; None: it is not NOT SHOWN, or no number of images would",
+    )
 
     @property
     def failed(self) -> bool:
-        """Whether the gate fails for this check; what cannot be judged does not make it fail."""
-        return self.verdict in ("FAIL", "NOT SHOWN")
+        """Whether the value is beyond its limit."""
+        return self.verdict == "FAIL"
 
 
 class PreprocessParity(Document):
@@ -380,12 +391,15 @@ class Judgement(Document):
     runner: str
     precision: str
     provider: str = Field(description="cpu, cuda or tensorrt")
-    verdict: Literal["PASS", "FAIL", "NOT RUN"]
-    reason: str = Field(default="", description="why it failed or was not run")
+    verdict: Literal["PASS", "NOT SHOWN", "FAIL", "NOT RUN"]
+    reason: str = Field(default="", description="of the verdict, in one sentence")
     native: bool | None = Field(
         default=None, description="the provider computes in this precision; None: it was not run"
     )
     native_reason: str = Field(default="", description="what it computes in instead, or what was counted")
+    computed_in: str | None = Field(
+        default=None, description="number type that the provider computed in; None: it was not run"
+    )
     size_mb: float | None = Field(default=None, description="of the model file or engine, 1 MB = 10^6 bytes")
     engine_sha256: str | None = Field(default=None, description="of the TensorRT engine; None: it is none")
     parity: list[Parity] = Field(default_factory=list, description="on the same inputs, by batch size")
@@ -394,9 +408,32 @@ class Judgement(Document):
     causes: list[str] = Field(default_factory=list, description="what the failure looks like")
 
 
+class StudentJudgement(Document):
+    """The fp32 student itself, against its teacher and against always answering the commonest class."""
+
+    verdict: Verdict
+    reason: str = Field(description="of the verdict, in one sentence")
+    checks: list[Check]
+    teacher: PairedAccuracy | None = Field(
+        default=None, description="against the teacher on the same images, each with its own preprocessing"
+    )
+    teacher_accuracy: Accuracy | None = Field(default=None, description="on the same images")
+    commonest_class: str | None = Field(default=None, description="of the images; None: they have no labels")
+    commonest_share: float | None = Field(default=None, description="of the images that are of this class")
+
+
 class ValidationDocument(Document):
     """`validation.json`."""
 
+    verdict: Verdict = Field(
+        default="NOT JUDGED", description="the worst of the student, the bundle and every model that was run"
+    )
+    reason: str = Field(
+        default="written by an older version: validate again", description="of the verdict, in one sentence"
+    )
+    student: StudentJudgement | None = Field(
+        default=None, description="None: two named runners are compared, and the student itself is not judged"
+    )
     reference: str = Field(description="runner that is taken to be right")
     accuracy: dict[str, Accuracy] = Field(description="runner -> accuracy on the validation set, reference first")
     judgements: list[Judgement]
@@ -405,7 +442,7 @@ class ValidationDocument(Document):
     )
     checks: list[Check] = Field(description="of the bundle itself: input, spec, golden images, labels")
     causes: list[str] = Field(default_factory=list, description="what a failure of these looks like")
-    passed: bool = Field(description="no check and no judgement failed")
+    passed: bool = Field(description="the verdict is PASS")
     data: DataFacts
     bundle_sha256: str
     provenance: Provenance

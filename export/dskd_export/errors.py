@@ -15,6 +15,7 @@
     │   ├── ProviderLacksKernel        4   a provider that cannot compute in a model's types
     │   └── ProcessLost                4   another process of the same training ended
     ├── GateFailed                     5   the work was done, the result is not good enough
+    ├── NotShown                       6   the work was done, too little was measured to show a pass
     └── Interrupted                    130 stopped by the user, progress saved
 
 Only `dskd_compress.cli` turns these into a message and an exit code. Anything
@@ -142,6 +143,12 @@ class GateFailed(DskdError):
     """The work was done and its result is not good enough by the recipe's limits."""
 
     exit_code = 5
+
+
+class NotShown(DskdError):
+    """Every value is within its limit, but not its interval: more images or calls would decide."""
+
+    exit_code = 6
 
 
 class Interrupted(DskdError):

@@ -2,23 +2,30 @@
 
 fp32 is the same function as its reference or it is not: it is held to `Limits`, image by image. A
 lower precision is another function, which may cost something: it is held to a `Budget`, by the end of
-the 95 % interval and not by the value, so that few images cannot pass what many would fail.
+the 95 % interval and not by the value. What few images leave open is NOT SHOWN, neither PASS nor FAIL.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dskd_export.documents import Check, Judgement, PairedAccuracy, Parity, PreprocessParity, ValidationDocument
+from dskd_export.documents import (
+    Check,
+    Interval,
+    PairedAccuracy,
+    Parity,
+    PreprocessParity,
+    ValidationDocument,
+    Verdict,
+)
 from dskd_export.evaluate import MIN_CLASS_IMAGES
 from dskd_export.intervals import images_for_drop, images_for_share
 
 Comparison = Literal["<=", ">="]
-Verdict = Literal["PASS", "FAIL", "NOT SHOWN", "NOT JUDGED"]
 
 NOT_FINITE = "NaN or Inf in the logits"
 NO_IMAGES = "no labelled images are compared"
@@ -112,7 +119,11 @@ def check_budget(
         )
     if budget.top1_drop is not None:
         limit = budget.top1_drop
-        checks.append(_not_judged("top-1 drop", "<=", limit) if accuracy is None else _top1_drop(accuracy, limit))
+        checks.append(
+            _not_judged("top-1 drop", "<=", limit)
+            if accuracy is None
+            else check_drop("top-1 drop", accuracy, limit)
+        )
     if budget.worst_class_drop is not None:
         limit = budget.worst_class_drop
         checks.append(
@@ -166,23 +177,13 @@ def sentence(check: Check) -> str:
     value = "not measurable" if check.value is None else f"{check.value:.3g}"
     bound = "" if check.bound is None else f" (95 % bound {check.bound:.3g})"
     found = f"{check.name} is {value}{bound}, the limit is {check.comparison} {check.limit:g}"
-    return f"{found}: {check.detail}" if check.detail and check.failed else found
-
-
-def failure_of(checks: Iterable[Check]) -> str:
-    """What failed, in words; empty where nothing did."""
-    return "; ".join(sentence(check) for check in checks if check.failed)
-
-
-def headline(judgement: Judgement) -> str:
-    """The verdict in a few words, with what a reader must know of it: `PASS (computed in fp32 on cpu)`."""
-    if judgement.verdict == "NOT RUN" or judgement.native is not False:
-        return judgement.verdict
-    return f"{judgement.verdict} ({judgement.native_reason.partition(':')[0]})"
+    return f"{found}: {check.detail}" if check.detail and check.verdict != "PASS" else found
 
 
 def checks_of(document: ValidationDocument) -> Iterator[tuple[str, Check]]:
-    """Every check of a validation with what it is of: `bundle` or the name of a runner."""
+    """Every check of a validation with what it is of: `student`, `bundle` or the name of a runner."""
+    if document.student is not None:
+        yield from (("student", check) for check in document.student.checks)
     yield from (("bundle", check) for check in document.checks)
     for judgement in document.judgements:
         yield from ((judgement.runner, check) for check in judgement.checks)
@@ -193,44 +194,68 @@ def causes_of(document: ValidationDocument) -> list[str]:
     return list(dict.fromkeys([*document.causes, *(text for one in document.judgements for text in one.causes)]))
 
 
-def smallest_that_passes(judgements: Iterable[Judgement]) -> Judgement | None:
-    """The smallest model that passed; None where none did."""
-    passed = [item for item in judgements if item.verdict == "PASS" and item.size_mb is not None]
-    return min(passed, key=lambda item: item.size_mb or 0.0, default=None)
+def check_share(
+    name: str, share: Interval, images: int, limit: float, detail: str, comparison: Literal[">=", ">"] = ">="
+) -> Check:
+    """Check a share of images by the low end of its interval.
 
-
-def _agreement(accuracy: PairedAccuracy, limit: float) -> Check:
-    share, images = accuracy.agreement, accuracy.images
-    verdict: Verdict = "PASS" if share.low >= limit else "NOT SHOWN" if share.value >= limit else "FAIL"
-    detail = f"on {images} images"
+    Args:
+        name: of the check.
+        share: with its Wilson score interval.
+        images: that it is a share of.
+        limit: that it has to reach, or with `>` to exceed.
+        detail: the share in words.
+        comparison: whether the limit itself passes.
+    """
+    holds = [value > limit or (comparison == ">=" and value == limit) for value in (share.low, share.value)]
+    verdict: Verdict = "PASS" if holds[0] else "NOT SHOWN" if holds[1] else "FAIL"
+    needed = None
     if verdict == "NOT SHOWN":
-        detail = _too_few(images, images_for_share(round(share.value * images), images, limit))
+        needed = images_for_share(round(share.value * images), images, limit)
+        needed, detail = _would_show(needed, detail)
     return Check(
-        name="top-1 agreement",
+        name=name,
         value=share.value,
         bound=share.low,
         limit=limit,
-        comparison=">=",
+        comparison=comparison,
         verdict=verdict,
         detail=detail,
+        images_needed=needed,
     )
 
 
-def _top1_drop(accuracy: PairedAccuracy, limit: float) -> Check:
-    drop, images = accuracy.top1_drop, accuracy.images
+def check_drop(name: str, accuracy: PairedAccuracy, limit: float, detail: str = "") -> Check:
+    """Check the accuracy that is lost by the high end of its interval.
+
+    Args:
+        name: of the check.
+        accuracy: of the two that are compared.
+        limit: that may be lost, a fraction.
+        detail: what was found in words; empty: the images lost and gained.
+    """
+    drop, images, lost, gained = accuracy.top1_drop, accuracy.images, accuracy.lost, accuracy.gained
     verdict: Verdict = "PASS" if drop.high <= limit else "NOT SHOWN" if drop.value <= limit else "FAIL"
-    detail = f"{accuracy.lost} of {images} images lost, {accuracy.gained} gained"
+    detail = detail or f"{lost} of {images} images lost{f', {gained} gained' if gained else ''}"
+    needed = None
     if verdict == "NOT SHOWN":
-        detail = _too_few(images, images_for_drop(accuracy.lost, accuracy.gained, images, limit))
+        needed, detail = _would_show(images_for_drop(lost, gained, images, limit), detail)
     return Check(
-        name="top-1 drop",
+        name=name,
         value=drop.value,
         bound=drop.high,
         limit=limit,
         comparison="<=",
         verdict=verdict,
         detail=detail,
+        images_needed=needed,
     )
+
+
+def _agreement(accuracy: PairedAccuracy, limit: float) -> Check:
+    share, images = accuracy.agreement, accuracy.images
+    detail = f"{round(share.value * images)} of {images} images agree"
+    return check_share("top-1 agreement", share, images, limit, detail)
 
 
 def _worst_class_drop(accuracy: PairedAccuracy, limit: float) -> Check:
@@ -260,11 +285,12 @@ def _worst_class_drop(accuracy: PairedAccuracy, limit: float) -> Check:
     )
 
 
-def _too_few(images: int, needed: int | None) -> str:
-    """Why a value within its limit does not pass."""
+def _would_show(needed: int | None, detail: str) -> tuple[int | None, str]:
+    """How many images would show a value that is within its limit, as a number and in words."""
     if needed is None:
-        return f"cannot be shown with {images} images, as the value itself is at the limit"
-    return f"cannot be shown with {images} images; about {_rounded_up(needed):,} would do"
+        return None, f"{detail}: the value is at the limit, which no number of images would show"
+    needed = _rounded_up(needed)
+    return needed, f"{detail}; {needed:,} images would show it"
 
 
 def _rounded_up(count: int) -> int:

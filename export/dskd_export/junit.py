@@ -11,28 +11,41 @@ from collections.abc import Iterable, Mapping, Sequence
 from xml.etree import ElementTree
 
 from dskd_export.documents import Check, ValidationDocument
-from dskd_export.gate import headline, sentence
+from dskd_export.gate import sentence
 
 # All that XML 1.0 cannot hold, escaped or not.
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit_xml(document: ValidationDocument) -> str:
-    """One suite for the bundle and one for each model on its provider, one case for each check.
+def junit_xml(document: ValidationDocument, accept_unproven: bool = False) -> str:
+    """One suite for the student, one for the bundle and one for each model on its provider, one case a check.
 
-    A check that could not be judged, and a model that could not be run, is `skipped`: never a pass.
+    A check that is NOT SHOWN is a `failure` of that type, as the command then ends with 6. With `accept_unproven`,
+    which makes that 0, it is `skipped`, and its message begins with NOT SHOWN. A check that could not be judged,
+    and a model that could not be run, is `skipped`: never a pass.
+
+    Args:
+        document: the validation.
+        accept_unproven: as the command was started.
     """
     root = ElementTree.Element("testsuites", {"name": "dskd-compress validate"})
+    if document.student is not None:
+        facts = {"verdict": document.student.verdict, "reason": document.student.reason}
+        _suite(root, document, "student", document.student.checks, (), facts, accept_unproven)
     facts = {"bundle_sha256": document.bundle_sha256, "reference": document.reference}
-    _suite(root, document, "bundle", document.checks, document.causes, facts)
+    facts |= {"verdict": document.verdict, "reason": document.reason}
+    _suite(root, document, "bundle", document.checks, document.causes, facts, accept_unproven)
     for judgement in document.judgements:
-        facts = {"verdict": headline(judgement), "reference": document.reference}
+        facts = {"verdict": judgement.verdict, "reference": document.reference}
+        if judgement.computed_in is not None:
+            facts["computed_in"] = judgement.computed_in
         if judgement.native is not None:
             facts["native"] = f"{str(judgement.native).lower()}: {judgement.native_reason}".rstrip(": ")
         if judgement.size_mb is not None:
             facts["size_mb"] = f"{judgement.size_mb:.3f}"
         not_run = judgement.reason if judgement.verdict == "NOT RUN" else None
-        _suite(root, document, judgement.runner, judgement.checks, judgement.causes, facts, not_run)
+        checks, causes = judgement.checks, judgement.causes
+        _suite(root, document, judgement.runner, checks, causes, facts, accept_unproven, not_run)
     return tree_of(root, document.provenance.seconds)
 
 
@@ -114,19 +127,24 @@ def _suite(
     checks: Sequence[Check],
     causes: Iterable[str],
     facts: Mapping[str, str],
+    accept_unproven: bool,
     not_run: str | None = None,
 ) -> None:
     made = suite(root, name, document.provenance.started_at, facts)
     where = f"validate.{name.replace('.', '_').replace(':', '.')}"  # a dot opens a folder in Jenkins' tree
     for check in checks:
+        unproven = check.verdict == "NOT SHOWN"
+        words = f"NOT SHOWN: {sentence(check)}" if unproven else sentence(check)
+        fails = check.failed or (unproven and not accept_unproven)
+        skipped = check.detail if check.verdict == "NOT JUDGED" else words if unproven else ""
         case(
             made,
             where,
             check.name,
-            failure=sentence(check) if check.failed else "",
+            failure=words if fails else "",
             kind=check.verdict,
-            more=causes,
-            skipped=check.detail if check.verdict == "NOT JUDGED" else "",
+            more=causes if check.failed else (),
+            skipped=skipped,
         )
     if not_run is not None:
         case(made, where, "runs", skipped=not_run)

@@ -12,9 +12,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow, RowJudgement
-from dskd_export.documents import Check, DeviceFacts, Interval
+from dskd_export.documents import Check, DeviceFacts, Interval, Verdict
 from dskd_export.errors import UsageError
 from dskd_export.gate import sentence
+from dskd_export.verdicts import worst_of
 
 BASELINE_TOLERANCE = 0.02
 """Two runs of one model on a quiet machine differ by less: tests/benchmarks/results/repeatability.json."""
@@ -120,9 +121,21 @@ def _judgement(row: BenchmarkRow, checks: list[Check]) -> RowJudgement:
     )
 
 
-def meets(judgement: RowJudgement) -> bool:
-    """Whether a model is shown to meet all of its budget."""
-    return all(check.verdict == "PASS" for check in judgement.checks)
+def verdict_of_model(judgement: RowJudgement) -> Verdict:
+    """The verdict on a timed model; a limit whose value could not be measured is not shown to be met."""
+    return worst_of("NOT SHOWN" if check.verdict == "NOT JUDGED" else check.verdict for check in judgement.checks)
+
+
+def reason_of_model(judgement: RowJudgement) -> str:
+    """What a timed model does not meet, in words; empty where it meets all."""
+    return "; ".join(sentence(check) for check in judgement.checks if check.verdict != "PASS")
+
+
+def verdict_of_budget(judgements: Sequence[RowJudgement]) -> Verdict:
+    """The verdict on a benchmark: that of its best model, as a budget wants one; NOT JUDGED without a budget."""
+    found = {verdict_of_model(judgement) for judgement in judgements}
+    order: tuple[Verdict, ...] = ("PASS", "NOT SHOWN", "FAIL")
+    return next((verdict for verdict in order if verdict in found), "NOT JUDGED")
 
 
 def name_of(judgement: RowJudgement) -> str:
@@ -132,12 +145,9 @@ def name_of(judgement: RowJudgement) -> str:
 
 def failures_of(judgements: Sequence[RowJudgement]) -> list[str]:
     """Why no model meets the budget, one line a model; empty where one does or nothing is judged."""
-    if not judgements or any(meets(judgement) for judgement in judgements):
+    if verdict_of_budget(judgements) in ("PASS", "NOT JUDGED"):
         return []
-    return [
-        f"{name_of(one)}: {'; '.join(sentence(check) for check in one.checks if check.verdict != 'PASS')}"
-        for one in judgements
-    ]
+    return [f"{name_of(one)}: {reason_of_model(one)}" for one in judgements]
 
 
 # --- a baseline

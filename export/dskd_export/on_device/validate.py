@@ -47,6 +47,8 @@ from dskd_export.validation.contest import (
 )
 from dskd_export.validation.golden_images import GoldenImages, check_golden_images
 from dskd_export.validation.judgement import BATCH, Outputs, Rules, golden_parity, judge_candidate, logits_at
+from dskd_export.validation.student import NO_TEACHER_IN_BUNDLE, TeacherOutputs, judge_student
+from dskd_export.verdicts import conclude
 
 GOLDEN = "golden.npz"
 REFERENCE = runner_name("cpu", FULL)
@@ -65,6 +67,7 @@ class Settings:
         pair: names of a reference and a candidate in place of all these.
         batches: sizes of the calls that are compared.
         max_unreadable: share of images that need not be readable.
+        student_drop: accuracy that the student may have less than its teacher; None: not judged.
         seed: for the record.
         recipe_sha256: for the record.
     """
@@ -77,6 +80,7 @@ class Settings:
     pair: tuple[str, str] | None
     batches: Sequence[int]
     max_unreadable: float
+    student_drop: float | None
     seed: int
     recipe_sha256: str
 
@@ -132,18 +136,31 @@ def validate_bundle(
             rules = rules_of(candidate.precision)
             judgements.append(judge_candidate(rules, bundle, name, candidate, outputs, judgements))
     judgements += contest.not_run
+    student = None
+    if settings.pair is None:
+        student = judge_student(
+            None if of_images is None else of_images.logits[reference.name],
+            None if of_images is None else of_images.labels,
+            bundle.spec.classes,
+            TeacherOutputs(None, NO_TEACHER_IN_BUNDLE),
+            settings.student_drop,
+        )
+    verdict, reason = conclude(student, checks, judgements)
     on_gpu = any(one.provider != "cpu" for one in contest.all)
     accuracy = {}
     if of_images is not None and of_images.labels is not None:
         accuracy = {name: accuracy_of(logits_NK, of_images.labels) for name, logits_NK in of_images.logits.items()}
     return ValidationDocument(
+        verdict=verdict,
+        reason=reason,
+        student=student,
         reference=GOLDEN if images is None and settings.pair is None else reference.name,
         accuracy=accuracy,
         judgements=judgements,
         preprocess=None,
         checks=checks,
         causes=causes,
-        passed=not any(check.failed for check in checks) and all(one.verdict != "FAIL" for one in judgements),
+        passed=verdict == "PASS",
         data=_golden_facts(bundle) if images is None else images.facts(skipped),
         bundle_sha256=bundle.sha256,
         provenance=watch.provenance(

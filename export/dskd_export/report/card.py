@@ -18,7 +18,6 @@ from dskd_export.benchmark_document import BenchmarkRow
 from dskd_export.bundle.manifest import LicenseFacts, Licenses
 from dskd_export.documents import TrainingDocument
 from dskd_export.errors import DataError
-from dskd_export.gate import headline
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Block, Cell, Note, Section, Table, code, missing, number
 from dskd_export.report.decision import student_accuracy, teacher_accuracy
@@ -171,7 +170,7 @@ def _precisions(run: Run) -> Section:
             )
         )
         size = number("–") if judgement.size_mb is None else number(fmt.megabytes(judgement.size_mb))
-        rows.append([Cell(judgement.precision), Cell(judgement.runner), size, drop, Cell(headline(judgement))])
+        rows.append([Cell(judgement.precision), Cell(judgement.runner), size, drop, Cell(judgement.verdict)])
     columns = ("precision", "computed by", "file", "top-1 lost (points, 95 % interval)", "verdict")
     reference = f"Against {run.validation.reference}, on the same images."
     return Section("precisions", title, [Table("card-precisions", title, columns, rows, note=reference)])

@@ -10,13 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dskd_export.benchmark_document import BenchmarkRow, RowJudgement
-from dskd_export.documents import Interval, Judgement
-from dskd_export.gate import sentence
+from dskd_export.benchmark_document import BenchmarkRow
+from dskd_export.documents import Interval, Verdict
 from dskd_export.report.load import Run
-from dskd_export.speed_gate import meets
-
-Verdict = Literal["PASS", "FAIL", "NOT JUDGED"]
+from dskd_export.winner import Model, models_of, pick, verdict_on
 
 
 @dataclass(frozen=True)
@@ -28,11 +25,11 @@ class Source:
 
     @property
     def device(self) -> str:
-        """What its benchmark was made on."""
-        benchmark = self.run.benchmark
-        if benchmark is None:
+        """What its benchmark was made on, or without one its validation."""
+        made = self.run.benchmark or self.run.validation
+        if made is None:
             return "no benchmark"
-        facts = benchmark.provenance.device
+        facts = made.provenance.device
         return facts.gpu or facts.cpu
 
 
@@ -49,8 +46,8 @@ class Choice:
         row: as it was timed.
         top1: accuracy on the validation images, a fraction; None: not measured.
         accuracy_of: what that was measured on.
-        verdict: of accuracy and budget together.
-        reason: why not PASS.
+        verdict: of the student, its accuracy and its budget together.
+        reason: of the verdict.
     """
 
     source: str
@@ -63,6 +60,21 @@ class Choice:
     accuracy_of: str
     verdict: Verdict
     reason: str
+
+    @property
+    def runner(self) -> str:
+        """torch, onnxruntime or tensorrt."""
+        return self.row.runner
+
+    @property
+    def latency_p50_ms(self) -> float | None:
+        """Median latency of a call; None: it was not timed."""
+        return None if self.row.latency is None else self.row.latency.p50_ms
+
+    @property
+    def size_mb(self) -> float | None:
+        """Of the file; None: it has none."""
+        return self.row.size_mb
 
     @property
     def p50_ms(self) -> Interval | None:
@@ -90,9 +102,10 @@ def choices(sources: Sequence[Source]) -> list[Choice]:
 
 
 def best_of(found: Sequence[Choice]) -> dict[str, Choice | None]:
-    """Device -> the fastest student there that passes; None where none does."""
-    devices = dict.fromkeys(choice.device for choice in found)
-    return {device: _fastest(choice for choice in found if choice.device == device) for device in devices}
+    """Device -> the student to ship there, as `dskd_export.winner` picks it; None where none passes."""
+    devices = dict.fromkeys(one.device for one in found)
+    students = [one for one in found if one.role == "student"]
+    return {device: pick(one for one in students if one.device == device) for device in devices}
 
 
 def teacher_of(found: Sequence[Choice], device: str) -> Choice | None:
@@ -121,25 +134,20 @@ def _accuracies(source: Source) -> dict[tuple[str, str, str], tuple[Interval, st
 
 
 def _of_source(source: Source, accuracies: _Accuracies) -> Iterator[Choice]:
-    benchmark, student = source.run.benchmark, source.run.student
-    if benchmark is None:
-        return
-    smallest = min((row.batch for row in benchmark.rows), default=1)
-    verdicts = _judgements(source.run)
-    speed = {_key(one): one for one in benchmark.judgements}
+    benchmark, validation, student = source.run.benchmark, source.run.validation, source.run.student
+    rows = [] if benchmark is None else list(benchmark.rows)
+    smallest = min((row.batch for row in rows), default=1)
+    of_timed = "" if benchmark is None else benchmark.bundle_sha256
+    # Of two bundles, what was validated says nothing of what was timed.
+    same = validation is not None and validation.bundle_sha256 == of_timed
     names = {
         "student": "" if source.run.spec is None else source.run.spec.architecture,
         "teacher": "" if student is None or student.teacher is None else student.teacher.name,
     }
-    for row in benchmark.rows:
-        if row.part != "engine" or row.batch != smallest:
-            continue
-        accuracy = accuracies.get((benchmark.bundle_sha256, row.model, row.precision))
-        verdict: Verdict = "NOT JUDGED"
-        reason = "the teacher is what others are held against"
-        if row.model == "student":
-            verdict, reason = _verdict(row, verdicts.get(row.precision), speed.get(_key(row)))
-        yield Choice(
+
+    def choice(row: BenchmarkRow, bundle: str, verdict: Verdict, reason: str) -> Choice:
+        accuracy = accuracies.get((bundle, row.model, row.precision))
+        return Choice(
             source=source.name,
             device=source.device,
             role=row.model,
@@ -152,31 +160,35 @@ def _of_source(source: Source, accuracies: _Accuracies) -> Iterator[Choice]:
             reason=reason,
         )
 
-
-def _judgements(run: Run) -> dict[str, Judgement]:
-    """Precision -> its worst verdict over the providers that ran it."""
-    found: dict[str, Judgement] = {}
-    for one in run.validation.judgements if run.validation is not None else ():
-        known = found.get(one.precision)
-        if known is None or (one.verdict == "FAIL" and known.verdict != "FAIL"):
-            found[one.precision] = one
-    return found
-
-
-def _verdict(row: BenchmarkRow, judgement: Judgement | None, speed: RowJudgement | None) -> tuple[Verdict, str]:
-    if row.latency is None:
-        return "NOT JUDGED", row.unavailable or "not measured"
-    if judgement is not None and judgement.verdict == "FAIL":
-        return "FAIL", judgement.reason
-    if speed is not None and not meets(speed):
-        return "FAIL", "; ".join(sentence(check) for check in speed.checks if check.verdict != "PASS")
-    if judgement is None or judgement.verdict != "PASS":
-        return "NOT JUDGED", "its accuracy was not validated here" if speed is None else ""
-    return "PASS", ""
+    for row in rows:
+        if row.part != "engine" or row.batch != smallest:
+            continue
+        if row.model == "teacher":
+            yield choice(row, of_timed, "NOT JUDGED", "the teacher is what others are held against")
+        else:
+            yield choice(row, of_timed, *verdict_on(row, validation if same else None, benchmark))
+    if validation is not None:
+        for model in models_of(validation, benchmark if same else None):
+            if model.latency_p50_ms is None:
+                yield choice(_row_of(model, smallest), validation.bundle_sha256, model.verdict, model.reason)
 
 
-def _key(row: BenchmarkRow | RowJudgement) -> tuple[object, ...]:
-    return (row.model, row.runner, row.provider, row.precision, row.batch, row.threads, row.part)
+def _row_of(model: Model, batch: int) -> BenchmarkRow:
+    """The row of a model that was validated and not timed."""
+    runner, provider, precision = model.name.split(":")
+    return BenchmarkRow(
+        model="student",
+        runner=runner,
+        provider=provider,
+        precision=precision,
+        batch=batch,
+        threads=None,
+        part="engine",
+        latency=None,
+        throughput_images_per_s=None,
+        size_mb=model.size_mb,
+        unavailable="not timed on this device",
+    )
 
 
 def _time(row: BenchmarkRow, name: str) -> Interval | None:
@@ -189,9 +201,3 @@ def _time(row: BenchmarkRow, name: str) -> Interval | None:
 def _p50(choice: Choice) -> float:
     assert choice.row.latency is not None  # callers select measured rows
     return choice.row.latency.p50_ms
-
-
-def _fastest(found: Iterator[Choice]) -> Choice | None:
-    passing = [one for one in found if one.role == "student" and one.verdict == "PASS" and one.row.latency]
-    # torch is no way to deploy; it is taken where nothing else was timed.
-    return min(passing, key=lambda one: (one.row.runner == "torch", _p50(one)), default=None)

@@ -8,11 +8,12 @@ from typing import Literal
 
 from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow
 from dskd_export.documents import Accuracy, ModelFacts
-from dskd_export.gate import checks_of
 from dskd_export.report import formatting as fmt
 from dskd_export.report.choices import Choice, Source, best_of, teacher_of
 from dskd_export.report.intervals import ratio
 from dskd_export.report.load import Run
+
+DecisionVerdict = Literal["PASS", "NOT SHOWN", "FAIL", "STALE", "NOT CHECKED"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Fact:
 class Decision:
     """The verdict with the figures it rests on."""
 
-    verdict: Literal["PASS", "FAIL", "STALE", "NOT CHECKED"]
+    verdict: DecisionVerdict
     reason: str
     sentence: str
     facts: tuple[Fact, ...]
@@ -88,8 +89,10 @@ def decide_between(sources: Sequence[Source], found: Sequence[Choice], stale: Se
     if not found:
         return Decision("NOT CHECKED", "nothing was timed", sentence, facts)
     if without:
-        judged = any(one.verdict == "FAIL" for one in found if one.device in without)
-        verdict: Literal["FAIL", "NOT CHECKED"] = "FAIL" if judged else "NOT CHECKED"
+        there = {one.verdict for one in found if one.device in without}
+        verdict: DecisionVerdict = (
+            "NOT SHOWN" if "NOT SHOWN" in there else "FAIL" if "FAIL" in there else "NOT CHECKED"
+        )
         return Decision(verdict, f"no model passes on {', '.join(without)}", sentence, facts)
     return Decision("PASS", f"{len(best)} devices, {len(sources)} sources", sentence, facts)
 
@@ -100,27 +103,36 @@ def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
     best = best_of(found)
     for device, one in best.items():
         label = "To ship" if len(best) == 1 else device
-        if one is None or one.row.latency is None or one.p50_ms is None:
+        if one is None:
             facts.append(Fact(label, "nothing", "no student passes accuracy and budget", False))
             continue
         source = f"{one.source}: " if len(best) > 1 or len({each.source for each in found}) > 1 else ""
+        top1 = "" if one.top1 is None else f"top-1 {fmt.percent_interval(one.top1)}"
+        if one.row.latency is None:
+            detail = (
+                f"{source}{fmt.runner_of(one.row)}, the smallest that passes; nothing was timed on this device"
+            )
+            facts.append(Fact(label, one.row.precision, detail, interval=top1))
+            continue
         times = " and ".join(fmt.milliseconds(ms) for ms in (one.row.latency.p50_ms, one.row.latency.p99_ms))
         detail = f"{source}{fmt.runner_of(one.row)}, p50 and p99 {times} at batch {one.row.batch}"
         if one.row.energy_per_image_mj is not None:
             detail += f", {fmt.significant(one.row.energy_per_image_mj.value)}{fmt.NBSP}mJ an image"
         if not one.row.latency.stable:
             detail += ", UNSTABLE"
-        top1 = "" if one.top1 is None else f"top-1 {fmt.percent_interval(one.top1)}"
         facts.append(Fact(label, one.row.precision, detail, interval=top1))
     return facts
 
 
 def _sentence_of(device: str, one: Choice, found: Sequence[Choice]) -> str:
-    assert one.row.latency is not None  # the best one was measured
     teacher = teacher_of(found, device)
     source = f"{one.source} in " if len({each.source for each in found}) > 1 else ""
-    words = f"{device}: {source}{one.row.precision}, p50 {fmt.milliseconds(one.row.latency.p50_ms)}"
-    if teacher is not None and teacher.row.latency is not None:
+    words = f"{device}: {source}{one.row.precision}"
+    if one.row.latency is None:
+        words += ", the smallest that passes (nothing was timed there)"
+    else:
+        words += f", p50 {fmt.milliseconds(one.row.latency.p50_ms)}"
+    if teacher is not None and teacher.row.latency is not None and one.row.latency is not None:
         words += (
             f", {fmt.times(teacher.row.latency.p50_ms, one.row.latency.p50_ms, 'faster', 'slower', 'as fast')}"
         )
@@ -181,29 +193,16 @@ def latency_pair(benchmark: BenchmarkDocument) -> tuple[BenchmarkRow, BenchmarkR
     return min(pairs, key=lambda pair: rank(pair[1]), default=None)
 
 
-def _gate(run: Run, stale: Sequence[str]) -> tuple[Literal["PASS", "FAIL", "STALE", "NOT CHECKED"], str]:
+def _gate(run: Run, stale: Sequence[str]) -> tuple[DecisionVerdict, str]:
     if run.validation is None:
         return "NOT CHECKED", "validation.json is not in the run folder. Made by: dskd-compress validate"
-    checks = list(checks_of(run.validation))
-    failed = [f"{where}: {check.name}" for where, check in checks if check.failed]
+    verdict = run.validation.verdict
     if "validate" in stale:
-        outcome = "passed" if run.validation.passed else "failed"
         return (
             "STALE",
-            f"the gate {outcome}, but for other files than those here. Run again: dskd-compress validate",
+            f"the gate gave {verdict}, but for other files than those here. Run again: dskd-compress validate",
         )
-    if not run.validation.passed:
-        return "FAIL", f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
-    open_ = sum(check.verdict == "NOT JUDGED" for _, check in checks)
-    remarks = [f"{len(checks) - open_} checks of the export passed"]
-    if open_:
-        remarks.append(f"{open_} could not be judged")
-    for one in run.validation.judgements:
-        if one.verdict == "NOT RUN":
-            remarks.append(f"{one.runner} was not run")
-        elif one.native is False:
-            remarks.append(f"{one.precision} was {one.native_reason.partition(':')[0]}")
-    return "PASS", "; ".join(remarks)
+    return "NOT CHECKED" if verdict == "NOT JUDGED" else verdict, run.validation.reason
 
 
 def _accuracy_fact(run: Run) -> Fact:

@@ -35,10 +35,12 @@ class Native:
     Attributes:
         native: most convolutions and matrix products run in it.
         reason: what was counted, for a reader.
+        other: what it computes in instead; empty where it computes in its own precision.
     """
 
     native: bool
     reason: str
+    other: str = ""
 
 
 def native_of(model: Path | bytes, precision: str, provider: str, feeds: Mapping[str, Array]) -> Native:
@@ -95,7 +97,9 @@ def judge_kernels(kernels: list[str], precision: str, provider: str) -> Native:
     """
     if not kernels:
         return Native(
-            False, f"computed in an unknown type on {provider}: no convolution or matrix product was seen"
+            False,
+            f"computed in an unknown type on {provider}: no convolution or matrix product was seen",
+            "unknown",
         )
     own = kernels.count(precision)
     total = len(kernels)
@@ -104,4 +108,4 @@ def judge_kernels(kernels: list[str], precision: str, provider: str) -> Native:
         return Native(True, counted)
     others = [name for name in kernels if name != precision]
     other = max(sorted(set(others)), key=others.count)
-    return Native(False, f"computed in {other} on {provider}: {counted}")
+    return Native(False, f"computed in {other} on {provider}: {counted}", other)

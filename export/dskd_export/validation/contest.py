@@ -255,7 +255,10 @@ def open_engine(found: FoundEngine, stack: ExitStack) -> Contestant:
     if truth is None:
         native = Native(True, f"strongly typed, in the types of the ONNX model; not counted: {document.no_truth}")
     else:
-        native = Native(runs_in_its_precision(document), f"{shares_in_words(truth)} ({truth.source})")
+        is_native = runs_in_its_precision(document)
+        most = max(truth.types, key=lambda share: share.layer_share, default=None)
+        other = "" if is_native else "unknown" if most is None else most.type
+        native = Native(is_native, f"{shares_in_words(truth)} ({truth.source})", other)
     return Contestant(
         runner,
         "tensorrt",
@@ -279,7 +282,7 @@ def _emulated(model: bytes | Path, provider: str, stack: ExitStack) -> tuple[Onn
     loaded = onnx.load(model) if isinstance(model, Path) else onnx.load_from_string(model)
     emulated = emulate_bf16(loaded).SerializeToString()
     runner = stack.enter_context(OnnxRuntimeRunner(emulated, provider=provider, precision="bf16"))
-    return runner, Native(False, f"computed in fp32 on {provider}, rounded to bf16 after every node")
+    return runner, Native(False, f"computed in fp32 on {provider}, rounded to bf16 after every node", FULL)
 
 
 def _not_run(bundle: Bundle, provider: str, precision: str, error: ProviderLacksKernel) -> Judgement:

@@ -17,11 +17,12 @@ from dskd_export.causes import explain_logits
 from dskd_export.compare import compare_outputs
 from dskd_export.documents import Check, Judgement, Parity
 from dskd_export.evaluate import compare_accuracy
-from dskd_export.gate import Budget, Limits, check_budget, check_finite, check_golden, check_limits, failure_of
+from dskd_export.gate import Budget, Limits, check_budget, check_finite, check_golden, check_limits
 from dskd_export.golden import Golden
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.runner import Array
 from dskd_export.validation.contest import FULL, Contestant
+from dskd_export.verdicts import reason_of, verdict_of
 
 BATCH = 16
 """Images of one call. Every runner keeps the memory of its largest call, and several are open at a time."""
@@ -102,21 +103,25 @@ def judge_candidate(
         checks.append(check_golden(golden, rules.limits.max_abs_relative))
     elif budget.mean_abs_relative is not None:
         checks.append(check_golden(golden, budget.mean_abs_relative, "mean_abs_relative"))
-    reason = failure_of(checks)
+    verdict = verdict_of(checks)
+    assert verdict != "NOT JUDGED"  # that the logits are finite is always checked
     return Judgement(
         runner=candidate.name,
         precision=candidate.precision,
         provider=candidate.provider,
-        verdict="FAIL" if reason else "PASS",
-        reason=reason,
+        verdict=verdict,
+        reason=reason_of(checks),
         native=candidate.native.native,
         native_reason=candidate.native.reason,
+        computed_in=candidate.native.other or candidate.precision,
         size_mb=candidate.size_mb,
         engine_sha256=candidate.engine_sha256,
         parity=parity,
         accuracy=accuracy,
         checks=checks,
-        causes=list(_causes(bundle, reference_name, candidate, outputs, before, checks)) if reason else [],
+        causes=list(_causes(bundle, reference_name, candidate, outputs, before, checks))
+        if verdict == "FAIL"
+        else [],
     )
 
 
@@ -177,7 +182,7 @@ def _causes(
             f"{file}: on the very same inputs it gives other logits than {reference_name}; one of its nodes or "
             "weights is another"
         )
-    elif made_from.verdict == "PASS":
+    elif made_from.verdict != "FAIL":
         yield f"{file}: model.fp32.onnx passes on the same images, so this comes from the conversion"
     else:
         yield f"{file}: model.fp32.onnx fails on the same images: look there first"

@@ -20,7 +20,7 @@ def choice(found: Sequence[Choice], *, several: bool) -> Section:
         found: as `choices` gives them.
         several: they come from more than one run or device.
     """
-    if not found:
+    if all(one.row.latency is None for one in found):
         return Section("choices", TITLE, [Note("Nothing was timed. Made by: dskd-compress benchmark", "missing")])
     chosen = {id(one) for one in best_of(found).values() if one is not None}
     blocks: list[Block] = [*_figures(found, several), *_matrix(found, chosen, several)]
@@ -139,8 +139,8 @@ def _verdict(one: Choice, chosen: bool) -> Cell:
         return Cell(f"PASS: the choice here{unstable}", "pass")
     if one.verdict == "PASS":
         return Cell(f"PASS{unstable}", "pass")
-    if one.verdict == "FAIL":
-        return Cell(f"FAIL: {one.reason}", "fail")
+    if one.verdict in ("FAIL", "NOT SHOWN"):
+        return Cell(f"{one.verdict}: {one.reason}", "fail")
     return Cell(f"not judged{f': {one.reason}' if one.reason else ''}{unstable}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dskd_export.documents import Check, Interval, Judgement, PairedAccuracy, Parity, ValidationDocument
-from dskd_export.gate import causes_of, checks_of, headline
+from dskd_export.gate import causes_of, checks_of
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import (
     Block,
@@ -21,7 +21,7 @@ from dskd_export.report.load import Run
 from dskd_export.report.pictures import golden_of, pictures_of
 from dskd_export.spec import ModelSpec
 
-_SIGN = {"<=": "≤", ">=": "≥"}
+_SIGN = {"<=": "≤", ">=": "≥", ">": ">"}
 
 
 def numerics(run: Run) -> Section:
@@ -102,8 +102,8 @@ def _validation(document: ValidationDocument) -> list[Block]:
             "Checks of the gate",
             ("of", "check", "value", "95 % bound", "limit", "verdict", "detail"),
             [_check(where, check) for where, check in checks_of(document)],
-            note="Where there is a bound it decides, and not the value. NOT SHOWN fails: the value is within the "
-            "limit, but the images are too few to say so.",
+            note="Where there is a bound it decides, and not the value. NOT SHOWN: the value is within the limit, "
+            "but the images are too few to show it.",
         )
     )
     blocks.append(
@@ -173,7 +173,7 @@ def _verdict(document: ValidationDocument, judgement: Judgement) -> list[Cell]:
         return [Cell(judgement.runner), missing("NOT RUN"), not_run, size, not_run, Cell(judgement.reason)]
     return [
         Cell(judgement.runner),
-        Cell(headline(judgement), "pass" if judgement.verdict == "PASS" else "fail"),
+        Cell(judgement.verdict, "pass" if judgement.verdict == "PASS" else "fail"),
         (
             number(fmt.percent_interval(document.accuracy[judgement.runner].top1))
             if judgement.runner in document.accuracy
