@@ -113,6 +113,8 @@ def decide(validation: ValidationDocument | None, benchmark: BenchmarkDocument |
     """
     if validation is None:
         return Decision("NOT JUDGED", None, False, "Not validated: nothing is known to be good enough to ship.")
+    if validation.student is None and validation.verdict == "NOT JUDGED":
+        return Decision("NOT JUDGED", None, False, f"Nothing is decided: {validation.reason}.")
     if benchmark is not None and benchmark.bundle_sha256 != validation.bundle_sha256:
         benchmark = None
     models = list(models_of(validation, benchmark))

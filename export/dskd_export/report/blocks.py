@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-CellKind = Literal["text", "number", "code", "pass", "fail", "stale", "missing"]
+CellKind = Literal["text", "number", "code", "pass", "fail", "unproven", "stale", "missing"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,17 @@ def number(text: str) -> Cell:
 def code(text: str) -> Cell:
     """A hash, a command or a file name."""
     return Cell(text, "code")
+
+
+def verdict_cell(verdict: str, text: str = "") -> Cell:
+    """A verdict as a badge.
+
+    Args:
+        verdict: decides the badge.
+        text: to show; empty: the verdict itself.
+    """
+    kinds: dict[str, CellKind] = {"PASS": "pass", "FAIL": "fail", "NOT SHOWN": "unproven"}
+    return Cell(text or verdict, kinds.get(verdict, "missing"))
 
 
 def missing(reason: str) -> Cell:

@@ -19,8 +19,8 @@ from dskd_export.bundle.manifest import LicenseFacts, Licenses
 from dskd_export.documents import TrainingDocument
 from dskd_export.errors import DataError
 from dskd_export.report import formatting as fmt
-from dskd_export.report.blocks import Block, Cell, Note, Section, Table, code, missing, number
-from dskd_export.report.decision import student_accuracy, teacher_accuracy
+from dskd_export.report.blocks import Block, Cell, Note, Section, Table, code, missing, number, verdict_cell
+from dskd_export.report.decision import decide, student_accuracy, teacher_accuracy
 from dskd_export.report.load import Run
 from dskd_export.report.render import environment
 
@@ -33,6 +33,8 @@ class Card:
 
     name: str
     summary: str
+    verdict: str
+    decision: str
     python: str
     input: str
     has_bundle: bool
@@ -54,9 +56,12 @@ def model_card(run: Run, *, name: str, stale: Sequence[str] = ()) -> str:
     student = run.student
     if student is None:
         raise DataError(f"{run.folder} holds no student: distill.json is missing.", "Run: dskd-compress distill")
+    made = decide(run, stale)
     card = Card(
         name=name,
         summary=_summary(student),
+        verdict=made.verdict,
+        decision=f"{made.sentence} {made.reason}".strip(),
         python=_python(name, student),
         input=_input(run),
         has_bundle=run.manifest is not None,
@@ -170,8 +175,10 @@ def _precisions(run: Run) -> Section:
             )
         )
         size = number("–") if judgement.size_mb is None else number(fmt.megabytes(judgement.size_mb))
-        rows.append([Cell(judgement.precision), Cell(judgement.runner), size, drop, Cell(judgement.verdict)])
-    columns = ("precision", "computed by", "file", "top-1 lost (points, 95 % interval)", "verdict")
+        type_ = missing("not run") if judgement.computed_in is None else Cell(judgement.computed_in)
+        verdict = verdict_cell(judgement.verdict)
+        rows.append([Cell(judgement.precision), Cell(judgement.runner), type_, size, drop, verdict])
+    columns = ("precision", "runner", "computed in", "file", "top-1 lost (points, 95 % interval)", "verdict")
     reference = f"Against {run.validation.reference}, on the same images."
     return Section("precisions", title, [Table("card-precisions", title, columns, rows, note=reference)])
 

@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow
-from dskd_export.documents import Accuracy, ModelFacts
+from dskd_export.documents import Accuracy, ModelFacts, ValidationDocument, Verdict
 from dskd_export.report import formatting as fmt
 from dskd_export.report.choices import Choice, Source, best_of, teacher_of
 from dskd_export.report.intervals import ratio
 from dskd_export.report.load import Run
+from dskd_export.verdicts import worst_of
+from dskd_export.winner import Decision as Winner
+from dskd_export.winner import decide as pick_winner
 
 DecisionVerdict = Literal["PASS", "NOT SHOWN", "FAIL", "STALE", "NOT CHECKED"]
+
+_NOT_VALIDATED = "Not validated: nothing is known to be good enough to ship."
+_STALE = "Validate again: the files have changed since the last validation."
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,20 @@ class Fact:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict with the figures it rests on."""
+    """The verdict with the figures it rests on.
+
+    Attributes:
+        verdict: PASS: something can be shipped.
+        sentence: the decision, the first sentence of the report.
+        reason: what it rests on, and what is left out.
+        summary: accuracy, cost and latency against the teacher.
+        facts: the same, a figure each.
+    """
 
     verdict: DecisionVerdict
-    reason: str
     sentence: str
+    reason: str
+    summary: str
     facts: tuple[Fact, ...]
 
 
@@ -53,7 +68,9 @@ def decide(run: Run, stale: Sequence[str], found: Sequence[Choice] = ()) -> Deci
         stale: stages whose inputs have changed since.
         found: what can be shipped.
     """
-    facts = [*_ship_facts(found), _accuracy_fact(run), *_cost_facts(run), _latency_fact(run.benchmark)]
+    verdict, sentence, reason = _gate(run, stale)
+    ship = _ship_facts(found) if verdict == "PASS" else []
+    facts = [*ship, _accuracy_fact(run), *_cost_facts(run), _latency_fact(run.benchmark)]
     known = {fact.label: fact for fact in facts if fact.known}
     parts = []
     if "Accuracy kept" in known:
@@ -66,9 +83,8 @@ def decide(run: Run, stale: Sequence[str], found: Sequence[Choice] = ()) -> Deci
     if "Latency" in known:
         latency = known["Latency"]
         parts.append(f"{'and is' if parts else 'The student is'} {latency.value} ({latency.detail})")
-    sentence = ", ".join(parts) + "." if parts else "There is nothing to compare yet."
-    verdict, reason = _gate(run, stale)
-    return Decision(verdict, reason, sentence, tuple(facts))
+    summary = ", ".join(parts) + "." if parts else "There is nothing to compare yet."
+    return Decision(verdict, sentence, reason, summary, tuple(facts))
 
 
 def decide_between(sources: Sequence[Source], found: Sequence[Choice], stale: Sequence[str]) -> Decision:
@@ -81,20 +97,34 @@ def decide_between(sources: Sequence[Source], found: Sequence[Choice], stale: Se
     """
     best = best_of(found)
     facts = tuple(_ship_facts(found)) or (Fact("To ship", "not known", "nothing was timed", False),)
-    kept = [_sentence_of(device, one, found) for device, one in best.items() if one is not None]
-    without = [device for device, one in best.items() if one is None]
-    sentence = " ".join(kept) or "Nothing that was measured passes accuracy and budget."
+    summary = " ".join(_sentence_of(device, one, found) for device, one in best.items() if one is not None)
+    reason = f"{len(best)} devices, {len(sources)} sources."
     if stale:
-        return Decision("STALE", f"changed since: {', '.join(stale)}", sentence, facts)
-    if not found:
-        return Decision("NOT CHECKED", "nothing was timed", sentence, facts)
-    if without:
-        there = {one.verdict for one in found if one.device in without}
-        verdict: DecisionVerdict = (
-            "NOT SHOWN" if "NOT SHOWN" in there else "FAIL" if "FAIL" in there else "NOT CHECKED"
-        )
-        return Decision(verdict, f"no model passes on {', '.join(without)}", sentence, facts)
-    return Decision("PASS", f"{len(best)} devices, {len(sources)} sources", sentence, facts)
+        return Decision("STALE", _STALE, f"Changed since: {', '.join(stale)}.", summary, facts)
+    if all(one.role == "teacher" for one in found):
+        return Decision("NOT CHECKED", _NOT_VALIDATED, "No student was validated or timed.", summary, facts)
+    without = {device: _why_none(device, found) for device, one in best.items() if one is None}
+    if not without:
+        return Decision("PASS", summary, reason, "", facts)
+    verdict = worst_of(verdict for verdict, _ in without.values())
+    names, why = ", ".join(without), "; ".join(dict.fromkeys(why for _, why in without.values() if why))
+    if verdict == "FAIL":
+        sentence = f"Do not ship on {names}: {why}."
+    elif verdict == "NOT SHOWN":
+        sentence = f"Not shown to be good enough on {names}: {why}."
+    else:
+        sentence = f"Nothing was judged on {names}: {why or 'no student was validated there'}."
+    return Decision("NOT CHECKED" if verdict == "NOT JUDGED" else verdict, sentence, reason, summary, facts)
+
+
+def _why_none(device: str, found: Sequence[Choice]) -> tuple[Verdict, str]:
+    """The verdict that comes closest to a pass on a device where none passes, and its reason."""
+    students = [one for one in found if one.device == device and one.role == "student"]
+    for verdict in ("NOT SHOWN", "FAIL"):
+        one = next((one for one in students if one.verdict == verdict), None)
+        if one is not None:
+            return verdict, f"{one.source}: {one.reason}"
+    return "NOT JUDGED", next((one.reason for one in students if one.reason), "")
 
 
 def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
@@ -127,7 +157,7 @@ def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
 def _sentence_of(device: str, one: Choice, found: Sequence[Choice]) -> str:
     teacher = teacher_of(found, device)
     source = f"{one.source} in " if len({each.source for each in found}) > 1 else ""
-    words = f"{device}: {source}{one.row.precision}"
+    words = f"Ship on {device}: {source}{one.row.precision}"
     if one.row.latency is None:
         words += ", the smallest that passes (nothing was timed there)"
     else:
@@ -193,16 +223,33 @@ def latency_pair(benchmark: BenchmarkDocument) -> tuple[BenchmarkRow, BenchmarkR
     return min(pairs, key=lambda pair: rank(pair[1]), default=None)
 
 
-def _gate(run: Run, stale: Sequence[str]) -> tuple[DecisionVerdict, str]:
+def _gate(run: Run, stale: Sequence[str]) -> tuple[DecisionVerdict, str, str]:
+    """Verdict, sentence and reason."""
     if run.validation is None:
-        return "NOT CHECKED", "validation.json is not in the run folder. Made by: dskd-compress validate"
-    verdict = run.validation.verdict
+        return "NOT CHECKED", _NOT_VALIDATED, "validation.json is missing. Run: dskd-compress validate."
     if "validate" in stale:
-        return (
-            "STALE",
-            f"the gate gave {verdict}, but for other files than those here. Run again: dskd-compress validate",
-        )
-    return "NOT CHECKED" if verdict == "NOT JUDGED" else verdict, run.validation.reason
+        was = f"The verdict was {run.validation.verdict}, for other files than those here"
+        return "STALE", _STALE, f"{was}. Run: dskd-compress validate."
+    made = pick_winner(run.validation, run.benchmark)
+    verdict: DecisionVerdict = "NOT CHECKED" if made.verdict == "NOT JUDGED" else made.verdict
+    return verdict, made.sentence, _reason(run.validation, made)
+
+
+def _reason(validation: ValidationDocument, made: Winner) -> str:
+    """What is known of the student, and of the models that are not the one to ship."""
+    if made.verdict == "NOT JUDGED":
+        return f"{validation.reason}."
+    remarks = []
+    if validation.student is not None and made.verdict == "PASS":
+        remarks.append(validation.student.reason)
+    left_out = {
+        name: [one.precision for one in validation.judgements if one.verdict == verdict]
+        for name, verdict in (("fails", "FAIL"), ("is not shown to pass", "NOT SHOWN"), ("was not run", "NOT RUN"))
+    }
+    for name, precisions in left_out.items():
+        if precisions and made.verdict != "FAIL":
+            remarks.append(f"{', '.join(dict.fromkeys(precisions))} {name}")
+    return f"{'; '.join(remarks)}." if remarks else ""
 
 
 def _accuracy_fact(run: Run) -> Fact:

@@ -103,7 +103,7 @@ def code_markdown(text: str) -> str:
 def cell_markdown(cell: Cell) -> str:
     """A table cell."""
     text = code_markdown(cell.text) if cell.kind == "code" else escape_markdown(cell.text)
-    return f"**{text}**" if cell.kind in ("pass", "fail", "stale") else text
+    return f"**{text}**" if cell.kind in ("pass", "fail", "unproven", "stale") else text
 
 
 def fence(lines: Sequence[str]) -> str:

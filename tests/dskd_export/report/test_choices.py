@@ -46,7 +46,10 @@ def test_the_choice_is_the_fastest_that_passes(matrix: list[Path]) -> None:
         assert one.row.latency.p50_ms == min(r.row.latency.p50_ms for r in rivals if r.row.latency)
     decision = decide_between(sources_of(matrix), found, [])
     assert decision.verdict == "PASS"
-    assert "Cortex-A78AE, NVIDIA Jetson Orin Nano: dskd/nvidia-jetson-orin-nano in fp16, p50 " in decision.sentence
+    assert (
+        "Ship on Cortex-A78AE, NVIDIA Jetson Orin Nano: dskd/nvidia-jetson-orin-nano in fp16, p50 "
+        in decision.sentence
+    )
     assert len(decision.facts) == 3
     assert decide_between(sources_of(matrix), found, ["validate of dskd"]).verdict == "STALE"
 

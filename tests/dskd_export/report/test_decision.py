@@ -1,13 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dskd_export.report.decision import decide, latency_pair, student_accuracy
+from dskd_export.report import build_report
+from dskd_export.report.card import model_card
+from dskd_export.report.choices import Source, best_of, choices
+from dskd_export.report.decision import decide, decide_between, latency_pair, student_accuracy
 from dskd_export.report.load import Run, load_run
+from dskd_export.report.render import escape_markdown
 
 
 @pytest.fixture
@@ -18,7 +24,7 @@ def run(full_run: Path) -> Run:
 def test_the_line_holds_every_figure(run: Run) -> None:
     decision = decide(run, [])
     assert decision.verdict == "PASS"
-    text = decision.sentence.replace("\u00a0", " ")
+    text = decision.summary.replace("\u00a0", " ")
     for part in (
         "keeps 98.9 % of the teacher's top-1 accuracy",
         "95 % interval 96.7–100.9 %",
@@ -54,21 +60,81 @@ def test_no_pair_without_the_teacher(run: Run) -> None:
     assert "no runner measured both" in decide(replace(run, benchmark=alone), []).facts[-1].detail
 
 
-def test_a_failed_gate_names_its_checks(make_run: Callable[..., Path]) -> None:
+def test_a_failed_gate_says_what_fails(make_run: Callable[..., Path]) -> None:
     decision = decide(load_run(make_run(gate_passes=False)), [])
-    expected = "1 of 6 checks failed: onnxruntime:cpu:fp32: max abs / scale"
-    assert (decision.verdict, decision.reason) == ("FAIL", expected)
+    assert (decision.verdict, decision.reason) == ("FAIL", "")
+    assert decision.sentence.startswith("Do not ship: onnxruntime:cpu:fp32 fails: max abs / scale is 0.0032")
+    assert "To ship" not in {fact.label for fact in decision.facts}
 
 
-def test_a_pass_says_what_it_does_not_cover(run: Run, make_run: Callable[..., Path]) -> None:
-    assert decide(run, []).reason == "6 checks of the export passed"
+def test_a_pass_says_what_it_leaves_out(run: Run, make_run: Callable[..., Path]) -> None:
+    alone = "1.1 points below the teacher (97.8 % against 98.9 %) on 360 images, 5 allowed"
+    assert alone in decide(run, []).reason
     several = load_run(make_run(precisions=True))
-    assert several.validation is not None
-    without = [one for one in several.validation.judgements if one.precision != "int8"]
-    validation = several.validation.model_copy(update={"judgements": without, "passed": True})
-    assert decide(replace(several, validation=validation), []).reason == (
-        "7 checks of the export passed; fp16 was computed in fp32 on cpu; onnxruntime:cpu:bf16 was not run"
-    )
+    decision = decide(several, [], choices([Source("run", several)]))
+    assert (decision.verdict, decision.facts[0].value) == ("PASS", "fp32")  # the only one of both that was timed
+    assert decision.reason.endswith("; int8 is not shown to pass; bf16 was not run.")
+
+
+@dataclass(frozen=True)
+class Situation:
+    settings: dict[str, Any]
+    verdict: str
+    sentence: str
+    named: Sequence[str]
+
+
+SITUATIONS = {
+    "far below the teacher": Situation(
+        {"images": 150, "student_right": 94, "teacher_right": 144, "student_drop": 0.02},
+        "FAIL",
+        "Do not ship: ",
+        ("33.3 points below the teacher", "62.7 % against 96.0 %", "150 images"),
+    ),
+    "below the commonest class": Situation(
+        {"images": 150, "student_right": 44, "teacher_right": 45, "commonest": 65, "student_drop": 0.02},
+        "FAIL",
+        "Do not ship: ",
+        ("29.3 % right", "always answering '0' gives 43.3 %"),
+    ),
+    "too few images": Situation(
+        {"images": 150, "student_right": 144, "teacher_right": 144, "commonest": 15, "student_drop": 0.01},
+        "NOT SHOWN",
+        "Not shown to be good enough: ",
+        ("150 images", "390 images would show it"),
+    ),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS.values(), ids=list(SITUATIONS))
+def test_the_first_sentence_is_the_decision(make_run: Callable[..., Path], situation: Situation) -> None:
+    folder = make_run(precisions=True, **situation.settings)
+    run = load_run(folder)
+    found = choices([Source("run", run)])
+    decision = decide(run, [], found)
+    assert decision.verdict == situation.verdict
+    assert decision.sentence.startswith(situation.sentence)
+    assert all(part in decision.sentence for part in situation.named)
+    assert "To ship" not in {fact.label for fact in decision.facts}
+    assert set(best_of(found).values()) == {None}
+    report = build_report(folder)
+    for text in (report.markdown, model_card(run, name="someone/model")):
+        assert f"**{situation.verdict}**: {escape_markdown(decision.sentence)}" in text
+    several = decide_between([Source("run", run)], found, [])
+    assert several.verdict == situation.verdict
+    assert all(part in several.sentence for part in situation.named)
+
+
+def test_an_older_validation_decides_nothing(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    document = json.loads((folder / "validation.json").read_text())
+    for key in ("verdict", "reason", "student"):
+        del document[key]
+    (folder / "validation.json").write_text(json.dumps(document))
+    decision = decide(load_run(folder), [])
+    assert decision.verdict == "NOT CHECKED"
+    assert "validate again" in decision.sentence
+    assert "NOT CHECKED" in build_report(folder).markdown
 
 
 def test_a_stale_validation_decides_nothing(run: Run) -> None:
@@ -78,7 +144,7 @@ def test_a_stale_validation_decides_nothing(run: Run) -> None:
 def test_what_is_not_known_says_why(run: Run) -> None:
     decision = decide(replace(run, student=None, validation=None, benchmark=None), [])
     assert decision.verdict == "NOT CHECKED"
-    assert decision.sentence == "There is nothing to compare yet."
+    assert decision.summary == "There is nothing to compare yet."
     assert not any(fact.known for fact in decision.facts)
     assert all(fact.detail for fact in decision.facts)
 

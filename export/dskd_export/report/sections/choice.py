@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dskd_export.documents import Interval
 from dskd_export.report import formatting as fmt
-from dskd_export.report.blocks import Block, Cell, Figure, Gallery, Key, Note, Section, Table, missing, number
+from dskd_export.report.blocks import (
+    Block,
+    Cell,
+    Figure,
+    Gallery,
+    Key,
+    Note,
+    Section,
+    Table,
+    missing,
+    number,
+    verdict_cell,
+)
 from dskd_export.report.choices import Choice, best_of
 from dskd_export.report.pareto_chart import STYLES, Dot, pareto_chart
 
@@ -111,7 +123,20 @@ def _matrix(found: Sequence[Choice], chosen: set[int], several: bool) -> list[Bl
     ]
     rows = list(zip(*(cells for _, cells in columns), strict=True))
     table = Table("choices-table", "Devices, models and precisions", [title for title, _ in columns], rows)
-    return [table, *([Note(f"Not measured here: {'; '.join(absent)}.", "missing")] if absent else [])]
+    notes = list(_reasons(ordered, several))
+    if absent:
+        notes.append(Note(f"Not measured here: {'; '.join(absent)}.", "missing"))
+    return [table, *notes]
+
+
+def _reasons(found: Sequence[Choice], several: bool) -> Iterator[Note]:
+    """Why a student does not pass, each reason once with the models that share it."""
+    sharing: dict[tuple[str, str], list[str]] = {}
+    for one in found:
+        if one.verdict in ("FAIL", "NOT SHOWN") and one.reason:
+            sharing.setdefault((one.verdict, one.reason), []).append(_name(one, several))
+    for (verdict, reason), names in sharing.items():
+        yield Note(f"{verdict}: {reason} ({'; '.join(dict.fromkeys(names))}).")
 
 
 def _why_no_energy(found: Sequence[Choice]) -> str:
@@ -136,11 +161,9 @@ def _order(one: Choice) -> tuple[object, ...]:
 def _verdict(one: Choice, chosen: bool) -> Cell:
     unstable = "" if one.row.latency is None or one.row.latency.stable else ", UNSTABLE"
     if chosen:
-        return Cell(f"PASS: the choice here{unstable}", "pass")
-    if one.verdict == "PASS":
-        return Cell(f"PASS{unstable}", "pass")
-    if one.verdict in ("FAIL", "NOT SHOWN"):
-        return Cell(f"{one.verdict}: {one.reason}", "fail")
+        return verdict_cell("PASS", f"PASS: the choice here{unstable}")
+    if one.verdict != "NOT JUDGED":
+        return verdict_cell(one.verdict, f"{one.verdict}{unstable}")
     return Cell(f"not judged{f': {one.reason}' if one.reason else ''}{unstable}")
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dskd_export.documents import Check, Interval, Judgement, PairedAccuracy, Parity, ValidationDocument
+from dskd_export.documents import (
+    Check,
+    Interval,
+    Judgement,
+    PairedAccuracy,
+    Parity,
+    StudentJudgement,
+    ValidationDocument,
+)
 from dskd_export.gate import causes_of, checks_of
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import (
     Block,
     Cell,
-    CellKind,
     Note,
     Pictures,
     Section,
@@ -16,6 +23,7 @@ from dskd_export.report.blocks import (
     missing,
     not_there,
     number,
+    verdict_cell,
 )
 from dskd_export.report.load import Run
 from dskd_export.report.pictures import golden_of, pictures_of
@@ -64,19 +72,28 @@ def _worst_classes(run: Run) -> list[Block]:
 
 
 def _validation(document: ValidationDocument) -> list[Block]:
-    failed = [f"{where}: {check.name}" for where, check in checks_of(document) if check.failed]
     blocks: list[Block] = []
-    if failed:
-        blocks.append(Note(f"The gate failed: {', '.join(failed)}.", "warning"))
+    for verdict, what in (("FAIL", "Failed"), ("NOT SHOWN", "Not shown")):
+        names = [f"{where}: {check.name}" for where, check in checks_of(document) if check.verdict == verdict]
+        if names:
+            blocks.append(Note(f"{what}: {', '.join(names)}.", "warning"))
+    if document.student is not None:
+        blocks += _student(document, document.student)
     blocks += [Note(f"Likely cause: {cause}.", "warning") for cause in causes_of(document)]
     blocks.append(
         Table(
             "verdict-table",
             f"Verdict by model, against {document.reference}",
-            ("model", "verdict", "top-1", "size", "computed in", "why"),
+            ("model", "verdict", "top-1", "size", "computed in"),
             [_verdict(document, judgement) for judgement in document.judgements],
         )
     )
+    blocks += [
+        Note(f"{one.runner}, {one.verdict}: {one.reason}.")
+        for one in document.judgements
+        if one.reason and one.verdict != "PASS"
+    ]
+    blocks += [Note(f"{one.runner}: {one.native_reason}.") for one in document.judgements if one.native is False]
     blocks.append(
         Table(
             "loss-table",
@@ -166,22 +183,41 @@ def _validation(document: ValidationDocument) -> list[Block]:
     return blocks
 
 
+def _student(document: ValidationDocument, student: StudentJudgement) -> list[Block]:
+    """The student against its teacher and the commonest class."""
+    rows = []
+    measured = document.accuracy.get(document.reference)
+    for who, accuracy in (("student", measured), ("teacher", student.teacher_accuracy)):
+        if accuracy is not None:
+            rows.append(
+                [Cell(who), number(fmt.percent_interval(accuracy.top1)), number(fmt.count(accuracy.images))]
+            )
+    if student.commonest_class is not None and student.commonest_share is not None:
+        images = number(fmt.count(measured.images)) if measured is not None else missing("not counted")
+        who = f"always '{student.commonest_class}', the commonest class"
+        rows.append([Cell(who), number(fmt.percent(student.commonest_share)), images])
+    if not rows:
+        return [Note(f"The student is not judged: {student.reason}.", "missing")]
+    note = f"{student.verdict}: {student.reason}."
+    columns = ("who", "top-1 (95 % interval)", "images")
+    return [Table("student-table", "The student against its teacher", columns, rows, note=note)]
+
+
 def _verdict(document: ValidationDocument, judgement: Judgement) -> list[Cell]:
     size = missing("not a file") if judgement.size_mb is None else number(fmt.megabytes(judgement.size_mb))
     if judgement.verdict == "NOT RUN":
         not_run = missing("not run")
-        return [Cell(judgement.runner), missing("NOT RUN"), not_run, size, not_run, Cell(judgement.reason)]
+        return [Cell(judgement.runner), missing("NOT RUN"), not_run, size, not_run]
     return [
         Cell(judgement.runner),
-        Cell(judgement.verdict, "pass" if judgement.verdict == "PASS" else "fail"),
+        verdict_cell(judgement.verdict),
         (
             number(fmt.percent_interval(document.accuracy[judgement.runner].top1))
             if judgement.runner in document.accuracy
             else missing("no labelled images")
         ),
         size,
-        Cell(judgement.native_reason or judgement.precision),
-        Cell(judgement.reason),
+        missing("not recorded") if judgement.computed_in is None else Cell(judgement.computed_in),
     ]
 
 
@@ -211,14 +247,13 @@ def _worst_class(paired: PairedAccuracy) -> Cell:
 
 
 def _check(where: str, check: Check) -> list[Cell]:
-    kinds: dict[str, CellKind] = {"PASS": "pass", "NOT JUDGED": "missing"}
     return [
         Cell(where),
         Cell(check.name),
         number(_figure(check.value)) if check.value is not None else missing("not measured"),
         number(_figure(check.bound)) if check.bound is not None else Cell(""),
         number(f"{_SIGN[check.comparison]} {fmt.exact(check.limit)}"),
-        Cell(check.verdict, kinds.get(check.verdict, "fail")),
+        verdict_cell(check.verdict),
         Cell(check.detail),
     ]
 
