@@ -32,11 +32,13 @@ from dskd_export.documents import (
     Provenance,
     StageRecord,
     StepRecord,
+    StudentJudgement,
     TapFacts,
     TrainingDocument,
     ValidationDocument,
 )
 from dskd_export.spec import ModelSpec
+from dskd_export.verdicts import conclude
 
 STEPS_PER_EPOCH = 45
 
@@ -329,8 +331,9 @@ class RunWriter:
             precision="fp32",
             provider="cpu",
             verdict=verdict,
-            reason="" if self.gate_passes else "max abs / scale is 0.0032, the limit is <= 0.0001",
+            reason="5 checks passed" if self.gate_passes else "max abs / scale is 0.0032, the limit is <= 0.0001",
             native=True,
+            computed_in="fp32",
             size_mb=2.4,
             parity=[self._parity("fp32", batch, worst) for batch in (1, 3, 8)],
             accuracy=paired(0, 0),
@@ -342,32 +345,72 @@ class RunWriter:
             judgements += self._other_precisions()
             runners |= {"onnxruntime:cpu:fp16": 352, "onnxruntime:cpu:int8": 349}
         provenance = self.provenance("validate", 4, 5.4)
+        student = self._student()
+        of_bundle = [
+            Check(
+                name="pixel difference",
+                value=0.0,
+                limit=1.0,
+                comparison="<=",
+                verdict="PASS",
+                detail="in 1/255, 0 pixels of 360 images differ",
+            )
+        ]
+        concluded, reason = conclude(student, of_bundle, judgements)
         self.document(
             "validation.json",
             ValidationDocument(
+                verdict=concluded,
+                reason=reason,
+                student=student,
                 reference="torch:cpu:fp32",
                 accuracy={name: accuracy(right) for name, right in runners.items()},
                 judgements=judgements,
                 preprocess=PreprocessParity(
                     images=360, max_abs_pixel=0.0, max_abs_normalised=2.4e-7, differing_pixels=0
                 ),
-                checks=[
-                    Check(
-                        name="pixel difference",
-                        value=0.0,
-                        limit=1.0,
-                        comparison="<=",
-                        verdict="PASS",
-                        detail="in 1/255, 0 pixels of 360 images differ",
-                    )
-                ],
-                passed=all(one.verdict != "FAIL" for one in judgements),
+                checks=of_bundle,
+                passed=concluded == "PASS",
                 data=self.data(),
                 bundle_sha256=sha((self.folder / "bundle/manifest.json").read_bytes()),
                 provenance=provenance,
             ),
         )
         self.stage("validate", ["bundle/manifest.json", "student.safetensors"], ["validation.json"], provenance)
+
+    def _student(self) -> StudentJudgement:
+        """352 of 360 images right, of which the teacher has 356."""
+        detail = "1.1 points below the teacher (97.8 % against 98.9 %) on 360 images, 5 allowed"
+        commonest = "97.8 % right, always answering '3' gives 10.3 %"
+        lost = paired(6, 2)
+        return StudentJudgement(
+            verdict="PASS",
+            reason=f"{detail}; {commonest}",
+            checks=[
+                Check(
+                    name="drop vs teacher",
+                    value=lost.top1_drop.value,
+                    bound=lost.top1_drop.high,
+                    limit=0.05,
+                    comparison="<=",
+                    verdict="PASS",
+                    detail=detail,
+                ),
+                Check(
+                    name="vs commonest class",
+                    value=352 / 360,
+                    bound=wilson(352, 360).low,
+                    limit=37 / 360,
+                    comparison=">",
+                    verdict="PASS",
+                    detail=commonest,
+                ),
+            ],
+            teacher=lost,
+            teacher_accuracy=accuracy(356),
+            commonest_class="3",
+            commonest_share=37 / 360,
+        )
 
     def _other_precisions(self) -> list[Judgement]:
         """fp16 that passes and is not computed in fp16, int8 with too few images, bf16 that cannot be run."""
@@ -378,14 +421,15 @@ class RunWriter:
             limit=0.02,
             comparison="<=",
             verdict="PASS",
-            detail="0 of 360 images lost, 0 gained",
+            detail="0 of 360 images lost",
         )
         few = shown.model_copy(
             update={
                 "value": 3 / 360,
                 "bound": 0.0241,
                 "verdict": "NOT SHOWN",
-                "detail": "cannot be shown with 360 images; about 620 would do",
+                "detail": "4 of 360 images lost, 1 gained; 620 images would show it",
+                "images_needed": 620,
             }
         )
         open_ = Check(
@@ -401,7 +445,9 @@ class RunWriter:
             precision="fp16",
             provider="cpu",
             verdict="PASS",
+            reason="1 check passed",
             native=False,
+            computed_in="fp32",
             native_reason="computed in fp32 on cpu: 0 of 53 convolutions and matrix products run in fp16",
             size_mb=1.21,
             parity=[self._parity("fp16", 64, 8.1e-4)],
@@ -412,9 +458,10 @@ class RunWriter:
             runner="onnxruntime:cpu:int8",
             precision="int8",
             provider="cpu",
-            verdict="FAIL",
-            reason="top-1 drop is 0.00833 (95 % bound 0.0241), the limit is <= 0.02",
+            verdict="NOT SHOWN",
+            reason="4 of 360 images lost, 1 gained; 620 images would show it",
             native=True,
+            computed_in="int8",
             native_reason="53 of 53 convolutions and matrix products run in int8",
             size_mb=0.74,
             parity=[self._parity("int8", 64, 0.061)],
