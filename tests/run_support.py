@@ -35,6 +35,7 @@ SMALL: dict[str, Any] = {
     "train": _TRAINING,
     "export": {"golden_images": 5},
     "validate": {"images": 70, "batches": [1, 3]},
+    "budget": {"student_drop": 0.3},  # two epochs are few, and so are 70 images
     "benchmark": {
         "batches": [1, 2],
         "threads": 1,

@@ -128,10 +128,7 @@ def decide(validation: ValidationDocument | None, benchmark: BenchmarkDocument |
         words = f"Not shown to be good enough: {candidate.reason}. The candidate is {candidate.name}."
         return Decision("NOT SHOWN", candidate, candidate.latency_p50_ms is not None, words)
     if worst_of(one.verdict for one in models) == "FAIL":
-        first = next(one for one in models if one.verdict == "FAIL")
-        common, reason = student_verdict(validation)
-        why = f"the student fails: {reason}" if common == "FAIL" else f"{first.name} fails: {first.reason}"
-        return Decision("FAIL", None, False, f"Do not ship: {why}.")
+        return Decision("FAIL", None, False, f"Do not ship: {_why_not(validation, models)}.")
     return Decision(
         "NOT JUDGED", None, False, "Nothing was judged, so nothing is known to be good enough to ship."
     )
@@ -202,6 +199,16 @@ def student_verdict(validation: ValidationDocument) -> tuple[Verdict, str]:
 def name_of(row: BenchmarkRow | RowJudgement) -> str:
     """For example `onnxruntime:cpu:int8`."""
     return f"{row.runner}:{row.provider}:{row.precision}"
+
+
+def _why_not(validation: ValidationDocument, models: Sequence[Model]) -> str:
+    """Why nothing is shipped: the student first, then what all models share, then a model."""
+    if validation.student is not None and validation.student.verdict == "FAIL":
+        return f"the student is {validation.student.reason}"
+    if verdict_of(validation.checks) == "FAIL":
+        return f"the bundle fails: {reason_of(validation.checks)}"
+    first = min((one for one in models if one.verdict == "FAIL"), key=lambda one: one.runner == "torch")
+    return f"{first.name} fails: {first.reason}"
 
 
 def _worst(parts: Sequence[tuple[str, str]]) -> tuple[Verdict, str]:

@@ -177,6 +177,7 @@ CODES = [
     (errors.ProviderLacksKernel("m", "h"), 4),
     (errors.ProcessLost("m", "h"), 4),
     (errors.GateFailed("m", "h"), 5),
+    (errors.NotShown("too few images"), 6),
     (errors.Interrupted("m", "h"), 130),
     (KeyboardInterrupt(), 130),
     (typer.Abort(), 130),

@@ -102,7 +102,7 @@ def test_unchanged(run: RunFolder, data_sha256: str | None) -> None:
     assert reasons(run, recipe_from_mapping(json.loads(small_recipe().model_dump_json(by_alias=True)))) == {}
 
 
-TEACHER = dict.fromkeys(("train", "distill", "export", "benchmark"), "teacher changed in the recipe")
+TEACHER = dict.fromkeys(("train", "distill", "export", "validate", "benchmark"), "teacher changed in the recipe")
 SETTINGS = [
     ("seed=1", {"train": "seed changed in the recipe", "distill": "seed changed in the recipe"}),
     ("data.val_fraction=0.7", {"train": "data changed in the recipe", "distill": "data changed in the recipe"}),
@@ -124,6 +124,7 @@ SETTINGS = [
     ("export.opset=18", {"export": "export changed in the recipe"}),
     ("validate.min_cosine=0.5", {"validate": "validate changed in the recipe"}),
     ("budget.int8.top1_drop=0.03", {"validate": "budget changed in the recipe"}),
+    ("budget.student_drop=0.03", {"validate": "budget changed in the recipe"}),
     ("benchmark.batches=[1]", {"benchmark": "benchmark changed in the recipe"}),
     ("report.title=Bolts", {"report": "report changed in the recipe"}),
     # Names, and how often a training is saved, shape no result.
@@ -156,7 +157,7 @@ def test_every_section_of_a_recipe_reaches_a_stage() -> None:
 @pytest.mark.parametrize(
     ("name", "readers"),
     [
-        ("teacher.safetensors", ("distill", "export", "benchmark")),
+        ("teacher.safetensors", ("distill", "export", "validate", "benchmark")),
         ("student.safetensors", ("export", "validate", "benchmark")),
         ("bundle/manifest.json", ("validate", "benchmark", "report")),
         ("teacher.fp32.onnx", ("benchmark",)),
@@ -201,6 +202,13 @@ def test_an_input_that_appears_is_a_change(tmp_path: Path) -> None:
     assert folder.why_rerun("distill", recipe, DATA) == "teacher.safetensors changed"
 
 
+def test_a_teacher_that_nobody_judges_by_shapes_no_validation(run: RunFolder) -> None:
+    changed = reasons(run, small_recipe("budget.student_drop=null", "teacher.name=test_vit"))
+    assert changed["validate"] == "budget changed in the recipe"
+    run.record_stage("validate", small_recipe("budget.student_drop=null"), PROVENANCE, DATA)
+    assert "validate" not in reasons(run, small_recipe("budget.student_drop=null", "teacher.name=test_vit"))
+
+
 def test_other_images(run: RunFolder) -> None:
     expected = dict.fromkeys(("train", "distill", "export", "validate"), "the images changed")
     assert reasons(run, small_recipe(), "e" * 64) == expected
@@ -220,11 +228,12 @@ def test_training_the_teacher_otherwise_matters_only_through_its_weights(run: Ru
     (run / "teacher.safetensors").write_text("other weights")
     run.record_stage("train", recipe, PROVENANCE, DATA)
     changed = "teacher.safetensors changed"
-    assert reasons(run, recipe) == {"distill": changed, "export": changed, "benchmark": changed}
+    assert reasons(run, recipe) == dict.fromkeys(("distill", "export", "validate", "benchmark"), changed)
 
 
 @pytest.mark.parametrize(
-    ("role", "readers"), [("teacher", ("train", "distill", "export", "benchmark")), ("student", ("distill",))]
+    ("role", "readers"),
+    [("teacher", ("train", "distill", "export", "validate", "benchmark")), ("student", ("distill",))],
 )
 def test_weights_from_outside_are_watched_by_content(role: str, readers: tuple[str, ...], tmp_path: Path) -> None:
     weights = tmp_path / "mine.safetensors"

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from dskd_export.compare import compare_outputs
-from dskd_export.documents import Check, ClassDrop, Judgement, PairedAccuracy, Parity, PreprocessParity
+from dskd_export.documents import Check, ClassDrop, PairedAccuracy, Parity, PreprocessParity
 from dskd_export.gate import (
     Budget,
     Limits,
@@ -15,10 +15,7 @@ from dskd_export.gate import (
     check_golden,
     check_inputs,
     check_limits,
-    failure_of,
-    headline,
     sentence,
-    smallest_that_passes,
 )
 from dskd_export.intervals import mcnemar_p, paired_interval, wilson_interval
 
@@ -171,17 +168,18 @@ def test_the_bound_decides_and_not_the_value() -> None:
     lost = drop_check(30, 0, 1000)
     assert (lost.verdict, lost.value) == ("FAIL", 0.03)
     few = drop_check(0, 0, 256)
-    assert (few.verdict, few.value, few.failed) == ("NOT SHOWN", 0.0, True)
+    assert (few.verdict, few.value, few.failed) == ("NOT SHOWN", 0.0, False)
     assert few.bound is not None
     assert few.bound > few.limit
-    assert few.detail == "cannot be shown with 256 images; about 390 would do"
+    assert (few.images_needed, few.detail) == (390, "0 of 256 images lost; 390 images would show it")
     assert drop_check(0, 0, 390).verdict == "PASS"
 
 
 def test_a_value_at_the_limit_cannot_be_shown_by_any_images() -> None:
     check = drop_check(10, 0, 1000)
     assert check.verdict == "NOT SHOWN"
-    assert "the value itself is at the limit" in check.detail
+    assert check.images_needed is None
+    assert "at the limit" in check.detail
 
 
 def agreement_check(same: int, images: int, limit: float = 0.95) -> Check:
@@ -189,12 +187,19 @@ def agreement_check(same: int, images: int, limit: float = 0.95) -> Check:
     return check
 
 
+def passes_with(same: float, images: int) -> bool:
+    return wilson_interval(same, images).low >= 0.95
+
+
 def test_agreement_by_its_lower_bound() -> None:
     assert agreement_check(1290, 1300).verdict == "PASS"
     assert agreement_check(1000, 1300).verdict == "FAIL"
     few = agreement_check(48, 50)
     assert (few.verdict, few.bound) == ("NOT SHOWN", wilson_interval(48, 50).low)
-    assert few.detail.startswith("cannot be shown with 50 images; about ")
+    assert few.images_needed is not None
+    assert few.images_needed > 50
+    assert few.detail == f"48 of 50 images agree; {few.images_needed:,} images would show it"
+    assert passes_with(few.images_needed * 48 / 50, few.images_needed)
 
 
 def class_check(worst: ClassDrop | None, limit: float = 0.2) -> Check:
@@ -273,42 +278,9 @@ def test_counts() -> None:
 
 def test_sentences() -> None:
     assert sentence(judge()[0]) == "max abs / scale is 1e-05, the limit is <= 0.0001"
-    text = failure_of([drop_check(0, 0, 256), agreement_check(1290, 1300), drop_check(30, 0, 1000)])
-    assert text == (
-        "top-1 drop is 0 (95 % bound 0.0148), the limit is <= 0.01: cannot be shown with 256 images; about 390 "
-        "would do; top-1 drop is 0.03 (95 % bound 0.0425), the limit is <= 0.01: 30 of 1000 images lost, 0 gained"
+    few = (
+        "top-1 drop is 0 (95 % bound 0.0148), the limit is <= 0.01: 0 of 256 images lost; 390 images would show it"
     )
-    assert failure_of([agreement_check(1290, 1300)]) == ""
-
-
-def make_judgement(verdict: str = "PASS", native: bool | None = True, size_mb: float | None = 3.5) -> Judgement:
-    return Judgement.model_validate(
-        {
-            "runner": f"onnxruntime:cpu:{size_mb}",
-            "precision": "fp16",
-            "provider": "cpu",
-            "verdict": verdict,
-            "native": native,
-            "native_reason": "computed in fp32 on cpu: 0 of 53 run in fp16" if native is False else "",
-            "size_mb": size_mb,
-        }
-    )
-
-
-def test_a_pass_says_what_it_was_computed_in() -> None:
-    assert headline(make_judgement()) == "PASS"
-    assert headline(make_judgement(native=False)) == "PASS (computed in fp32 on cpu)"
-    assert headline(make_judgement("FAIL", native=False)) == "FAIL (computed in fp32 on cpu)"
-    assert headline(make_judgement("NOT RUN", native=None)) == "NOT RUN"
-
-
-def test_the_smallest_that_passes() -> None:
-    judgements = [
-        make_judgement(size_mb=14.0),
-        make_judgement("FAIL", size_mb=3.0),
-        make_judgement(size_mb=7.0),
-        make_judgement("NOT RUN", None, size_mb=2.0),
-        make_judgement(size_mb=None),
-    ]
-    assert smallest_that_passes(judgements) == judgements[2]
-    assert smallest_that_passes(judgements[1:2]) is None
+    assert sentence(drop_check(0, 0, 256)) == few
+    lost = "top-1 drop is 0.03 (95 % bound 0.0425), the limit is <= 0.01: 30 of 1000 images lost"
+    assert sentence(drop_check(30, 0, 1000)) == lost

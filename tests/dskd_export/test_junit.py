@@ -67,9 +67,10 @@ DOCUMENT = make_document(
             "int8",
             "FAIL",
             native=False,
+            computed_in="fp32",
             native_reason="computed in fp32 on cpu: 0 of 3 run in int8",
             checks=[
-                check("top-1 drop", "NOT SHOWN", "cannot be shown with 256 images; about 390 would do"),
+                check("top-1 drop", "NOT SHOWN", "0 of 256 images lost; 390 images would show it"),
                 check("top-1 agreement", "FAIL"),
                 check("worst class drop", "NOT JUDGED", "no class has 10 images; the largest has 3"),
             ],
@@ -115,7 +116,7 @@ def test_one_suite_a_model_and_one_case_a_check(root: ElementTree.Element) -> No
 def test_a_failure_says_what_and_why(root: ElementTree.Element) -> None:
     shown, failed = root.iter("failure")
     assert (shown.get("type"), failed.get("type")) == ("NOT SHOWN", "FAIL")
-    assert "about 390 would do" in str(shown.get("message"))
+    assert "390 images would show it" in str(shown.get("message"))
     assert "10 times the reference's" in str(failed.text)
 
 
@@ -133,7 +134,10 @@ def test_facts_are_properties(root: ElementTree.Element) -> None:
         for suite in root
     }
     assert found["bundle"]["bundle_sha256"] == "b" * 64
-    assert found["onnxruntime:cpu:int8"]["verdict"] == "FAIL (computed in fp32 on cpu)"
+    assert (found["onnxruntime:cpu:int8"]["verdict"], found["onnxruntime:cpu:int8"]["computed_in"]) == (
+        "FAIL",
+        "fp32",
+    )
     assert found["onnxruntime:cpu:int8"]["native"] == "false: computed in fp32 on cpu: 0 of 3 run in int8"
     assert found["onnxruntime:cpu:fp32"]["native"] == "true"
     assert found["onnxruntime:cpu:fp32"]["size_mb"] == "3.500"

@@ -11,7 +11,14 @@ from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow, Late
 from dskd_export.benchmark_summary import junit_of_benchmark, markdown_summary
 from dskd_export.documents import DeviceFacts, Interval, Provenance
 from dskd_export.errors import UsageError
-from dskd_export.speed_gate import SpeedBudget, against_baseline, failures_of, judge_rows, meets
+from dskd_export.speed_gate import (
+    SpeedBudget,
+    against_baseline,
+    failures_of,
+    judge_rows,
+    verdict_of_budget,
+    verdict_of_model,
+)
 
 
 def around(value: float, spread: float = 0.05) -> Interval:
@@ -100,7 +107,7 @@ def test_what_was_not_measured_is_no_pass() -> None:
     (judgement,) = judge_rows(SpeedBudget(energy_per_image_mj=50), [lacking], batch=1, part="engine")
     (check,) = judgement.checks
     assert (check.verdict, check.detail) == ("NOT JUDGED", "this machine has no sensor")
-    assert not meets(judgement)
+    assert verdict_of_model(judgement) == "NOT SHOWN"
     assert "energy (mJ/image) is not judged: this machine has no sensor" in failures_of([judgement])[0]
     unavailable = row(latency=None, throughput_images_per_s=None, unavailable="no kernel for fp8")
     assert verdicts({"latency_p99_ms": 5.0}, unavailable) == ["NOT JUDGED"]
@@ -111,8 +118,13 @@ def test_one_model_that_meets_all_of_it_is_enough() -> None:
     slow, small = row("fp32", p99=9.0), row("int8")
     judged = judge_rows(budget, [slow, small], batch=1, part="engine")
     assert failures_of(judged) == []
+    assert verdict_of_budget(judged) == "PASS"
     assert [one.failed for one in judged] == [True, False]
     half = [row("fp32", p99=9.0), row("int8", size_mb=7.0)]  # each meets another half
+    assert verdict_of_budget(judge_rows(budget, half, batch=1, part="engine")) == "FAIL"
+    close = [row("fp32", p99=9.0), row("int8", p99=4.9)]  # one misses it, of the other it is not shown
+    assert verdict_of_budget(judge_rows(budget, close, batch=1, part="engine")) == "NOT SHOWN"
+    assert verdict_of_budget([]) == "NOT JUDGED"
     told = failures_of(judge_rows(budget, half, batch=1, part="engine"))
     assert len(told) == 2
     assert told[0].startswith("onnxruntime:cpu:fp32, batch 1: p99 latency (ms) is 9 (95 % bound 9.45), the limit")

@@ -22,9 +22,12 @@ def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[
 def test_nothing_left_to_do(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
     code, document, err = run(str(finished.folder.path), capsys=capsys)
     assert code == 0
+    ship = document.pop("ship")
+    assert (ship["name"], ship["verdict"]) == ("onnxruntime:cpu:fp32", "PASS")  # type: ignore[index]
     assert document == {
         "run": str(finished.folder.path),
         "stages": [{"stage": stage, "ran": False, "why": "unchanged"} for stage in SMALL_STAGES],
+        "verdict": "PASS",
         "passed": True,
         "report": str(finished.folder / "report.html"),
     }
@@ -47,7 +50,7 @@ def test_a_gate_that_fails(finished: Finished, tmp_path: Path, capsys: pytest.Ca
     )
     # It fails as well when nothing has to be run again, and not when nobody asked for it.
     code, document, _ = run(str(folder.path), capsys=capsys)
-    assert (code, document["passed"]) == (5, False)
+    assert (code, document["verdict"], document["passed"], document["ship"]) == (5, "FAIL", False, None)
     code, document, _ = run(str(folder.path), "--to", "export", capsys=capsys)
     assert (code, document["passed"]) == (0, None)
 
@@ -56,7 +59,7 @@ def test_as_text(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["run", str(finished.folder.path)]) == 0
     out = capsys.readouterr().out
     assert f"Report: {finished.folder / 'report.html'}" in out
-    assert "Validation" in out
+    assert "Verdicts, against torch:cpu:fp32" in out
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,16 @@ pytestmark = pytest.mark.usefixtures("no_document_yet")
 
 def test_it_passes(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = finished.copy(tmp_path / "run")
-    assert main(["validate", str(folder.path), "--set", "validate.images=20", "--json"]) == 0
+    assert main(["validate", str(folder.path), "--set", "validate.images=50", "--json"]) == 0
     out, err = capsys.readouterr()
     assert out.count("\n") == 1
     document = ValidationDocument.model_validate_json(out)
     assert document == read_document(folder / "validation.json", ValidationDocument)
-    assert document.preprocess.images == 20
+    assert document.preprocess.images == 50
     (judgement,) = document.judgements
-    assert err.count("PASS") == len(document.checks) + len(judgement.checks) + 1
+    assert document.student is not None
+    shown = len(document.student.checks) + len(document.checks) + len(judgement.checks)
+    assert err.count("PASS") == shown + len(["the model's row", "its reason", "the student's reason"])
 
 
 def test_a_limit_is_crossed(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

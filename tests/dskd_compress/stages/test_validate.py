@@ -8,7 +8,7 @@ import pytest
 import torch
 from run_support import QUIET, Finished, small_recipe
 
-from dskd_compress.data import ValLoader, iter_images, open_data
+from dskd_compress.data import ValLoader, eval_transform, iter_images, open_data
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages import validate, validate_inputs
 from dskd_compress.stages.judge import refuse_failed
@@ -52,7 +52,8 @@ def test_it_passes_by_the_limits_of_the_recipe(
     assert [check.name for check in document.checks] == BUNDLE
     assert {check.verdict for check in document.checks} == {"PASS"}
     assert document.checks[0].limit == finished.recipe.validation.max_pixel_error
-    assert (document.causes, fp32.causes, fp32.reason) == ([], [], "")
+    assert (document.causes, fp32.causes) == ([], [])
+    assert (document.verdict, fp32.reason) == ("PASS", f"{len(LIMITS)} checks passed")
     refuse_failed(document)
 
 
@@ -100,6 +101,60 @@ def test_the_accuracy_is_that_of_torch_on_the_same_images(
         assert accuracy.top1.value == pytest.approx(top1)
 
 
+def test_the_student_is_judged_by_its_teacher_on_the_same_images(
+    document: ValidationDocument, finished: Finished
+) -> None:
+    """Each by its own preprocessing, as a loop over plain timm models gives it."""
+    sets = open_data(finished.recipe.data, 0)
+    chosen = list(iter_images(sets.val, 70, 0))
+    labels = np.array([label for _, label, _ in chosen])
+    logits = {}
+    for role in ("teacher", "student"):
+        model, info = load_trained(finished.folder / f"{role}.safetensors")
+        transform = eval_transform(info.preprocessing)
+        with torch.no_grad():
+            images_NCHW = torch.stack([torch.as_tensor(transform(image)) for image, _, _ in chosen])
+            logits[role] = model(images_NCHW).numpy()
+    student = document.student
+    assert student is not None
+    assert student.teacher is not None
+    assert student.teacher_accuracy is not None
+    expected = compare_accuracy(logits["teacher"], logits["student"], labels, sets.classes)
+    assert (student.teacher.lost, student.teacher.gained) == (expected.lost, expected.gained)
+    assert student.teacher.top1_drop == expected.top1_drop
+    assert student.teacher_accuracy.top1.value == (logits["teacher"].argmax(1) == labels).mean()
+    assert (student.commonest_class, student.commonest_share) == ("0", np.bincount(labels).max() / 70)
+    assert [check.name for check in student.checks] == ["drop vs teacher", "vs commonest class"]
+
+
+@pytest.mark.parametrize(
+    ("gone", "overrides", "reason"),
+    [
+        ("teacher.safetensors", (), "teacher.safetensors is missing"),
+        (None, ("teacher.train=null",), "has no weights"),
+        (None, ("budget.student_drop=null",), None),
+    ],
+)
+def test_without_a_teacher_the_student_is_not_judged_by_it(
+    gone: str | None, overrides: tuple[str, ...], reason: str | None, finished: Finished, tmp_path: Path
+) -> None:
+    folder = finished.copy(tmp_path / "run")
+    if gone is not None:
+        (folder / gone).unlink()
+    student = run_validate(small_recipe(*overrides), folder, QUIET).student
+    assert student is not None
+    found = {check.name: (check.verdict, check.detail) for check in student.checks}
+    assert found["vs commonest class"][0] == "PASS"
+    assert student.verdict == "PASS"
+    assert student.teacher is None
+    if reason is None:
+        assert "drop vs teacher" not in found
+    else:
+        assert found["drop vs teacher"][0] == "NOT JUDGED"
+        assert reason in found["drop vs teacher"][1]
+        assert reason in student.reason
+
+
 def test_the_preprocessing_is_that_of_timm(document: ValidationDocument) -> None:
     assert (document.preprocess.images, document.preprocess.max_abs_pixel) == (70, 0.0)
     assert (document.preprocess.max_abs_normalised, document.preprocess.differing_pixels) == (0.0, 0)
@@ -107,7 +162,7 @@ def test_the_preprocessing_is_that_of_timm(document: ValidationDocument) -> None
 
 def test_the_record(document: ValidationDocument, finished: Finished) -> None:
     record = read_document(finished.folder / "stages/validate.json", StageRecord)
-    assert set(record.inputs) == {"bundle/manifest.json", "student.safetensors", "data"}
+    assert set(record.inputs) == {"bundle/manifest.json", "student.safetensors", "teacher.safetensors", "data"}
     assert record.inputs["data"] == document.data.sha256
     assert record.inputs["bundle/manifest.json"] == document.bundle_sha256
 
@@ -211,5 +266,5 @@ def test_data_of_other_classes(finished: Finished, tmp_path: Path) -> None:
 
 def test_the_document_is_plain_json(finished: Finished) -> None:
     values = json.loads((finished.folder / "validation.json").read_text())
-    assert values["passed"] is True
+    assert (values["verdict"], values["passed"]) == ("PASS", True)
     assert RunFolder(finished.folder.path).require("validation.json", "validate").exists()

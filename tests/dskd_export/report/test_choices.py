@@ -28,7 +28,7 @@ def test_accuracy_is_the_bundles_and_time_the_devices(matrix: list[Path]) -> Non
     assert {one.row.precision: (one.verdict, one.top1 is not None) for one in orin} == {
         "fp32": ("PASS", True),
         "fp16": ("PASS", True),
-        "int8": ("FAIL", True),  # its accuracy is not shown on so few images
+        "int8": ("NOT SHOWN", True),  # its accuracy is not shown on so few images
     }
     teachers = [one for one in found if one.role == "teacher"]
     assert teachers
@@ -102,7 +102,7 @@ def test_csv_has_every_row_with_its_unit(matrix: list[Path]) -> None:
     int8 = next(r for r in document["rows"] if r["precision"] == "int8")
     assert float(orin["latency_p50_ms"]) == int8["latency"]["p50_ms"]
     assert float(orin["energy_per_image_mj_high"]) == int8["energy_per_image_mj"]["high"]
-    assert (orin["verdict"], orin["stable"]) == ("FAIL", "true")
+    assert (orin["verdict"], orin["stable"]) == ("NOT SHOWN", "true")
     absent = next(r for r in rows if r["not_measured_because"])
     assert (absent["latency_p50_ms"], absent["not_measured_because"]) == (
         "",

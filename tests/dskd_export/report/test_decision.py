@@ -89,13 +89,13 @@ SITUATIONS = {
         {"images": 150, "student_right": 94, "teacher_right": 144, "student_drop": 0.02},
         "FAIL",
         "Do not ship: ",
-        ("33.3 points below the teacher", "62.7 % against 96.0 %", "150 images"),
+        ("the student is 33.3 points below the teacher", "62.7 % against 96.0 %", "150 images"),
     ),
     "below the commonest class": Situation(
         {"images": 150, "student_right": 44, "teacher_right": 45, "commonest": 65, "student_drop": 0.02},
         "FAIL",
         "Do not ship: ",
-        ("29.3 % right", "always answering '0' gives 43.3 %"),
+        ("the student is right on 29.3 % of 150 images", "always answering '0' on 43.3 %"),
     ),
     "too few images": Situation(
         {"images": 150, "student_right": 144, "teacher_right": 144, "commonest": 15, "student_drop": 0.01},
@@ -122,7 +122,7 @@ def test_the_first_sentence_is_the_decision(make_run: Callable[..., Path], situa
         assert f"**{situation.verdict}**: {escape_markdown(decision.sentence)}" in text
     several = decide_between([Source("run", run)], found, [])
     assert several.verdict == situation.verdict
-    assert all(part in several.sentence for part in situation.named)
+    assert all(part.removeprefix("the student is ") in several.sentence for part in situation.named)
 
 
 def test_an_older_validation_decides_nothing(make_run: Callable[..., Path]) -> None:
