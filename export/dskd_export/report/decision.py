@@ -232,7 +232,7 @@ def _gate(run: Run, stale: Sequence[str]) -> tuple[DecisionVerdict, str, str]:
         return "STALE", _STALE, f"{was}. Run: dskd-compress validate."
     made = pick_winner(run.validation, run.benchmark)
     verdict: DecisionVerdict = "NOT CHECKED" if made.verdict == "NOT JUDGED" else made.verdict
-    return verdict, made.sentence, _reason(run.validation, made)
+    return verdict, fmt.unbroken(made.sentence), fmt.unbroken(_reason(run.validation, made))
 
 
 def _reason(validation: ValidationDocument, made: Winner) -> str:

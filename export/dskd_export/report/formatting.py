@@ -10,6 +10,11 @@ from dskd_export.documents import Interval
 NBSP = "\u00a0"  # keeps a number and its unit on one line
 
 
+def unbroken(text: str) -> str:
+    """Keep every number and its percent sign on one line."""
+    return text.replace(" %", f"{NBSP}%")
+
+
 def significant(value: float, digits: int = 3) -> str:
     """A number with `digits` significant digits: 0.0123, 1.23, 12.3, 1,234, 1.2e-7."""
     if value == 0 or not math.isfinite(value):

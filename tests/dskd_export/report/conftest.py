@@ -323,12 +323,12 @@ class RunWriter:
 
     def judged_student(self) -> StudentJudgement:
         """The student judged by the real rules, on labels and logits with the given counts."""
-        images, commonest = self.images, self.commonest
-        labels = np.array([0] * commonest + [1 + i % 9 for i in range(images - commonest)])
+        images, commonest, classes = self.images, self.commonest, len(self.classes)
+        labels = np.array([0] * commonest + [1 + i % (classes - 1) for i in range(images - commonest)])
 
         def answers(right: int) -> NDArray[np.float64]:
             # The first `right` images get their own class, the others the next one.
-            return np.eye(10)[np.where(np.arange(images) < right, labels, (labels + 1) % 10)]
+            return np.eye(classes)[np.where(np.arange(images) < right, labels, (labels + 1) % classes)]
 
         student, teacher = answers(self.student_right), TeacherOutputs(answers(self.teacher_right))
         return judge_student(student, labels, self.data().classes, teacher, self.student_drop)
