@@ -94,7 +94,8 @@ def benchmark(
     shows them. What was interrupted goes on with the same line. Over ssh the bundle is sent once and the same
     command runs there.
 
-    Exit code 5 where no model meets the [bold]budget[/bold] of this device, or one is slower than in --baseline.
+    Exit code 5 where no model meets the [bold]budget[/bold] of this device, or one is slower than in --baseline;
+    6 where a value is within the budget and its interval is not.
 
     [bold]Examples[/bold]
 
@@ -110,6 +111,7 @@ def benchmark(
     from rich.text import Text
 
     from dskd_compress.console import Output
+    from dskd_compress.stages.judge import decision_in
     from dskd_compress.stages.show_benchmark import print_cross_checks, print_rows, print_scenarios
     from dskd_export.errors import UsageError
     from dskd_export.on_device.source import is_bundle
@@ -168,6 +170,7 @@ def benchmark(
 
         output.print(escape(f"Images: {document.images}"))
     older = _judge(document, before, junit, summary, output)
+    output.plain(decision_in(written or source).sentence)
     options.say_where(written, output)
     output.result(document)
     if not report_only:
@@ -253,7 +256,6 @@ def _on_devices(
     output.result(document)
     refuse_failed(document)
     if not report_only:
-        from dskd_compress.stages.show_benchmark import refuse_slow
+        from dskd_compress.stages.show_benchmark import refuse_slow_anywhere
 
-        for one in document.devices:
-            refuse_slow(one.benchmark.judgements if one.benchmark is not None else [], [])
+        refuse_slow_anywhere([one.benchmark for one in document.devices if one.benchmark is not None])

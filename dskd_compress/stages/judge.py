@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from dskd_compress.console import Output
-from dskd_compress.stages.show_benchmark import refuse_slow
+from dskd_compress.stages.show_benchmark import raise_worst, refuse_slow
 from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.documents import Accuracy, Check, PairedAccuracy, ValidationDocument, read_document
 from dskd_export.errors import GateFailed, NotShown
@@ -126,8 +126,7 @@ def refuse_run(
     except (GateFailed, NotShown) as problem:
         if not (accept_unproven and isinstance(problem, NotShown)):
             problems.append(problem)
-    if problems:
-        raise min(problems, key=lambda problem: problem.exit_code)
+    raise_worst(problems)
 
 
 def _more_images(document: ValidationDocument) -> str:

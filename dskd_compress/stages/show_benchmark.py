@@ -170,3 +170,25 @@ def refuse_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement
             f"No model is shown to meet the budget: {' | '.join(missed)}",
             "Measure longer: --set benchmark.min_seconds=30",
         )
+
+
+def refuse_slow_anywhere(documents: Sequence[BenchmarkDocument]) -> None:
+    """Raise the worst of what `refuse_slow` raises for each device.
+
+    Raises:
+        GateFailed: on one device no model meets the budget.
+        NotShown: on none does every model miss it, and on one none is shown to meet it.
+    """
+    problems: list[GateFailed | NotShown] = []
+    for document in documents:
+        try:
+            refuse_slow(document.judgements, [])
+        except (GateFailed, NotShown) as problem:
+            problems.append(problem)
+    raise_worst(problems)
+
+
+def raise_worst(problems: Sequence[GateFailed | NotShown]) -> None:
+    """Raise the first GateFailed, else the first NotShown; nothing where there is neither."""
+    if problems:
+        raise min(problems, key=lambda problem: problem.exit_code)

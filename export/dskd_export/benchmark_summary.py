@@ -8,14 +8,14 @@ from xml.etree import ElementTree
 from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow, RowJudgement
 from dskd_export.gate import sentence
 from dskd_export.junit import case, suite, tree_of
-from dskd_export.speed_gate import failures_of, name_of
+from dskd_export.speed_gate import failures_of, name_of, verdict_of_budget
 
 
 def junit_of_benchmark(document: BenchmarkDocument, baseline: Sequence[RowJudgement] = ()) -> str:
     """JUnit XML: one suite for each model that was judged by the budget or a baseline, one case for each check.
 
-    A check that a model misses is a failure only where no model meets the budget: a budget asks for one. What
-    was not measured is `skipped`: never a pass.
+    A check that a model misses is a failure only where no model meets the budget: a budget asks for one. One that
+    is NOT SHOWN is then a failure of that type. What was not measured is `skipped`: never a pass.
     """
     missed = bool(failures_of(document.judgements))
     provenance = document.provenance
@@ -43,7 +43,10 @@ def markdown_summary(document: BenchmarkDocument, baseline: Sequence[RowJudgemen
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [f"| {' | '.join(_row(row))} |" for row in document.rows]
-    for title, judgements in (("Budget", document.judgements), ("Baseline", baseline)):
+    for title, judgements in (
+        (f"Budget: {verdict_of_budget(document.judgements)}", document.judgements),
+        ("Baseline", baseline),
+    ):
         if judgements:
             lines += [
                 "",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dskd_export.errors import DskdError, EnvironmentProblem, GateFailed
+from dskd_export.errors import DskdError, EnvironmentProblem, GateFailed, NotShown
 from dskd_export.files import atomic_folder
 from dskd_export.remote.address import Address
 from dskd_export.remote.job import ROOT, Look, RemoteJob
@@ -24,7 +24,7 @@ PATIENCE_S = 300.0
 """How long a lost connection is tried again before the command here gives up; the job there goes on."""
 
 _LOOK_EVERY_S = 1.0
-_GATE_FAILED = GateFailed.exit_code
+_JUDGED = (0, GateFailed.exit_code, NotShown.exit_code)
 _TYPED = (2, 3, 4)
 
 
@@ -70,7 +70,7 @@ def run_remotely(
         patience_s: for a connection that is lost.
 
     Returns:
-        The command's exit code: 0, or 5 where a gate failed.
+        The command's exit code: 0, 5 where a gate failed, 6 where too little was measured for its verdict.
 
     Raises:
         ConnectionLost: the device cannot be reached for longer than that.
@@ -84,7 +84,7 @@ def run_remotely(
         job = RemoteJob(ssh, _name_of(bundle_sha256, line))
         try:
             look = _wait(job, line, say, patience_s)
-            if look.code in (0, _GATE_FAILED):
+            if look.code in _JUDGED:
                 with atomic_folder(out) as folder:
                     ssh.fetch(f"{job.folder()}/out", command.results, folder)
         except ConnectionLost:
@@ -93,7 +93,7 @@ def run_remotely(
             _end(job, say)
             raise
         job.end()
-    if look.code not in (0, _GATE_FAILED):
+    if look.code not in _JUDGED:
         raise _failure(address, look)
     assert look.code is not None
     return look.code
