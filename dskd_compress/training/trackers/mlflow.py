@@ -27,7 +27,6 @@ class MlflowTracker:
     """
 
     def __init__(self, store: Path | str, label: RunLabel, settings: Mapping[str, Any], project: str) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
         if isinstance(store, Path):
             # MLflow prefers a database for a store, which would need more libraries than a run folder is worth.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")

@@ -31,7 +31,7 @@ class WandbTracker:
         project: str,
         mode: Literal["offline", "online"],
     ) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read when it is imported
+        os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "cache"))  # its logs, else in the home folder
         wandb: Any = require("wandb", "wandb")
         folder.mkdir(parents=True, exist_ok=True)
         # Only what the training says of itself: no code, no console, no facts of the machine.

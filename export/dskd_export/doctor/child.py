@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any
@@ -28,7 +27,6 @@ def answer_of(script: str) -> Any:
             text=True,
             timeout=TIMEOUT_S,
             check=False,
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
         )
     except subprocess.TimeoutExpired as error:
         raise DoesNotImport(f"it does not finish its import within {TIMEOUT_S} s") from error

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from dskd_export.errors import UsageError
 
 LOCAL = "local"
 
-# No leading dash: ssh would take it for an option.
-_NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
-_HOST = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:%-]*")
+# Everything up to the host is optional, and nothing is dropped on the way, as urllib drops line feeds.
+_ADDRESS = re.compile(
+    r"ssh://(?:(?P<user>[^@]*)@)?(?:\[(?P<ip>[^]]*)\]|(?P<host>[^:@/?#\[\]]*))(?::(?P<port>[^/?#]*))?(?P<rest>.*)",
+    re.DOTALL,
+)
+# No leading dash: ssh would take it for an option. No leading dot: the host names a folder.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_]))*")
+_ZONE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -54,20 +60,29 @@ def parse_address(text: str) -> Address | None:
     if text == LOCAL:
         return None
     hint = "Give ssh://user@host, ssh://user@host:port, or local."
-    if not text.startswith("ssh://"):
-        raise UsageError(f"--device {text}: this is neither {LOCAL} nor an address of ssh.", hint)
+    shown = re.sub(r"(?s)^((?:\w+://)?[^:@]*):(?!//).*@", r"\1:...@", text)  # a password is not repeated
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        raise UsageError(f"--device {shown}: this is neither {LOCAL} nor an address of ssh.", hint)
+    user, host, port = found["user"], found["host"], found["port"]
+    if user is not None and ":" in user:
+        raise UsageError(f"--device {shown}: no password is taken.", "Use a key of ssh.")
+    if found["rest"] not in ("", "/"):
+        raise UsageError(f"--device {shown}: an address has no path.", hint)
+    if (user is not None and not _NAME.fullmatch(user)) or not (
+        _HOST.fullmatch(host) if host else _is_ip(found["ip"])
+    ):
+        raise UsageError(f"--device {shown}: this is no name of a user and a host.", hint)
+    if port is not None and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+        raise UsageError(f"--device {shown}: a port is a number from 1 to 65535.", hint)
+    return Address(host or found["ip"], user, None if port is None else int(port))
+
+
+def _is_ip(text: str | None) -> bool:
+    """Whether brackets hold an IPv6 address, which may name its network interface: `fe80::1%eth0`."""
+    address, percent, zone = (text or "").partition("%")
     try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise UsageError(f"--device {text}: {error}.", hint) from error
-    if parts.password is not None:
-        raise UsageError(f"--device ssh://{parts.username}:...@{host}: no password is taken.", "Use a key of ssh.")
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise UsageError(f"--device {text}: an address has no path.", hint)
-    # `hostname` is lower case, and an alias of ssh's configuration may not be.
-    written = parts.netloc.rpartition("@")[2]
-    host = written[1 : written.index("]")] if written.startswith("[") else written.partition(":")[0]
-    if not _HOST.fullmatch(host) or (parts.username is not None and not _NAME.fullmatch(parts.username)):
-        raise UsageError(f"--device {text}: this is no name of a user and a host.", hint)
-    return Address(host, parts.username, port)
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return False
+    return not percent or _ZONE.fullmatch(zone) is not None

@@ -39,8 +39,15 @@ COLUMNS = (
 )
 
 
+# A spreadsheet takes text that begins with one of these for a formula (OWASP, "CSV Injection"); the last
+# four are their full-width forms.
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
 def csv_table(sources: Sequence[Source], found: Sequence[Choice]) -> str:
     """The table; an empty cell was not measured, and the reason stands in the row.
+
+    Text that a spreadsheet would compute gets an apostrophe in front; numbers stay numbers.
 
     Args:
         sources: of the rows.
@@ -55,18 +62,24 @@ def csv_table(sources: Sequence[Source], found: Sequence[Choice]) -> str:
         for row in benchmark.rows if benchmark is not None else ():
             assert benchmark is not None
             one = known.get((source.name, *_key(row)))
-            table.writerow(
-                {
-                    "source": source.name,
-                    "device": source.device,
-                    **_of_row(row),
-                    **({} if one is None else _of_choice(one)),
-                    "bundle_sha256": benchmark.bundle_sha256,
-                    "commit": benchmark.provenance.commit or "",
-                    "measured_at": benchmark.provenance.started_at,
-                }
-            )
+            cells = {
+                "source": source.name,
+                "device": source.device,
+                **_of_row(row),
+                **({} if one is None else _of_choice(one)),
+                "bundle_sha256": benchmark.bundle_sha256,
+                "commit": benchmark.provenance.commit or "",
+                "measured_at": benchmark.provenance.started_at,
+            }
+            table.writerow({name: _harmless(value) for name, value in cells.items()})
     return buffer.getvalue()
+
+
+def _harmless(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r", "\n")  # csv quotes line feeds alone, and a carriage return would begin a row
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _key(row: BenchmarkRow) -> tuple[object, ...]:

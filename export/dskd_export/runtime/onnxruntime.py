@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -216,7 +215,6 @@ class OnnxRuntimeRunner:
 
 
 def _onnxruntime() -> ModuleType:
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     return require("onnxruntime", "onnx")
 
 

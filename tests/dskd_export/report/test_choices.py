@@ -13,7 +13,7 @@ import pytest
 
 from dskd_export.report import build_comparison, build_report, names_of
 from dskd_export.report.choices import Source, best_of, choices
-from dskd_export.report.csv_table import COLUMNS
+from dskd_export.report.csv_table import COLUMNS, csv_table
 from dskd_export.report.decision import decide_between
 from dskd_export.report.load import load_run
 
@@ -108,6 +108,23 @@ def test_csv_has_every_row_with_its_unit(matrix: list[Path]) -> None:
         "",
         "this ONNX Runtime has no CUDA provider",
     )
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
+def test_a_spreadsheet_computes_no_text_of_the_csv(make_run: Callable[..., Path], sign: str) -> None:
+    run = make_run()
+    document = json.loads((run / "benchmark.json").read_text())
+    timed = next(row for row in document["rows"] if row["latency"] is not None)
+    timed["energy_per_image_mj"] = {"value": 0.25, "low": -0.5, "high": 1.0}
+    timed["latency"]["reason"] = f"{sign}HYPERLINK(1)"
+    (run / "benchmark.json").write_text(json.dumps(document))
+    text = csv_table([Source(f"{sign}cmd|' /C calc'!A0", load_run(run))], [])
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    written = sign.replace("\r", "\n")
+    assert {row["source"] for row in rows} == {f"'{written}cmd|' /C calc'!A0"}
+    (row,) = [row for row in rows if row["energy_per_image_mj"]]
+    assert (row["unstable_because"], row["energy_per_image_mj_low"]) == (f"'{written}HYPERLINK(1)", "-0.5")
+    assert float(row["latency_p50_ms"]) == timed["latency"]["p50_ms"]
 
 
 def test_markdown_says_the_same(matrix: list[Path]) -> None:
