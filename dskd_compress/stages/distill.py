@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rich.markup import escape
 
 from dskd_compress.config import Recipe
@@ -18,6 +20,7 @@ from dskd_compress.stages.setup import (
     open_checked_data,
 )
 from dskd_compress.stages.teacher_cache import TeacherCache, teacher_accuracy
+from dskd_compress.stages.teacher_classes import class_map_option
 from dskd_compress.stages.teacher_probe import ensure_probe
 from dskd_compress.training.device import configure, peak_memory_mb
 from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
@@ -111,6 +114,8 @@ def _distill(
             formats=Formats((format.mean, format.std), (teacher.format.mean, teacher.format.std)),
             classes=sets.classes,
             known_accuracy=_accuracy_when_trained(recipe, folder),
+            outputs=teacher.outputs,
+            as_option=partial(class_map_option, folder.path),
         )
     trained = train(
         task,

@@ -14,7 +14,7 @@ from dskd_compress.label_space import ProbedModel
 from dskd_compress.methods import Pair
 from dskd_compress.models import count_classes, create_model
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder
-from dskd_compress.stages.teacher_classes import map_classes
+from dskd_compress.stages.teacher_classes import map_classes, outputs_of
 from dskd_compress.stages.teacher_probe import load_probe
 from dskd_compress.weights import WeightsInfo, find_info, load_trained
 from dskd_export.errors import DataError, ModelError
@@ -22,11 +22,16 @@ from dskd_export.errors import DataError, ModelError
 
 @dataclass(frozen=True)
 class TeacherModel:
-    """A teacher with good weights, and how it wants its images."""
+    """A teacher with good weights, and how it wants its images.
+
+    Attributes:
+        outputs: its own classes behind each of its outputs; None: they are the data's.
+    """
 
     model: nn.Module
     format: Preprocessing
     weights: str
+    outputs: list[list[str]] | None = None
 
 
 def open_checked_data(recipe: Recipe, *, every_class: bool = True) -> DataSets:
@@ -78,7 +83,8 @@ def load_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherMo
             "Fit it again: dskd-compress distill",
         )
     model = ProbedModel(teacher.model, classifier).eval()
-    return replace(teacher, model=model, weights=f"{teacher.weights}, classifier fitted on {facts.images} images")
+    weights = f"{teacher.weights}, classifier fitted on {facts.images} images"
+    return replace(teacher, model=model, weights=weights, outputs=None)
 
 
 def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherModel:
@@ -114,7 +120,7 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         check_data(sets, int(model.num_classes))  # type: ignore[arg-type]
         if info is not None and checkpoint is not None:
             check_classes(info.classes, sets, checkpoint, "train")
-    return TeacherModel(model, format, source)
+    return TeacherModel(model, format, source, outputs_of(model, section, info))
 
 
 def _classes_of_weights(section: TeacherSection, info: WeightsInfo | None, sets: DataSets) -> int | None:
