@@ -55,7 +55,7 @@ def _distill(
     group.from_leader(folder.create)
     sets = open_checked_data(recipe)
     facts = sets.facts()
-    student, format = create_student(recipe, len(sets.classes))
+    student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
     probe = None
     if recipe.teacher.probe is not None:
         own = make_pair(student, format, load_own_teacher(recipe, folder, sets))

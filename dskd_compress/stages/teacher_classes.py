@@ -41,7 +41,7 @@ def map_classes(
     Raises:
         RecipeError: the map names classes that do not exist, or leaves out some of the data.
     """
-    names = _class_names(model, section, info)
+    names = class_names_of(model, section, info)
     mapping: Mapping[str, str | int]
     if isinstance(section.class_map, Path):
         mapping = read_class_map(section.class_map)
@@ -61,7 +61,7 @@ def map_classes(
 def outputs_of(model: nn.Module, section: TeacherSection, info: WeightsInfo | None) -> list[list[str]]:
     """The teacher's own classes behind each of its outputs, as `teacher.class_map` spells them."""
     if isinstance(model, ClassMappedModel):
-        names = _class_names(model.model, section, info)
+        names = class_names_of(model.model, section, info)
         return [[names.shown(member) for member in group] for group in model.class_map.groups]
     if info is not None:
         return [[name] for name in info.classes]
@@ -78,7 +78,8 @@ def class_map_option(folder: Path, mapping: Mapping[str, str]) -> str:
     return f"--set {shlex.quote(f'teacher.class_map={path}')}"
 
 
-def _class_names(model: nn.Module, section: TeacherSection, info: WeightsInfo | None) -> ClassNames:
+def class_names_of(model: nn.Module, section: TeacherSection, info: WeightsInfo | None) -> ClassNames:
+    """How many classes a teacher has, and their names where they are known."""
     count = int(model.num_classes)  # type: ignore[arg-type]
     if section.class_names is not None:
         return read_class_names(section.class_names, count)
