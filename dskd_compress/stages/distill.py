@@ -22,6 +22,7 @@ from dskd_compress.stages.setup import (
 from dskd_compress.stages.teacher_cache import TeacherCache, teacher_accuracy
 from dskd_compress.stages.teacher_classes import class_map_option
 from dskd_compress.stages.teacher_probe import ensure_probe
+from dskd_compress.stages.teacher_view import compare_normalisations, describe_view
 from dskd_compress.training.device import configure, peak_memory_mb
 from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
 from dskd_compress.training.distributed import Group, join
@@ -104,10 +105,15 @@ def _distill(
             measure=lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))[0],
         )
     )
-    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}"))
+    view = describe_view(pair, teacher.origin or "of its training")
+    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}, {view}"))
 
     diagnosis = None
     if recipe.diagnosis.enabled:
+        seen_before = None
+        # What timm says of its own weights, and this tool of those it trained, is right.
+        if recipe.teacher.checkpoint is not None and teacher.origin is not None and task.teacher is not None:
+            seen_before = group.from_leader(lambda: compare_normalisations(sets, pair, device))
         diagnosis = Diagnosis(
             recipe.diagnosis,
             task,
@@ -116,6 +122,7 @@ def _distill(
             known_accuracy=_accuracy_when_trained(recipe, folder),
             outputs=teacher.outputs,
             as_option=partial(class_map_option, folder.path),
+            seen_before=seen_before,
         )
     trained = train(
         task,

@@ -27,12 +27,14 @@ class TeacherModel:
     """A teacher with good weights, and how it wants its images.
 
     Attributes:
+        origin: who says how it wants its images, in words; None: it is known to be right.
         outputs: its own classes behind each of its outputs; None: they are the data's.
     """
 
     model: nn.Module
     format: Preprocessing
     weights: str
+    origin: str | None = None
     outputs: list[list[str]] | None = None
 
 
@@ -155,7 +157,11 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         refuse_other_classes(recipe, folder, sets.classes, class_names_of(model, section, info))
         if info is not None and checkpoint is not None:
             check_classes(info.classes, sets, checkpoint, "train")
-    return TeacherModel(model, format, source, outputs_of(model, section, info))
+    origin = None if info is not None else f"timm's for {section.name}"
+    if section.mean is not None or section.std is not None:
+        format = replace(format, mean=section.mean or format.mean, std=section.std or format.std)
+        origin = "teacher.mean and teacher.std"
+    return TeacherModel(model, format, source, origin, outputs_of(model, section, info))
 
 
 def _classes_of_weights(section: TeacherSection, info: WeightsInfo | None, sets: DataSets) -> int | None:

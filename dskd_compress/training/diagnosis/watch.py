@@ -72,6 +72,7 @@ class Diagnosis:
         known_accuracy: the teacher's, after its own training; None where nobody knows.
         outputs: the teacher's own classes behind each of its outputs; None: they have no names.
         as_option: a class map of the teacher -> the option that sets it.
+        seen_before: a fault that was found before the training.
     """
 
     def __init__(
@@ -84,10 +85,11 @@ class Diagnosis:
         known_accuracy: float | None = None,
         outputs: Sequence[Sequence[str]] | None = None,
         as_option: Callable[[Mapping[str, str]], str] = class_map_override,
+        seen_before: Symptom | None = None,
     ) -> None:
         self.section, self.task = section, task
         self.formats, self.classes, self.known_accuracy = formats, classes, known_accuracy
-        self.outputs, self.as_option = outputs, as_option
+        self.outputs, self.as_option, self.seen_before = outputs, as_option, seen_before
         self.findings: list[Finding] = []
         self._records: list[DiagnosisRecord] = []
         self._gradients = TermGradients(task)
@@ -141,6 +143,7 @@ class Diagnosis:
         ]
         found = self._new(
             [
+                self.seen_before,
                 not_optimized_symptom(self.task.module, optimizer),
                 None if self.teacher is None else frozen_symptom(self.teacher, optimizer),
             ],
