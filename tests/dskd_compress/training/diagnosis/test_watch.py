@@ -186,7 +186,7 @@ def test_a_teacher_that_is_said_to_want_another_normalisation(digits: Digits, tm
     finding = the_one(watch(digits, tmp_path, task, steps=STEPS, formats=Formats(NORM, raw)), "teacher_input", 3)
     assert finding.term == "normalisation"
     assert "Inception's" in finding.seen
-    assert "mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]" in finding.cure
+    assert "--set 'teacher.mean=[0.5, 0.5, 0.5]' --set 'teacher.std=[0.5, 0.5, 0.5]'" in finding.cure
 
 
 def test_a_teacher_that_sees_something_else_than_in_its_training(digits: Digits, tmp_path: Path) -> None:
