@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dskd_compress.config import ModelSection
+from dskd_compress.checkpoint_layouts import (
+    as_timm_names,
+    find_state,
+    numbers_allowed,
+    prefix_hint,
+    trained_size,
+    trusted_hint,
+)
+from dskd_compress.config import ModelSection, TeacherSection
 from dskd_compress.timm_import import import_timm
 from dskd_export.documents import ModelFacts
 from dskd_export.errors import CheckpointError, ModelError
@@ -26,13 +34,21 @@ from dskd_export.errors import CheckpointError, ModelError
 Norm = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def create_model(section: ModelSection, *, num_classes: int | None, input_size: int | None) -> nn.Module:
+def create_model(
+    section: ModelSection,
+    *,
+    num_classes: int | None,
+    input_size: int | None,
+    on_new_classifier: Callable[[str], None] | None = None,
+) -> nn.Module:
     """Create a timm classifier and load its weights.
 
     Args:
         section: name, weights and extra arguments.
         num_classes: width of the classifier; None keeps the model's own (1000 for most).
         input_size: square input in pixels, given to models of a fixed size (ViT, Swin); None keeps theirs.
+        on_new_classifier: called with a sentence where the checkpoint's classifier does not fit and a new one
+            takes its place; None refuses such a checkpoint.
 
     Raises:
         ModelError: timm does not know the name, refuses the arguments, or its weights cannot be had.
@@ -54,8 +70,14 @@ def create_model(section: ModelSection, *, num_classes: int | None, input_size: 
     except Exception as error:
         raise _creation_error(section, error) from error
     if section.checkpoint is not None:
-        load_weights(model, section.checkpoint)
+        load_weights(model, section.checkpoint, _size_option(section), on_new_classifier)
     return model
+
+
+def _size_option(section: ModelSection) -> str:
+    """The option that builds a model of fixed input for another size: a ready teacher has one that is its own."""
+    ready = isinstance(section, TeacherSection) and section.train is None
+    return "--set teacher.kwargs.img_size=" if ready else "--input-size "
 
 
 def _fixed_input(name: str) -> int | None:
@@ -92,7 +114,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running any code from the file.
 
     Takes safetensors and torch files that hold only tensors, in timm's own layouts
-    (`state_dict_ema`, `model_ema`, `state_dict`, `model`, or the bare dict; the EMA wins).
+    (`state_dict_ema`, `model_ema`, `state_dict`, `model`, or the bare dict; the EMA wins) or in one of
+    `find_state`.
 
     Raises:
         CheckpointError: missing, damaged, holds more than tensors, or holds no state dict.
@@ -101,14 +124,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint.", "Check the path.")
     try:
-        with warnings.catch_warnings():  # torch remarks on an unusual pickle, and then refuses it
+        with (
+            numbers_allowed(),
+            warnings.catch_warnings(),
+        ):  # torch remarks on an unusual pickle, and then refuses it
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             weights = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         if isinstance(error.__cause__, pickle.UnpicklingError) and "GLOBAL" in str(error.__cause__):
             raise CheckpointError(
                 f"{path} is refused: it holds more than tensors, and loading it could run code from it.",
-                "Save the weights alone: safetensors.torch.save_file(model.state_dict(), 'model.safetensors')",
+                trusted_hint(path),
+            ) from error
+        if isinstance(error, AttributeError | TypeError):
+            raise CheckpointError(
+                f"{path} holds no state dict.",
+                "Save the model's weights: torch.save(model.state_dict(), 'weights.pth')",
             ) from error
         damaged = isinstance(error.__cause__, pickle.UnpicklingError) or not str(error).strip()
         reason = "damaged, or no torch file of tensors" if damaged else _first_line(error)
@@ -116,14 +147,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as a checkpoint: {reason}.",
             "Give a .safetensors file, or a torch file that holds a state dict.",
         ) from error
-    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise CheckpointError(f"{path} holds no tensors.", "Give a file that holds the model's state dict.")
-    return tensors
+    return find_state(weights, path)
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint strictly.
+def load_weights(
+    model: nn.Module,
+    path: Path,
+    size_option: str = "--input-size ",
+    on_new_classifier: Callable[[str], None] | None = None,
+) -> None:
+    """Load a checkpoint strictly, but for a classifier that may be new.
+
+    Args:
+        model: as it is to be.
+        path: its weights.
+        size_option: sets the input size of a model that takes only one.
+        on_new_classifier: called with a sentence where the checkpoint has no classifier of this shape; the
+            model keeps its own then. None: it has to fit like the rest.
 
     Raises:
         CheckpointError: as `read_weights`, or the weights are of another model; names what differs.
@@ -131,48 +171,114 @@ def load_weights(model: nn.Module, path: Path) -> None:
     own = model.state_dict()
     # A counter that no normalisation of timm reads; weights of before it, and rewritten ones, come without.
     counters = {name: value for name, value in own.items() if name.endswith(".num_batches_tracked")}
-    weights = {**counters, **read_weights(path)}
-    missing = sorted(own.keys() - weights.keys())
-    unexpected = sorted(weights.keys() - own.keys())
+    weights = read_weights(path)
+    resampled = None
+    if _misfits(own, {**counters, **weights}) and (renamed := as_timm_names(model, weights)) is not None:
+        if renamed[1]:
+            weights = renamed[0]
+        else:
+            resampled = renamed[0]
+    if on_new_classifier is not None:
+        weights = _without_other_classifier(model, own, weights, path, on_new_classifier)
+    weights = {**counters, **weights}
+    if faults := _misfits(own, weights):
+        fits_resampled = resampled is not None and not _misfits(own, {**counters, **resampled})
+        raise CheckpointError(
+            f"{path} does not fit {architecture(model)}: {'; '.join(faults)}.",
+            _cure(model, own, weights, path, size_option if fits_resampled else None),
+        )
+    model.load_state_dict(weights, strict=True)
+
+
+def _misfits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """What differs between a model's own tensors and those of a checkpoint, in words; empty where all fit."""
     wrong = sorted(
         f"{name} is {tuple(weights[name].shape)}, the model has {tuple(own[name].shape)}"
         for name in own.keys() & weights.keys()
         if own[name].shape != weights[name].shape
     )
-    faults = [
+    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    return [
         f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})"
         for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
         if names
     ]
-    if faults:
-        trained, wanted = _classes_of(model, weights), _classes_of(model, own)
-        raise CheckpointError(
-            f"{path} does not fit {architecture(model)}: {'; '.join(faults)}.",
+
+
+def _cure(
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+    weights: dict[str, Tensor],
+    path: Path,
+    size_option: str | None,
+) -> str:
+    if size_option is not None:
+        size = trained_size(model, weights)
+        return f"It was trained on images of another size: add {size_option}{size or 'SIZE'}"
+    trained, wanted = _classes_of(model, weights), _classes_of(model, own)
+    if trained != wanted and own.keys() == weights.keys():
+        return (
             f"It was trained on {trained} classes, these are {wanted}: give the data of that training, or weights "
             "that were trained on these classes."
-            if trained != wanted and not missing and not unexpected
-            else "Give the checkpoint of this architecture, or set kwargs (num_classes, ...) as it was trained.",
         )
-    model.load_state_dict(weights, strict=True)
+    return (
+        prefix_hint(own, weights, path)
+        or "Give the checkpoint of this architecture, or set kwargs (num_classes, ...) as it was trained."
+    )
+
+
+def _without_other_classifier(
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+    weights: dict[str, Tensor],
+    path: Path,
+    on_new_classifier: Callable[[str], None],
+) -> dict[str, Tensor]:
+    """The weights, with the model's own classifier where theirs is missing or has another shape."""
+    layers = tuple(f"{name}." for name in _classifiers(getattr(model, "pretrained_cfg", None)))
+    head = {name: tensor for name, tensor in own.items() if name.startswith(layers)} if layers else {}
+    given = {name: tensor for name, tensor in weights.items() if name.startswith(layers)} if layers else {}
+    if {name: tensor.shape for name, tensor in head.items()} == {n: tensor.shape for n, tensor in given.items()}:
+        return weights
+    classes = _classes_of(model, given)
+    on_new_classifier(
+        f"{path}: its classifier{'' if classes is None else f' of {classes} classes'} is left out; "
+        f"the model starts with a new one of {_classes_of(model, head)} classes."
+        if given
+        else f"{path} has no classifier; the model starts with a new one of {_classes_of(model, head)} classes."
+    )
+    return {**{name: tensor for name, tensor in weights.items() if name not in given}, **head}
+
+
+def _classifiers(config: Mapping[str, Any] | Any) -> list[str]:
+    """Names of a model's last layers as timm has them; most have one, a distilled one has two."""
+    found = config.get("classifier") if isinstance(config, Mapping) else getattr(config, "classifier", None)
+    return [found] if isinstance(found, str) else list(found or ())
 
 
 def _classes_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
     """Rows of the classifier in a state dict; None where timm does not tell which layer that is."""
-    classifier = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
-    bias = weights.get(f"{classifier}.bias") if isinstance(classifier, str) else None
-    return None if bias is None else len(bias)
+    for classifier in _classifiers(getattr(model, "pretrained_cfg", None))[:1]:
+        bias = weights.get(f"{classifier}.bias")
+        return None if bias is None else len(bias)
+    return None
 
 
 def count_classes(name: str, path: Path) -> int | None:
-    """Outputs of the classifier in a checkpoint of an architecture; None where timm does not tell the layer.
+    """Outputs of the classifier in a checkpoint of an architecture, 0 without one; None where timm names no layer.
 
     Raises:
         CheckpointError: as `read_weights`.
     """
     config = import_timm().models.get_pretrained_cfg(name, allow_unregistered=True)
-    classifier = getattr(config, "classifier", None)
-    weight = read_weights(path).get(f"{classifier}.weight") if isinstance(classifier, str) else None
-    return None if weight is None else len(weight)
+    names = _classifiers(config)
+    if not names:
+        return None
+    weights = read_weights(path)
+    for classifier in (*names, "head", "fc", "classifier"):  # the others: before timm renamed some
+        if (weight := weights.get(f"{classifier}.weight")) is not None:
+            return len(weight)
+    return 0
 
 
 def architecture(model: nn.Module) -> str:

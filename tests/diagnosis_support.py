@@ -41,8 +41,8 @@ class Digits:
     def teacher(self) -> nn.Module:
         return copy.deepcopy(self.trained)
 
-    def loader(self) -> TrainLoader:
-        return TrainLoader(self.sets, DATA, FORMAT, batch_size=BATCH, seed=0, device=CPU)
+    def loader(self, batch: int = BATCH) -> TrainLoader:
+        return TrainLoader(self.sets, DATA, FORMAT, batch_size=batch, seed=0, device=CPU)
 
     def task(self, method: Method, teacher: nn.Module | None = None) -> MethodTask:
         pair = Pair(make_model("test_efficientnet"), FORMAT, teacher or self.teacher(), FORMAT)
@@ -98,6 +98,8 @@ def watch(
     known_accuracy: float | None = None,
     plant: Callable[[Trainer], None] = lambda trainer: None,
     whole: bool = False,
+    last: int | None = None,
+    batch: int = BATCH,
 ) -> Watched:
     """Train a task for some steps under a diagnosis; it ends early where a fault was found.
 
@@ -106,6 +108,8 @@ def watch(
         section: None trains without one.
         plant: told the trainer before its first step.
         whole: go on after a finding.
+        last: the step that is known to be the last.
+        batch: images of a step.
     """
     diagnosis = None
     if section is not None:
@@ -113,9 +117,9 @@ def watch(
         diagnosis = Diagnosis(section, task, formats=formats, classes=names, known_accuracy=known_accuracy)
     trainer = Trainer(
         task,
-        digits.loader(),
+        digits.loader(batch),
         nothing_to_validate,
-        SECTION,
+        SECTION.model_copy(update={"batch_size": batch}),
         seed=0,
         store=CheckpointStore(folder, "one"),
         after_backward=None if diagnosis is None else diagnosis.after_backward,
@@ -124,7 +128,7 @@ def watch(
     seen = Watched()
     try:
         if diagnosis is not None:
-            diagnosis.begin(0, trainer.optimization.optimizer, scale=trainer.scaler.get_scale)
+            diagnosis.begin(0, trainer.optimization.optimizer, scale=trainer.scaler.get_scale, last=last)
         for record in trainer.run():
             if isinstance(record, StepRecord):
                 seen.steps.append(record)

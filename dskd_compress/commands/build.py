@@ -168,6 +168,7 @@ def _settings(source: Path, given: dict[str, Any], **others: Any) -> BuildSettin
     from dskd_compress.run_folder import RunFolder
     from dskd_export.engine.builder import BuildSettings
     from dskd_export.errors import UsageError
+    from dskd_export.field_faults import describe_fault
 
     section = RunFolder(source).read_recipe().build if (source / "recipe.yaml").is_file() else BuildSection()
     changed = {key: value for key, value in given.items() if value is not None}
@@ -176,7 +177,7 @@ def _settings(source: Path, given: dict[str, Any], **others: Any) -> BuildSettin
     except ValidationError as error:
         first = error.errors()[0]
         flag = {"optimization_level": "level"}.get(str(first["loc"][0]), str(first["loc"][0])).replace("_", "-")
-        raise UsageError(f"--{flag}: {first['msg']}.", "See: dskd-compress build --help") from error
+        raise UsageError(f"--{flag}: {describe_fault(first)}.", "See: dskd-compress build --help") from error
     if others["strip"] not in ("none", "identical", "new-weights"):
         raise UsageError(f"--strip: there is no {others['strip']}.", "Choose identical or new-weights.")
     return BuildSettings(**section.model_dump(), **others)

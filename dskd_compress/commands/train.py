@@ -9,6 +9,7 @@ def train(
     recipe: options.RecipeName = None,
     out: options.Out = None,
     teacher: options.Teacher = None,
+    teacher_checkpoint: options.TeacherCheckpoint = None,
     student: options.Student = None,
     data: options.Data = None,
     epochs: options.Epochs = None,
@@ -23,11 +24,15 @@ def train(
 ) -> None:
     """Train the teacher on the data, where the recipe has no trained one.
 
+    A checkpoint is where the training starts; its classifier may be of other classes.
+
     [bold]Examples[/bold]
 
       dskd-compress train digits/resnet18-to-mobilenetv3_small_050 --out runs/digits
       dskd-compress train --teacher resnet34 --student resnet18 --data photos --epochs 60 --out runs/r18
     """
+    import shlex
+
     from rich.markup import escape
 
     from dskd_compress.console import Output
@@ -35,6 +40,7 @@ def train(
     output = Output(json_output)
     flags = options.as_overrides(
         teacher__name=teacher,
+        teacher__checkpoint=teacher_checkpoint,
         teacher__train__epochs=epochs,
         teacher__train__batch_size=batch_size,
         teacher__train__lr=lr,
@@ -54,7 +60,9 @@ def train(
     document = run_train(loaded, folder, output)
     output.print(
         escape(
-            f"Teacher {document.model.name}: top-1 {document.best.top1.value:.2%}, in {folder.weights('teacher')}"
+            f"Teacher {document.model.name}: top-1 {document.best.top1.value:.2%}, "
+            f"in {folder.weights('teacher')}\n"
+            f"Next: dskd-compress distill {shlex.quote(str(folder.path))}"
         )
     )
     output.result(document)

@@ -14,4 +14,4 @@ NonNegative = Annotated[float, Field(ge=0)]
 class Section(BaseModel):
     """Base of all sections: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)

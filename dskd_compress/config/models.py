@@ -72,6 +72,12 @@ class TeacherSection(ModelSection):
         None,
         description="fit a linear classifier of the data's classes on the teacher's features; true: with defaults",
     )
+    mean: tuple[float, float, float] | None = Field(
+        None, description="RGB mean in [0, 1] that it was trained with; none: what its weights or timm say"
+    )
+    std: tuple[Positive, Positive, Positive] | None = Field(
+        None, description="RGB std that it was trained with; none: what its weights or timm say"
+    )
     cache: TeacherCacheSection = TeacherCacheSection()
 
     @field_validator("probe", mode="before")
@@ -86,6 +92,8 @@ class TeacherSection(ModelSection):
             raise ValueError(
                 f"{' and '.join(ways)} each give the teacher the classes of the data; keep one of them"
             )
+        if self.train is not None and (self.mean is not None or self.std is not None):
+            raise ValueError("mean and std are those of a ready teacher; one that is trained here takes data.mean")
         if self.class_names is not None and self.class_map is None:
             raise ValueError("class_names are the names that class_map speaks of; set class_map as well")
         return self

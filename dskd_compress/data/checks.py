@@ -9,17 +9,16 @@ from dskd_compress.data.streams import StreamSet
 from dskd_export.errors import DataError
 
 
-def check_data(sets: DataSets, num_classes_teacher: int | None, *, every_class: bool = True) -> None:
+def check_data(sets: DataSets, *, every_class: bool = True) -> None:
     """Refuse data on which a training would fail late or learn nonsense.
 
     Args:
         sets: what `open_data` gave.
-        num_classes_teacher: outputs of the teacher; None where it is made for the data.
         every_class: a class without images is refused; a model that is ready can be tried without some.
 
     Raises:
-        DataError: no images, fewer than two classes, training and validation with other classes, a
-            class without images, or a teacher with another number of classes. What is wrong is named.
+        DataError: no images, fewer than two classes, training and validation with other classes, or a
+            class without images. What is wrong is named.
     """
     for split, images in (("training", sets.train), ("validation", sets.val)):
         if not isinstance(images, StreamSet) and len(images) == 0:
@@ -37,20 +36,6 @@ def check_data(sets: DataSets, num_classes_teacher: int | None, *, every_class: 
         raise DataError(
             f"{sets.source}: only one class, '{sets.classes[0]}'.",
             "Is data.source one level too high? It must hold one folder for every class, or train/ and val/.",
-        )
-    if num_classes_teacher == 0:
-        raise DataError(
-            "The teacher has no classifier.",
-            f"Fit one of the data's {classes} classes on its features (--set teacher.probe=true), train it on "
-            "them first (dskd-compress train), or name a teacher that knows them.",
-        )
-    if num_classes_teacher is not None and num_classes_teacher != classes:
-        raise DataError(
-            f"The teacher has {num_classes_teacher} classes, the data {classes}.",
-            "Train it on these classes first (dskd-compress train), name one that knows them (teacher.checkpoint "
-            f"with teacher.kwargs.num_classes={classes}), map its classes onto these (teacher.class_map), fit a "
-            "classifier on its features (--set teacher.probe=true), or use data with "
-            f"{num_classes_teacher} classes.",
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 from dskd_compress.label_space.class_names import ClassNames
@@ -11,6 +13,7 @@ from dskd_export.errors import RecipeError
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _SHOWN = 5
+LONGEST_ON_A_COMMAND_LINE = 3000  # characters of a map; about a hundred classes
 
 
 def resolve_class_map(
@@ -66,6 +69,14 @@ def resolve_class_map(
             f"Write teacher class: data class, names or indices, so that every class of the data is there.{known}",
         )
     return groups
+
+
+def class_map_override(mapping: Mapping[str, str]) -> str:
+    """A map as an option for the command line: `--set 'teacher.class_map={"0": "cat", "1": "dog"}'`.
+
+    Keys and values are quoted, as a recipe has no keys that are numbers, and a class called 7 is no index.
+    """
+    return f"--set {shlex.quote(f'teacher.class_map={json.dumps(mapping, ensure_ascii=False)}')}"
 
 
 def _members(key: str, teacher: ClassNames) -> list[int]:

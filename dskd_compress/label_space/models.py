@@ -23,7 +23,8 @@ class ClassMap(nn.Module):
         groups: S_k, indices of the model's classes for each class of the data; none is empty.
 
     Attributes:
-        members: classes of the model that are mapped.
+        groups: as given.
+        members: how many classes of the model are mapped.
     """
 
     index_KM: Tensor
@@ -36,6 +37,7 @@ class ClassMap(nn.Module):
         width = max(len(group) for group in groups)
         padded = [[*group, *[group[0]] * (width - len(group))] for group in groups]
         penalty = [[0.0] * len(group) + [-torch.inf] * (width - len(group)) for group in groups]
+        self.groups = [list(group) for group in groups]
         self.members = sum(map(len, groups))
         self.register_buffer("index_KM", torch.tensor(padded))
         self.register_buffer("penalty_KM", torch.tensor(penalty))

@@ -11,6 +11,7 @@ from dskd_compress.recipe.build import recipe_from_mapping
 from dskd_compress.recipe.canonical import dump_recipe, section_digests
 from dskd_compress.recipe.explain import init_recipe, recipe_schema
 from dskd_compress.recipe.files import DEFAULT_RECIPE, RecipeInfo, list_recipes, load_recipe, recipe_text
+from dskd_compress.recipe.options import recipe_as_options
 from dskd_compress.recipe.yaml_text import parse_yaml
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "list_recipes",
     "load_recipe",
     "parse_yaml",
+    "recipe_as_options",
     "recipe_from_mapping",
     "recipe_schema",
     "recipe_text",

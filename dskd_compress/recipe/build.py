@@ -11,6 +11,7 @@ from dskd_compress.config import DskdMethod, Recipe
 from dskd_compress.recipe.faults import Fault, KeyPath, Origins, dotted, faults_of, raise_faults
 from dskd_compress.recipe.sections import PRESET_KEYS, may_be_null, sections_of, tag_of
 from dskd_compress.recipe.yaml_text import parse_yaml
+from dskd_export.field_faults import shown
 
 
 def recipe_from_mapping(
@@ -53,14 +54,16 @@ def recipe_from_mapping(
             method.setdefault("name", tag_of(DskdMethod))
         else:
             key = ("method", "name")
-            found.append(Fault(origins.of(key), key, f"must be text, not {method['name']!r}"))
+            found.append(Fault(origins.of(key), key, f"must be text, not {shown(method['name'])}"))
             del settings["method"]
     try:
         recipe = Recipe.model_validate(settings)
     except ValidationError as error:
-        # A value that could not be read is None by now; its own fault says more than pydantic's.
+        # A value that could not be read is None by now; its own fault says more.
         known = {(fault.origin, fault.path) for fault in found}
-        found += [fault for fault in faults_of(error, origins) if (fault.origin, fault.path) not in known]
+        found += [
+            fault for fault in faults_of(error, settings, origins) if (fault.origin, fault.path) not in known
+        ]
     if found:
         raise_faults(found, where)
     return recipe

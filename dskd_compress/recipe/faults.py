@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from dskd_compress.config import Recipe, Section
 from dskd_compress.recipe.sections import all_sections, keys_of, sections_of, tag_of
 from dskd_export.errors import RecipeError
+from dskd_export.field_faults import describe_fault, expectation, shown
 
 KeyPath = tuple[str | int, ...]
 """`("train", "lr")`; list items count from 0."""
@@ -74,11 +75,34 @@ class Origins:
         return f"{self.where}:1" if self.lines else self.where
 
 
-def faults_of(error: ValidationError, origins: Origins) -> Iterator[Fault]:
-    """Translate pydantic's errors into words that name the key as it is written in the recipe."""
+def faults_of(error: ValidationError, settings: Mapping[str, Any], origins: Origins) -> list[Fault]:
+    """Translate a validation error into words that name each key as it is written in the recipe.
+
+    Args:
+        error: of `Recipe.model_validate`.
+        settings: what was validated.
+        origins: where each value was written.
+    """
+    found: dict[KeyPath, list[tuple[Mapping[str, Any], list[type[Section]]]]] = {}
     for details in error.errors(include_url=False):
-        path, owners = _resolve(details["loc"])
-        yield Fault(origins.of(path), path, _what(details, path, owners))
+        path, owners = _resolve(details["loc"], settings)
+        found.setdefault(path, []).append((details, owners))
+    faults = []
+    for path, entries in found.items():
+        if any(len(other) > len(path) and other[: len(path)] == path for other in found):
+            continue  # of the kinds that a value may have it is the one whose items are wrong
+        words = [_what(details, path, owners) for details, owners in entries]
+        faults.append(Fault(origins.of(path), path, _either(words, [details for details, _ in entries])))
+    return faults
+
+
+def _either(words: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence for a value that is none of the kinds that it may be."""
+    if len(words) == 1:
+        return words[0]
+    wanted = dict.fromkeys(expectation(details).removeprefix("must be ") for details in entries)
+    *first, last = wanted
+    return f"must be {', '.join(first)} or {last}, not {shown(entries[0].get('input'))}" if first else words[0]
 
 
 def close_match(word: object, known: Iterable[str]) -> str:
@@ -87,40 +111,44 @@ def close_match(word: object, known: Iterable[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
-def _resolve(loc: KeyPath) -> tuple[KeyPath, list[type[Section]]]:
-    """Pydantic's location -> the key path as written, and the sections that own its last key."""
+def _resolve(loc: KeyPath, settings: Mapping[str, Any]) -> tuple[KeyPath, list[type[Section]]]:
+    """A validator's location -> the key path as written, and the sections that own its last key.
+
+    The location also names the branch of a union, such as the chosen method, which no recipe spells.
+    """
     path: KeyPath = ()
     owners: list[type[Section]] = []
     below: list[type[Section]] = [Recipe]
+    value: Any = settings
     for part in loc:
-        if len(below) > 1:  # pydantic puts the chosen method's name between 'method' and its key
+        if len(below) > 1:
             below = [section for section in below if tag_of(section) == part]
+            continue
+        inside = isinstance(value, Mapping) and part in value
+        if not below and not inside and not isinstance(part, int):
             continue
         path, owners = (*path, part), below
         below = sections_of(below[0], part) if below else []
+        value = value[part] if inside else None
     return path, owners
 
 
 def _what(details: Mapping[str, Any], path: KeyPath, owners: Sequence[type[Section]]) -> str:
     kind, given = details["type"], details.get("input")
-    if kind == "missing":
-        return "is required"
     if kind == "extra_forbidden":
         return _unknown_key(path, owners)
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"must be a section of 'key: value' lines, not {_shown(given)}"
+        return f"must be a section of 'key: value' lines, not {shown(given)}"
     if kind == "union_tag_invalid":
         names = [tag_of(section) for section in sections_of(Recipe, path[-1])]
         tag = details["ctx"]["tag"]
         return f"there is no method '{tag}'{close_match(tag, names)} (one of {', '.join(names)})"
-    if kind == "value_error":
-        return str(details["ctx"]["error"])
-    what = str(details["msg"]).replace("Input should", "must").replace("String should", "must", 1)
-    what = what.partition(", unable to")[0]
+    what = describe_fault(details)
     if kind == "literal_error":
-        what += close_match(given, details["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", "))
-        return what if what.endswith("?") else f"{what}, not {_shown(given)}"
-    return f"{what}, not {_shown(given)}"
+        known = details["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        meant = close_match(given, known)
+        return f"{expectation(details)}{meant}" if meant else what
+    return what
 
 
 def _unknown_key(path: KeyPath, owners: Sequence[type[Section]]) -> str:
@@ -132,8 +160,3 @@ def _unknown_key(path: KeyPath, owners: Sequence[type[Section]]) -> str:
         elsewhere = [dotted((*place, key)) for place, section in all_sections(Recipe) if key in keys_of(section)]
         meant = f", did you mean '{elsewhere[0]}'?" if elsewhere else f" (one of {', '.join(known)})"
     return f"unknown {kind}{meant}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rich.markup import escape
 
 from dskd_compress.config import Recipe
@@ -18,7 +20,9 @@ from dskd_compress.stages.setup import (
     open_checked_data,
 )
 from dskd_compress.stages.teacher_cache import TeacherCache, teacher_accuracy
+from dskd_compress.stages.teacher_classes import class_map_option
 from dskd_compress.stages.teacher_probe import ensure_probe
+from dskd_compress.stages.teacher_view import compare_normalisations, describe_view
 from dskd_compress.training.device import configure, peak_memory_mb
 from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
 from dskd_compress.training.distributed import Group, join
@@ -52,7 +56,7 @@ def _distill(
     group.from_leader(folder.create)
     sets = open_checked_data(recipe)
     facts = sets.facts()
-    student, format = create_student(recipe, len(sets.classes))
+    student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
     probe = None
     if recipe.teacher.probe is not None:
         own = make_pair(student, format, load_own_teacher(recipe, folder, sets))
@@ -101,16 +105,24 @@ def _distill(
             measure=lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))[0],
         )
     )
-    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}"))
+    view = describe_view(pair, teacher.origin or "of its training")
+    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}, {view}"))
 
     diagnosis = None
     if recipe.diagnosis.enabled:
+        seen_before = None
+        # What timm says of its own weights, and this tool of those it trained, is right.
+        if recipe.teacher.checkpoint is not None and teacher.origin is not None and task.teacher is not None:
+            seen_before = group.from_leader(lambda: compare_normalisations(sets, pair, device))
         diagnosis = Diagnosis(
             recipe.diagnosis,
             task,
             formats=Formats((format.mean, format.std), (teacher.format.mean, teacher.format.std)),
             classes=sets.classes,
             known_accuracy=_accuracy_when_trained(recipe, folder),
+            outputs=teacher.outputs,
+            as_option=partial(class_map_option, folder.path),
+            seen_before=seen_before,
         )
     trained = train(
         task,

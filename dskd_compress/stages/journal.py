@@ -50,7 +50,8 @@ class Journal:
             self._write(look)
             for finding in look.findings:
                 if finding.severity == "warning":  # one that stops is told by the error
-                    self._output.warn(f"step {finding.step}: {finding.seen} {finding.means} {finding.cure}")
+                    when = f"step {finding.step}: " if finding.step else ""
+                    self._output.warn(f"{when}{finding.seen} {finding.means} {finding.cure}")
 
     def _write(self, record: TrainingRecord) -> None:
         self._log.write(record)

@@ -227,6 +227,7 @@ def _begin(diagnosis: Diagnosis | None, trainer: Trainer, earlier: Iterable[Diag
             trainer.progress.step,
             trainer.optimization.optimizer,
             scale=trainer.scaler.get_scale,
+            last=trainer.total_steps,
             earlier=earlier,
         )
 

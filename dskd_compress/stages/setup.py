@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from dskd_compress.label_space import ProbedModel
 from dskd_compress.methods import Pair
 from dskd_compress.models import count_classes, create_model
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder
-from dskd_compress.stages.teacher_classes import map_classes
+from dskd_compress.stages.other_classes import refuse_other_classes
+from dskd_compress.stages.teacher_classes import class_names_of, map_classes, outputs_of
 from dskd_compress.stages.teacher_probe import load_probe
 from dskd_compress.weights import WeightsInfo, find_info, load_trained
 from dskd_export.errors import DataError, ModelError
@@ -22,11 +24,18 @@ from dskd_export.errors import DataError, ModelError
 
 @dataclass(frozen=True)
 class TeacherModel:
-    """A teacher with good weights, and how it wants its images."""
+    """A teacher with good weights, and how it wants its images.
+
+    Attributes:
+        origin: who says how it wants its images, in words; None: it is known to be right.
+        outputs: its own classes behind each of its outputs; None: they are the data's.
+    """
 
     model: nn.Module
     format: Preprocessing
     weights: str
+    origin: str | None = None
+    outputs: list[list[str]] | None = None
 
 
 def open_checked_data(recipe: Recipe, *, every_class: bool = True) -> DataSets:
@@ -40,22 +49,53 @@ def open_checked_data(recipe: Recipe, *, every_class: bool = True) -> DataSets:
         DataError: the data set is not usable; the message says where and what to change.
     """
     sets = open_data(recipe.data, recipe.seed)
-    check_data(sets, None, every_class=every_class)
+    check_data(sets, every_class=every_class)
     return sets
 
 
-def create_student(recipe: Recipe, classes: int) -> tuple[nn.Module, Preprocessing]:
-    """The student before its training: the same for the same seed."""
+def _say_nothing(sentence: str) -> None:
+    """For those who build a model and do not train it."""
+
+
+def create_student(
+    recipe: Recipe, classes: int, on_new_classifier: Callable[[str], None] = _say_nothing
+) -> tuple[nn.Module, Preprocessing]:
+    """The student before its training: the same for the same seed.
+
+    Args:
+        recipe: names it, and the weights that it starts from.
+        classes: of the data.
+        on_new_classifier: called with a sentence where the checkpoint's classifier is of other classes.
+    """
     torch.manual_seed(recipe.seed)
-    student = create_model(recipe.student, num_classes=classes, input_size=recipe.data.input_size)
+    student = create_model(
+        recipe.student,
+        num_classes=classes,
+        input_size=recipe.data.input_size,
+        on_new_classifier=on_new_classifier,
+    )
     return student, resolve_preprocessing(recipe.data, student)
 
 
-def create_untrained_teacher(recipe: Recipe, classes: int) -> tuple[nn.Module, Preprocessing]:
-    """The teacher before its training by this recipe, which shows it the images as its student will get them."""
+def create_untrained_teacher(
+    recipe: Recipe, classes: int, on_new_classifier: Callable[[str], None] = _say_nothing
+) -> tuple[nn.Module, Preprocessing]:
+    """The teacher before its training by this recipe, which shows it the images as its student will get them.
+
+    Args:
+        recipe: names it, and the weights that it starts from.
+        classes: of the data.
+        on_new_classifier: called with a sentence where the checkpoint's classifier is of other classes.
+    """
     _, format = create_student(recipe, classes)
     torch.manual_seed(recipe.seed)
-    return create_model(recipe.teacher, num_classes=classes, input_size=format.input_size[1]), format
+    teacher = create_model(
+        recipe.teacher,
+        num_classes=classes,
+        input_size=format.input_size[1],
+        on_new_classifier=on_new_classifier,
+    )
+    return teacher, format
 
 
 def load_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherModel:
@@ -78,7 +118,8 @@ def load_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherMo
             "Fit it again: dskd-compress distill",
         )
     model = ProbedModel(teacher.model, classifier).eval()
-    return replace(teacher, model=model, weights=f"{teacher.weights}, classifier fitted on {facts.images} images")
+    weights = f"{teacher.weights}, classifier fitted on {facts.images} images"
+    return replace(teacher, model=model, weights=weights, outputs=None)
 
 
 def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherModel:
@@ -100,6 +141,8 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
     checkpoint = section.checkpoint
     info = None if checkpoint is None else find_info(checkpoint)
     size = recipe.data.input_size if info is None else info.input_size[1]
+    if isinstance(own_size := section.kwargs.get("img_size"), int):
+        size = own_size  # a teacher that takes one size gets its images in that, whatever the student gets
     classes = _classes_of_weights(section, info, sets)
     model = create_model(section, num_classes=classes, input_size=size).eval()
     source = "pretrained" if checkpoint is None else f"checkpoint {checkpoint.name}"
@@ -111,19 +154,26 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         model = map_classes(model, section, info, sets)
         source = f"{source}, {model.class_map.members} of {own} classes mapped"
     elif section.probe is None:
-        check_data(sets, int(model.num_classes))  # type: ignore[arg-type]
+        refuse_other_classes(recipe, folder, sets.classes, class_names_of(model, section, info))
         if info is not None and checkpoint is not None:
             check_classes(info.classes, sets, checkpoint, "train")
-    return TeacherModel(model, format, source)
+    origin = None if info is not None else f"timm's for {section.name}"
+    if section.mean is not None or section.std is not None:
+        format = replace(format, mean=section.mean or format.mean, std=section.std or format.std)
+        origin = "teacher.mean and teacher.std"
+    return TeacherModel(model, format, source, origin, outputs_of(model, section, info))
 
 
 def _classes_of_weights(section: TeacherSection, info: WeightsInfo | None, sets: DataSets) -> int | None:
     """How many classes to build a teacher for; None leaves it to timm, whose pretrained weights have timm's."""
     if section.checkpoint is None:
         return None
-    if section.class_map is None and section.probe is None:
+    if info is not None:
+        return len(info.classes)
+    counted = count_classes(section.name, section.checkpoint)
+    if counted is None and section.class_map is None and section.probe is None:
         return len(sets.classes)  # a checkpoint of one's own has one's own classes
-    return count_classes(section.name, section.checkpoint) if info is None else len(info.classes)
+    return counted
 
 
 def check_classes(classes: tuple[str, ...], sets: DataSets, path: Path, stage: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,8 +12,10 @@ from torch import nn
 from dskd_compress.config import TeacherSection
 from dskd_compress.data import DataSets
 from dskd_compress.label_space import (
+    LONGEST_ON_A_COMMAND_LINE,
     ClassMappedModel,
     ClassNames,
+    class_map_override,
     names_of_timm,
     read_class_names,
     resolve_class_map,
@@ -19,6 +23,7 @@ from dskd_compress.label_space import (
 from dskd_compress.recipe import parse_yaml
 from dskd_compress.weights import WeightsInfo
 from dskd_export.errors import RecipeError
+from dskd_export.files import write_atomic
 
 _HINT = "Write one line a class of the teacher, `teacher class: data class`, of names or indices."
 
@@ -36,7 +41,7 @@ def map_classes(
     Raises:
         RecipeError: the map names classes that do not exist, or leaves out some of the data.
     """
-    names = _class_names(model, section, info)
+    names = class_names_of(model, section, info)
     mapping: Mapping[str, str | int]
     if isinstance(section.class_map, Path):
         mapping = read_class_map(section.class_map)
@@ -53,7 +58,28 @@ def map_classes(
     return ClassMappedModel(model, resolve_class_map(mapping, names, sets.classes))
 
 
-def _class_names(model: nn.Module, section: TeacherSection, info: WeightsInfo | None) -> ClassNames:
+def outputs_of(model: nn.Module, section: TeacherSection, info: WeightsInfo | None) -> list[list[str]]:
+    """The teacher's own classes behind each of its outputs, as `teacher.class_map` spells them."""
+    if isinstance(model, ClassMappedModel):
+        names = class_names_of(model.model, section, info)
+        return [[names.shown(member) for member in group] for group in model.class_map.groups]
+    if info is not None:
+        return [[name] for name in info.classes]
+    return [[str(index)] for index in range(int(model.num_classes))]  # type: ignore[arg-type]
+
+
+def class_map_option(folder: Path, mapping: Mapping[str, str]) -> str:
+    """The option that sets a class map; one that is too long for a command line goes to a file of the folder."""
+    option = class_map_override(mapping)
+    if len(option) <= LONGEST_ON_A_COMMAND_LINE:
+        return option
+    path = folder / "class_map.yaml"
+    write_atomic(path, "".join(f"{json.dumps(a)}: {json.dumps(b)}\n" for a, b in mapping.items()))
+    return f"--set {shlex.quote(f'teacher.class_map={path}')}"
+
+
+def class_names_of(model: nn.Module, section: TeacherSection, info: WeightsInfo | None) -> ClassNames:
+    """How many classes a teacher has, and their names where they are known."""
     count = int(model.num_classes)  # type: ignore[arg-type]
     if section.class_names is not None:
         return read_class_names(section.class_names, count)

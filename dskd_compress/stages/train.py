@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
+
 from dskd_compress.config import NoneMethod, Recipe, TrainSection
 from dskd_compress.console import Output
 from dskd_compress.methods import create_task
@@ -47,7 +49,9 @@ def _train(
     configure(section, device)
     group.from_leader(folder.create)
     sets = open_checked_data(recipe)
-    model, format = create_untrained_teacher(recipe, len(sets.classes))
+    model, format = create_untrained_teacher(
+        recipe, len(sets.classes), lambda sentence: output.print(escape(sentence))
+    )
     loaders = Loaders.open(recipe, section, sets, format, group)
     task = create_task(
         NoneMethod(), model, None, label_smoothing=section.label_smoothing, seed=recipe.seed, device=device

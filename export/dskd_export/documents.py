@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dskd_export.errors import DataError
+from dskd_export.field_faults import describe_fault, place_of
 
 # JSON has no NaN: it is written as null, and null is read as NaN again.
 Measured = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
@@ -463,8 +464,8 @@ def read_document(path: Path, kind: type[DocumentT]) -> DocumentT:
         raise DataError(f"{path}: no such file.", "Run the stage that writes it first.") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = place_of(first["loc"]) or "document"
         raise DataError(
-            f"{path}: not a valid {kind.__name__}: {where}: {first['msg']}",
+            f"{path}: not a valid {kind.__name__}: {where}: {describe_fault(first)}",
             "Delete the file and run the stage again.",
         ) from error

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dskd_export.errors import BundleError
+from dskd_export.field_faults import describe_fault, place_of
 
 METADATA_KEY = "dskd_spec"
 SCHEMA_VERSION = 1
@@ -96,8 +97,10 @@ class ModelSpec(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "document"
-            raise BundleError(f"{where}: {field}: {first['msg']}", "Export the student again.") from error
+            field = place_of(first["loc"]) or "document"
+            raise BundleError(
+                f"{where}: {field}: {describe_fault(first)}.", "Export the student again."
+            ) from error
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str], where: str) -> ModelSpec:

@@ -6,8 +6,9 @@ One check a file, pure over numbers; `watch.py` takes the numbers from a running
 from __future__ import annotations
 
 from dskd_compress.training.diagnosis.optimizer import not_optimized_symptom
+from dskd_compress.training.diagnosis.symptom import Symptom
 from dskd_compress.training.diagnosis.teacher import changed_symptom
 from dskd_compress.training.diagnosis.teacher_input import Formats
 from dskd_compress.training.diagnosis.watch import Diagnosis, as_error
 
-__all__ = ["Diagnosis", "Formats", "as_error", "changed_symptom", "not_optimized_symptom"]
+__all__ = ["Diagnosis", "Formats", "Symptom", "as_error", "changed_symptom", "not_optimized_symptom"]

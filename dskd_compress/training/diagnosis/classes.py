@@ -8,12 +8,13 @@ Shape suffixes: N images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from dskd_compress.label_space import class_map_override
 from dskd_compress.training.diagnosis.paired import LEAST_GAIN, LEAST_IMAGES, clearly_better
 from dskd_compress.training.diagnosis.symptom import Symptom
 
@@ -44,7 +45,12 @@ def find_permutation(labels_N: Ints, predicted_N: Ints, classes: int) -> Ints:
 
 
 def class_order_symptom(
-    labels_N: Ints, predicted_N: Ints, confidence: float, names: Sequence[str]
+    labels_N: Ints,
+    predicted_N: Ints,
+    confidence: float,
+    names: Sequence[str],
+    outputs: Sequence[Sequence[str]] | None = None,
+    as_option: Callable[[Mapping[str, str]], str] = class_map_override,
 ) -> Symptom | None:
     """A teacher whose answers become right when its outputs are put into another order.
 
@@ -53,6 +59,9 @@ def class_order_symptom(
         predicted_N: the teacher's first class for each.
         confidence: mean probability of that class.
         names: of the K classes.
+        outputs: the teacher's own classes behind each of its K outputs, as `teacher.class_map` spells them;
+            None: their indices.
+        as_option: a class map -> the option that sets it.
     """
     classes, images = len(names), len(labels_N)
     if images < LEAST_IMAGES or classes < 2 or classes > MOST_CLASSES:
@@ -67,13 +76,13 @@ def class_order_symptom(
     meaning = find_permutation(labels_N, predicted_N, classes)
     moved = [f"{k} is {meaning[k]} ({names[meaning[k]]})" for k in range(classes) if meaning[k] != k]
     shown = ", ".join(moved[:_SHOWN]) + (f" and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else "")
-    order = f": [{', '.join(map(str, meaning))}]" if classes <= 100 else ""
+    spelled = outputs if outputs is not None else [[str(k)] for k in range(classes)]
+    mapping = {own: names[meaning[k]] for k in range(classes) for own in spelled[k]}
     return Symptom(
         "class_order",
         None,
         f"The teacher is right on {before.mean():.0%} of the training images, {confidence:.0%} sure of itself; "
         f"with its outputs in another order it is right on {after.mean():.0%}. Its output {shown}.",
         "The teacher was trained with its classes in another order than the labels: it teaches the wrong classes.",
-        "Give the classes of the data the teacher's order (names of class folders are sorted), or map the "
-        f"teacher's outputs to these classes{order}.",
+        f"Add to the command: {as_option(mapping)}",
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dskd_compress.models import Norm, TeacherInput
 from dskd_compress.timm_import import import_timm
-from dskd_compress.training.diagnosis.paired import LEAST_IMAGES, Right, clearly_better
+from dskd_compress.training.diagnosis.paired import LEAST_IMAGES, Right, clearly_better, probably_better
 from dskd_compress.training.diagnosis.symptom import Symptom
 
 import_timm()
@@ -30,6 +30,9 @@ CANDIDATES: dict[str, Norm] = {
     "none, pixels in [0, 255]": ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
 }
 """Normalisations that models in use were trained with: name -> mean and std of pixels in [0, 1]."""
+
+USUAL = {name: CANDIDATES[name] for name in ("ImageNet's", "Inception's", "CLIP's", "none, pixels in [0, 1]")}
+"""Those that are tried before the training."""
 
 _SAME = 1e-2  # of the normalised values
 _MOST_OUTSIDE = 0.2  # random erasing with noise leaves some pixels outside of [0, 1]
@@ -89,14 +92,51 @@ def adapter_symptom(given_BCHW: Tensor, wanted_BCHW: Tensor) -> Symptom | None:
 
 @torch.no_grad()
 def right_answers(
-    teacher: nn.Module, images_BCHW: Tensor, labels_B: Tensor, formats: Formats, size: tuple[int, int] | None
+    teacher: nn.Module,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    formats: Formats,
+    size: tuple[int, int] | None,
+    norms: Mapping[str, Norm] = CANDIDATES,
 ) -> dict[str, Right]:
-    """Which images the teacher gets right in each of `CANDIDATES`; it must be in eval mode."""
+    """Which images the teacher gets right in each normalisation; it must be in eval mode."""
     found = {}
-    for name, norm in CANDIDATES.items():
+    for name, norm in norms.items():
         adapt = TeacherInput(formats.student, norm, size).to(images_BCHW.device)
         found[name] = (teacher(adapt(images_BCHW)).argmax(dim=1) == labels_B).cpu().numpy()
     return found
+
+
+def same_norm(one: Norm, other: Norm) -> bool:
+    """Whether two normalisations are the same but for rounding."""
+    return bool(np.allclose(one, other, atol=1e-3))
+
+
+def _cure(name: str) -> str:
+    means, stds = (np.round(values, 5).tolist() for values in CANDIDATES[name])
+    return f"Add to the command: --set 'teacher.mean={means}' --set 'teacher.std={stds}'"
+
+
+def normalisation_symptom(given_N: Right, others: Mapping[str, Right]) -> Symptom | None:
+    """A teacher that is better with another normalisation on labelled images that are not augmented.
+
+    Args:
+        given_N: which images it gets right as it is given them.
+        others: the same for other normalisations, by name in `CANDIDATES`.
+    """
+    better = [name for name, right_N in others.items() if probably_better(given_N, right_N, len(USUAL))]
+    if not better:
+        return None
+    best = max(better, key=lambda name: float(others[name].mean()))
+    images = len(given_N)
+    return Symptom(
+        "teacher_input",
+        "normalisation",
+        f"Of {images} validation images the teacher is right on {int(given_N.sum())} as it is fed; "
+        f"with another normalisation ({best}) it is right on {int(others[best].sum())}.",
+        "The teacher was trained with another normalisation than its images are given in.",
+        _cure(best),
+    )
 
 
 def accuracy_symptom(
@@ -119,13 +159,12 @@ def accuracy_symptom(
     better = [name for name, right_N in others.items() if clearly_better(given_N, right_N)]
     if better:
         best = max(better, key=lambda name: float(others[name].mean()))
-        means, stds = (list(np.round(values, 4).tolist()) for values in CANDIDATES[best])
         return Symptom(
             "teacher_input",
             "normalisation",
             f"{seen}std {std:.2f}; with another normalisation ({best}) it is right on {others[best].mean():.0%}.",
             "The teacher was trained with another normalisation than its images are given in.",
-            f"Set teacher.kwargs: {{pretrained_cfg_overlay: {{mean: {means}, std: {stds}}}}}.",
+            _cure(best),
         )
     if known is not None and accuracy < _WEAK * known:
         return Symptom(

@@ -2,12 +2,13 @@
 
 A hook on the task sees each batch with its losses while their graph is there; `after_backward`, which the
 loop calls in each step, judges. Nothing is drawn from a random generator and no `.grad` is touched, so the
-student is the same with and without it. A close look is taken at steps 1, 2, 3 and then every so many.
+student is the same with and without it. A close look is taken at steps 1, 2, 3 then every so many, and at
+the last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dskd_compress.config import DiagnosisSection
+from dskd_compress.label_space import class_map_override
 from dskd_compress.methods.base import MethodTask
 from dskd_compress.models import TeacherInput
 from dskd_compress.training.diagnosis.classes import class_order_symptom
@@ -68,6 +70,9 @@ class Diagnosis:
         formats: normalisations of student and teacher; None where there is no teacher.
         classes: names of the data's classes.
         known_accuracy: the teacher's, after its own training; None where nobody knows.
+        outputs: the teacher's own classes behind each of its outputs; None: they have no names.
+        as_option: a class map of the teacher -> the option that sets it.
+        seen_before: a fault that was found before the training.
     """
 
     def __init__(
@@ -78,9 +83,13 @@ class Diagnosis:
         formats: Formats | None,
         classes: Sequence[str],
         known_accuracy: float | None = None,
+        outputs: Sequence[Sequence[str]] | None = None,
+        as_option: Callable[[Mapping[str, str]], str] = class_map_override,
+        seen_before: Symptom | None = None,
     ) -> None:
         self.section, self.task = section, task
         self.formats, self.classes, self.known_accuracy = formats, classes, known_accuracy
+        self.outputs, self.as_option, self.seen_before = outputs, as_option, seen_before
         self.findings: list[Finding] = []
         self._records: list[DiagnosisRecord] = []
         self._gradients = TermGradients(task)
@@ -89,6 +98,7 @@ class Diagnosis:
         self._answers: list[tuple[Tensor, Tensor, Tensor]] | None = []  # labels, first class, its probability
         self._right: list[tuple[Right, dict[str, Right]]] | None = []
         self._step = 1
+        self._last: int | None = None
         self._batch: Batch | None = None
         self._hooks: list[Any] = []
         self._optimizer: torch.optim.Optimizer | None = None
@@ -106,6 +116,7 @@ class Diagnosis:
         optimizer: torch.optim.Optimizer,
         *,
         scale: Callable[[], float] = lambda: 1.0,
+        last: int | None = None,
         earlier: Iterable[DiagnosisRecord] = (),
     ) -> None:
         """Look at what can be seen before the first step, and watch from there on.
@@ -114,6 +125,7 @@ class Diagnosis:
             step: updates that are done already.
             optimizer: of the trainable module.
             scale: factor of the loss in half precision.
+            last: number of the last step, 1-based, at which a short training is judged; None: nobody knows.
             earlier: records of the same training before it was interrupted.
 
         Raises:
@@ -122,7 +134,7 @@ class Diagnosis:
         for record in earlier:
             # One that ended the training is found anew, unless it was mended.
             self.findings += [finding for finding in record.findings if finding.severity == "warning"]
-        self._step, self._optimizer, self._scale = step + 1, optimizer, scale
+        self._step, self._last, self._optimizer, self._scale = step + 1, last, optimizer, scale
         if self.teacher is not None:
             self._checksum = checksum(self.teacher)
         self._hooks = [
@@ -131,6 +143,7 @@ class Diagnosis:
         ]
         found = self._new(
             [
+                self.seen_before,
                 not_optimized_symptom(self.task.module, optimizer),
                 None if self.teacher is None else frozen_symptom(self.teacher, optimizer),
             ],
@@ -156,7 +169,7 @@ class Diagnosis:
         return records
 
     def _is_due(self) -> bool:
-        return self._step <= FIRST_STEPS or self._step % self.section.every_steps == 0
+        return self._step <= FIRST_STEPS or self._step % self.section.every_steps == 0 or self._step == self._last
 
     # --- while the graph of a step is there
 
@@ -257,7 +270,12 @@ class Diagnosis:
         if len(self._answers) >= ANSWER_STEPS:
             self._answers = None
         return class_order_symptom(
-            labels_N.cpu().numpy(), first_N.cpu().numpy(), float(confidence_N.mean()), self.classes
+            labels_N.cpu().numpy(),
+            first_N.cpu().numpy(),
+            float(confidence_N.mean()),
+            self.classes,
+            self.outputs,
+            self.as_option,
         )
 
     def _look_at_input(

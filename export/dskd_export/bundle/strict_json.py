@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dskd_export.errors import BundleError
+from dskd_export.field_faults import describe_fault, place_of
 
 _LONGEST_INTEGER = 20  # digits; 2^64 has that many, and Python's own parser needs quadratic time
 _LONGEST_LINE = 300
@@ -61,9 +62,11 @@ def load_document(data: bytes, kind: type[ModelT], where: str) -> ModelT:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "document"
-        raise BundleError(f"{where}: {one_line(field)}: {one_line(first['msg'])}.", "Export it again.") from error
+        first = error.errors(include_url=False)[0]
+        field = place_of(first["loc"]) or "document"
+        raise BundleError(
+            f"{where}: {one_line(field)}: {one_line(describe_fault(first))}.", "Export it again."
+        ) from error
 
 
 def one_line(text: str) -> str:

@@ -28,6 +28,7 @@ from dskd_export.documents import (
 from dskd_export.engine.document import BuildDocument
 from dskd_export.errors import DataError
 from dskd_export.export_document import ExportDocument
+from dskd_export.field_faults import describe_fault, place_of
 from dskd_export.spec import ModelSpec
 
 DocumentT = TypeVar("DocumentT", bound=Document)
@@ -138,9 +139,9 @@ def _history(path: Path) -> History | None:
             record = TRAINING_RECORD.validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = place_of(first["loc"]) or "line"
             raise DataError(
-                f"{path}, line {index}: not a training record: {where}: {first['msg']}",
+                f"{path}, line {index}: not a training record: {where}: {describe_fault(first)}.",
                 "Delete the line, or the file to report without the curves.",
             ) from error
         if isinstance(record, StepRecord):

@@ -87,11 +87,11 @@ def test_nothing_is_installed(bundle, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--batches", "0"], "--batches: Input should be greater than or equal to 1"),
-        (["--batches", "one"], "--batches: Input should be a valid integer"),
-        (["--level", "6"], "--level: Input should be less than or equal to 5"),
-        (["--workspace-mb", "0"], "--workspace-mb: Input should be greater than 0"),
-        (["--hardware", "turing"], "--hardware: Input should be 'none', 'ampere-plus'"),
+        (["--batches", "0"], "--batches: must be at least 1, not '0'"),
+        (["--batches", "one"], "--batches: must be a whole number"),
+        (["--level", "6"], "--level: must be at most 5"),
+        (["--workspace-mb", "0"], "--workspace-mb: must be above 0"),
+        (["--hardware", "turing"], "--hardware: must be 'none', 'ampere-plus'"),
         (["--strip", "all"], "--strip: there is no all"),
         (["--backend", "trt"], "There is no backend trt"),
         (["--device", "cpu"], "There is no device cpu for TensorRT"),

@@ -82,7 +82,7 @@ def test_check_names_the_line(tmp_path, capsys):
     path.write_text("teacher: {name: a}\nstudent: {name: b}\ntrain:\n  lr: -1\n")
     assert main(["recipes", "check", str(path)]) == 2
     err = capsys.readouterr().err
-    assert err.splitlines()[0] == f"error: {path}:4: train.lr: must be greater than 0, not -1"
+    assert err.splitlines()[0] == f"error: {path}:4: train.lr: must be above 0, not -1"
     assert main(["recipes", "check", str(path), "--set", "train.lr=1"]) == 0
     assert f"{path} is a valid recipe: a to b by dskd" in capsys.readouterr().out
     assert main(["recipes", "check", str(path), "--set", "train.lr=1", "--json"]) == 0

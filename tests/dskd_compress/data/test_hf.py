@@ -67,7 +67,7 @@ def numbers_of(images: torch.Tensor) -> list[int]:
 def test_streaming_goes_on_with_exactly_the_remaining_batches(parquet: Path, workers: int) -> None:
     data = section(parquet, "hfids", workers, train_split="train|40", val_split="validation|10")
     sets = open_data(data, 0)
-    check_data(sets, 3)
+    check_data(sets)
     assert isinstance(sets.train, StreamSet)
     assert (sets.classes, len(sets.train), len(sets.val)) == (("x", "y", "z"), 40, 10)
     train = TrainLoader(sets, data, PRE, batch_size=4, seed=0, device="cpu")
@@ -120,7 +120,7 @@ def test_streaming_errors(parquet: Path) -> None:
 def test_random_access(parquet: Path) -> None:
     data = section(parquet, "hfds")
     sets = open_data(data, 0)
-    check_data(sets, 3)
+    check_data(sets)
     assert (len(sets.train), len(sets.val), sets.classes) == (40, 10, ("x", "y", "z"))
     assert [sets.val.label(index) for index in range(3)] == [2, 0, 1]
     assert np.asarray(sets.val.image(4))[0, 0].tolist() == [54, 54, 54]

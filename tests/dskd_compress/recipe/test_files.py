@@ -43,9 +43,9 @@ def test_five_faults_five_lines(tmp_path):
     where = tmp_path / "r.yaml"
     assert error.message.splitlines() == [
         f"{where}: 5 faults",
-        f"{where}:6: data.val_fraction: must be less than 1, not 2",
+        f"{where}:6: data.val_fraction: must be below 1, not 2",
         f"{where}:8: data.augment.hfilp: unknown key, did you mean 'hflip'?",
-        f"{where}:14: train.epochs: must be a valid integer, not 'three'",
+        f"{where}:14: train.epochs: must be a whole number, not 'three'",
         f"{where}:16: train.lr: is there twice, first in line 15",
         f"{where}:17: metod: unknown section, did you mean 'method'?",
     ]
@@ -119,7 +119,7 @@ def test_an_override_takes_the_blame_from_the_line(tmp_path):
     path.write_text("teacher: {name: a}\nstudent: {name: b}\ntrain:\n  lr: 0.1\n")
     with pytest.raises(RecipeError) as caught:
         load_recipe(str(path), ["train.lr=-1"])
-    assert caught.value.message == "--set train.lr=-1: train.lr: must be greater than 0, not -1"
+    assert caught.value.message == "--set train.lr=-1: train.lr: must be above 0, not -1"
 
 
 def test_paths_count_from_the_working_directory(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from scipy import stats
 from support import make_model
 from torch import nn
 
+from dskd_compress.label_space import ClassNames, class_map_override, resolve_class_map
 from dskd_compress.methods import MethodTask
 from dskd_compress.methods.none import CrossEntropyModule
+from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.training.diagnosis.classes import class_order_symptom, find_permutation
 from dskd_compress.training.diagnosis.gradients import TermGradients
 from dskd_compress.training.diagnosis.paired import clearly_better
@@ -50,7 +53,31 @@ def test_a_permutation_is_found_and_a_healthy_teacher_is_left_alone(classes: int
     assert symptom is not None
     if classes <= 100:
         assert (find_permutation(labels, np.argsort(meaning)[predicted], classes) == meaning).all()
-        assert str(meaning.tolist()) in symptom.cure
+        expected = {str(k): names[meaning[k]] for k in range(classes)}
+        assert symptom.cure == f"Add to the command: {class_map_override(expected)}"
+
+
+@pytest.mark.parametrize(
+    "names", [("0", "1", "2", "3"), ("1", "2", "3", "10"), ("it's", 'a "b"', "c: {d}, e", "yes")]
+)
+@pytest.mark.parametrize("outputs", [None, [["3"], ["1"], ["0"], ["2"]], [["a", "b"], ["c"], ["d"], ["e"]]])
+def test_the_map_works_when_it_is_pasted(names: tuple[str, ...], outputs: list[list[str]] | None) -> None:
+    """Also where classes are called by numbers that are no indices, and for a teacher that is mapped already."""
+    meaning = np.array([2, 0, 3, 1])
+    labels = RNG.integers(4, size=400)
+    symptom = class_order_symptom(labels, np.argsort(meaning)[labels], 0.9, names, outputs)
+    assert symptom is not None
+    option, setting = shlex.split(symptom.cure.removeprefix("Add to the command: "))
+    assert option == "--set"
+    base = {"teacher": {"name": "a"}, "student": {"name": "b"}}
+    mapping = recipe_from_mapping(base, [setting]).teacher.class_map
+    assert isinstance(mapping, dict)
+    own = [name for group in outputs or [] for name in group]
+    teacher = ClassNames(len(own) or 4, own)
+    groups = resolve_class_map(mapping, teacher, names)
+    behind = outputs or [["0"], ["1"], ["2"], ["3"]]
+    for output, label in enumerate(meaning):
+        assert [teacher.shown(member) for member in groups[label]] == behind[output]
 
 
 def test_no_permutation_is_seen_where_there_is_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from diagnosis_support import DSKD, FORMAT, Digits, Watched, watch
 from torch import Tensor, nn
 
 from dskd_compress.config import DiagnosisSection, KdMethod, Method, NoneMethod
+from dskd_compress.label_space import ClassNames, resolve_class_map
 from dskd_compress.methods import MethodTask
 from dskd_compress.methods.base import Teacher
 from dskd_compress.methods.dskd.task import DskdModule
 from dskd_compress.models import Norm, TeacherInput
+from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.training.diagnosis import Formats
 from dskd_compress.training.loop import Trainer
 from dskd_export.documents import Finding, FindingKind
@@ -183,7 +186,7 @@ def test_a_teacher_that_is_said_to_want_another_normalisation(digits: Digits, tm
     finding = the_one(watch(digits, tmp_path, task, steps=STEPS, formats=Formats(NORM, raw)), "teacher_input", 3)
     assert finding.term == "normalisation"
     assert "Inception's" in finding.seen
-    assert "mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]" in finding.cure
+    assert "--set 'teacher.mean=[0.5, 0.5, 0.5]' --set 'teacher.std=[0.5, 0.5, 0.5]'" in finding.cure
 
 
 def test_a_teacher_that_sees_something_else_than_in_its_training(digits: Digits, tmp_path: Path) -> None:
@@ -216,8 +219,25 @@ def test_a_teacher_of_another_class_order(digits: Digits, tmp_path: Path) -> Non
     seen = watch(digits, tmp_path, digits.task(DSKD, teacher), steps=STEPS, known_accuracy=0.97)
     finding = the_one(seen, "class_order", within=3)
     assert "Its output 0 is 3 (3), 1 is 0 (0)" in finding.seen
-    assert str(order) in finding.cure
     assert seen.error is not None
+    option, setting = shlex.split(str(seen.error.hint).removeprefix("Add to the command: "))
+    assert option == "--set"
+    base = {"teacher": {"name": "a"}, "student": {"name": "b"}}
+    mapping = recipe_from_mapping(base, [setting]).teacher.class_map
+    assert isinstance(mapping, dict)
+    groups = resolve_class_map(mapping, ClassNames(10), digits.sets.classes)
+    assert [group[0] for group in groups] == [order.index(k) for k in range(10)]
+
+
+def test_a_short_training_is_judged_at_its_last_step(digits: Digits, tmp_path: Path) -> None:
+    """Three looks of twelve images are too few, and the fourth would come after its end."""
+    teacher = digits.teacher()
+    classifier: nn.Linear = teacher.get_classifier()  # type: ignore[operator]
+    classifier.weight.data, classifier.bias.data = classifier.weight.data.flip(0), classifier.bias.data.flip(0)
+    for last in (None, 36):
+        task = digits.task(KdMethod(), teacher)
+        seen = watch(digits, tmp_path / str(last), task, steps=36, last=last, batch=12)
+        assert [finding.step for finding in seen.findings] == ([] if last is None else [36])
 
 
 # --- loss terms

@@ -1,0 +1,98 @@
+"""What a teacher is shown, and whether it would see more with another normalisation.
+
+Shape suffixes: B images of a batch, N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dskd_compress.data import DataSets, Preprocessing, StreamSet, eval_transform, iter_images
+from dskd_compress.methods import Pair
+from dskd_compress.training.diagnosis.symptom import Symptom
+from dskd_compress.training.diagnosis.teacher_input import (
+    USUAL,
+    Formats,
+    normalisation_symptom,
+    right_answers,
+    same_norm,
+)
+
+_MOST_IMAGES = 256
+_FIRST_IMAGES = 96  # those of which a normalisation has to gain some to be tried on all
+_BATCH = 32
+
+
+def describe_view(pair: Pair, origin: str) -> str:
+    """What the teacher is fed: `fed 128 px, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 (timm's)`.
+
+    Args:
+        pair: student and teacher.
+        origin: who says so, in words.
+    """
+    size = pair.teacher_size[1:]
+    pixels = f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"
+    mean, std = (
+        " ".join(f"{value:.4g}" for value in values)
+        for values in (pair.teacher_format.mean, pair.teacher_format.std)
+    )
+    return f"fed {pixels} px, mean {mean}, std {std} ({origin})"
+
+
+@torch.no_grad()
+def compare_normalisations(sets: DataSets, pair: Pair, device: torch.device) -> Symptom | None:
+    """Try the usual normalisations on labelled validation images; draws nothing from any random generator.
+
+    Args:
+        sets: with the labelled images; of a stream nothing is tried, as its first ones may be of one class.
+        pair: student and teacher, the latter in eval mode on the device.
+        device: to compute on.
+
+    Returns:
+        The fault, where the teacher is clearly better with another normalisation than its own.
+    """
+    if isinstance(sets.val, StreamSet):
+        return None
+    own = (pair.teacher_format.mean, pair.teacher_format.std)
+    live = {name: norm for name, norm in USUAL.items() if not same_norm(norm, own)}
+    formats = Formats((pair.student_format.mean, pair.student_format.std), own)
+    size = pair.adapter().size
+    right: dict[str, list[np.ndarray]] = {name: [] for name in ("", *live)}
+    seen = 0
+    for images_BCHW, labels_B in _batches(sets, pair.student_format):
+        images, labels = images_BCHW.to(device), labels_B.to(device)
+        for name, answers_B in right_answers(
+            pair.teacher, images, labels, formats, size, {"": own, **live}
+        ).items():
+            right[name].append(answers_B)
+        seen += len(labels)
+        if seen >= _FIRST_IMAGES:
+            given = int(np.concatenate(right[""]).sum())
+            live = {name: norm for name, norm in live.items() if int(np.concatenate(right[name]).sum()) > given}
+            if not live:
+                return None
+    if not seen:
+        return None
+    given_N = np.concatenate(right.pop(""))
+    others = {name: np.concatenate(parts) for name, parts in right.items() if name in live}
+    return normalisation_symptom(given_N, others)
+
+
+def _batches(sets: DataSets, format: Preprocessing) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first validation images in the student's preprocessing, one of each class before the next."""
+    transform = eval_transform(format)
+    images: list[Tensor] = []
+    labels: list[int] = []
+    assert not isinstance(sets.val, StreamSet)
+    for image, label, _ in iter_images(sets.val, _MOST_IMAGES, max_unreadable=sets.max_unreadable):
+        images.append(transform(image))
+        labels.append(label)
+        if len(images) == _BATCH:
+            yield torch.stack(images), torch.tensor(labels)
+            images, labels = [], []
+    if images:
+        yield torch.stack(images), torch.tensor(labels)
