@@ -16,12 +16,14 @@ def start() -> int:
     watch_for_ctrl_c()
     try:
         from dskd_compress.cli import main
+
+        return main()
     except BaseException as error:
+        # Before or after what `main` sees; a module that was interrupted may fail in its own way.
         if not isinstance(error, KeyboardInterrupt) and not ctrl_c_came():
             raise
         sys.stderr.write("error: Interrupted.\n")
         return 130
-    return main()
 
 
 if __name__ == "__main__":

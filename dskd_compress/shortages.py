@@ -36,8 +36,8 @@ def explain_shortage(error: BaseException) -> BaseException:
     """Give the shortage that is behind an error of any class.
 
     Returns:
-        An `EnvironmentProblem` where memory, shared memory, threads or the size of a file ended; an `OSError`
-        with its number where a library had hidden it; any other error as it is.
+        An `EnvironmentProblem` where memory, shared memory, threads, room in a file or a compiler is missing;
+        an `OSError` with its number where a library had hidden it; any other error as it is.
     """
     if isinstance(error, MemoryError):
         return no_memory()
@@ -45,6 +45,8 @@ def explain_shortage(error: BaseException) -> BaseException:
         return _of_number(error.errno, error)
     if not isinstance(error, (RuntimeError, OSError, ImportError)) and type(error).__module__ == "builtins":
         return error
+    if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return cannot_compile(error)
     text = str(error)
     if (found := _TORCH_ERRNO.search(text)) is not None:
         return _of_shared_memory(int(found["number"]), error)
@@ -89,6 +91,17 @@ def _of_shared_memory(number: int, error: BaseException) -> BaseException:
     if number in (errno.EMFILE, errno.ENFILE):
         return OSError(number, os.strerror(number))
     return _of_number(number, error)
+
+
+def cannot_compile(error: BaseException) -> EnvironmentProblem:
+    """Say that torch.compile does not work here."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    if "InvalidCxxCompiler" in reason:
+        reason = "there is no C++ compiler"
+    return EnvironmentProblem(
+        f"train.compile: torch cannot compile on this machine: {reason}.",
+        "Install a C++ compiler (apt-get install g++), or train without: --set train.compile=false",
+    )
 
 
 def memory_is_limited() -> bool:

@@ -7,6 +7,7 @@ import errno
 import multiprocessing
 import signal
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,6 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data._utils import MP_STATUS_CHECK_INTERVAL
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from dskd_compress.data.shared_memory import PREFETCHED_BATCHES
@@ -39,6 +39,7 @@ GRACE_SECONDS = 120
 # may come from a cold disk at the other end of a network.
 STALL_SECONDS = 600.0
 STALL_FACTOR = 20.0
+CHECK_SECONDS = 5.0  # between two looks whether the workers live
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _running: weakref.WeakSet[_Loader] = weakref.WeakSet()
@@ -89,7 +90,8 @@ class _Loader(DataLoader[Any]):
         if self.num_workers == 0:
             return super()._get_iterator()
         try:
-            with _signals_held():
+            with _signals_held(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Got pickle error")  # explained below
                 return _Batches(self)
         except OSError as error:
             if error.errno == errno.ENOSPC and error.filename is None:  # of a semaphore
@@ -118,10 +120,9 @@ class _Batches(_MultiProcessingDataLoaderIter):
         waited_s = 0.0
         while not self._pin_memory or self._pin_memory_thread.is_alive():
             began = time.monotonic()
-            # For a few seconds; it also looks whether the workers live.
-            success, batch = self._try_get_data()  # type: ignore[no-untyped-call]
+            success, batch = self._try_get_data(CHECK_SECONDS)  # type: ignore[no-untyped-call]
             # Time in which the whole process stood still, after Ctrl-Z, is nobody's fault.
-            waited_s += min(time.monotonic() - began, MP_STATUS_CHECK_INTERVAL)
+            waited_s += min(time.monotonic() - began, CHECK_SECONDS)
             if success:
                 self._slowest_s = max(self._slowest_s, waited_s)
                 return batch

@@ -10,6 +10,7 @@ import torch
 
 from dskd_compress.config import TrainSection
 from dskd_compress.launch import Place
+from dskd_compress.shortages import cannot_compile
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.telemetry.host import usable_cores
 
@@ -75,13 +76,7 @@ def _try_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.nn.Softplus())(torch.ones(64, device=device))
     except Exception as error:  # what is missing, and who says so, depends on device and version
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        if "InvalidCxxCompiler" in reason:
-            reason = "there is no C++ compiler"
-        raise EnvironmentProblem(
-            f"train.compile: torch cannot compile on this machine: {reason}.",
-            "Install a C++ compiler (apt-get install g++), or train without: --set train.compile=false",
-        ) from error
+        raise cannot_compile(error) from error
 
 
 def autocast(section: TrainSection, device: torch.device) -> contextlib.AbstractContextManager[object]:
