@@ -40,7 +40,10 @@ from dskd_compress.commands.run import run
 from dskd_compress.commands.train import train
 from dskd_compress.commands.tune import tune
 from dskd_compress.commands.validate import validate
+from dskd_compress.interrupt import ctrl_c_came, forget_ctrl_c, watch_for_ctrl_c
 from dskd_compress.launch import place_of_this_process
+from dskd_compress.shortages import explain_shortage
+from dskd_compress.standard_output import forgiving_output
 from dskd_export.codes import GPU_MEMORY
 from dskd_export.errors import (
     EXTRA_OF,
@@ -154,7 +157,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    watch_for_ctrl_c()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with forgiving_output() as lost:
+        code = _run(given)
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            code = _pipe_closed()
+        forget_ctrl_c()
+        if code != 0 or lost.error is None:
+            return code
+        failure = Failure(
+            "EnvironmentProblem",
+            f"Standard output cannot be written: {lost.error.strerror}.",
+            "The files of this command are written; only its text is lost. Send stdout elsewhere.",
+            4,
+        )
+        _show(failure, None, json_output=False)
+        return failure.exit_code
+
+
+def _run(given: list[str]) -> int:
     options = given[: given.index("--")] if "--" in given else given
     debug, json_output = "--debug" in options, "--json" in options
     rest = [word for word in options if word != "--debug"] + given[len(options) :]
@@ -171,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _pipe_closed()
         raise  # shell completion ends this way
     except BaseException as error:
+        if ctrl_c_came() and not isinstance(error, Interrupted):
+            cause, error = error, KeyboardInterrupt()
+            error.__cause__ = cause
         if _is_help(error):
             error.show()  # type: ignore[attr-defined]
             return 2
@@ -201,6 +228,7 @@ def _is_told_here(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> Failure:
     """What to tell of an error; everything that nobody foresaw is our bug."""
+    error = _cause_of(error)
     if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").split(".")[0]) in EXTRA_OF:
         error = MissingExtra(module, EXTRA_OF[module])
     if isinstance(error, DskdError):
@@ -218,13 +246,6 @@ def describe(error: BaseException) -> Failure:
         what, hint = _NOT_OURS[error.errno]
         where = error.filename2 or error.filename
         return Failure("EnvironmentProblem", f"{what}: {os.fsdecode(where)}" if where else what, hint, 4)
-    if isinstance(error, MemoryError):
-        return Failure(
-            "EnvironmentProblem",
-            "There is not enough memory.",
-            "Lower train.batch_size or data.workers, or close other programs.",
-            4,
-        )
     if _is_gpu_out_of_memory(error):
         return Failure(
             "EnvironmentProblem",
@@ -239,6 +260,15 @@ def describe(error: BaseException) -> Failure:
         "Run the same command with --debug and report the traceback.",
         1,
     )
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """What the machine lacks, where a library's error says it in its own way."""
+    if isinstance(error, DskdError):
+        return error
+    workers = sys.modules.get("dskd_compress.data.workers")  # it brings torch
+    explained: BaseException = explain_shortage(error) if workers is None else workers.explain_worker(error)
+    return explained
 
 
 def _is_usage_error(error: BaseException) -> bool:

@@ -35,3 +35,11 @@ def place_of_this_process() -> Place:
         return Place(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     except (KeyError, ValueError):
         return Place()
+
+
+def processes_here() -> int:
+    """How many processes of this training share this machine, as torchrun says it; 1 without torchrun."""
+    try:
+        return max(1, int(os.environ["LOCAL_WORLD_SIZE"]))
+    except (KeyError, ValueError):
+        return 1

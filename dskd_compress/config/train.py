@@ -78,6 +78,11 @@ class TrainSection(Section):
             raise ValueError(
                 f"grad_accumulation {self.grad_accumulation} does not divide batch_size {self.batch_size}"
             )
+        if self.batch_size == self.grad_accumulation:  # of a piece, as of a batch, some methods take statistics
+            raise ValueError(
+                f"grad_accumulation {self.grad_accumulation} leaves one image in a piece; "
+                f"it may be {self.batch_size // 2} at most, or fewer"
+            )
         return self
 
     @model_validator(mode="after")

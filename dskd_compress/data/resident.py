@@ -27,7 +27,7 @@ from dskd_export.telemetry.host import available_memory
 
 # Of the memory that is free when a training starts; model, activations and everything else take the rest.
 MEMORY_SHARE = 0.5
-_DECODED_AT_ONCE = 64
+DECODED_AT_ONCE = 64
 
 
 def check_room(sets: Sequence[Images], input_size: tuple[int, int, int], device: torch.device) -> None:
@@ -89,7 +89,7 @@ class ResidentImages:
 
     def _decoded(self) -> torch.Tensor:
         pixels_NCHW: torch.Tensor | None = None
-        loader = open_workers(self._fitted, self._workers, self.device, _as_it_is, batch_size=_DECODED_AT_ONCE)
+        loader = open_workers(self._fitted, self._workers, self.device, _as_it_is, batch_size=DECODED_AT_ONCE)
         try:
             start = 0
             for images_BCHW, failures in loader:

@@ -13,8 +13,13 @@ from dskd_compress.data.image_set import ImageSet
 from dskd_compress.data.preprocessing import Transform
 from dskd_compress.data.randomness import kept_generators, seed_all, seed_of
 from dskd_compress.data.streams import ReaderWarnings, StreamSet
+from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
 from dskd_export.runtime.images import UnreadableImage, to_rgb
+
+# A worker that was not forked imports this module first, and then unpickles transforms of torchvision, which may
+# have to be mended.
+import_timm()
 
 # An image and its replacements; with half of a set unreadable, the chance that all of these fail is 2^-64.
 MAX_CANDIDATES = 64

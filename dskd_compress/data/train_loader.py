@@ -19,9 +19,10 @@ from dskd_compress.config import DataSection
 from dskd_compress.data.batch_augment import BatchAugment
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, fit_transform, train_transform
 from dskd_compress.data.randomness import epoch_order, kept_generators, seed_all, seed_of
-from dskd_compress.data.resident import ResidentImages, TrainBatches, check_room
+from dskd_compress.data.resident import DECODED_AT_ONCE, ResidentImages, TrainBatches, check_room
 from dskd_compress.data.samples import Batch, StreamSamples, TrainSamples, collate
 from dskd_compress.data.share import WHOLE, Share
+from dskd_compress.data.shared_memory import batches_size, check_shared_memory
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet, shards
 from dskd_compress.data.unreadable import Budget
@@ -78,6 +79,7 @@ class TrainLoader:
 
         Raises:
             DataError: fewer images than one batch holds, shares of a stream, or no room for resident images.
+            EnvironmentProblem: no room in shared memory for the batches of the workers.
             RecipeError: mixing with an odd batch or share, an augmentation policy that timm does not know, or
                 with `loader: resident` one that works on single images, or a stream.
         """
@@ -145,6 +147,8 @@ class TrainLoader:
                 "Lower train.batch_size, or add images.",
             )
         self._length = length
+        at_once = len(self._rows) if self._resident is None else DECODED_AT_ONCE
+        check_shared_memory(batches_size(length, at_once, preprocessing.input_size, self.workers))
         self._budget = Budget(sets.source, length, sets.max_unreadable)
 
     def _stream_samples(self, stream: StreamSet, seed: int) -> StreamSamples:

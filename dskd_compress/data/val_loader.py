@@ -13,8 +13,9 @@ from PIL import Image
 from dskd_compress.data.image_set import ImageSet
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, eval_transform
 from dskd_compress.data.randomness import epoch_order
-from dskd_compress.data.resident import ResidentImages, ValBatches, check_room
+from dskd_compress.data.resident import DECODED_AT_ONCE, ResidentImages, ValBatches, check_room
 from dskd_compress.data.samples import Batch, StreamSamples, ValSamples, collate
+from dskd_compress.data.shared_memory import batches_size, check_shared_memory
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.unreadable import Budget
@@ -52,6 +53,7 @@ class ValLoader:
 
         Raises:
             DataError: no room for resident images.
+            EnvironmentProblem: no room in shared memory for the batches of the workers.
             RecipeError: resident images of a stream.
         """
         transform = eval_transform(preprocessing, normalise=False)
@@ -74,6 +76,8 @@ class ValLoader:
             samples = ValSamples(sets.val, transform)
             self._length = len(samples)
             self._batches = open_workers(samples, workers, torch_device, collate, batch_size=batch_size)
+        at_once = DECODED_AT_ONCE if resident else batch_size
+        check_shared_memory(batches_size(self._length, at_once, preprocessing.input_size, workers))
         self.workers = workers
         self._batch_size = batch_size
         self._device = torch_device

@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import atexit
+import errno
+import multiprocessing
 import signal
+import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from pickle import PicklingError
 from types import FrameType
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from dskd_compress.data.shared_memory import PREFETCHED_BATCHES
+from dskd_compress.data.worker_faults import (
+    IN_THIS_PROCESS,
+    WORKER_ENDED,
+    explain_end,
+    read_reports,
+    report_unsent_batches,
+)
+from dskd_compress.shortages import explain_shortage, shared_memory_full
 from dskd_export.errors import EnvironmentProblem
 
-PREFETCHED_BATCHES = 4  # a worker
 # Seconds that a worker outlives a SIGTERM: long enough for the parent to save.
 GRACE_SECONDS = 120
+# No batch is given up before so many seconds, nor before so many times the slowest one: a first batch
+# may come from a cold disk at the other end of a network.
+STALL_SECONDS = 600.0
+STALL_FACTOR = 20.0
+CHECK_SECONDS = 5.0  # between two looks whether the workers live
 
-_running: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+_running: weakref.WeakSet[_Loader] = weakref.WeakSet()
 
 
 def open_workers(
@@ -41,30 +64,105 @@ def open_workers(
         seed: of the processes' own generators, which timm's readers shuffle by.
         options: of torch's DataLoader: batches and their order.
     """
-    loader: DataLoader[Any] = DataLoader(
+    reports, sender = multiprocessing.Pipe(duplex=False)
+    loader = _Loader(
         samples,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=init_worker,
+        worker_init_fn=partial(init_worker, sender),
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCHED_BATCHES if workers else None,
         pin_memory=device.type == "cuda",
         generator=torch.Generator().manual_seed(seed),  # leaves the global one alone
         **options,
     )
+    loader.reports = reports
     end_at_exit(loader)
     return loader
 
 
-def init_worker(_worker: int) -> None:
+class _Loader(DataLoader[Any]):
+    """torch's loader, whose workers report why they fail."""
+
+    reports: Connection | None = None
+
+    def _get_iterator(self) -> Any:
+        if self.num_workers == 0:
+            return super()._get_iterator()
+        try:
+            with _signals_held(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Got pickle error")  # explained below
+                return _Batches(self)
+        except OSError as error:
+            if error.errno == errno.ENOSPC and error.filename is None:  # of a semaphore
+                raise shared_memory_full() from error
+            raise
+        except (TypeError, AttributeError, PicklingError) as error:
+            if multiprocessing.get_start_method() == "fork":  # nothing was pickled
+                raise
+            raise EnvironmentProblem(
+                f"The images of this source cannot be handed to another process: {error}.", IN_THIS_PROCESS
+            ) from error
+
+    @property
+    def processes(self) -> list[Any]:
+        """Its workers; none before the first batch."""
+        return list(getattr(getattr(self, "_iterator", None), "_workers", ()))
+
+
+class _Batches(_MultiProcessingDataLoaderIter):
+    """torch's iterator, which gives up waiting at some time."""
+
+    _shutdown = True  # until torch has begun to start anything
+    _slowest_s = 0.0
+
+    def _get_data(self) -> Any:
+        waited_s = 0.0
+        while not self._pin_memory or self._pin_memory_thread.is_alive():
+            began = time.monotonic()
+            success, batch = self._try_get_data(CHECK_SECONDS)  # type: ignore[no-untyped-call]
+            # Time in which the whole process stood still, after Ctrl-Z, is nobody's fault.
+            waited_s += min(time.monotonic() - began, CHECK_SECONDS)
+            if success:
+                self._slowest_s = max(self._slowest_s, waited_s)
+                return batch
+            if waited_s > max(STALL_SECONDS, STALL_FACTOR * self._slowest_s):
+                for worker in self._workers:
+                    worker.kill()  # one that hangs in a system call hears of nothing else
+                raise EnvironmentProblem(
+                    f"The processes that decode images gave no batch for {waited_s:.0f} s; the slowest "
+                    f"before took {self._slowest_s:.1f} s.",
+                    f"Check that the disk of data.source answers. {IN_THIS_PROCESS}",
+                )
+        raise RuntimeError("Pin memory thread exited unexpectedly")
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM from processes that are just starting: they are born deaf, until `init_worker`."""
+    if multiprocessing.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # its start would let the signals in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def init_worker(reports: Connection, _worker: int) -> None:
     """Leave Ctrl-C and SIGTERM to the parent, which saves and then ends the workers.
 
     Ctrl-C reaches every process of a terminal, and batch schedulers and `timeout` signal the whole
     group; a worker that died of it would stop the parent before it has saved. A second SIGTERM, or
     `GRACE_SECONDS` after the first, ends the worker, so that nothing can hang on it.
+
+    Args:
+        reports: where to say which batch cannot be sent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _ignore_once)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    report_unsent_batches(reports)
 
 
 def _ignore_once(_signal: int, _frame: FrameType | None) -> None:
@@ -72,7 +170,7 @@ def _ignore_once(_signal: int, _frame: FrameType | None) -> None:
     signal.alarm(GRACE_SECONDS)
 
 
-def end_at_exit(loader: DataLoader[Any]) -> None:
+def end_at_exit(loader: _Loader) -> None:
     """See to it that the workers of a loader end before Python does.
 
     At exit multiprocessing sends one SIGTERM, which the workers ignore, and waits for them.
@@ -85,9 +183,13 @@ def end_at_exit(loader: DataLoader[Any]) -> None:
 
 def end_workers(loader: DataLoader[Any]) -> None:
     """End the workers of a loader, also while someone still holds its iterator."""
+    assert isinstance(loader, _Loader)
     iterator = getattr(loader, "_iterator", None)
     if iterator is not None and hasattr(iterator, "_shutdown_workers"):
         iterator._shutdown_workers()
+        for worker in loader.processes:
+            if worker.is_alive():  # after torch's own seconds of grace
+                worker.kill()
     _running.discard(loader)
 
 
@@ -98,7 +200,7 @@ def _end_all() -> None:
 
 @contextmanager
 def worker_death_explained(workers: int) -> Iterator[None]:
-    """Turn torch's report of a dead worker into one line that names the key to change.
+    """Turn torch's report of a failed worker into one line with its cause.
 
     torch raises it from a signal handler, so it can surface anywhere in a training step: put the
     whole loop inside.
@@ -107,17 +209,21 @@ def worker_death_explained(workers: int) -> Iterator[None]:
         workers: the recipe's data.workers, for the message.
 
     Raises:
-        EnvironmentProblem: a worker died, or shared memory is full.
+        EnvironmentProblem: a worker died, or something of the machine came to its end.
     """
     try:
         yield
-    except RuntimeError as error:
-        text = str(error)
-        if "DataLoader worker (pid" not in text and "shared memory" not in text:
+    except (RuntimeError, OSError, MemoryError) as error:
+        explained = explain_worker(error, workers)
+        if explained is error:
             raise
-        first = text.splitlines()[0].rstrip(" .")
-        raise EnvironmentProblem(
-            f"A process that decodes images died: {first}.",
-            f"Usually memory or shared memory (/dev/shm) is full: lower data.workers (now {workers}) or "
-            "train.batch_size, or give a container more with --shm-size.",
-        ) from error
+        raise explained from error
+
+
+def explain_worker(error: BaseException, workers: int | None = None) -> BaseException:
+    """Give the cause of an error that workers brought about; any other error as it is."""
+    if isinstance(error, RuntimeError) and WORKER_ENDED in str(error):
+        reports = [report for one in _running if one.reports is not None for report in read_reports(one.reports)]
+        processes = [process for one in _running for process in one.processes]
+        return explain_end(str(error), reports, processes, workers)
+    return explain_shortage(error)

@@ -26,6 +26,7 @@ from dskd_compress.training.log import TrainingLog
 from dskd_compress.training.loop import Trainer
 from dskd_compress.training.trackers import open_trackers
 from dskd_export.documents import Accuracy, DiagnosisRecord, EpochRecord, StepRecord
+from dskd_export.telemetry.host import usable_cores
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Loaders:
         """
         for images_BCHW, _ in islice(self.train.epoch(-1), batches):
             yield from self.group.whole_batch(images_BCHW)
+        self.train.close()  # batches that nobody takes would stay in shared memory
 
 
 def train(
@@ -126,7 +128,12 @@ def train(
     """
     if section.channels_last:
         task.to(memory_format=torch.channels_last)
-    group = loaders.group
+    group, cores = loaders.group, usable_cores()
+    if loaders.train.workers > cores:
+        output.warn(
+            f"data.workers is {loaders.train.workers}, but this process may use {cores} of the machine's cores: "
+            "more processes take memory and gain nothing"
+        )
     store = CheckpointStore(folder.checkpoints(role), settings_sha256, section.keep_checkpoints)
     trainer = Trainer(
         task,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import sys
 
@@ -11,7 +10,9 @@ import torch
 
 from dskd_compress.config import TrainSection
 from dskd_compress.launch import Place
+from dskd_compress.shortages import cannot_compile
 from dskd_export.errors import EnvironmentProblem, UsageError
+from dskd_export.telemetry.host import usable_cores
 
 
 def resolve_device(requested: str, place: Place | None = None) -> torch.device:
@@ -58,13 +59,24 @@ def resolve_device(requested: str, place: Place | None = None) -> torch.device:
 
 
 def configure(section: TrainSection, device: torch.device) -> None:
-    """Set threads and matmul precision for this process."""
-    if section.threads is not None:
-        torch.set_num_threads(section.threads)
-    elif hasattr(os, "sched_getaffinity"):
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)))))
+    """Set threads and matmul precision for this process, and try what compiles.
+
+    Raises:
+        EnvironmentProblem: `train.compile` on a machine that cannot compile.
+    """
+    torch.set_num_threads(section.threads or min(torch.get_num_threads(), usable_cores()))
+    if section.compile:
+        _try_compiler(device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+
+
+def _try_compiler(device: torch.device) -> None:
+    """Compile something small: a missing compiler shows before the first epoch and not within it."""
+    try:
+        torch.compile(torch.nn.Softplus())(torch.ones(64, device=device))
+    except Exception as error:  # what is missing, and who says so, depends on device and version
+        raise cannot_compile(error) from error
 
 
 def autocast(section: TrainSection, device: torch.device) -> contextlib.AbstractContextManager[object]:

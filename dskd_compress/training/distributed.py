@@ -125,7 +125,7 @@ def join(section: TrainSection) -> Iterator[Group]:
     """Take this process's place among those that torchrun started, for as long as the body runs.
 
     Raises:
-        RecipeError: the batch cannot be divided among the processes.
+        RecipeError: the batch cannot be divided among the processes, two images to each at least.
         EnvironmentProblem: there is no GPU for this process.
         ProcessLost: the others did not come, died, or do not answer in time.
     """
@@ -136,6 +136,12 @@ def join(section: TrainSection) -> Iterator[Group]:
         raise RecipeError(
             f"train.batch_size {section.batch_size} cannot be divided among {place.world_size} processes{pieces}.",
             f"Use a multiple of {parts}.",
+        )
+    if section.batch_size == parts:
+        raise RecipeError(
+            f"train.batch_size {section.batch_size} leaves one image to each of {place.world_size} processes and "
+            f"{section.grad_accumulation} pieces.",
+            f"Set train.batch_size={2 * parts} or more.",
         )
     device = resolve_device(section.device, place)
     if place.world_size == 1:

@@ -7,6 +7,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from dskd_compress.interrupt import ctrl_c_came
+
 
 class StopRequest:
     """Context manager: the first signal asks for a clean stop, a second Ctrl-C ends at once.
@@ -17,7 +19,8 @@ class StopRequest:
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.requested: str | None = None
+        # Libraries swallow an interrupt that reaches them in a callback; it counts all the same.
+        self.requested: str | None = "SIGINT" if ctrl_c_came() else None
         self._previous: dict[int, Any] = {}
 
     def _catch(self, number: int, frame: FrameType | None) -> None:

@@ -322,7 +322,7 @@ def test_a_full_disk():
         check=False,
     )
     assert done.returncode == 4
-    assert done.stderr.startswith("error: The disk is full")
+    assert done.stderr.startswith("error: Standard output cannot be written: No space left on device")
 
 
 @pytest.mark.parametrize("arguments", [["recipes", "schema"], ["--help"]])

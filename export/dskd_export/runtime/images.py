@@ -14,6 +14,7 @@ What a file becomes is what timm's datasets make of it, `Image.open(file).conver
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -27,6 +28,8 @@ from PIL import Image
 from dskd_export.errors import DataError
 
 _MEND = "Repair or delete the file."
+# Whatever file is opened: not a word about this one.
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class UnreadableImage(DataError):
@@ -93,6 +96,8 @@ def reading(name: str) -> Iterator[None]:
     except (UnreadableImage, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise what they like; all of it is about this file
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         else:

@@ -1,0 +1,123 @@
+"""What a machine runs out of, found in the errors of libraries, which wrap the system's reason.
+
+Needs no torch: the command line asks it about any error.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+
+from dskd_export.errors import EnvironmentProblem
+
+SHARED_MEMORY = "/dev/shm"
+SHARED_MEMORY_HINT = (
+    "Lower data.workers or train.batch_size, or give a container more with --shm-size (docker run --shm-size=1g)."
+)
+
+# What torch, ONNX Runtime, C++ and the dynamic linker say. NumPy raises a MemoryError.
+_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|bad_alloc|bad allocation|failed to allocate memory|"
+    r"failed to map segment from shared object(?!: Operation)|cannot map zero-fill pages|not enough memory",
+    re.IGNORECASE,
+)
+# oneDNN names no reason; under a limit on memory it is this one.
+_MAYBE_MEMORY = re.compile(r"could not (create|execute) a primitive")
+_FILES = re.compile(r"too many open files|received \d+ items of ancdata", re.IGNORECASE)
+_THREADS = re.compile(r"can't start new thread|resource temporarily unavailable|pthread_create", re.IGNORECASE)
+# Python's own form, also within the traceback that a worker process hands on, and torch's.
+_ERRNO = re.compile(r"\[Errno (?P<number>\d+)\] [^:\n]*(?:: '(?P<file>[^'\n]+)')?")
+_TORCH_ERRNO = re.compile(r"file <(?P<file>/torch_[^>]*)>.*\((?P<number>\d+)\)")
+
+
+def explain_shortage(error: BaseException) -> BaseException:
+    """Give the shortage that is behind an error of any class.
+
+    Returns:
+        An `EnvironmentProblem` where memory, shared memory, threads, room in a file or a compiler is missing;
+        an `OSError` with its number where a library had hidden it; any other error as it is.
+    """
+    if isinstance(error, MemoryError):
+        return no_memory()
+    if isinstance(error, OSError) and error.errno is not None:
+        return _of_number(error.errno, error)
+    if not isinstance(error, (RuntimeError, OSError, ImportError)) and type(error).__module__ == "builtins":
+        return error
+    if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return cannot_compile(error)
+    text = str(error)
+    if (found := _TORCH_ERRNO.search(text)) is not None:
+        return _of_shared_memory(int(found["number"]), error)
+    if (found := _ERRNO.search(text)) is not None:
+        number = int(found["number"])
+        return _of_number(number, OSError(number, os.strerror(number), found["file"]))
+    if _FILES.search(text):
+        return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    if _THREADS.search(text):
+        return _of_number(errno.EAGAIN, error)
+    if _MEMORY.search(text) or (memory_is_limited() and _MAYBE_MEMORY.search(text)):
+        return no_memory()
+    return error
+
+
+def shared_memory_full(detail: str = "") -> EnvironmentProblem:
+    """Say that the processes that decode images cannot hand over their batches."""
+    return EnvironmentProblem(f"Shared memory ({SHARED_MEMORY}) is full{detail}.", SHARED_MEMORY_HINT)
+
+
+def _of_number(number: int, error: BaseException) -> BaseException:
+    if number == errno.ENOMEM:
+        return no_memory()
+    if number == errno.EAGAIN:
+        return EnvironmentProblem(
+            "No more processes or threads can be started.",
+            "Lower data.workers, or raise the limit: ulimit -u (in a container: --pids-limit).",
+        )
+    return error
+
+
+def _of_shared_memory(number: int, error: BaseException) -> BaseException:
+    if number == errno.ENOSPC:
+        return shared_memory_full()
+    if number == errno.EFBIG:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        size = "" if limit == resource.RLIM_INFINITY else f", {limit / 1e3:,.0f} kB"
+        return EnvironmentProblem(
+            f"A batch of images is larger than the limit on the size of files{size}.",
+            "Raise the limit: ulimit -f unlimited",
+        )
+    if number in (errno.EMFILE, errno.ENFILE):
+        return OSError(number, os.strerror(number))
+    return _of_number(number, error)
+
+
+def cannot_compile(error: BaseException) -> EnvironmentProblem:
+    """Say that torch.compile does not work here."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    if "InvalidCxxCompiler" in reason:
+        reason = "there is no C++ compiler"
+    return EnvironmentProblem(
+        f"train.compile: torch cannot compile on this machine: {reason}.",
+        "Install a C++ compiler (apt-get install g++), or train without: --set train.compile=false",
+    )
+
+
+def memory_is_limited() -> bool:
+    """Whether this shell limits the address space of a process (`ulimit -v`)."""
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
+def no_memory() -> EnvironmentProblem:
+    """Say that memory ended, and by which limit."""
+    if memory_is_limited():
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        return EnvironmentProblem(
+            f"There is not enough memory: a process may have {limit / 1e6:,.0f} MB (ulimit -v).",
+            "Raise the limit: ulimit -v unlimited",
+        )
+    return EnvironmentProblem(
+        "There is not enough memory.",
+        "Lower train.batch_size or data.workers, or close other programs.",
+    )
