@@ -164,18 +164,18 @@ def test_a_manifest_without_end(folder: Path) -> None:
 
 
 CONTENT: list[tuple[str, bytes, str]] = [
-    ("spec.json", b"{}", r"spec\.json: architecture: Field required"),
+    ("spec.json", b"{}", r"spec\.json: architecture: is missing"),
     ("spec.json", b"[" * 100_000, r"spec\.json: its JSON is nested too deeply"),
     ("spec.json", b'{"height": 1, "height": 1}', "a key stands twice"),
     ("spec.json", make_spec(std=(0.3, 0.3, 0.3)).to_json().encode(), "carries another spec"),
     ("spec.json", make_spec(height=10**18).to_json().encode(), "not golden images of this spec"),
     ("labels.txt", b"class 1\nclass 0\n", "does not hold the classes"),
     ("labels.txt", b"\xff\n", "does not hold the classes"),
-    ("calibration.json", b"{}", r"calibration\.json: seed: Field required"),
+    ("calibration.json", b"{}", r"calibration\.json: seed: is missing"),
     (
         "calibration.json",
         canonical(make_calibration().model_dump(mode="json") | {"shared_images": 1}),
-        "shared_images: Input should be 0",
+        "shared_images: must be 0",
     ),
     (
         "calibration.json",
