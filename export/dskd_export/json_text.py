@@ -59,13 +59,15 @@ def parse_json(data: bytes) -> Any:
         InvalidJson: it is not JSON, or JSON that readers take differently.
     """
     _check_amount(data)
+    refused = ""
     try:
         from_json(data)  # for its limit of depth, which does not depend on Python's stack
     except ValueError as error:
-        if "recursion limit" in str(error):
-            raise InvalidJson("its JSON is nested too deeply") from error
+        refused = str(error)
+    if "recursion limit" in refused:
+        raise InvalidJson("its JSON is nested too deeply")
     try:
-        return _DECODER.decode(data.decode("utf-8"))
+        value = _DECODER.decode(data.decode("utf-8"))
     except RecursionError as error:
         raise InvalidJson("its JSON is nested too deeply") from error
     except UnicodeDecodeError as error:
@@ -74,6 +76,9 @@ def parse_json(data: bytes) -> Any:
         raise InvalidJson(f"not valid JSON at line {error.lineno}, column {error.colno}") from error
     except ValueError as error:
         raise InvalidJson(f"not valid JSON: {error}") from error
+    if refused:  # Python's parser takes "\\ud800", which cannot be written anywhere
+        raise InvalidJson("not valid JSON: a text in it holds half a character")
+    return value
 
 
 def validate_json(data: bytes, kind: type[ModelT]) -> ModelT:

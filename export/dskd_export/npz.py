@@ -11,6 +11,7 @@ import lzma
 import math
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -82,21 +83,36 @@ def _arrays(archive: zipfile.ZipFile, bytes_there: int, path: Path) -> dict[str,
     return arrays
 
 
+def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of a `.npy` file: shape, whether the order is Fortran's, and type.
+
+    Raises:
+        ValueError: it is none, or damaged.
+    """
+    try:
+        version = np.lib.format.read_magic(stream)
+        with warnings.catch_warnings():  # of headers that Python 2 wrote
+            warnings.simplefilter("ignore")
+            shape, fortran, dtype = _VERSIONS[version](stream)
+    except Exception as error:  # numpy's parser raises TokenError, MemoryError, KeyError, ... as well
+        raise ValueError("a damaged header") from error
+    if any(length < 0 for length in shape):
+        raise ValueError("a negative length")
+    return shape, fortran, dtype
+
+
 def _array(stream: IO[bytes], size: int, path: Path) -> NDArray[Any]:
     """One array; its header must announce exactly the bytes that follow it."""
-    version = np.lib.format.read_magic(stream)
-    if version not in _VERSIONS:
-        raise _invalid(path, "an array is of a version that is not read here")
     try:
-        shape, fortran, dtype = _VERSIONS[version](stream)
-    except MemoryError as error:  # Python's parser, of brackets in brackets
-        raise _invalid(path, "one of its headers is damaged") from error
+        shape, fortran, dtype = read_npy_header(stream)
+    except ValueError as error:
+        raise _invalid(path, "the header of an array is damaged") from error
     if dtype.hasobject or dtype.kind not in "biufSU":
         raise InvalidNpz(
             f"{path} cannot be read: it is not an .npz of plain arrays.",
             "Python objects are refused because loading them could run code: save numbers and plain strings.",
         )
-    if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize != size - stream.tell():
+    if math.prod(shape) * dtype.itemsize != size - stream.tell():
         raise _invalid(path, "an array has another size than its header says")
     data = bytearray(math.prod(shape) * dtype.itemsize)
     view, position = memoryview(data), 0

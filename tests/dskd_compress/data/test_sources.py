@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis_support import examples
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -106,7 +107,7 @@ def test_class_order_is_timms(write_folder) -> None:
 
 
 @given(st.lists(st.text(min_size=1), unique=True))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_natural_order_is_total(texts: list[str]) -> None:
     backwards = texts[::-1]
     assert sorted(backwards, key=natural_key) == sorted(texts, key=natural_key)
