@@ -305,7 +305,7 @@ _RECORDS: tuple[tuple[type[Document], str], ...] = (
 def _data() -> Iterator[Reader]:
     recipe = recipe_text(DEFAULT_RECIPE).encode()
     yield Reader("recipe.yaml", "recipe.yaml", recipe, damage_bytes, lambda path: load_recipe(str(path)))
-    made = load_recipe(DEFAULT_RECIPE).model_dump(mode="json", include={"teacher", "data", "train", "budget"})
+    made = load_recipe(DEFAULT_RECIPE).model_dump(mode="json", include={"teacher", "student", "data"})
     yield Reader(
         "recipe.yaml, values",
         "recipe.yaml",

@@ -23,9 +23,9 @@ NUMBERS = (
 )
 OTHERS = (
     *("null", "true", "false", '""', '"x"', '"\\ud800"', '"\\u0000"', '"\u2028"', '"NaN"', "[]", "{}", "[[]]"),
-    *('{"a":1,"a":2}', "[" * 300 + "]" * 300, '{"a":' * 3000 + "1" + "}" * 3000, "[" * 100_000),
-    '"' + "x" * 70_000 + '"',
-    "[" + "0," * 3000 + "0]",
+    *('{"a":1,"a":2}', "[" * 300 + "]" * 300, '{"a":' * 400 + "1" + "}" * 400, "[" * 5000),
+    '"' + "x" * 20_000 + '"',
+    "[" + "0," * 400 + "0]",
 )
 EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 TEXTS = (
@@ -212,7 +212,7 @@ def _damaged(value: Any, rng: random.Random, raws: list[str]) -> Any:
             case 1 if isinstance(inside, dict):
                 inside[rng.choice(("surprise", "", "\ud800", "a\nb", "x" * 5000))] = inside[key]
             case 1:
-                inside[key:key] = [inside[key]] * rng.choice((1, 3, 1000))
+                inside[key:key] = [inside[key]] * rng.choice((1, 3, 200))
             case 2 | 3 | 4:
                 inside[key] = raw(NUMBERS)
             case 5:
