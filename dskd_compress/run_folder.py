@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from dskd_compress.config import Recipe, TrainSection
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
-from dskd_export.documents import Document, Provenance, StageRecord
+from dskd_export.documents import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files import sha256_file, write_atomic
 from dskd_export.speed_gate import SpeedBudget
@@ -290,10 +290,10 @@ class RunFolder:
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Keep the resolved recipe beside what is made from it."""
-        text = dump_recipe(recipe)
+        data = dump_recipe(recipe).encode()
         path = self / "recipe.yaml"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_atomic(path, text)
+        if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
+            write_atomic(path, data)
 
     def read_recipe(self, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
         """The recipe that the run was made from, with overrides.
@@ -356,8 +356,8 @@ class RunFolder:
         if not path.exists():
             return "it has not run yet"
         try:
-            record = StageRecord.model_validate_json(path.read_bytes())
-        except ValidationError:
+            record = read_document(path, StageRecord)
+        except DataError:
             return "its record is damaged"
         for name, value in self._settings(stage, recipe).items():
             if record.settings_sha256.get(name) != value:

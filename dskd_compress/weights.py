@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from dskd_compress.models import create_model, load_weights
 from dskd_export.documents import Document
 from dskd_export.errors import CheckpointError
 from dskd_export.files import write_atomic
+from dskd_export.json_text import InvalidJson, validate_json
 
 METADATA_KEY = "dskd_compress"
 
@@ -74,10 +75,10 @@ def read_info(path: Path) -> WeightsInfo:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-        return WeightsInfo.model_validate_json(metadata[METADATA_KEY])
+        return validate_json(metadata[METADATA_KEY].encode(), WeightsInfo)
     except KeyError as error:
         raise CheckpointError(f"{path} was not written by dskd-compress.", hint) from error
-    except (SafetensorError, ValidationError, OSError) as error:
+    except (SafetensorError, InvalidJson, OSError) as error:
         raise CheckpointError(f"{path} is damaged.", hint) from error
 
 

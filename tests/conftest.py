@@ -9,11 +9,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from hypothesis import settings
 from support import CLASSES, make_pair
 
 from dskd_compress.methods import Pair
 
 torch.set_num_threads(1)
+
+# `make test` tries the same examples every time; new ones: pytest --hypothesis-profile random
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("random", max_examples=2000, deadline=None, print_blob=True)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from dskd_export.documents import TRAINING_RECORD, TrainingRecord
+from dskd_export.documents import TrainingRecord, read_record
 from dskd_export.errors import DataError
+from dskd_export.json_text import InvalidJson
 
 
 class Follower:
@@ -50,8 +49,8 @@ class Follower:
     def _record(self, line: bytes) -> TrainingRecord:
         self._lines += 1
         try:
-            return TRAINING_RECORD.validate_json(line)
-        except ValidationError as error:
+            return read_record(line)
+        except InvalidJson as error:
             raise DataError(
                 f"{self.path}, line {self._lines}: not a training record.",
                 "Was it written by another version? Look at it with the one that wrote it.",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,10 @@ from PIL import Image
 from dskd_compress.data.folders import find_val_split
 from dskd_compress.data.image_set import ArraySet, StoredSet
 from dskd_export.errors import DataError, require
+from dskd_export.npz import read_npz
 
 DIGITS_PIXELS = 32
+_MOST_CLASSES = 1 << 20
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
@@ -48,7 +49,7 @@ def open_npz_file(path: Path, train_split: str, val_split: str | None) -> tuple[
     Raises:
         DataError: an array is missing or of another type or shape.
     """
-    arrays = _load(path)
+    arrays = read_npz(path)
     there = f"It has: {', '.join(sorted(arrays)) or 'nothing'}."
     splits = sorted(key[2:] for key in arrays if key.startswith("x_"))
     if train_split in splits:
@@ -72,27 +73,11 @@ def open_npz_folder(root: Path, train_split: str, val_split: str | None) -> tupl
     splits = sorted(path.stem for path in root.glob("*.npz"))
     val = find_val_split(splits, val_split, str(root), f"It has: {', '.join(f'{name}.npz' for name in splits)}.")
     names = [train_split] if val is None else [train_split, val]
-    files = [_load(root / f"{name}.npz") for name in names]
+    files = [read_npz(root / f"{name}.npz") for name in names]
     parts = [
         _images(arrays, "", root / f"{name}.npz", f"{name}/") for name, arrays in zip(names, files, strict=True)
     ]
     return _paired(parts, files, root)
-
-
-def _load(path: Path) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(
-            f"{path}: not a readable .npz file ({error}).", "Write it again with numpy.savez."
-        ) from error
-    except (ValueError, AttributeError) as error:
-        # A pickle in disguise, a single .npy, or an array of Python objects.
-        raise DataError(
-            f"{path}: not an .npz of plain arrays ({error}).",
-            "Python objects are refused because loading them could run code: save numbers and plain strings.",
-        ) from error
 
 
 _Part = tuple[NDArray[np.uint8], NDArray[np.int64], str]
@@ -128,10 +113,17 @@ def _images(arrays: Arrays, suffix: str, path: Path, prefix: str) -> _Part:
         raise DataError(f"{path}: {len(x)} images but {len(y)} labels.", "Save one label for every image.")
     if len(y) and int(y.min()) < 0:
         raise DataError(f"{path}: '{y_key}' holds {int(y.min())}.", "Number the classes from 0.")
+    if len(y) and int(y.max()) >= _MOST_CLASSES:  # before any of it is counted
+        raise DataError(
+            f"{path}: '{y_key}' holds the label {int(y.max())}; at most {_MOST_CLASSES:,} classes are taken.",
+            "Number the classes 0, 1, 2, ... without gaps.",
+        )
+    if 0 in x.shape[1:]:
+        raise DataError(f"{path}: the images of '{x_key}' have no pixels.", "Save images of at least 1x1 pixel.")
     return x, y.astype(np.int64), prefix  # type: ignore[return-value]
 
 
-def _paired(parts: list[_Part], files: list[Arrays], path: Path) -> tuple[StoredSet, StoredSet | None]:
+def _paired(parts: list[_Part], files: Sequence[Arrays], path: Path) -> tuple[StoredSet, StoredSet | None]:
     """Give every part the class names; without names the classes are numbers up to the largest label."""
     listed = [tuple(str(name) for name in arrays["classes"].ravel()) for arrays in files if "classes" in arrays]
     largest = max((int(labels.max()) for _, labels, _ in parts if len(labels)), default=-1)

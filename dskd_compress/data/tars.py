@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from PIL import Image
 from dskd_compress.data.folders import find_val_split, unlabelled
 from dskd_compress.data.image_set import StoredSet
 from dskd_compress.data.naming import VAL_NAMES, is_hidden, is_image, natural_key
+from dskd_compress.data.tar_members import tar_members
 from dskd_export.errors import DataError
 from dskd_export.runtime.images import open_image, reading
 
@@ -116,21 +116,12 @@ def open_tar(path: Path, train_split: str, val_split: str | None) -> tuple[Store
 def _index(path: Path) -> list[Member]:
     """Name, offset and size of every image."""
     members: list[Member] = []
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                name = posixpath.normpath(member.name)
-                if name.startswith(("/", "../")) or name == "..":
-                    raise DataError(
-                        f"{path}: member '{member.name}' leaves the archive.", "Pack the folder again."
-                    )
-                if not member.isreg() or member.issparse() or not is_image(name):
-                    continue
-                if not any(is_hidden(part) for part in name.split("/")[:-1]):
-                    members.append((name, member.offset_data, member.size))
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(
-            f"{path}: not a plain tar file ({error}).",
-            "A compressed archive cannot be read at random: unpack it and pack it with `tar -cf`.",
-        ) from error
+    for member in tar_members(path):
+        name = posixpath.normpath(member.name)
+        if name.startswith(("/", "../")) or name == "..":
+            raise DataError(f"{path}: member '{member.name}' leaves the archive.", "Pack the folder again.")
+        if not member.isreg() or member.issparse() or not is_image(name):
+            continue
+        if not any(is_hidden(part) for part in name.split("/")[:-1]):
+            members.append((name, member.offset_data, member.size))
     return members

@@ -9,8 +9,9 @@ from pathlib import Path
 from dskd_compress.config import Recipe
 from dskd_compress.recipe.build import recipe_from_mapping
 from dskd_compress.recipe.faults import Fault, raise_faults
-from dskd_compress.recipe.yaml_text import parse_yaml
-from dskd_export.errors import DskdError, EnvironmentProblem, RecipeError
+from dskd_compress.recipe.yaml_text import MAX_BYTES, parse_yaml
+from dskd_export.bounded import read_bounded
+from dskd_export.errors import DataError, DskdError, EnvironmentProblem, RecipeError
 
 DEFAULT_RECIPE = "digits/resnet18-to-mobilenetv3_small_050"
 """What the demo runs: real images that need no download, on two CPU cores."""
@@ -111,7 +112,11 @@ def _not_found(given: str, path: Path, name: str, names: list[str]) -> DskdError
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        data = read_bounded(path, MAX_BYTES)
+    except DataError as error:
+        raise RecipeError(error.message, error.hint) from error
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = path.read_bytes().count(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, error.start) + 1
         raise RecipeError(f"{path}:{line}: not UTF-8 text.", "Save the recipe as UTF-8.") from error

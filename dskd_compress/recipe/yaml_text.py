@@ -13,6 +13,7 @@ import yaml
 from dskd_compress.recipe.faults import Fault, KeyPath
 
 MAX_CHARACTERS = 256 * 1024
+MAX_BYTES = 4 * MAX_CHARACTERS  # of UTF-8
 MAX_VALUES = 20_000
 """Values after aliases are expanded: a few hundred are normal, an alias bomb has billions."""
 
@@ -21,8 +22,26 @@ _SCALARS = frozenset(_PREFIX + name for name in ("str", "int", "float", "bool", 
 _MERGE = _PREFIX + "merge"
 
 
+class _Refused(Exception):
+    """The text cannot be read at all; carries the fault."""
+
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(what)
+        self.line = line
+        self.what = what
+
+
 class _Loader(yaml.SafeLoader):
     """The safe loader, and `1e-4` is a number as in YAML 1.2 (1.1 reads it as text)."""
+
+    composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose one key or value, and refuse too many of them while they are read: composing is slow."""
+        self.composed += 1
+        if self.composed > 2 * MAX_VALUES:
+            raise _Refused(self.line + 1, f"more than {MAX_VALUES} values")
+        return super().compose_node(parent, index)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -44,15 +63,6 @@ class YamlText:
     value: Any = None
     lines: dict[KeyPath, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
-
-
-class _Refused(Exception):
-    """The text cannot be read at all; carries the fault."""
-
-    def __init__(self, line: int, what: str) -> None:
-        super().__init__(what)
-        self.line = line
-        self.what = what
 
 
 def dump_yaml(value: Any, *, flow: bool = False, width: int = 100) -> str:

@@ -21,8 +21,10 @@ from dskd_compress.label_space import (
     resolve_class_map,
 )
 from dskd_compress.recipe import parse_yaml
+from dskd_compress.recipe.yaml_text import MAX_BYTES
 from dskd_compress.weights import WeightsInfo
-from dskd_export.errors import RecipeError
+from dskd_export.bounded import read_bounded
+from dskd_export.errors import DataError, RecipeError
 from dskd_export.files import write_atomic
 
 _HINT = "Write one line a class of the teacher, `teacher class: data class`, of names or indices."
@@ -97,10 +99,12 @@ def read_class_map(path: Path) -> dict[str, str | int]:
     """
     where = f"teacher.class_map: {path}"
     try:
-        text = path.expanduser().read_text(encoding="utf-8")
+        text = read_bounded(path.expanduser(), MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise RecipeError(f"{where} cannot be read: {reason}.", _HINT) from error
+    except DataError as error:
+        raise RecipeError(f"teacher.class_map: {error.message}", _HINT) from error
     found = parse_yaml(text, str(path), number_keys=True)
     if found.faults:
         raise RecipeError(f"teacher.class_map: {'; '.join(map(str, found.faults))}", _HINT)

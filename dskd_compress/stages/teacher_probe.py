@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from dskd_compress.taps import pooled_width
 from dskd_export.documents import TeacherProbeFacts
 from dskd_export.errors import CheckpointError, DataError
 from dskd_export.files import write_atomic
+from dskd_export.json_text import InvalidJson, validate_json
 
 _METADATA_KEY = "dskd_compress_probe"
 
@@ -54,11 +54,11 @@ def load_probe(path: Path) -> tuple[nn.Linear, TeacherProbeFacts]:
     """
     try:
         with safe_open(str(path), framework="pt") as file:
-            facts = TeacherProbeFacts.model_validate_json((file.metadata() or {})[_METADATA_KEY])
+            facts = validate_json((file.metadata() or {})[_METADATA_KEY].encode(), TeacherProbeFacts)
             weight_KC, bias_K = file.get_tensor("weight"), file.get_tensor("bias")
         classifier = nn.Linear(weight_KC.shape[1], weight_KC.shape[0], device="meta").to_empty(device="cpu")
         classifier.load_state_dict({"weight": weight_KC, "bias": bias_K})
-    except (SafetensorError, ValidationError, OSError, KeyError, RuntimeError, IndexError) as error:
+    except (SafetensorError, InvalidJson, OSError, KeyError, RuntimeError, IndexError) as error:
         raise CheckpointError(
             f"{path} is damaged, or no teacher probe.", "Delete it; dskd-compress distill fits it again."
         ) from error

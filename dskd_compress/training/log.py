@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from dskd_export.documents import TRAINING_RECORD, DiagnosisRecord, EpochRecord, TrainingRecord
+from dskd_export.bounded import read_lines
+from dskd_export.documents import MAX_RECORD, DiagnosisRecord, EpochRecord, TrainingRecord, read_record
 from dskd_export.files import write_atomic
+from dskd_export.json_text import InvalidJson
 
 
 class TrainingLog:
@@ -37,7 +37,7 @@ class TrainingLog:
             kept.append(line)
             if isinstance(record, DiagnosisRecord):
                 self.diagnoses.append(record)
-        write_atomic(path, "".join(kept))
+        write_atomic(path, b"".join(kept))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: TrainingRecord) -> None:
@@ -59,14 +59,14 @@ def number_of(record: TrainingRecord) -> int:
     return record.epoch if isinstance(record, EpochRecord) else record.step
 
 
-def _records(path: Path) -> Iterator[tuple[str, TrainingRecord]]:
+def _records(path: Path) -> Iterator[tuple[bytes, TrainingRecord]]:
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+    for line in read_lines(path, MAX_RECORD + 1):
         try:
-            if line.endswith("\n"):
-                yield line, TRAINING_RECORD.validate_json(line)
+            if line.endswith(b"\n"):
+                yield line, read_record(line)
                 continue
-        except ValidationError:
+        except InvalidJson:
             pass
         return  # a line that a kill cut in half; nothing after it counts

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dskd_export.benchmark_document import BenchmarkRow
-from dskd_export.documents import Document
+from dskd_export.documents import Document, read_document
+from dskd_export.errors import DataError
 from dskd_export.files import sha256_bytes, write_atomic
+from dskd_export.npz import read_npz
 
 FOLDER = "benchmark.partial"
 
@@ -45,10 +46,10 @@ class CellStore:
     def get(self, key: str) -> tuple[list[BenchmarkRow], dict[str, NDArray[np.float64]]] | None:
         """A cell that is done; None where it is not, or cannot be read."""
         try:
-            kept = KeptCell.model_validate_json((self._folder / f"{key}.json").read_bytes())
-            with np.load(self._folder / f"{key}.npz", allow_pickle=False) as archive:
-                samples = {name: np.asarray(archive[name], dtype=np.float64) for name in archive.files}
-        except (OSError, EOFError, ValidationError, ValueError, zipfile.BadZipFile):
+            kept = read_document(self._folder / f"{key}.json", KeptCell)
+            arrays = read_npz(self._folder / f"{key}.npz")
+            samples = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
+        except (DataError, OSError, ValueError):
             return None
         if kept.of != self._of or {row.samples_key for row in kept.rows} - {None} != set(samples):
             return None

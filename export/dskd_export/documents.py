@@ -11,19 +11,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from dskd_export.bounded import read_bounded
 from dskd_export.errors import DataError
-from dskd_export.field_faults import describe_fault, place_of
+from dskd_export.json_text import InvalidJson, adapt_json, validate_json
 
-# JSON has no NaN: it is written as null, and null is read as NaN again.
-Measured = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+MAX_DOCUMENT = 16 << 20
+MAX_RECORD = 1 << 20
+"""Bytes that are read of a document, and of one line of `train.jsonl`."""
+
+# JSON has no NaN: it is written as null, and null is read as NaN again. All other numbers are finite.
+Measured = Annotated[
+    float,
+    Field(allow_inf_nan=True),
+    BeforeValidator(lambda value: float("nan") if value is None else value),
+]
 
 
 class Document(BaseModel):
-    """Base of all documents: immutable, unknown keys refused."""
+    """Base of all documents: immutable, unknown keys and numbers that are not finite refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="null")
 
 
 class Interval(Document):
@@ -144,7 +153,9 @@ class StepRecord(Document):
     grad_norm: float | None
     learning_rate: float
     images_per_s: float
-    monitors: dict[str, float] = Field(default_factory=dict, description="method diagnostics, unitless")
+    monitors: dict[str, Measured] = Field(
+        default_factory=dict, description="method diagnostics, unitless; null where not finite"
+    )
 
 
 class EpochRecord(Document):
@@ -154,7 +165,7 @@ class EpochRecord(Document):
     epoch: int
     step: int
     train_loss: float
-    val_loss: float
+    val_loss: Measured = Field(description="null where not finite")
     top1: float = Field(description="fraction in [0, 1] on the validation set, of the EMA where there is one")
     top5: float | None
     best: bool
@@ -202,9 +213,11 @@ class TeacherFacts(Document):
     """What the teacher makes of the training images of one step."""
 
     accuracy: float = Field(description="share of the images whose label is the teacher's first class")
-    confidence: float = Field(description="mean probability of the teacher's first class")
-    input_mean: float = Field(description="of all values that reach the teacher; about 0 for photographs")
-    input_std: float = Field(description="about 1 for photographs")
+    confidence: Measured = Field(
+        description="mean probability of the teacher's first class; null where not finite"
+    )
+    input_mean: Measured = Field(description="of all values that reach the teacher; about 0 for photographs")
+    input_std: Measured = Field(description="about 1 for photographs")
 
 
 class DiagnosisRecord(Document):
@@ -459,13 +472,21 @@ def read_document(path: Path, kind: type[DocumentT]) -> DocumentT:
         DataError: the file is missing or is not a document of this kind.
     """
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return validate_json(read_bounded(path, MAX_DOCUMENT), kind)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.", "Run the stage that writes it first.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = place_of(first["loc"]) or "document"
+    except InvalidJson as error:
         raise DataError(
-            f"{path}: not a valid {kind.__name__}: {where}: {describe_fault(first)}",
-            "Delete the file and run the stage again.",
+            f"{path}: not a valid {kind.__name__}: {error}.", "Delete the file and run the stage again."
         ) from error
+
+
+def read_record(line: bytes) -> TrainingRecord:
+    """Read one line of `train.jsonl`.
+
+    Raises:
+        InvalidJson: it is not a record.
+    """
+    if len(line) > MAX_RECORD:
+        raise InvalidJson(f"the line has more than {MAX_RECORD:,} bytes")
+    return adapt_json(line, TRAINING_RECORD)

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
@@ -19,6 +20,7 @@ _DYNAMIC = struct.Struct("<qQ")
 _LOAD, _DYNAMIC_SEGMENT = 1, 2
 _NEEDED, _STRINGS, _SONAME, _RPATH, _RUNPATH = 1, 5, 14, 15, 29
 # More than any library has; what claims more is damaged.
+_MOST_SEGMENTS = 1_000
 _MOST_ENTRIES = 10_000
 _LONGEST_NAME = 4096
 
@@ -97,16 +99,18 @@ def _mapped(descriptor: int, path: Path) -> mmap.mmap:
 
 def _dynamic(data: mmap.mmap, path: Path) -> Dynamic:
     try:
-        identity, *_, first, _, _, _, size, count, _, _, _ = _HEADER.unpack_from(data)
+        identity, *_, first, _, _, _, size, count, _, _, _ = _unpack(_HEADER, data, 0)
         if identity[:6] != b"\x7fELF\x02\x01" or size != _SEGMENT.size:
             raise NotElf(f"{path} is no shared library of 64 bits, little endian")
-        segments = [_SEGMENT.unpack_from(data, first + index * size) for index in range(count)]
+        if count > _MOST_SEGMENTS:
+            raise NotElf(f"{path} is a damaged shared library")
+        segments = [_unpack(_SEGMENT, data, first + index * size) for index in range(count)]
         entries: list[tuple[int, int]] = []
         for kind, _, offset, _, _, length, _, _ in segments:
             if kind == _DYNAMIC_SEGMENT:
                 for index in range(min(length // _DYNAMIC.size, _MOST_ENTRIES)):
-                    tag, value = _DYNAMIC.unpack_from(data, offset + index * _DYNAMIC.size)
-                    if tag == 0:
+                    tag, value = _unpack(_DYNAMIC, data, offset + index * _DYNAMIC.size)
+                    if tag == 0 or len(entries) == _MOST_ENTRIES:
                         break
                     entries.append((tag, value))
         if not entries:
@@ -131,6 +135,17 @@ def _dynamic(data: mmap.mmap, path: Path) -> Dynamic:
         soname=next(iter(names(_SONAME)), None),
         folders=tuple(folder for text in folders for folder in text.split(":") if folder),
     )
+
+
+def _unpack(layout: struct.Struct, data: mmap.mmap, place: int) -> tuple[Any, ...]:
+    """Read a structure where a file says that it lies, which may be beyond any address.
+
+    Raises:
+        struct.error: it lies outside of the file.
+    """
+    if place + layout.size > len(data):
+        raise struct.error(f"byte {place:,} is outside of the file")
+    return layout.unpack_from(data, place)
 
 
 def _name(data: mmap.mmap, start: int, path: Path) -> str:

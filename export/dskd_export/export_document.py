@@ -20,7 +20,7 @@ class ScoreFacts(Document):
 class LayerSensitivity(Document):
     """A layer, or a group that was not worth looking into."""
 
-    nodes: list[str] = Field(description="names of ONNX nodes")
+    nodes: list[str] = Field(min_length=1, description="names of ONNX nodes")
     kl: Measured = Field(description="mean KL to fp32 with these in the precision and all else in fp32, in nats")
     kept: bool = Field(description="left in floating point by the search")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from dskd_export.errors import BundleError
+from dskd_export.json_text import InvalidJson, validate_json
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
@@ -33,8 +34,8 @@ class PrecisionMetadata(BaseModel):
         if PRECISION_KEY not in metadata:
             return None
         try:
-            return cls.model_validate_json(metadata[PRECISION_KEY])
-        except ValidationError as error:
+            return validate_json(metadata[PRECISION_KEY].encode("utf-8", "surrogatepass"), cls)
+        except InvalidJson as error:
             raise BundleError(
                 f"{where}: its '{PRECISION_KEY}' metadata is not valid.", "Export the student again."
             ) from error

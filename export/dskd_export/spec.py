@@ -9,13 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dskd_export.errors import BundleError
-from dskd_export.field_faults import describe_fault, place_of
+from dskd_export.bounded import read_bounded
+from dskd_export.errors import BundleError, DataError
+from dskd_export.json_text import InvalidJson, validate_json
 
 METADATA_KEY = "dskd_spec"
 SCHEMA_VERSION = 1
+MAX_SPEC = 4 << 20
+"""Bytes that are read of a spec."""
 PROBABILITIES = "probabilities"  # output of a model whose graph ends in a softmax
 
 # All that Pillow and timm's evaluation transform know.
@@ -87,20 +90,17 @@ class ModelSpec(BaseModel):
         return {METADATA_KEY: self.model_dump_json()}
 
     @classmethod
-    def from_json(cls, text: str, where: str = "spec.json") -> ModelSpec:
+    def from_json(cls, text: str | bytes, where: str = "spec.json") -> ModelSpec:
         """Parse and check a spec.
 
         Raises:
             BundleError: the text is not a valid spec; the message names the field.
         """
         try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = place_of(first["loc"]) or "document"
-            raise BundleError(
-                f"{where}: {field}: {describe_fault(first)}.", "Export the student again."
-            ) from error
+            data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+            return validate_json(data, cls)
+        except InvalidJson as error:
+            raise BundleError(f"{where}: {error}.", "Export the student again.") from error
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str], where: str) -> ModelSpec:
@@ -118,8 +118,15 @@ class ModelSpec(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> ModelSpec:
-        """Read `spec.json`."""
+        """Read `spec.json`.
+
+        Raises:
+            BundleError: it cannot be read, or as `from_json`.
+        """
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+            data = read_bounded(path, MAX_SPEC)
         except OSError as error:
             raise BundleError(f"{path}: {error.strerror}", "Export the student again.") from error
+        except DataError as error:
+            raise BundleError(error.message, "Export the student again.") from error
+        return cls.from_json(data, str(path))

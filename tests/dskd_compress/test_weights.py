@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis_support import examples
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import CLASSES, make_format, make_model
@@ -97,7 +98,7 @@ def test_an_old_file_is_replaced(saved: Path) -> None:
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     classes=st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4, unique=True),
     kwargs=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.booleans(), max_size=2),

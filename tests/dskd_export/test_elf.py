@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import struct
 import sys
 from pathlib import Path
 
@@ -71,6 +72,24 @@ def test_what_is_no_library(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(NotElf):
         read_dynamic(path)
+
+
+@pytest.mark.parametrize("place", [2**62, 2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("at", [32, 64 + 8, 64 + 56 + 8])  # of the segments; where each of them lies
+def test_a_place_beyond_any_address(file: Path, place: int, at: int) -> None:
+    whole = bytearray(library_bytes(["libc.so.6"]))
+    whole[at : at + 8] = place.to_bytes(8, "little")
+    file.write_bytes(whole)
+    with pytest.raises(NotElf):
+        read_dynamic(file)
+
+
+def test_more_segments_than_any_library_has(file: Path) -> None:
+    segment = struct.pack("<IIQQQQQQ", 2, 6, 64, 0, 0, 2**40, 0, 8)  # each of them as a dynamic section
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, 62, 1, 0, 64, 0, 0, 64, 56, 60_000, 64, 0, 0)
+    file.write_bytes(header + segment * 60_000)
+    with pytest.raises(NotElf):
+        read_dynamic(file)
 
 
 @given(data=st.data())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis_support import examples
 from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import top_k_accuracy_score
@@ -145,7 +146,7 @@ def random_pair(seed: int, images: int = 120, classes: int = 7) -> tuple[np.ndar
     return reference, candidate, labels
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.integers(0, 999))
 def test_pairs_are_counted(seed: int) -> None:
     reference, candidate, labels = random_pair(seed)

@@ -11,6 +11,7 @@ import pytest
 from bundle_support import npy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis_support import examples
 
 from dskd_export.errors import BundleError
 from dskd_export.golden import Golden
@@ -144,7 +145,7 @@ def test_no_archive(data: bytes, spec: ModelSpec) -> None:
         Golden.from_bytes(data, spec, "golden.npz")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.data())
 def test_no_byte_of_it_can_change(data: st.DataObject) -> None:
     from bundle_support import make_golden, make_spec

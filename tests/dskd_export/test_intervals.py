@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis_support import examples
 from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import binomtest, norm
 
@@ -68,7 +69,7 @@ def score(d: float, b: int, c: int, n: int) -> float:
     return ((b - c) / n - d) / math.sqrt(max(variance, 1e-30))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     st.integers(4, 3000).flatmap(lambda n: st.tuples(st.integers(0, n // 2), st.integers(0, n // 2), st.just(n)))
 )

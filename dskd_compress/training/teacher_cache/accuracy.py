@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from dskd_export.documents import Accuracy
+from dskd_export.documents import Accuracy, read_document
+from dskd_export.errors import DataError
 from dskd_export.files import write_atomic
 
 
@@ -25,8 +24,8 @@ def remembered_accuracy(place: Path, made_of: Mapping[str, Any], measure: Callab
     text = json.dumps(made_of, sort_keys=True, separators=(",", ":"), allow_nan=False)
     path = place / f"accuracy-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     try:
-        return Accuracy.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return read_document(path, Accuracy)
+    except DataError:
         pass  # not measured yet, or damaged: measured again
     accuracy = measure()
     place.mkdir(parents=True, exist_ok=True)

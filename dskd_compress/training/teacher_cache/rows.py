@@ -27,6 +27,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files import atomic_folder
+from dskd_export.npz import read_npy_header
 
 MANIFEST, ROWS, CHECKSUMS = "manifest.json", "rows.npy", "checksums.npy"
 _CHECKSUM_BYTES = 4
@@ -109,11 +110,14 @@ def _mapped(path: Path) -> NDArray[Any]:
     Raises:
         ValueError: it is not what numpy wrote, or not all of it.
     """
-    size = path.stat().st_size
-    array = np.load(path, mmap_mode="r+", allow_pickle=False)
-    if array.offset + array.nbytes != size:  # numpy makes a file that was cut off longer, with a hole
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        shape, fortran, dtype = read_npy_header(file)
+        begin = file.tell()
+    # Before it is mapped: numpy makes a file that was cut off longer, with a hole.
+    if fortran or dtype.hasobject or begin + math.prod(shape) * dtype.itemsize != size:
         raise ValueError(f"{path} has {size} bytes")
-    return np.asarray(array)
+    return np.asarray(np.memmap(path, dtype, "r+", begin, shape))
 
 
 def _checksum(row: NDArray[Any]) -> int:

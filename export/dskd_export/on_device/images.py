@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dskd_export.bounded import read_bounded
 from dskd_export.documents import DataFacts
 from dskd_export.errors import DataError
 from dskd_export.runtime.images import UnreadableImage, open_image
 
 LABELS_CSV = "labels.csv"
+_MAX_TABLE = 128 << 20  # bytes
+_MAX_ROWS = 2_000_000
 
 _LAYOUT = (
     f"Lay the images out as CLASS/IMAGE, or put a {LABELS_CSV} beside them with the columns file and label; "
@@ -133,29 +137,38 @@ def _of_folders(folder: Path, index_of: Mapping[str, int]) -> list[tuple[str, in
 
 def _of_table(table: Path, index_of: Mapping[str, int]) -> list[tuple[str, int]]:
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if not {"file", "label"} <= set(reader.fieldnames or ()):
-                raise DataError(f"{table} has no columns file and label.", _LAYOUT)
-            rows = [(reader.line_num, str(row["file"]), str(row["label"])) for row in reader]
+        text = read_bounded(table, _MAX_TABLE).decode("utf-8-sig")
+        if (lines := text.count("\n")) > _MAX_ROWS:
+            raise DataError(f"{table} has {lines:,} lines; at most {_MAX_ROWS:,} are read.", _LAYOUT)
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        if not {"file", "label"} <= set(reader.fieldnames or ()):
+            raise DataError(f"{table} has no columns file and label.", _LAYOUT)
+        rows = [(reader.line_num, str(row["file"]), str(row["label"])) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} is no table of text: {error}.", _LAYOUT) from error
     found = []
     root = table.parent.resolve()
     for line, name, label in rows:
         index = index_of.get(label)
-        if index is None and label.isdecimal() and int(label) < len(index_of):
+        if index is None and label.isdecimal() and len(label) < 10 and int(label) < len(index_of):
             index = int(label)  # a class by its number, where none has that name
         if index is None:
             raise DataError(
                 f"{table}, line {line}: '{label}' is no class of the bundle; it has {_some(list(index_of))}.",
                 _LAYOUT,
             )
-        path = root / name
-        if not path.resolve().is_relative_to(root) or not path.is_file():
+        if not _is_within(root, name):
             raise DataError(f"{table}, line {line}: there is no image {name} in the folder.", _LAYOUT)
         found.append((name, index))
     return found
+
+
+def _is_within(root: Path, name: str) -> bool:
+    try:
+        path = root / name
+        return path.resolve().is_relative_to(root) and path.is_file()
+    except (OSError, ValueError, RuntimeError):  # a name that no file has, or links in a circle
+        return False
 
 
 def _is_image(path: Path) -> bool:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from dskd_export.benchmark_document import BenchmarkRow
 from dskd_export.bundle.manifest import LicenseFacts, Licenses
 from dskd_export.documents import TrainingDocument
 from dskd_export.errors import DataError
+from dskd_export.json_text import first_fault
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Block, Cell, Note, Section, Table, code, missing, number, verdict_cell
 from dskd_export.report.decision import decide, student_accuracy, teacher_accuracy
@@ -278,4 +280,9 @@ def _licence(facts: LicenseFacts) -> Iterator[Cell]:
 
 def _licenses(manifest: Mapping[str, Any] | None) -> Licenses | None:
     found = ((manifest or {}).get("provenance") or {}).get("licenses")
-    return None if found is None else Licenses.model_validate(found)
+    try:
+        return None if found is None else Licenses.model_validate(found)
+    except ValidationError as error:
+        raise DataError(
+            f"bundle/manifest.json: provenance.licenses.{first_fault(error)}.", "Run again: dskd-compress export"
+        ) from error

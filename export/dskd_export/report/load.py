@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from dskd_export.benchmark_document import BenchmarkDocument
+from dskd_export.bounded import read_bounded, read_lines
 from dskd_export.documents import (
-    TRAINING_RECORD,
+    MAX_DOCUMENT,
+    MAX_RECORD,
     DiagnosisRecord,
     Document,
     EpochRecord,
@@ -24,11 +23,13 @@ from dskd_export.documents import (
     TrainingDocument,
     ValidationDocument,
     read_document,
+    read_record,
 )
 from dskd_export.engine.document import BuildDocument
 from dskd_export.errors import DataError
 from dskd_export.export_document import ExportDocument
-from dskd_export.field_faults import describe_fault, place_of
+from dskd_export.json_text import InvalidJson, one_line, parse_json
+from dskd_export.npz import InvalidNpz, read_npz
 from dskd_export.spec import ModelSpec
 
 DocumentT = TypeVar("DocumentT", bound=Document)
@@ -111,9 +112,9 @@ def _json_object(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}", "Run again: dskd-compress export") from error
+        value = parse_json(read_bounded(path, MAX_DOCUMENT))
+    except InvalidJson as error:
+        raise DataError(f"{path}: {error}.", "Run again: dskd-compress export") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: not a JSON object.", "Run again: dskd-compress export")
     return value
@@ -123,25 +124,20 @@ def _history(path: Path) -> History | None:
     """Step and epoch records; where a resumed run wrote a step again, the later record counts."""
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8")
-    lines = text.splitlines()
-    # A running or killed training may have left half a line at the end, and only there.
-    cut_off = bool(lines) and not text.endswith("\n")
-    if cut_off:
-        lines.pop()
+    cut_off = False
     steps: dict[int, StepRecord] = {}
     epochs: dict[int, EpochRecord] = {}
     diagnoses: dict[int, DiagnosisRecord] = {}
-    for index, line in enumerate(lines, start=1):
-        if not line.strip():
+    for index, line in enumerate(read_lines(path, MAX_RECORD + 1), start=1):
+        # A running or killed training may have left half a line at the end, and only there.
+        cut_off = len(line) <= MAX_RECORD and not line.endswith(b"\n")
+        if cut_off or not line.strip():
             continue
         try:
-            record = TRAINING_RECORD.validate_json(line)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = place_of(first["loc"]) or "line"
+            record = read_record(line)
+        except InvalidJson as error:
             raise DataError(
-                f"{path}, line {index}: not a training record: {where}: {describe_fault(first)}.",
+                f"{path}, line {index}: not a training record: {error}.",
                 "Delete the line, or the file to report without the curves.",
             ) from error
         if isinstance(record, StepRecord):
@@ -162,9 +158,12 @@ def _samples(path: Path) -> dict[str, npt.NDArray[np.float64]]:
     """Raw latencies in seconds by key; empty where the file is missing."""
     if not path.is_file():
         return {}
+    hint = "Run again: dskd-compress benchmark"
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: np.asarray(archive[key], dtype=np.float64).ravel() for key in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not readable: {error}", "Run again: dskd-compress benchmark") from error
-    return arrays
+        arrays = read_npz(path)
+    except InvalidNpz as error:
+        raise DataError(error.message, hint) from error
+    for key, array in arrays.items():
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise DataError(f"{path}: {one_line(key)} holds something else than seconds.", hint)
+    return {key: np.asarray(array, dtype=np.float64).ravel() for key, array in arrays.items()}

@@ -10,20 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dskd_export.errors import BundleError
+from dskd_export.bounded import read_bounded
+from dskd_export.errors import DataError
 from dskd_export.golden import Golden
 from dskd_export.report.blocks import Picture
 from dskd_export.spec import ModelSpec
 
 _SIDE = 96  # pixels on the page
 _MOST = 4  # of one class
+_MAX_BYTES = 256 << 20
 
 
 def golden_of(bundle: Path, spec: ModelSpec) -> Golden | None:
     """The bundle's golden images; None where they are not there, or are none of this model."""
     try:
-        return Golden.from_bytes((bundle / "golden.npz").read_bytes(), spec, "golden.npz")
-    except (BundleError, OSError):
+        return Golden.from_bytes(read_bounded(bundle / "golden.npz", _MAX_BYTES), spec, "golden.npz")
+    except (DataError, OSError):
         return None
 
 

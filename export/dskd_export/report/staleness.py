@@ -57,7 +57,11 @@ class FileHashes:
         if pure.is_absolute() or ".." in pure.parts or not pure.parts:
             return None
         path = self._folder / pure
-        return path if path.resolve().is_relative_to(self._folder) else None
+        try:
+            path.is_file()
+            return path if path.resolve().is_relative_to(self._folder) else None
+        except (OSError, ValueError, RuntimeError):  # a name that no file has, or links in a circle
+            return None
 
     def sha256(self, name: str) -> str | None:
         """Hash of the file; None where there is no such file in the folder."""

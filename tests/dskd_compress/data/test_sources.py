@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis_support import examples
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -106,7 +107,7 @@ def test_class_order_is_timms(write_folder) -> None:
 
 
 @given(st.lists(st.text(min_size=1), unique=True))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_natural_order_is_total(texts: list[str]) -> None:
     backwards = texts[::-1]
     assert sorted(backwards, key=natural_key) == sorted(texts, key=natural_key)
@@ -328,10 +329,24 @@ def test_bad_npz(tmp_path: Path, arrays, parts: tuple[str, ...]) -> None:
     refused(lambda: opened(tmp_path / "bad.npz"), "bad.npz", *parts)
 
 
+@pytest.mark.parametrize(
+    "labels", [np.array([0, 2**62]), np.array([0, 2**64 - 1], np.uint64), np.array([0, 2**63], np.uint64)]
+)
+@pytest.mark.parametrize("names", [{}, {"classes": np.array(["a", "b"])}])
+def test_huge_labels_are_not_counted(tmp_path: Path, labels: np.ndarray, names: dict[str, np.ndarray]) -> None:
+    np.savez(tmp_path / "huge.npz", x=np.zeros((2, 8, 8), np.uint8), y=labels, **names)
+    refused(lambda: opened(tmp_path / "huge.npz"), "huge.npz", str(labels.max()), "1,048,576 classes")
+
+
+def test_images_without_pixels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "none.npz", x=np.zeros((2, 0, 0), np.uint8), y=np.array([0, 1]))
+    refused(lambda: opened(tmp_path / "none.npz"), "none.npz", "no pixels")
+
+
 def test_damaged_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "cut.npz", x=np.zeros((50, 8, 8), np.uint8), y=np.zeros(50, int))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-200])
-    refused(lambda: opened(tmp_path / "cut.npz"), "not a readable .npz file")
+    refused(lambda: opened(tmp_path / "cut.npz"), "cut.npz cannot be read", "damaged")
 
 
 @pytest.mark.parametrize(

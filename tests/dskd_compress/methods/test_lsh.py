@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis_support import examples
 from scipy import stats
 
 from dskd_compress.methods.lsh import bit_entropy, default_hash_bits, hash_agreement, hash_planes, lsh_loss
@@ -28,7 +29,7 @@ def numpy_lsh(u: np.ndarray, v: np.ndarray, planes: np.ndarray, bias: np.ndarray
 
 
 @pytest.mark.parametrize("kind", ["lshl2", "lsh", "l2"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(batch=st.integers(1, 5), channels=st.integers(1, 12), bits=st.integers(1, 20), seed=st.integers(0, 999))
 def test_equals_numpy(kind: str, batch: int, channels: int, bits: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,12 @@ def test_paths_count_from_the_working_directory(tmp_path, monkeypatch):
     recipe = load_recipe("sub/r.yaml")
     assert recipe.data.source == "images"
     assert recipe.teacher.checkpoint == Path("w.safetensors")
+
+
+def test_a_recipe_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.yaml"
+    path.touch()
+    os.truncate(path, 6_000_000_000)
+    for read in (load_recipe, recipe_text):
+        with pytest.raises(RecipeError, match=r"huge\.yaml has 6,000,000,000 bytes; at most 1,048,576"):
+            read(str(path))

@@ -132,3 +132,9 @@ def test_any_text_gives_a_value_or_a_fault(text):
     assert all(str(fault).startswith("f") for fault in parsed.faults)
     if isinstance(parsed.value, float):
         assert math.isfinite(parsed.value)
+
+
+@pytest.mark.parametrize("text", ["[" + "1," * 130_000 + "1]", "- 1\n" * 65_000, "? 1\n" * 50_000])
+def test_values_are_counted_while_they_are_read(text: str) -> None:
+    (fault,) = parse_yaml(text, "x").faults
+    assert fault.what == "more than 20000 values"

@@ -124,3 +124,26 @@ def test_nothing_after_a_damaged_line_counts(line: str, path: Path) -> None:
 def test_bytes_that_are_no_text(path: Path) -> None:
     path.write_bytes(lines(0).encode() + b"\xff\xfe\n")
     assert reopen(path, 6, 2) == lines(0)
+
+
+def test_half_a_character_at_the_end_is_half_a_line(path: Path) -> None:
+    """Resuming drops it, and so does the report."""
+    path.write_bytes(lines(0, 1).encode() + b'{"kind":"\xc3')
+    history = load_run(path.parent).student_history
+    assert history is not None
+    assert history.cut_off
+    assert len(history.steps) == 2
+    assert reopen(path, 6, 2) == lines(0, 1)
+
+
+def test_what_some_take_for_a_line_end_is_none(path: Path) -> None:
+    odd = StepRecord(
+        step=1, epoch=0, losses={"a\u2028b\x85": 1.0}, grad_norm=None, learning_rate=0.1, images_per_s=9.0
+    )
+    path.write_text(odd.model_dump_json() + "\n" + lines(1), encoding="utf-8")
+    kept = path.read_bytes()
+    TrainingLog(path, 6, 2).close()
+    assert path.read_bytes() == kept
+    history = load_run(path.parent).student_history
+    assert history is not None
+    assert len(history.steps) == 2

@@ -11,6 +11,7 @@ import pytest
 from bundle_support import external_model, make_model, make_spec, move_out, protobuf_bytes, varint
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis_support import examples
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from dskd_export.bundle.onnx_file import BITS, CHILDREN, MAX_FIELDS, SINGLE, OnnxFacts, read_onnx
@@ -395,7 +396,7 @@ def test_what_is_no_model(data: bytes) -> None:
         read(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_any_bytes_are_a_model_or_refused(data: st.DataObject) -> None:
     """And what is accepted, protobuf itself reads as having no tensor outside of its file."""

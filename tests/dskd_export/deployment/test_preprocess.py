@@ -14,6 +14,7 @@ from bundle_support import make_spec
 from deployment_support import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis_support import examples
 from PIL import Image
 
 from dskd_export.deployment.cpp import SOURCES
@@ -97,7 +98,7 @@ def test_every_filter_and_crop(cpp: Call, interpolation: str, crop_mode: str) ->
             )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(data=st.data())
 def test_any_image_and_spec(cpp: Call, data: Any) -> None:
     side, target = st.integers(1, 90), st.integers(4, 60)

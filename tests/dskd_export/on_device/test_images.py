@@ -52,6 +52,10 @@ def test_a_table(tmp_path: Path) -> None:
         ("file,label\nb.png,cat\n", "line 2: there is no image b.png"),
         ("file,label\n../a.png,cat\n", "there is no image ../a.png in the folder"),
         ("file,label\n", "no labelled images"),
+        (f"file,label\na.png,{'9' * 5000}\n", "is no class"),
+        (f"file,label\n{'x' * 5000}.png,cat\n", "there is no image"),
+        ("file,label\na\0.png,cat\n", "there is no image|no table"),
+        ("file,label\n" + "a.png,cat\n" * 2_000_001, "2,000,002 lines; at most 2,000,000"),
     ],
 )
 def test_a_table_that_is_wrong(tmp_path: Path, text: str, said: str) -> None:

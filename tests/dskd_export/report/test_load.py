@@ -67,7 +67,7 @@ def test_a_damaged_file_is_named(make_run: Callable[..., Path], name: str) -> No
 def test_samples_are_never_unpickled(make_run: Callable[..., Path]) -> None:
     folder = make_run()
     np.savez(folder / "benchmark.samples.npz", evil=np.array([{}], dtype=object))
-    with pytest.raises(DataError, match="not readable"):
+    with pytest.raises(DataError, match="plain arrays"):
         load_run(folder)
 
 
@@ -76,3 +76,20 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         load_run(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         load_run(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("array", [np.array([np.nan]), np.array(["x"]), np.array([1j]), np.array([np.inf])])
+def test_samples_are_seconds(make_run: Callable[..., Path], array: np.ndarray) -> None:
+    folder = make_run()
+    np.savez(folder / "benchmark.samples.npz", key=array)
+    with pytest.raises(DataError, match=r"benchmark\.samples\.npz"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("name", ["bundle/spec.json", "bundle/manifest.json", "distill.json", "train.jsonl"])
+def test_one_byte_that_is_no_text(make_run: Callable[..., Path], name: str) -> None:
+    folder = make_run()
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[:100] + b"\xff" + data[100:])
+    with pytest.raises(DataError, match=f"{name}.*not valid JSON"):
+        load_run(folder)

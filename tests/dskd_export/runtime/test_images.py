@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis_support import examples
 from photo_support import CUT_OFF, FILES, KINDS, photo_paths, read_photo
 from PIL import Image
 
@@ -158,7 +159,7 @@ def test_too_little_memory_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatc
 SOUND = {kind: writer(SMALL) for kind, writer in {**KINDS, **CUT_OFF}.items()}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     kind=st.sampled_from(sorted(SOUND)),
     keep=st.floats(0, 1),

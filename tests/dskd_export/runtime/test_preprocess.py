@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis_support import examples
 from photo_support import CUT_OFF, FILES, photo_paths, read_photo
 from PIL import Image
 
@@ -59,7 +60,7 @@ def assert_same(image: Image.Image, spec: ModelSpec) -> None:
     np.testing.assert_array_equal(value_CHW, timms(image, spec, normalize=True))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     width=st.integers(1, 90),
     height=st.integers(1, 90),
