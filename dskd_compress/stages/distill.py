@@ -50,7 +50,7 @@ def _distill(
     section, method, device = recipe.train, recipe.method, group.device
     configure(section, device)
     group.from_leader(folder.create)
-    sets = open_checked_data(recipe)
+    sets = open_checked_data(recipe, output)
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes))
     probe = None

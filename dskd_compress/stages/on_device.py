@@ -59,6 +59,8 @@ def validate_source(
             document = validate.validate_bundle(
                 bundle, settings, lambda precision: rules_of(recipe, precision), labelled, progress.advance
             )
+        if document.data.left_out:
+            output.plain(f"{images}: left out {', '.join(document.data.left_out)}")
         if document.data.skipped:
             output.warn(f"left out images that cannot be read: {', '.join(document.data.skipped[:5])}")
         if labelled is None:

@@ -46,7 +46,7 @@ def _train(
     device = group.device
     configure(section, device)
     group.from_leader(folder.create)
-    sets = open_checked_data(recipe)
+    sets = open_checked_data(recipe, output)
     model, format = create_untrained_teacher(recipe, len(sets.classes))
     loaders = Loaders.open(recipe, section, sets, format, group)
     task = create_task(

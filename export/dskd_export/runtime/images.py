@@ -19,12 +19,14 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from dskd_export.errors import DataError
+from dskd_export.files import open_plain
 
 _MEND = "Repair or delete the file."
 
@@ -49,14 +51,15 @@ def open_image(source: str | os.PathLike[str] | bytes | IO[bytes], name: str | N
         name: for the error; None: the path.
 
     Raises:
-        UnreadableImage: missing, truncated, damaged, no image at all, a decompression bomb (more than
-            twice `PIL.Image.MAX_IMAGE_PIXELS`), PostScript, or of pixels that 8 bits cannot hold.
+        UnreadableImage: missing, no plain file, truncated, damaged, no image at all, without pixels, a
+            decompression bomb (more than twice `PIL.Image.MAX_IMAGE_PIXELS`), PostScript, or of pixels that
+            8 bits cannot hold.
     """
     is_path = isinstance(source, str | os.PathLike)
     name = name or (os.fspath(source) if is_path else "The image")  # type: ignore[arg-type]
     with reading(name):
         if is_path:
-            with open(source, "rb") as stream:  # type: ignore[arg-type] # noqa: PTH123
+            with open_plain(Path(source), follow_links=True) as stream:  # type: ignore[arg-type]
                 return _decode(stream, name)
         return _decode(io.BytesIO(source) if isinstance(source, bytes) else source, name)  # type: ignore[arg-type]
 
@@ -69,6 +72,8 @@ def to_rgb(image: Image.Image, name: str = "The image") -> Image.Image:
     """
     with reading(name):
         image.load()
+        if 0 in image.size:
+            raise UnreadableImage(name, f"{image.width}x{image.height} pixels")
         if image.mode == "RGB":
             return image
         if isinstance(image.info.get("transparency"), bytes):
