@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from dskd_compress.data.tars import open_tar
 from dskd_export.documents import DataFacts
 from dskd_export.errors import DataError
 from dskd_export.runtime.class_names import check_class_names
+from dskd_export.runtime.folder_tree import kind_of
 from dskd_export.runtime.image_scan import LeftOut
 
 Images: TypeAlias = StoredSet | StreamSet
@@ -139,6 +141,10 @@ def _open_path(
         raise DataError(
             f"{path}: a file that is neither .npz nor .tar.",
             "Unpack it and name the folder, or pack it with `tar -cf`.",
+        )
+    if os.path.lexists(path):
+        raise DataError(
+            f"data.source: {path} is a {kind_of(path)}.", "Set data.source to a folder, a .npz or a .tar."
         )
     raise _missing(path)
 

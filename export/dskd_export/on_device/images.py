@@ -90,7 +90,7 @@ class LabelledImages:
                 size = 0  # unreadable, and reported as that
             digest.update(f"{printable(file)}\0{size}\0{label}\n".encode())
         return DataFacts(
-            source=str(self.folder),
+            source=printable(str(self.folder)),
             sha256=digest.hexdigest(),
             sha256_of="listing",
             train_images=None,

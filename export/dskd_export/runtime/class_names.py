@@ -27,16 +27,11 @@ def check_class_names(names: Sequence[str], where: str) -> None:
         if not is_utf8(name):
             raise DataError(f"{where}: the class name {name!a} is not valid Unicode.", "Rename the class.")
         looks = " ".join(unicodedata.normalize("NFC", name).split())
-        other = first.setdefault(looks, name)
-        if other is not name and other == name:
-            raise DataError(
-                f"{where}: two classes are named {_shown(name)}.", "Merge them, or give each class its own name."
-            )
-        if other != name:
-            raise DataError(
-                f"{where}: two class names look the same: {how_they_differ(other, name)}.",
-                "Merge them, or give each class its own name.",
-            )
+        if looks not in first:
+            first[looks] = name
+            continue
+        what = "named " + _shown(name) if first[looks] == name else f"alike: {how_they_differ(first[looks], name)}"
+        raise DataError(f"{where}: two classes are {what}.", "Merge them, or give each class its own name.")
 
 
 def look_alikes(names: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ from PIL import Image
 
 from dskd_export.errors import DataError
 from dskd_export.files import open_plain
+from dskd_export.runtime.folder_tree import printable
 
 _MEND = "Repair or delete the file."
 
@@ -59,7 +60,15 @@ def open_image(source: str | os.PathLike[str] | bytes | IO[bytes], name: str | N
     name = name or (os.fspath(source) if is_path else "The image")  # type: ignore[arg-type]
     with reading(name):
         if is_path:
-            with open_plain(Path(source), follow_links=True) as stream:  # type: ignore[arg-type]
+            path = Path(source)  # type: ignore[arg-type]
+            try:
+                stream = open_plain(path, follow_links=True)
+            except FileNotFoundError:
+                if not path.is_symlink():
+                    raise
+                target = printable(str(path.readlink()))
+                raise UnreadableImage(name, f"a link to {target}, which cannot be reached") from None
+            with stream:
                 return _decode(stream, name)
         return _decode(io.BytesIO(source) if isinstance(source, bytes) else source, name)  # type: ignore[arg-type]
 
