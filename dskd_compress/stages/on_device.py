@@ -20,6 +20,7 @@ from dskd_export.on_device import benchmark, validate
 from dskd_export.on_device.images import LabelledImages, open_labelled
 from dskd_export.on_device.results import MEASURED, check_out, write_results
 from dskd_export.on_device.source import default_out, opened
+from dskd_export.runtime.folder_tree import printable
 
 # The rest of a recipe is about how the bundle came to be.
 _SETTABLE = ("validate", "budget", "benchmark", "data.max_unreadable")
@@ -41,7 +42,7 @@ def validate_source(
     with opened(source) as bundle:
         recipe = recipe_of(bundle, overrides)
         section = recipe.validation
-        labelled = _labelled(images, bundle, section.images, recipe.seed)
+        labelled = _labelled(images, bundle, section.images, recipe.seed, output)
         settings = validate.Settings(
             runners=section.runners,
             engines=engines_folder(source),
@@ -59,8 +60,6 @@ def validate_source(
             document = validate.validate_bundle(
                 bundle, settings, lambda precision: rules_of(recipe, precision), labelled, progress.advance
             )
-        if document.data.left_out:
-            output.plain(f"{images}: left out {', '.join(document.data.left_out)}")
         if document.data.skipped:
             output.warn(f"left out images that cannot be read: {', '.join(document.data.skipped[:5])}")
         if labelled is None:
@@ -104,7 +103,7 @@ def benchmark_source(
         section = recipe.benchmark
         settings = benchmark_settings(source, recipe)
         work = benchmark.work_of(bundle, settings)
-        labelled = _labelled(images, bundle, work.most_images, recipe.seed)
+        labelled = _labelled(images, bundle, work.most_images, recipe.seed, output)
         store = cell_store(folder, bundle.sha256, section, fresh)
         with output.progress("Timing", work.steps, unit="cell") as progress:
             document, samples = benchmark.benchmark_bundle(
@@ -193,5 +192,12 @@ def _check_settable(overrides: list[str], allowed: tuple[str, ...]) -> None:
             )
 
 
-def _labelled(folder: Path | None, bundle: Bundle, count: int | None, seed: int) -> LabelledImages | None:
-    return None if folder is None else open_labelled(folder, bundle.spec.classes).first(count, seed)
+def _labelled(
+    folder: Path | None, bundle: Bundle, count: int | None, seed: int, output: Output
+) -> LabelledImages | None:
+    if folder is None:
+        return None
+    labelled = open_labelled(folder, bundle.spec.classes)
+    if labelled.left_out:
+        output.once(f"{printable(str(folder))}: left out {', '.join(labelled.left_out)}")
+    return labelled.first(count, seed)
