@@ -8,8 +8,8 @@ from dskd_compress.data.folders import FolderSet
 from dskd_compress.data.sources import DataSets, Images
 from dskd_compress.data.streams import StreamSet
 from dskd_export.errors import DataError
+from dskd_export.file_names import shell_bytes
 from dskd_export.runtime.class_names import how_they_differ, look_alikes
-from dskd_export.runtime.folder_tree import shell_bytes
 
 
 def check_data(sets: DataSets, num_classes_teacher: int | None, *, every_class: bool = True) -> None:

@@ -15,7 +15,8 @@ from dskd_compress.data.folders import ScannedSet, find_val_split
 from dskd_compress.data.image_set import StoredSet
 from dskd_compress.data.naming import VAL_NAMES
 from dskd_export.errors import DataError
-from dskd_export.runtime.folder_tree import DANGLING, DEVICE, FIFO, FILE, FOLDER, SPARSE, Entry, printable
+from dskd_export.file_names import printable
+from dskd_export.runtime.folder_tree import DANGLING, DEVICE, FIFO, FILE, FOLDER, SPARSE, Entry
 from dskd_export.runtime.image_scan import LeftOut, count_outside, is_data_folder, is_image
 from dskd_export.runtime.images import UnreadableImage, open_image, reading
 

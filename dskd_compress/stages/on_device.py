@@ -16,11 +16,11 @@ from dskd_export.bundle import Bundle
 from dskd_export.documents import ValidationDocument
 from dskd_export.engine import engines_folder
 from dskd_export.errors import UsageError
+from dskd_export.file_names import printable
 from dskd_export.on_device import benchmark, validate
 from dskd_export.on_device.images import LabelledImages, open_labelled
 from dskd_export.on_device.results import MEASURED, check_out, write_results
 from dskd_export.on_device.source import default_out, opened
-from dskd_export.runtime.folder_tree import printable
 
 # The rest of a recipe is about how the bundle came to be.
 _SETTABLE = ("validate", "budget", "benchmark", "data.max_unreadable")

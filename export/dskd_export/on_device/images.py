@@ -16,8 +16,9 @@ from PIL import Image
 
 from dskd_export.documents import DataFacts
 from dskd_export.errors import DataError
+from dskd_export.file_names import printable
 from dskd_export.runtime.class_names import how_they_differ, look_alikes
-from dskd_export.runtime.folder_tree import DANGLING, FILE, DiskTree, kind_of, printable
+from dskd_export.runtime.folder_tree import DANGLING, FILE, DiskTree, kind_of
 from dskd_export.runtime.image_scan import UNLISTED, LeftOut, images_below, scan_classes
 from dskd_export.runtime.images import UnreadableImage, open_image
 

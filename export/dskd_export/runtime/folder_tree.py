@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from dskd_export.errors import DataError
+from dskd_export.file_names import printable, shell_bytes
 
 FILE = "file"
 FOLDER = "folder"
@@ -119,31 +120,6 @@ def _kind(entry: os.DirEntry[str]) -> str:
     if entry.is_dir(follow_symlinks=False):
         return FOLDER
     return kind_of(Path(entry.path))
-
-
-def is_utf8(name: str) -> bool:
-    """Whether a name can be written to JSON, hashes and text files."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def printable(name: str) -> str:
-    r"""A file name as text: bytes that are not UTF-8 become `\xNN`; all other names stay as they are."""
-    if is_utf8(name):
-        return name
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def shell_bytes(path: str) -> str:
-    r"""A path for bash and zsh: quoted as usual where it is ASCII, else as `$'caf\xc3\xa9'`."""
-    if path.isascii():
-        return shlex.quote(path)
-    plain = set(range(32, 127)) - set(b"'\\")
-    signs = (chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(path))
-    return f"$'{''.join(signs)}'"
 
 
 def _unreadable(place: str, error: OSError) -> DataError:

@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image
 
 from dskd_export.errors import DataError
+from dskd_export.file_names import printable
 from dskd_export.files import open_plain
-from dskd_export.runtime.folder_tree import printable
 
 _MEND = "Repair or delete the file."
 

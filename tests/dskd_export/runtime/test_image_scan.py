@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from dskd_export.errors import DataError
-from dskd_export.runtime.folder_tree import DiskTree, printable, shell_bytes
+from dskd_export.file_names import printable
+from dskd_export.runtime.folder_tree import DiskTree
 from dskd_export.runtime.image_scan import LeftOut, image_suffixes, is_image, scan_classes
 from dskd_export.runtime.images import UnreadableImage, open_image
 
@@ -133,7 +134,6 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     name = rename_from_bytes(tmp_path / "a", "0.png", b"caf\xe9.png")
     assert scan(tmp_path)[0] == {"a": [f"a/{name}"]}
     assert printable(name) == r"caf\xe9.png"
-    assert printable("café \\xe9.png") == "café \\xe9.png"
 
 
 def test_a_class_name_that_is_not_utf8_is_refused_with_its_mending(tmp_path: Path) -> None:
@@ -148,11 +148,6 @@ def test_a_class_name_that_is_not_utf8_is_refused_with_its_mending(tmp_path: Pat
 
 def shell_quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
-
-
-def test_paths_for_a_shell(tmp_path: Path) -> None:
-    assert shell_bytes("a b") == "'a b'"
-    assert shell_bytes("it's/é") == r"$'it\x27s/\xc3\xa9'"
 
 
 @pytest.fixture
