@@ -72,6 +72,7 @@ class Output:
         self.console = _console(stderr=json_output)
         self._errors = self.console if json_output else _console(stderr=True)
         self.console.quiet = self._errors.quiet = not heard
+        self._said: set[str] = set()
 
     def print(self, *renderables: RenderableType) -> None:
         """Show text (with Rich markup: escape what comes from a user) or Rich renderables."""
@@ -81,6 +82,12 @@ class Output:
     def plain(self, text: str) -> None:
         """Show text as it is, on one line."""
         self.console.print(Text(text), soft_wrap=True)
+
+    def once(self, text: str) -> None:
+        """Show plain text on one line, unless this output has shown it before."""
+        if text not in self._said:
+            self._said.add(text)
+            self.plain(text)
 
     def warn(self, text: str) -> None:
         """Show a warning, plain text, on stderr."""

@@ -73,6 +73,9 @@ def open_npz_folder(root: Path, train_split: str, val_split: str | None) -> tupl
     splits = sorted(path.stem for path in root.glob("*.npz"))
     val = find_val_split(splits, val_split, str(root), f"It has: {', '.join(f'{name}.npz' for name in splits)}.")
     names = [train_split] if val is None else [train_split, val]
+    for name in names:
+        if not (root / f"{name}.npz").is_file():
+            raise DataError(f"{root / f'{name}.npz'} is no file, or a link that leads nowhere.", "Save it again.")
     files = [read_npz(root / f"{name}.npz") for name in names]
     parts = [
         _images(arrays, "", root / f"{name}.npz", f"{name}/") for name, arrays in zip(names, files, strict=True)
@@ -101,6 +104,10 @@ def _images(arrays: Arrays, suffix: str, path: Path, prefix: str) -> _Part:
         raise DataError(
             f"{path}: '{x_key}' has the shape {list(x.shape)}.",
             "Save images as [N, H, W] or [N, H, W, 3]; transpose [N, 3, H, W] first.",
+        )
+    if len(x) and 0 in x.shape:
+        raise DataError(
+            f"{path}: '{x_key}' has the shape {list(x.shape)}: its images have no pixels.", "Save it again."
         )
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]

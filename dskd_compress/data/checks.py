@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dskd_compress.data.folders import FolderSet
 from dskd_compress.data.sources import DataSets, Images
 from dskd_compress.data.streams import StreamSet
 from dskd_export.errors import DataError
+from dskd_export.file_names import shell_bytes
+from dskd_export.runtime.class_names import how_they_differ, look_alikes
 
 
 def check_data(sets: DataSets, *, every_class: bool = True) -> None:
@@ -24,13 +27,12 @@ def check_data(sets: DataSets, *, every_class: bool = True) -> None:
         if not isinstance(images, StreamSet) and len(images) == 0:
             raise DataError(
                 f"{sets.source}: the {split} set has no images.",
-                "Check data.source, data.train_split and data.val_split; "
-                "files count as images by their ending (.jpg .png .webp .bmp .tif .ppm ...).",
+                f"Check data.source, data.train_split and data.val_split.{_left_out(sets)}",
             )
     _check_classes(sets)
     if every_class:
         for split, images in (("training", sets.train), ("validation", sets.val)):
-            _check_empty(sets.source, split, images)
+            _check_empty(sets, split, images)
     classes = len(sets.classes)
     if classes < 2:
         raise DataError(
@@ -52,24 +54,39 @@ def _check_classes(sets: DataSets) -> None:
         parts.append(f"only in validation: {_some(only_val)}")
     if not parts:
         parts.append("the same names in another order")
+    alike = look_alikes(only_train, only_val)
+    if alike:
+        parts.append(f"the names look the same: {how_they_differ(*alike[0])}")
     raise DataError(
         f"{sets.source}: the classes of training ({len(train)}) and validation ({len(val)}) differ; "
         f"{'; '.join(parts)}.",
-        "Both must have the same class folders.",
+        _rename(sets.val, alike[0]) if alike else "Both must have the same class folders.",
     )
 
 
-def _check_empty(source: str, split: str, images: Images) -> None:
+def _rename(val: Images, names: tuple[str, str]) -> str:
+    """How to give a class of the validation set the name that it has in training."""
+    if not isinstance(val, FolderSet):
+        return "Give the class the same name in both."
+    folder = val.root / val.folder
+    return f"Rename the class: mv {shell_bytes(str(folder / names[1]))} {shell_bytes(str(folder / names[0]))}"
+
+
+def _check_empty(sets: DataSets, split: str, images: Images) -> None:
     if isinstance(images, StreamSet):
         return
     filled = {images.label(index) for index in range(len(images))}
     empty = [name for label, name in enumerate(images.classes) if label not in filled]
     if empty:
         raise DataError(
-            f"{source}: the {split} set has no images in {'class' if len(empty) == 1 else 'the classes'} "
+            f"{sets.source}: the {split} set has no images in {'class' if len(empty) == 1 else 'the classes'} "
             f"{_some(empty)}.",
-            "Add images, or remove the class from both sets.",
+            f"Add images, or remove the class from both sets.{_left_out(sets)}",
         )
+
+
+def _left_out(sets: DataSets) -> str:
+    return f" Left out: {', '.join(sets.left_out)}." if sets.left_out else ""
 
 
 def _some(names: Sequence[str]) -> str:

@@ -2,51 +2,49 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from dskd_compress.data.image_set import StoredSet
-from dskd_compress.data.naming import VAL_NAMES, is_hidden, is_image, natural_key
+from dskd_compress.data.naming import VAL_NAMES, natural_key
 from dskd_export.errors import DataError
+from dskd_export.file_names import printable
+from dskd_export.files import open_plain
+from dskd_export.runtime.folder_tree import DANGLING, FOLDER, DiskTree, Tree
+from dskd_export.runtime.image_scan import LeftOut, count_outside, dangling, is_data_folder, scan_classes
 from dskd_export.runtime.images import open_image
 
 
-class FolderSet:
-    """Images of a folder whose subfolders are the classes; images may lie deeper in them."""
+class ScannedSet:
+    """Names and labels of the images in class folders, on a disk or in an archive."""
 
-    def __init__(self, root: Path, folder: str = "") -> None:
-        """Scan a folder.
+    def __init__(self, tree: Tree, folder: str, left_out: LeftOut) -> None:
+        """Scan for images; they may lie deeper in the class folders.
 
         Args:
-            root: the source; names are relative to it.
-            folder: the split below `root`, or "" for `root` itself.
+            tree: names are relative to its root.
+            folder: the split, or "" for the root itself.
+            left_out: everything that is no image is counted there.
 
         Raises:
-            DataError: there are no class folders, or there are images beside them.
+            DataError: as `scan_classes`; there are no class folders, or images lie next to them.
         """
-        self.root = root
-        base = root / folder
-        prefix = f"{folder}/" if folder else ""
-        entries = sorted(os.scandir(base), key=lambda entry: natural_key(entry.name))
-        class_entries = [entry for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
-        loose = [entry.name for entry in entries if not entry.is_dir() and is_image(entry.name)]
-        if loose:
-            raise unlabelled(f"{base}", prefix, loose)
-        if not class_entries:
+        found = scan_classes(tree, folder, left_out)
+        if found.loose:
+            raise unlabelled(tree.place(folder), f"{folder}/" if folder else "", found.loose)
+        if not found.classes:
             raise DataError(
-                f"{base} holds no class folders.",
+                f"{tree.place(folder)} holds no class folders.",
                 "Lay the images out as CLASS/IMAGE, or correct data.source and data.train_split.",
             )
-        self._classes = tuple(entry.name for entry in class_entries)
-        self.names: list[str] = []
+        self._classes = tuple(sorted(found.classes, key=natural_key))
+        self.paths: list[str] = []
         labels: list[int] = []
-        for label, entry in enumerate(class_entries):
-            files = sorted(_image_files(Path(entry.path), f"{prefix}{entry.name}", set()), key=natural_key)
-            self.names.extend(files)
+        for label, name in enumerate(self._classes):
+            files = sorted(found.classes[name], key=natural_key)
+            self.paths.extend(files)
             labels.extend([label] * len(files))
         self.labels = np.asarray(labels, np.int64)
 
@@ -56,11 +54,7 @@ class FolderSet:
         return self._classes
 
     def __len__(self) -> int:
-        return len(self.names)
-
-    def image(self, index: int) -> Image.Image:
-        """Image `index`, RGB."""
-        return open_image(self.root / self.names[index], self.names[index])
+        return len(self.paths)
 
     def label(self, index: int) -> int:
         """Class of image `index`."""
@@ -68,39 +62,68 @@ class FolderSet:
 
     def name(self, index: int) -> str:
         """Path of image `index`, relative to the source, with forward slashes."""
-        return self.names[index]
+        return printable(self.paths[index])
+
+
+class FolderSet(ScannedSet):
+    """Images of a folder whose subfolders are the classes."""
+
+    def __init__(self, root: Path, folder: str, left_out: LeftOut) -> None:
+        """Scan `folder` below `root`, as `ScannedSet` does."""
+        super().__init__(DiskTree(root), folder, left_out)
+        self.root = root
+        self.folder = folder
+
+    def image(self, index: int) -> Image.Image:
+        """Image `index`, RGB."""
+        return open_image(self.root / self.paths[index], self.name(index))
 
     def stored_bytes(self, index: int) -> int:
-        """Size of the file."""
-        return (self.root / self.names[index]).stat().st_size
+        """Size of the file; 0 where it cannot be read, which the loaders report."""
+        try:
+            return (self.root / self.paths[index]).stat().st_size
+        except OSError:
+            return 0
 
     def content(self, index: int) -> bytes:
-        """The file."""
-        return (self.root / self.names[index]).read_bytes()
+        """The file; nothing where it cannot be read, which the loaders report."""
+        try:
+            with open_plain(self.root / self.paths[index], follow_links=True) as file:
+                return file.read()
+        except OSError:
+            return b""
 
 
-def open_folder(root: Path, train_split: str, val_split: str | None) -> tuple[StoredSet, StoredSet | None]:
+def open_folder(
+    root: Path, train_split: str, val_split: str | None, left_out: LeftOut
+) -> tuple[StoredSet, StoredSet | None]:
     """Open `root` as training and validation set; the second is None where it has to be split off.
 
     Raises:
         DataError: a split that the recipe names is not there, or the layout is not one of ours.
     """
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not is_hidden(entry.name))
-    there = (
-        f"It has: {', '.join(folders[:8])}{', ...' if len(folders) > 8 else ''}." if folders else "It has none."
-    )
+    tree = DiskTree(root)
+    kinds = dict(tree.entries(""))
+    folders = sorted(name for name, kind in kinds.items() if kind == FOLDER and is_data_folder(name))
+    there = f"It has: {_some(folders)}." if folders else "It has none."
+    for name in (train_split, *((val_split,) if val_split else VAL_NAMES)):
+        if kinds.get(name) == DANGLING:
+            raise dangling(tree, name)
     if (root / train_split).is_dir():
         val = find_val_split(folders, val_split, str(root), there)
-        return FolderSet(root, train_split), None if val is None else FolderSet(root, val)
+        splits = [train_split] if val is None else [train_split, val]
+        count_outside(tree, splits, left_out)
+        sets = [FolderSet(root, split, left_out) for split in splits]
+        return sets[0], None if val is None else sets[1]
     if train_split != "train" or val_split is not None:
         raise DataError(f"{root} has no folder '{train_split}'. {there}", "Correct data.train_split.")
     for name in VAL_NAMES:
         # A class may be called "test"; a folder with folders in it is a split.
-        if name in folders and any(entry.is_dir() for entry in os.scandir(root / name)):
+        if name in folders and any(kind == FOLDER for _, kind in tree.entries(name)):
             raise DataError(
                 f"{root} has '{name}' but no '{train_split}'. {there}", "Name it with data.train_split."
             )
-    return FolderSet(root), None
+    return FolderSet(root, "", left_out), None
 
 
 def find_val_split(splits: list[str], val_split: str | None, where: str, there: str) -> str | None:
@@ -119,21 +142,11 @@ def find_val_split(splits: list[str], val_split: str | None, where: str, there: 
 def unlabelled(where: str, prefix: str, loose: list[str]) -> DataError:
     """Return the error for images that lie beside or instead of class folders."""
     return DataError(
-        f"{where} holds {len(loose)} images in no class folder, so without a label: {prefix}{loose[0]}"
+        f"{where} holds {len(loose)} images in no class folder, so without a label: {prefix}{printable(loose[0])}"
         f"{', ...' if len(loose) > 1 else '.'}",
         f"Move every image into {prefix}CLASS/.",
     )
 
 
-def _image_files(folder: Path, name: str, visited: set[tuple[int, int]]) -> Iterator[str]:
-    """Relative names of all images below a folder; links are followed, each folder once."""
-    status = folder.stat()
-    if (status.st_dev, status.st_ino) in visited:
-        return
-    visited.add((status.st_dev, status.st_ino))
-    for entry in os.scandir(folder):
-        if entry.is_dir():
-            if not is_hidden(entry.name):
-                yield from _image_files(Path(entry.path), f"{name}/{entry.name}", visited)
-        elif is_image(entry.name):
-            yield f"{name}/{entry.name}"
+def _some(names: list[str]) -> str:
+    return ", ".join(printable(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")

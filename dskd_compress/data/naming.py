@@ -1,14 +1,12 @@
-"""Names in data sources: which files are images, the order of classes, columns of tables."""
+"""Names in data sources: the order of classes, columns of tables."""
 
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 from urllib.parse import parse_qsl
 
 from dskd_export.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 VAL_NAMES = ("val", "validation", "test")
 
 
@@ -19,17 +17,6 @@ def natural_key(name: str) -> tuple[list[int | str], str]:
     """
     parts = re.split(r"(\d+)", name.lower())
     return [int(part) if position % 2 else part for position, part in enumerate(parts)], name
-
-
-def is_image(name: str) -> bool:
-    """Whether a file name is that of an image; hidden files are none."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a folder is one that tools leave behind and no class."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def hf_columns(source: str) -> tuple[str, dict[str, str]]:

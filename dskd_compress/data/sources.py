@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from dskd_compress.data.streams import StreamSet, open_streams
 from dskd_compress.data.tars import open_tar
 from dskd_export.documents import DataFacts
 from dskd_export.errors import DataError
+from dskd_export.runtime.class_names import check_class_names
+from dskd_export.runtime.folder_tree import kind_of
+from dskd_export.runtime.image_scan import LeftOut
 
 Images: TypeAlias = StoredSet | StreamSet
 
@@ -32,6 +36,7 @@ class DataSets:
     train: Images
     val: Images
     max_unreadable: float = DataSection().max_unreadable
+    left_out: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -53,6 +58,7 @@ class DataSets:
             val_images=self.val.length if isinstance(self.val, StreamSet) else len(self.val),
             classes=list(self.classes),
             skipped=sorted(set(skipped)),
+            left_out=list(self.left_out),
         )
 
     def _sha256(self) -> tuple[str, Literal["content", "listing"]]:
@@ -82,6 +88,7 @@ def open_data(section: DataSection, seed: int) -> DataSets:
     prefix = source.partition("/")[0].lower() if "/" in source else ""
     train: StoredSet
     val: StoredSet | None = None
+    left_out = LeftOut()
     if prefix in ("wds", "tfds", "hfids"):
         rest = source.partition("/")[2]
         if prefix == "wds" and ":" not in rest and not Path(rest).is_dir():
@@ -92,6 +99,7 @@ def open_data(section: DataSection, seed: int) -> DataSets:
                 "Leave data.train_per_class out, or use a folder, .npz or .tar.",
             )
         streams = open_streams(f"{prefix}/{rest}", train_split, val_split)
+        check_class_names(streams[0].classes, source)
         return DataSets(source, *streams, max_unreadable=section.max_unreadable)
     if prefix == "hfds":
         train, val = open_hfds(f"hfds/{source.partition('/')[2]}", train_split, val_split)
@@ -105,29 +113,38 @@ def open_data(section: DataSection, seed: int) -> DataSets:
     else:
         path = Path(source).expanduser()
         try:
-            train, val = _open_path(path, train_split, val_split)
+            train, val = _open_path(path, train_split, val_split, left_out)
         except PermissionError as error:
             raise DataError(f"{error.filename}: {error.strerror}.", "Make it readable for this user.") from error
+    for images in (train, val):
+        if images is not None:
+            check_class_names(images.classes, source)
     if val is None:
         train, val = split_set(train, section.val_fraction, section.split_seed)
     if section.train_per_class is not None:
         train = limit_per_class(train, section.train_per_class, section.split_seed)
-    return DataSets(source, train, val, max_unreadable=section.max_unreadable)
+    return DataSets(source, train, val, section.max_unreadable, tuple(left_out.lines()))
 
 
-def _open_path(path: Path, train_split: str, val_split: str | None) -> tuple[StoredSet, StoredSet | None]:
+def _open_path(
+    path: Path, train_split: str, val_split: str | None, left_out: LeftOut
+) -> tuple[StoredSet, StoredSet | None]:
     if path.is_dir():
         if (path / f"{train_split}.npz").is_file():
             return open_npz_folder(path, train_split, val_split)
-        return open_folder(path, train_split, val_split)
+        return open_folder(path, train_split, val_split, left_out)
     if path.is_file():
         if path.suffix.lower() == ".npz":
             return open_npz_file(path, train_split, val_split)
         if path.suffix.lower() == ".tar":
-            return open_tar(path, train_split, val_split)
+            return open_tar(path, train_split, val_split, left_out)
         raise DataError(
             f"{path}: a file that is neither .npz nor .tar.",
             "Unpack it and name the folder, or pack it with `tar -cf`.",
+        )
+    if os.path.lexists(path):
+        raise DataError(
+            f"data.source: {path} is a {kind_of(path)}.", "Set data.source to a folder, a .npz or a .tar."
         )
     raise _missing(path)
 

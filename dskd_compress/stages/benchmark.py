@@ -70,7 +70,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
     section = recipe.benchmark
     folder.require("bundle/manifest.json", "export")
     bundle = open_bundle(folder.bundle)
-    sets = open_checked_data(recipe)
+    sets = open_checked_data(recipe, output)
     subjects = list(_subjects(recipe, folder, sets, bundle))
     work = _work(recipe, bundle, subjects, folder)
     images = [image for image, _, _ in iter_images(sets.val, work.most_images, recipe.seed)]

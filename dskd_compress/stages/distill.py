@@ -54,7 +54,7 @@ def _distill(
     section, method, device = recipe.train, recipe.method, group.device
     configure(section, device)
     group.from_leader(folder.create)
-    sets = open_checked_data(recipe)
+    sets = open_checked_data(recipe, output)
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
     probe = None

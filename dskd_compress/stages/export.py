@@ -88,7 +88,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     student, info = load_trained(path)
     section = recipe.export
     spec = spec_of(info, section, sha256_file(path))
-    sets = open_checked_data(recipe, every_class=False)
+    sets = open_checked_data(recipe, output, every_class=False)
     check_classes(info.classes, sets, path, "distill")
     wanted = wanted_precisions(section)
     images = draw_calibration(recipe, sets, spec) if wanted else None

@@ -16,6 +16,7 @@ from dskd_export.bundle import Bundle
 from dskd_export.documents import ValidationDocument
 from dskd_export.engine import engines_folder
 from dskd_export.errors import UsageError
+from dskd_export.file_names import printable
 from dskd_export.on_device import benchmark, validate
 from dskd_export.on_device.images import LabelledImages, open_labelled
 from dskd_export.on_device.results import MEASURED, check_out, write_results
@@ -41,7 +42,7 @@ def validate_source(
     with opened(source) as bundle:
         recipe = recipe_of(bundle, overrides)
         section = recipe.validation
-        labelled = _labelled(images, bundle, section.images, recipe.seed)
+        labelled = _labelled(images, bundle, section.images, recipe.seed, output)
         settings = validate.Settings(
             runners=section.runners,
             engines=engines_folder(source),
@@ -103,7 +104,7 @@ def benchmark_source(
         section = recipe.benchmark
         settings = benchmark_settings(source, recipe)
         work = benchmark.work_of(bundle, settings)
-        labelled = _labelled(images, bundle, work.most_images, recipe.seed)
+        labelled = _labelled(images, bundle, work.most_images, recipe.seed, output)
         store = cell_store(folder, bundle.sha256, section, fresh)
         with output.progress("Timing", work.steps, unit="cell") as progress:
             document, samples = benchmark.benchmark_bundle(
@@ -192,5 +193,12 @@ def _check_settable(overrides: list[str], allowed: tuple[str, ...]) -> None:
             )
 
 
-def _labelled(folder: Path | None, bundle: Bundle, count: int | None, seed: int) -> LabelledImages | None:
-    return None if folder is None else open_labelled(folder, bundle.spec.classes).first(count, seed)
+def _labelled(
+    folder: Path | None, bundle: Bundle, count: int | None, seed: int, output: Output
+) -> LabelledImages | None:
+    if folder is None:
+        return None
+    labelled = open_labelled(folder, bundle.spec.classes)
+    if labelled.left_out:
+        output.once(f"{printable(str(folder))}: left out {', '.join(labelled.left_out)}")
+    return labelled.first(count, seed)

@@ -76,7 +76,7 @@ def run_pipeline(
     A verdict does not stop the later stages: the report shows it.
     """
     names = select_stages(recipe, first, last)
-    data_sha256 = open_checked_data(recipe).facts().sha256
+    data_sha256 = open_checked_data(recipe, output).facts().sha256
     for name in names:
         why = folder.why_rerun(name, recipe, data_sha256)
         if why is None and name == first:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dskd_compress.config import DataSection, Recipe, TeacherSection
+from dskd_compress.console import Output
 from dskd_compress.data import DataSets, Preprocessing, check_data, open_data, resolve_preprocessing
 from dskd_compress.label_space import ProbedModel
 from dskd_compress.methods import Pair
@@ -38,11 +39,12 @@ class TeacherModel:
     outputs: list[list[str]] | None = None
 
 
-def open_checked_data(recipe: Recipe, *, every_class: bool = True) -> DataSets:
+def open_checked_data(recipe: Recipe, output: Output | None = None, *, every_class: bool = True) -> DataSets:
     """Open the recipe's images and check all that can be checked without a model.
 
     Args:
         recipe: names them.
+        output: gets one line about what the scan left out; None: nothing is shown.
         every_class: a class without images is refused, as a training has to.
 
     Raises:
@@ -50,6 +52,8 @@ def open_checked_data(recipe: Recipe, *, every_class: bool = True) -> DataSets:
     """
     sets = open_data(recipe.data, recipe.seed)
     check_data(sets, every_class=every_class)
+    if output is not None and sets.left_out:
+        output.once(f"{sets.source}: left out {', '.join(sets.left_out)}")
     return sets
 
 

@@ -48,7 +48,7 @@ def _train(
     device = group.device
     configure(section, device)
     group.from_leader(folder.create)
-    sets = open_checked_data(recipe)
+    sets = open_checked_data(recipe, output)
     model, format = create_untrained_teacher(
         recipe, len(sets.classes), lambda sentence: output.print(escape(sentence))
     )

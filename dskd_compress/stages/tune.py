@@ -68,7 +68,7 @@ def _tune(
     path = folder.require("student.safetensors", DISTILL)
     student, info = load_trained(path)
     names = list(student.state_dict())
-    sets = open_checked_data(recipe)
+    sets = open_checked_data(recipe, output)
     facts = sets.facts()
     check_classes(info.classes, sets, path, DISTILL)
     teacher = load_teacher(recipe, folder, sets)

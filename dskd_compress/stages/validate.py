@@ -65,7 +65,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
             f"Export it again: dskd-compress export {folder.path}",
         )
     student, info = load_trained(weights)
-    sets = open_checked_data(recipe, every_class=False)
+    sets = open_checked_data(recipe, output, every_class=False)
     check_classes(info.classes, sets, weights, "distill")
     skipped: list[str] = []
     images = iter_images(

@@ -63,6 +63,9 @@ class DataFacts(Document):
     val_images: int | None
     classes: list[str]
     skipped: list[str] = Field(default_factory=list, description="unreadable images, by name")
+    left_out: list[str] = Field(
+        default_factory=list, description="what the scan found and did not take for an image, counted by reason"
+    )
 
 
 class DeviceFacts(Document):

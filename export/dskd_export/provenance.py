@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dskd_export import __version__
 from dskd_export.documents import Provenance
+from dskd_export.file_names import is_utf8, shell_bytes
 from dskd_export.telemetry.host import host_facts
 
 _PACKAGES = ("torch", "timm", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
@@ -46,7 +47,8 @@ class Stopwatch:
 
 def command_line() -> str:
     """The command that is running, as a person would type it; the tool without its folder."""
-    return shlex.join(["dskd-compress", *sys.argv[1:]])
+    given = (shlex.quote(word) if is_utf8(word) else shell_bytes(word) for word in sys.argv[1:])
+    return " ".join(("dskd-compress", *given))
 
 
 def versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ be used with the wrong preprocessing.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -67,6 +68,13 @@ class ModelSpec(BaseModel):
             raise ValueError(
                 "crop_pct shrinks every image to nothing: it must not be larger than height and width"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _each_class_once(self) -> ModelSpec:
+        for name, count in Counter(self.classes).items():
+            if count > 1:
+                raise ValueError(f"{count} classes are named {name[:60]!r}")
         return self
 
     @model_validator(mode="after")

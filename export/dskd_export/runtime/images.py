@@ -20,12 +20,15 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from dskd_export.errors import DataError
+from dskd_export.file_names import printable
+from dskd_export.files import open_plain
 
 _MEND = "Repair or delete the file."
 # Whatever file is opened: not a word about this one.
@@ -52,14 +55,23 @@ def open_image(source: str | os.PathLike[str] | bytes | IO[bytes], name: str | N
         name: for the error; None: the path.
 
     Raises:
-        UnreadableImage: missing, truncated, damaged, no image at all, a decompression bomb (more than
-            twice `PIL.Image.MAX_IMAGE_PIXELS`), PostScript, or of pixels that 8 bits cannot hold.
+        UnreadableImage: missing, no plain file, truncated, damaged, no image at all, without pixels, a
+            decompression bomb (more than twice `PIL.Image.MAX_IMAGE_PIXELS`), PostScript, or of pixels that
+            8 bits cannot hold.
     """
     is_path = isinstance(source, str | os.PathLike)
     name = name or (os.fspath(source) if is_path else "The image")  # type: ignore[arg-type]
     with reading(name):
         if is_path:
-            with open(source, "rb") as stream:  # type: ignore[arg-type] # noqa: PTH123
+            path = Path(source)  # type: ignore[arg-type]
+            try:
+                stream = open_plain(path, follow_links=True)
+            except FileNotFoundError:
+                if not path.is_symlink():
+                    raise
+                target = printable(str(path.readlink()))
+                raise UnreadableImage(name, f"a link to {target}, which cannot be reached") from None
+            with stream:
                 return _decode(stream, name)
         return _decode(io.BytesIO(source) if isinstance(source, bytes) else source, name)  # type: ignore[arg-type]
 
@@ -72,6 +84,8 @@ def to_rgb(image: Image.Image, name: str = "The image") -> Image.Image:
     """
     with reading(name):
         image.load()
+        if 0 in image.size:
+            raise UnreadableImage(name, f"{image.width}x{image.height} pixels")
         if image.mode == "RGB":
             return image
         if isinstance(image.info.get("transparency"), bytes):

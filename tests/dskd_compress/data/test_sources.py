@@ -318,6 +318,16 @@ def test_tar_with_loose_images(tmp_path: Path) -> None:
             {"x": np.zeros((4, 8, 8), np.uint8), "y": np.full(4, 2), "classes": np.array(["a", "b"])},
             ("label 2 but only 2 names",),
         ),
+        ({"x": np.zeros((4, 0, 0, 3), np.uint8), "y": np.arange(4) % 2}, ("[4, 0, 0, 3]", "no pixels")),
+        ({"x": np.zeros((4, 8, 0), np.uint8), "y": np.arange(4) % 2}, ("[4, 8, 0]", "no pixels")),
+        (
+            {"x": np.zeros((4, 8, 8), np.uint8), "y": np.arange(4) % 3, "classes": np.array(["a", "b", "a"])},
+            ("two classes are named 'a'",),
+        ),
+        (
+            {"x": np.zeros((4, 8, 8), np.uint8), "y": np.arange(4) % 2, "classes": np.array(["a", "\udce9"])},
+            ("not valid Unicode",),
+        ),
         (
             {"x": np.array([print, None], object), "y": np.zeros(2, int)},
             ("not an .npz of plain arrays", "could run code"),

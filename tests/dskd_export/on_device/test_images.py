@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -52,19 +53,56 @@ def test_a_table(tmp_path: Path) -> None:
         ("file,label\nb.png,cat\n", "line 2: there is no image b.png"),
         ("file,label\n../a.png,cat\n", "there is no image ../a.png in the folder"),
         ("file,label\n", "no labelled images"),
-        (f"file,label\na.png,{'9' * 5000}\n", "is no class"),
-        (f"file,label\n{'x' * 5000}.png,cat\n", "there is no image"),
-        ("file,label\na\0.png,cat\n", "there is no image|no table"),
         ("file,label\n" + "a.png,cat\n" * 2_000_001, "2,000,002 lines; at most 2,000,000"),
+        ("file;label\na.png;cat\n", "it has 'file;label'"),
+        ("", "no columns file and label"),
+        ("file,label\na.png\n", "line 2: 2 columns, but another number of values"),
+        ("file,label\na.png,cat,big\n", "line 2: 2 columns, but another number of values"),
+        ("file,label\na.png,cat\n./a.png,dog\n", "a.png has the label 'cat' in line 2 and 'dog' in line 3"),
+        ("file,label\n.,cat\n", "no image . in the folder"),
+        ("file,label\nsub/../../a.png,cat\n", "in the folder"),
+        ("file,label\n/etc/passwd,cat\n", "no image /etc/passwd in the folder"),
+        ("file,label\nsub,cat\n", "no image sub in the folder"),
+        ("file,label\npipe.png,cat\n", "no image pipe.png in the folder"),
+        ("file,label\na\0.png,cat\n", "line"),
+        (f"file,label\n{'x' * 5000}.png,cat\n", "in the folder"),
+        (f"file,label\na.png,{'9' * 5000}\n", "is no class"),
     ],
 )
 def test_a_table_that_is_wrong(tmp_path: Path, text: str, said: str) -> None:
     folder = tmp_path / "photos"
     save(folder / "a.png")
     save(tmp_path / "a.png")
+    (folder / "sub").mkdir()
+    os.mkfifo(folder / "pipe.png")
     (folder / "labels.csv").write_text(text)
     with pytest.raises(DataError, match=said):
         open_labelled(folder, CLASSES)
+
+
+def test_a_table_that_is_not_utf8(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    for data in ("file,label\na.png,caf\u00e9\n".encode("latin-1"), "file,label\n".encode("utf-16")):
+        (tmp_path / "labels.csv").write_bytes(data)
+        with pytest.raises(DataError, match="is not UTF-8"):
+            open_labelled(tmp_path, CLASSES)
+
+
+def test_a_table_as_people_write_it(tmp_path: Path) -> None:
+    for name in ("a.png", "b, c.png", "sub/d.png", "unlisted.png", "sub/x.txt"):
+        save(tmp_path / name) if not name.endswith(".txt") else (tmp_path / name).touch()
+    (tmp_path / "away.png").symlink_to("/not/mounted/away.png")
+    absolute = tmp_path / "sub/d.png"
+    text = f'file,label\r\na.png,cat\r\n\r\na.png,cat,\r\n"b, c.png",dog\r\n{absolute},7\r\naway.png,7\r\n'
+    (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = open_labelled(tmp_path, CLASSES)
+    assert found.files == ("a.png", "b, c.png", str(absolute), "away.png")
+    assert found.labels.tolist() == [0, 1, 2, 2]
+    assert found.left_out == ("1 image that labels.csv does not list (unlisted.png)",)
+    skipped: list[str] = []
+    assert len(list(found.read(skipped, 1))) == 3
+    assert skipped == ["away.png"]
+    found.facts(skipped)
 
 
 def test_folders_that_are_wrong(folders: Path) -> None:

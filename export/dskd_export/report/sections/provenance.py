@@ -144,6 +144,7 @@ def _data(run: Run) -> list[Block]:
             _images(data.val_images),
             Cell(f"{len(data.classes)}: {', '.join(data.classes)}"),
             Cell(_skipped(data)),
+            Cell("; ".join(data.left_out) or "none"),
         ]
         for data, names in users
     ]
@@ -156,6 +157,7 @@ def _data(run: Run) -> list[Block]:
         "validation",
         "classes",
         "skipped as unreadable",
+        "left out",
     )
     blocks: list[Block] = []
     if len({data.sha256 for _, data in facts}) > 1:

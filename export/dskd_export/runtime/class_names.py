@@ -1,0 +1,62 @@
+"""Class names: those that no result can tell apart, and how two names that look the same differ."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from dskd_export.errors import DataError
+from dskd_export.file_names import is_utf8
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """Refuse names that results cannot store or that nobody can tell apart.
+
+    Letter case tells classes apart, as the letters a and A.
+
+    Args:
+        names: in the order of the labels.
+        where: the source, for the message.
+
+    Raises:
+        DataError: a name holds lone surrogates (bytes that are not UTF-8), or two names are equal, perhaps but
+            for Unicode normalisation or white space.
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        if not is_utf8(name):
+            raise DataError(f"{where}: the class name {name!a} is not valid Unicode.", "Rename the class.")
+        looks = " ".join(unicodedata.normalize("NFC", name).split())
+        if looks not in first:
+            first[looks] = name
+            continue
+        what = "named " + _shown(name) if first[looks] == name else f"alike: {how_they_differ(first[looks], name)}"
+        raise DataError(f"{where}: two classes are {what}.", "Merge them, or give each class its own name.")
+
+
+def look_alikes(names: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of different names that a person may take for the same, one of `names`, one of `others`."""
+    by_looks = {_folded(name): name for name in others}
+    pairs = [(name, by_looks.get(_folded(name))) for name in names]
+    return [(name, other) for name, other in pairs if other is not None and other != name]
+
+
+def how_they_differ(name: str, other: str) -> str:
+    r"""Two names in ASCII, `'caf\xe9' (composed) and 'cafe\u0301' (decomposed)`."""
+    if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
+        return f"{name!a}{_form(name)} and {other!a}{_form(other)}"
+    return f"{name!a} and {other!a}"
+
+
+def _form(name: str) -> str:
+    if unicodedata.is_normalized("NFC", name):
+        return " (composed)"
+    return " (decomposed)" if unicodedata.is_normalized("NFD", name) else ""
+
+
+def _folded(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _shown(name: str) -> str:
+    return f"'{name}'" if name.isprintable() and len(name) <= 60 else ascii(name[:60])
