@@ -49,7 +49,7 @@ def make_run(path: Path, recipe: Recipe) -> RunFolder:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(f"content of {name}")
         data = DATA if stage.name in ("train", "distill", "export", "validate") else None
-        folder.record_stage(stage.name, recipe, PROVENANCE, data)
+        folder.record_stage(stage.name, recipe, PROVENANCE, folder.inputs(stage.name, recipe), data)
     return folder
 
 
@@ -215,10 +215,10 @@ def test_a_damaged_record(content: bytes, run: RunFolder) -> None:
 def test_training_the_teacher_otherwise_matters_only_through_its_weights(run: RunFolder) -> None:
     recipe = small_recipe("teacher.train.lr=0.7")
     assert set(reasons(run, recipe)) == {"train"}
-    run.record_stage("train", recipe, PROVENANCE, DATA)  # it ran, and gave the same weights
+    run.record_stage("train", recipe, PROVENANCE, run.inputs("train", recipe), DATA)  # it ran, and gave the same weights
     assert reasons(run, recipe) == {}
     (run / "teacher.safetensors").write_text("other weights")
-    run.record_stage("train", recipe, PROVENANCE, DATA)
+    run.record_stage("train", recipe, PROVENANCE, run.inputs("train", recipe), DATA)
     changed = "teacher.safetensors changed"
     assert reasons(run, recipe) == {"distill": changed, "export": changed, "benchmark": changed}
 
@@ -257,8 +257,8 @@ def test_an_optional_output_may_be_missing(tmp_path: Path) -> None:
     recipe = small_recipe("export.teacher=false", "benchmark.teacher=false")
     folder = make_run(tmp_path, recipe)
     (folder / "teacher.fp32.onnx").unlink()
-    folder.record_stage("export", recipe, PROVENANCE, DATA)
-    folder.record_stage("benchmark", recipe, PROVENANCE)
+    folder.record_stage("export", recipe, PROVENANCE, folder.inputs("export", recipe), DATA)
+    folder.record_stage("benchmark", recipe, PROVENANCE, folder.inputs("benchmark", recipe))
     assert reasons(folder, recipe) == {}
 
 

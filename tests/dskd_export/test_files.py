@@ -98,8 +98,8 @@ def test_a_really_full_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "write_bytes", fail_with(errno.EIO))
-    with pytest.raises(OSError, match="Input/output"):
+    monkeypatch.setattr(Path, "write_bytes", fail_with(errno.EBADF))
+    with pytest.raises(OSError, match="Bad file descriptor"):
         write_atomic(tmp_path / "file", b"data")
 
 

@@ -27,6 +27,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files import atomic_folder
+from dskd_export.folder_lock import NO_LOCKS
 
 MANIFEST, ROWS, CHECKSUMS = "manifest.json", "rows.npy", "checksums.npy"
 _CHECKSUM_BYTES = 4
@@ -50,6 +51,8 @@ class RowStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        if folder.is_symlink():
+            raise _damaged(folder)
         try:
             self._rows, self._checksums = _mapped(folder / ROWS), _mapped(folder / CHECKSUMS)
         except OSError as error:
@@ -109,6 +112,8 @@ def _mapped(path: Path) -> NDArray[Any]:
     Raises:
         ValueError: it is not what numpy wrote, or not all of it.
     """
+    if path.is_symlink():  # it is written to
+        raise ValueError(f"{path} is a link")
     size = path.stat().st_size
     array = np.load(path, mmap_mode="r+", allow_pickle=False)
     if array.offset + array.nbytes != size:  # numpy makes a file that was cut off longer, with a hole
@@ -172,11 +177,15 @@ def locked(place: Path) -> Iterator[None]:
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
-        file = (place / ".lock").open("w")
+        descriptor = os.open(place / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise EnvironmentProblem(
             f"{place} cannot be written to: {error.strerror}.", "Choose another teacher.cache.folder."
         ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with os.fdopen(descriptor, "rb+"):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         yield
