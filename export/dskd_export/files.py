@@ -209,7 +209,8 @@ def append_whole(path: Path, text: str) -> None:
     with _clear_errors(path):
         new = not path.exists()
         with path.open("ab", buffering=0) as file:
-            before = file.seek(0, os.SEEK_END) if file.seekable() else None
+            facts = os.fstat(file.fileno())
+            before = facts.st_size if stat.S_ISREG(facts.st_mode) else None  # None: a pipe or a device
             try:
                 data = memoryview(text.encode("utf-8"))
                 while data:

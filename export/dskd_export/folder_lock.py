@@ -123,6 +123,7 @@ def _take(folder: Path, key: str, warn: Callable[[str], None]) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in NO_LOCKS:
+                lock.taken = True
                 warn(f"{folder} is on a file system without locks: run one command at a time in it.")
                 _sign(folder, descriptor)
                 return
