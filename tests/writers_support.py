@@ -73,7 +73,7 @@ def output_of(said: Path) -> str:
     return said.read_text(encoding="utf-8", errors="replace")
 
 
-def without_training(folder: RunFolder, stages: tuple[str, ...]) -> None:
+def without_stages(folder: RunFolder, stages: tuple[str, ...]) -> None:
     """Remove the records, outputs and checkpoints of stages: as if the run had not come to them."""
     for name in stages:
         path = folder / f"stages/{name}.json"

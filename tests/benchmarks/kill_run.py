@@ -32,7 +32,7 @@ import process_support  # noqa: E402
 import torch  # noqa: E402
 from process_support import exit_codes, start  # noqa: E402
 from run_support import SMALL_STAGES, small_recipe  # noqa: E402
-from writers_support import false_statements, files_of, leftovers, output_of, without_training  # noqa: E402
+from writers_support import false_statements, files_of, leftovers, output_of, without_stages  # noqa: E402
 
 from dskd_compress.recipe import dump_recipe  # noqa: E402
 from dskd_compress.run_folder import RunFolder  # noqa: E402
@@ -46,7 +46,7 @@ def kill_once(base: RunFolder, stage: str, delay_s: float, place: Path) -> dict[
     """Kill one run in a stage, start it again, and say what is different."""
     folder, said = RunFolder(place / "run"), place / "said"
     shutil.copytree(base.path, folder.path)
-    without_training(folder, SMALL_STAGES[SMALL_STAGES.index(stage) :])
+    without_stages(folder, SMALL_STAGES[SMALL_STAGES.index(stage) :])
     command = ["run", str(folder.path)]
     process = start(command, said)
     while process.exitcode is None and not (said.exists() and f"{stage}: " in output_of(said)):
