@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -54,19 +53,11 @@ from dskd_export.errors import (
     TrainingDiverged,
     UsageError,
 )
+from dskd_export.system_faults import explain_fault
 
 PROGRAM = "dskd-compress"
 
 _PIPE_CLOSED = 141  # what a shell reports for a program that was ended by SIGPIPE
-
-_NOT_OURS = {
-    errno.ENOSPC: ("The disk is full", "Free some space, or choose another folder with --out."),
-    errno.EDQUOT: ("The disk quota is used up", "Free some space, or choose another folder with --out."),
-    errno.EACCES: ("Permission denied", "Check who owns it, or choose another folder with --out."),
-    errno.EPERM: ("Operation not permitted", "Check who owns it, or choose another folder with --out."),
-    errno.EROFS: ("The file system is read-only", "Choose another folder with --out."),
-    errno.EMFILE: ("Too many open files", "Lower data.workers, or raise the limit: ulimit -n 4096"),
-}
 
 app = typer.Typer(
     name=PROGRAM,
@@ -242,10 +233,8 @@ def describe(error: BaseException) -> Failure:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else PROGRAM
         return Failure("UsageError", error.format_message(), f"See: {command} --help", 2)  # type: ignore[attr-defined]
-    if isinstance(error, OSError) and error.errno in _NOT_OURS:
-        what, hint = _NOT_OURS[error.errno]
-        where = error.filename2 or error.filename
-        return Failure("EnvironmentProblem", f"{what}: {os.fsdecode(where)}" if where else what, hint, 4)
+    if isinstance(error, OSError) and (fault := explain_fault(error)) is not None:
+        return Failure("EnvironmentProblem", *fault, 4)
     if _is_gpu_out_of_memory(error):
         return Failure(
             "EnvironmentProblem",

@@ -11,24 +11,31 @@ bundle/  export.json     teacher.fp32.onnx                     the deliverable, 
 validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md  report.csv
 MODEL_CARD.md            engines/<device>/                      for the Hub; from build
 stages/<stage>.json      what each stage read and wrote, by sha256
+.dskd-compress.lock      who writes to the folder, while somebody does
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from pydantic import BaseModel
 
 from dskd_compress.config import Recipe, TrainSection
+from dskd_compress.console import Output
+from dskd_compress.launch import place_of_this_process
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
 from dskd_export.documents import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files import sha256_file, write_atomic
+from dskd_export.folder_lock import hold_folder, refuse_links
 from dskd_export.speed_gate import SpeedBudget
 
 TRAIN, DISTILL, TUNE, EXPORT = "train", "distill", "tune", "export"
@@ -204,6 +211,20 @@ STAGES: tuple[Stage, ...] = (
 )
 STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
 
+# What is written at the top of the folder, and the folders of which all is written by stages.
+_WRITTEN = frozenset(
+    ["recipe.yaml", "bundle", *(name for stage in STAGES for name in stage.outputs + stage.optional)]
+)
+_WRITTEN_FOLDERS = (
+    "stages",
+    "checkpoint",
+    "checkpoint/*",
+    "trackers",
+    "engines",
+    "engines/*",
+    "benchmark.partial",
+)
+
 
 def stage_named(name: str) -> Stage:
     """The stage of a name in `STAGE_NAMES`."""
@@ -229,6 +250,10 @@ def digest(value: Any) -> str:
     """sha256 of the canonical JSON of a value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class RunFolder:
@@ -280,13 +305,31 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.write_bytes(b"")
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.path):  # no name that a link could have
+                pass
         except OSError as error:
             raise EnvironmentProblem(
                 f"{self.path} cannot be written to: {error.strerror}.", "Choose another folder with --out."
             ) from error
+
+    @contextlib.contextmanager
+    def writing(self, warn: Callable[[str], None]) -> Iterator[None]:
+        """Hold the folder alone while the body writes into it; of several processes that train, the leader does.
+
+        Whoever holds it already, as `run` does for its stages, may take it again.
+
+        Args:
+            warn: called where the file system has no locks.
+
+        Raises:
+            EnvironmentProblem: another process writes to it, or it cannot be written to.
+        """
+        if not place_of_this_process().leads:
+            yield
+            return
+        with hold_folder(self.path, warn, names=_WRITTEN, folders=_WRITTEN_FOLDERS):
+            refuse_links(self.path, ("teacher_cache", "trackers/*"))
+            yield
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Keep the resolved recipe beside what is made from it."""
@@ -331,7 +374,9 @@ class RunFolder:
 
     # --- the state of stages
 
-    def _inputs(self, stage: Stage, recipe: Recipe) -> dict[str, str]:
+    def inputs(self, stage_name: str, recipe: Recipe) -> dict[str, str]:
+        """Hash what a stage reads; called before it reads, so that a file that changes later shows as changed."""
+        stage = stage_named(stage_name)
         within = {name: sha256_file(self / name) for name in stage.inputs if (self / name).is_file()}
         return {**within, **_outside(stage, recipe)}
 
@@ -362,7 +407,7 @@ class RunFolder:
         for name, value in self._settings(stage, recipe).items():
             if record.settings_sha256.get(name) != value:
                 return f"{name} changed in the recipe"
-        inputs = self._inputs(stage, recipe)
+        inputs = self.inputs(stage_name, recipe)
         for name in sorted((inputs.keys() | record.inputs.keys()) - {"data"}):
             if inputs.get(name) != record.inputs.get(name):
                 return f"{name} changed"
@@ -376,22 +421,46 @@ class RunFolder:
         return None
 
     def record_stage(
-        self, stage_name: str, recipe: Recipe, provenance: Provenance, data_sha256: str | None = None
+        self,
+        stage_name: str,
+        recipe: Recipe,
+        provenance: Provenance,
+        inputs: Mapping[str, str],
+        data_sha256: str | None = None,
     ) -> None:
-        """Write down what a finished stage read and wrote."""
+        """Write down what a finished stage read and wrote.
+
+        Args:
+            stage_name: one of `STAGE_NAMES`.
+            recipe: that it ran.
+            provenance: of the result.
+            inputs: as `inputs` gave them before the stage read anything.
+            data_sha256: of the images that it used; None: it used none.
+        """
         stage = stage_named(stage_name)
-        inputs = self._inputs(stage, recipe)
-        if data_sha256 is not None:
-            inputs["data"] = data_sha256
+        data = {} if data_sha256 is None else {"data": data_sha256}
         there = [name for name in stage.outputs + stage.optional if (self / name).is_file()]
         record = StageRecord(
             stage=stage_name,
             settings_sha256=self._settings(stage, recipe),
-            inputs=inputs,
+            inputs={**inputs, **data},
             outputs={name: sha256_file(self / name) for name in there},
             provenance=provenance,
         )
         self.write_document(f"stages/{stage_name}.json", record)
+
+
+def writes_run(
+    stage: Callable[Concatenate[Recipe, RunFolder, Output, P], T],
+) -> Callable[Concatenate[Recipe, RunFolder, Output, P], T]:
+    """Let a stage hold its run folder alone while it runs: see `RunFolder.writing`."""
+
+    @functools.wraps(stage)
+    def held(recipe: Recipe, folder: RunFolder, output: Output, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with folder.writing(output.warn):
+            return stage(recipe, folder, output, *args, **kwargs)
+
+    return held
 
 
 def recipe_sha256(recipe: Recipe) -> str:
@@ -399,4 +468,4 @@ def recipe_sha256(recipe: Recipe) -> str:
     return digest(section_digests(recipe))
 
 
-__all__ = ["STAGES", "STAGE_NAMES", "RunFolder", "Stage", "recipe_sha256"]
+__all__ = ["STAGES", "STAGE_NAMES", "RunFolder", "Stage", "recipe_sha256", "writes_run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from dskd_compress.console import Output
     from dskd_export.engine.builder import BuildSettings
     from dskd_export.engine.document import BuildDocument, BuiltEngine
+    from dskd_export.errors import GateFailed
 
 _PANEL = "How it is built (default: the recipe's section build)"
 _SPECIAL = "For special uses"
@@ -107,11 +109,7 @@ def build(
       dskd-compress build retrained --precision fp16 --refit-from bundle.engines/orin/model.fp16.stripped.engine
     """
     from dskd_compress.console import Output
-    from dskd_export.bundle import bundle_of, open_bundle
-    from dskd_export.engine.builder import build_engine
-    from dskd_export.engine.document import BuildReport, BuiltEngine, engines_folder
-    from dskd_export.engine.refit import refit_engine
-    from dskd_export.errors import GateFailed
+    from dskd_export.engine.document import BuildReport, engines_folder
 
     output = Output(json_output)
     settings = _settings(
@@ -131,8 +129,41 @@ def build(
         dla_core=dla,
         timing_cache_sha256=timing_cache,
     )
+    engines = engines_folder(source) if refit_from is None else refit_from.absolute().parent.parent
+    with _held(engines, output):
+        built, failed = _build_all(source, _words(precision), settings, refit_from, device, output)
+    _show(built, output)
+    output.result(BuildReport(engines=built, failed=[problem.message for problem in failed]))
+    if failed:
+        raise failed[0]
+
+
+def _held(engines: Path, output: Output) -> AbstractContextManager[None]:
+    """Hold the run that the engines belong to, or the folder of a bundle's engines: see `hold_folder`."""
+    from dskd_compress.run_folder import RunFolder
+    from dskd_export.folder_lock import hold_folder
+
+    if (engines.parent / "recipe.yaml").is_file():
+        return RunFolder(engines.parent).writing(output.warn)
+    return hold_folder(engines, output.warn, folders=("*",))
+
+
+def _build_all(
+    source: Path,
+    precisions: list[str],
+    settings: BuildSettings,
+    refit_from: Path | None,
+    device: str,
+    output: Output,
+) -> tuple[list[BuiltEngine], list[GateFailed]]:
+    """Build each precision, and say which of them do not run in what was asked for."""
+    from dskd_export.bundle import bundle_of, open_bundle
+    from dskd_export.engine.builder import build_engine
+    from dskd_export.engine.document import BuiltEngine, engines_folder
+    from dskd_export.engine.refit import refit_engine
+
     bundle = open_bundle(bundle_of(source))
-    names = _words(precision) or list(bundle.precisions)
+    names = precisions or list(bundle.precisions)
     built: list[BuiltEngine] = []
     failed: list[GateFailed] = []
     with output.progress("Building", len(names), unit="engine") as progress:
@@ -146,10 +177,7 @@ def build(
             built.append(BuiltEngine(path=str(path), build=document))
             failed += [problem] if problem is not None else []
             progress.advance(1)
-    _show(built, output)
-    output.result(BuildReport(engines=built, failed=[problem.message for problem in failed]))
-    if failed:
-        raise failed[0]
+    return built, failed
 
 
 def _words(text: str | None) -> list[str]:

@@ -180,13 +180,18 @@ def unpack(
       dskd-compress bundle unpack r18.tar.zst
       dskd-compress bundle unpack r18.tar.gz --out bundle
     """
+    from contextlib import nullcontext
+
     from rich.markup import escape
 
     from dskd_compress.console import Output
+    from dskd_compress.run_folder import RunFolder
     from dskd_export.bundle import unpack_bundle
 
     output = Output(json_output)
-    bundle = unpack_bundle(file, out)
+    run = RunFolder(file.parent if out is None else out.absolute().parent)
+    with run.writing(output.warn) if (run / "recipe.yaml").is_file() else nullcontext():
+        bundle = unpack_bundle(file, out)
     output.print(escape(f"Bundle: {bundle.folder}"))
     output.result({"path": str(bundle.folder), "sha256": bundle.sha256, "precisions": bundle.precisions})
 

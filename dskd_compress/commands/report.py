@@ -42,9 +42,9 @@ def report(
     folders = [folder for source in sources for folder in results_within(source)]
     written: Written
     if len(folders) > 1 or out is not None:
-        written = report_several(folders, out, set_ or [])
+        written = report_several(folders, out, set_ or [], output)
     elif not (folders[0] / "recipe.yaml").is_file() and (folders[0] / "stages").is_dir():
-        written = report_several(folders, folders[0] / "report.html", set_ or [])
+        written = report_several(folders, folders[0] / "report.html", set_ or [], output)
     else:
         folder = RunFolder(folders[0])
         written = run_report(folder.read_recipe(set_ or []), folder, output)

@@ -19,7 +19,7 @@ from dskd_export.errors import ProviderLacksKernel, UsageError
 from dskd_export.files import write_atomic
 from dskd_export.interleaving import ratio_of, take_turns, verdict_of
 from dskd_export.on_device import benchmark
-from dskd_export.on_device.results import check_out
+from dskd_export.on_device.results import check_out, writing_results
 from dskd_export.on_device.source import default_out, is_bundle, opened
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.preprocess import preprocess_batch
@@ -53,6 +53,7 @@ def compare_bundles(
         bundles = [
             stack.enter_context(opened(one if is_bundle(one) else bundle_of(one))) for one in (first, second)
         ]
+        stack.enter_context(writing_results(folder, output.warn))
         recipe = recipe_of(bundles[0], overrides)
         section = recipe.benchmark
         pairs = list(_pairs(bundles, [first, second], overrides))

@@ -15,7 +15,7 @@ from torch import nn
 from dskd_compress.config import BenchmarkSection, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
-from dskd_compress.run_folder import BENCHMARK, RunFolder, recipe_sha256
+from dskd_compress.run_folder import BENCHMARK, RunFolder, recipe_sha256, writes_run
 from dskd_compress.stages.benchmark_settings import cell_store, judged, load_of
 from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
 from dskd_compress.stages.setup import load_teacher, open_checked_data
@@ -56,6 +56,7 @@ class Subject:
     spec: ModelSpec
 
 
+@writes_run
 def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: bool = False) -> BenchmarkDocument:
     """Time the models of a run; writes `benchmark.json` and `benchmark.samples.npz`.
 
@@ -69,6 +70,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
     watch = Stopwatch()
     section = recipe.benchmark
     folder.require("bundle/manifest.json", "export")
+    inputs = folder.inputs(BENCHMARK, recipe)
     bundle = open_bundle(folder.bundle)
     sets = open_checked_data(recipe, output)
     subjects = list(_subjects(recipe, folder, sets, bundle))
@@ -94,7 +96,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
         provenance=provenance,
     )
     folder.write_document("benchmark.json", document)
-    folder.record_stage(BENCHMARK, recipe, provenance)
+    folder.record_stage(BENCHMARK, recipe, provenance, inputs)
     store.clear()
     return document
 

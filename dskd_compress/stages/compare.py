@@ -27,7 +27,8 @@ from dskd_compress.run_folder import DISTILL, TRAIN, RunFolder, recipe_sha256
 from dskd_compress.statistics import mean_with_interval
 from dskd_export.documents import ComparedMethod, ComparisonDocument, TrainingDocument, read_document
 from dskd_export.errors import DskdError, Interrupted, UsageError
-from dskd_export.files import write_atomic
+from dskd_export.files import open_log, write_atomic
+from dskd_export.folder_lock import hold_folder
 from dskd_export.provenance import Stopwatch
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -127,7 +128,20 @@ def run_comparison(
         DataError: the runs do not share images, teacher, steps, or a seed's initial student.
     """
     watch = Stopwatch()
-    RunFolder(out).create()
+    with hold_folder(out, output.warn, names=("compare.json", "compare.md")):
+        return _compare(runs, out, output, watch, epoch=epoch, jobs=jobs, against=against)
+
+
+def _compare(
+    runs: Sequence[Run],
+    out: Path,
+    output: Output,
+    watch: Stopwatch,
+    *,
+    epoch: Literal["last", "best"],
+    jobs: int,
+    against: str,
+) -> ComparisonDocument:
     runs = [_with_trained_teacher(run, out, output) for run in runs]
     waiting = [run for run in runs if run.folder.why_rerun(DISTILL, run.recipe) is not None]
     if len(waiting) < len(runs):
@@ -178,7 +192,7 @@ def _train(run: Run, stage: str) -> None:
     log = run.folder.path.with_suffix(".log")
     write_atomic(recipe, dump_recipe(run.recipe))
     command = [sys.executable, "-m", "dskd_compress", stage, str(recipe), "--out", str(run.folder.path)]
-    with log.open("w", encoding="utf-8") as file:
+    with open_log(log, append=False) as file:
         code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     if code == 0:
         return

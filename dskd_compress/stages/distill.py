@@ -44,7 +44,7 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
     """
     watch = Stopwatch()
     check_trackers(recipe.tracking)
-    with join(recipe.train) as group:
+    with join(recipe.train) as group, folder.writing(output.warn):
         return _distill(recipe, folder, output, group, watch)
 
 
@@ -53,7 +53,7 @@ def _distill(
 ) -> TrainingDocument:
     section, method, device = recipe.train, recipe.method, group.device
     configure(section, device)
-    group.from_leader(folder.create)
+    read = group.from_leader(lambda: folder.inputs(DISTILL, recipe))
     sets = open_checked_data(recipe, output)
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
@@ -173,7 +173,7 @@ def _distill(
             provenance=provenance,
         )
         folder.write_document("distill.json", document)
-        folder.record_stage(DISTILL, recipe, provenance, facts.sha256)
+        folder.record_stage(DISTILL, recipe, provenance, read, facts.sha256)
         return document
 
     return group.from_leader(write)

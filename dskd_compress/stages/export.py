@@ -9,7 +9,7 @@ from dskd_compress.config import ExportSection, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
 from dskd_compress.label_space import names_for_device
-from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights
+from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights, writes_run
 from dskd_compress.stages.licenses import licenses_of
 from dskd_compress.stages.precisions import (
     build,
@@ -73,6 +73,7 @@ def teacher_spec_of(
     return spec_of(of_teacher.model_copy(update={"input_size": size}), plain, "")
 
 
+@writes_run
 def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     """Export the student (and the teacher, to compare it); writes `bundle/` and `teacher.fp32.onnx`.
 
@@ -85,10 +86,12 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
         require(module, "onnx")
     watch = Stopwatch()
     path = folder.require("student.safetensors", "distill")
+    inputs = folder.inputs(EXPORT, recipe)
     student, info = load_trained(path)
     section = recipe.export
-    spec = spec_of(info, section, sha256_file(path))
+    spec = spec_of(info, section, inputs["student.safetensors"])
     sets = open_checked_data(recipe, output, every_class=False)
+    facts = sets.facts()
     check_classes(info.classes, sets, path, "distill")
     wanted = wanted_precisions(section)
     images = draw_calibration(recipe, sets, spec) if wanted else None
@@ -105,7 +108,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
             tuned = _tuned(recipe, folder, spec, precision, golden)
             built[precision] = build(_in_one_file(tuned or exported), precision, section, images)
             progress.advance(1)
-        facts, installed = sets.facts(), versions()
+        installed = versions()
         manifest = write_bundle(
             folder.bundle,
             spec=spec,
@@ -158,7 +161,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
         provenance=provenance,
     )
     folder.write_document("export.json", document)
-    folder.record_stage(EXPORT, recipe, provenance, facts.sha256)
+    folder.record_stage(EXPORT, recipe, provenance, inputs, facts.sha256)
     return manifest
 
 

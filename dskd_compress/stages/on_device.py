@@ -19,7 +19,7 @@ from dskd_export.errors import UsageError
 from dskd_export.file_names import printable
 from dskd_export.on_device import benchmark, validate
 from dskd_export.on_device.images import LabelledImages, open_labelled
-from dskd_export.on_device.results import MEASURED, check_out, write_results
+from dskd_export.on_device.results import MEASURED, check_out, write_results, writing_results
 from dskd_export.on_device.source import default_out, opened
 
 # The rest of a recipe is about how the bundle came to be.
@@ -39,7 +39,7 @@ def validate_source(
     """
     folder = out or default_out(source)
     check_out(folder, source)
-    with opened(source) as bundle:
+    with opened(source) as bundle, writing_results(folder, output.warn):
         recipe = recipe_of(bundle, overrides)
         section = recipe.validation
         labelled = _labelled(images, bundle, section.images, recipe.seed, output)
@@ -99,7 +99,7 @@ def benchmark_source(
     """
     folder = out or default_out(source)
     check_out(folder, source)
-    with opened(source) as bundle:
+    with opened(source) as bundle, writing_results(folder, output.warn):
         recipe = recipe_of(bundle, overrides)
         section = recipe.benchmark
         settings = benchmark_settings(source, recipe)

@@ -74,7 +74,17 @@ def run_pipeline(
     """Run a recipe's stages in order; a stage named by `first` runs even if nothing changed.
 
     A verdict does not stop the later stages: the report shows it.
+
+    Raises:
+        EnvironmentProblem: another process writes to the run folder.
     """
+    with folder.writing(output.warn):
+        yield from _run_stages(recipe, folder, output, first, last)
+
+
+def _run_stages(
+    recipe: Recipe, folder: RunFolder, output: Output, first: str | None, last: str | None
+) -> Iterator[StageOutcome]:
     names = select_stages(recipe, first, last)
     data_sha256 = open_checked_data(recipe, output).facts().sha256
     for name in names:

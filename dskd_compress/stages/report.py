@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.run_folder import MODEL_CARD, REPORT, RunFolder, recipe_sha256
+from dskd_compress.run_folder import MODEL_CARD, REPORT, RunFolder, recipe_sha256, writes_run
 from dskd_compress.stages.on_device import report_title
 from dskd_export.errors import DataError, UsageError
 from dskd_export.files import write_atomic
+from dskd_export.on_device.results import writing_results
 from dskd_export.provenance import Stopwatch
 from dskd_export.report import Report, build_comparison, build_report
 from dskd_export.report.card import model_card
@@ -28,26 +30,29 @@ class Written:
     csv: Path
 
 
+@writes_run
 def run_report(recipe: Recipe, folder: RunFolder, output: Output) -> Written:
     """Write `report.html`, `report.md` and `report.csv` into a run folder, and `MODEL_CARD.md` of its student."""
     watch = Stopwatch()
+    inputs = folder.inputs(REPORT, recipe)
     run = load_run(folder.path)
     if run.student is not None:
         stale = [one.record.stage for one in check_stages(run.stages, FileHashes(folder.path)) if one.stale]
         write_atomic(folder / MODEL_CARD, model_card(run, name=folder.path.resolve().name, stale=stale))
     written = write_report(build_report(folder.path, title=recipe.report.title), folder / "report.html")
     provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
-    folder.record_stage(REPORT, recipe, provenance)
+    folder.record_stage(REPORT, recipe, provenance, inputs)
     return written
 
 
-def report_several(folders: Sequence[Path], out: Path | None, overrides: list[str]) -> Written:
+def report_several(folders: Sequence[Path], out: Path | None, overrides: list[str], output: Output) -> Written:
     """Write a report of several folders.
 
     Args:
         folders: run folders, and results of bundles on devices.
         out: the HTML file; the others get its name with another ending.
         overrides: of the recipe's section `report`.
+        output: for warnings.
 
     Raises:
         DataError: a folder holds no results.
@@ -59,7 +64,9 @@ def report_several(folders: Sequence[Path], out: Path | None, overrides: list[st
         raise UsageError(f"--out {out}: the report is an HTML file.", f"Name it {out.with_suffix('.html')}")
     title = report_title(overrides)
     report = build_report(folders[0], title=title) if len(folders) == 1 else build_comparison(folders, title=title)
-    return write_report(report, out)
+    holds_results = any((out.parent / name).exists() for name in ("recipe.yaml", "stages"))
+    with writing_results(out.parent, output.warn) if holds_results else contextlib.nullcontext():
+        return write_report(report, out)
 
 
 def results_within(source: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from dskd_compress.training.log import TrainingLog
 from dskd_compress.training.loop import Trainer
 from dskd_compress.training.trackers import open_trackers
 from dskd_export.documents import Accuracy, DiagnosisRecord, EpochRecord, StepRecord
+from dskd_export.files import temporary_path
 from dskd_export.telemetry.host import usable_cores
 
 
@@ -190,7 +191,7 @@ def _log_training(
     """Train, log every record and show how far it is."""
     if not (folder / "recipe.yaml").exists():
         folder.write_recipe(recipe)
-    beside = place.with_name(f".{place.name}.new") if trainer.progress.step == 0 and place.exists() else place
+    beside = temporary_path(place, place.suffix) if trainer.progress.step == 0 and place.exists() else place
     log = TrainingLog(beside, trainer.progress.step, trainer.progress.epoch)
     trackers = open_trackers(
         recipe.tracking,

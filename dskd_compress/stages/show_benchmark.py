@@ -8,7 +8,8 @@ from pathlib import Path
 from dskd_compress.console import Output
 from dskd_export.benchmark_document import AbDocument, BenchmarkDocument, RowJudgement
 from dskd_export.benchmark_summary import markdown_summary
-from dskd_export.errors import EnvironmentProblem, GateFailed, NotShown
+from dskd_export.errors import GateFailed, NotShown
+from dskd_export.files import append_whole
 from dskd_export.gate import sentence
 from dskd_export.speed_gate import failures_of, name_of, verdict_of_budget
 
@@ -135,13 +136,7 @@ def add_summary(path: Path, document: BenchmarkDocument, older: Sequence[RowJudg
     Raises:
         EnvironmentProblem: the file cannot be written to.
     """
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(markdown_summary(document, older))
-    except OSError as error:
-        raise EnvironmentProblem(
-            f"{path} cannot be written to: {error.strerror}.", "Choose another file."
-        ) from error
+    append_whole(path, markdown_summary(document, older))
 
 
 def refuse_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement]) -> None:

@@ -38,7 +38,7 @@ def run_train(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocu
         )
     watch = Stopwatch()
     check_trackers(recipe.tracking)
-    with join(section) as group:
+    with join(section) as group, folder.writing(output.warn):
         return _train(recipe, section, folder, output, group, watch)
 
 
@@ -47,7 +47,7 @@ def _train(
 ) -> TrainingDocument:
     device = group.device
     configure(section, device)
-    group.from_leader(folder.create)
+    inputs = group.from_leader(lambda: folder.inputs(TRAIN, recipe))
     sets = open_checked_data(recipe, output)
     model, format = create_untrained_teacher(
         recipe, len(sets.classes), lambda sentence: output.print(escape(sentence))
@@ -88,7 +88,7 @@ def _train(
             provenance=provenance,
         )
         folder.write_document("teacher.json", document)
-        folder.record_stage(TRAIN, recipe, provenance, facts.sha256)
+        folder.record_stage(TRAIN, recipe, provenance, inputs, facts.sha256)
         return document
 
     return group.from_leader(write)

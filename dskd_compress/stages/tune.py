@@ -50,7 +50,7 @@ def run_tune(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocum
         raise UsageError("The recipe has no tune section.", "Add one, for example with --set tune.epochs=2")
     watch = Stopwatch()
     section = tuning_section(recipe, recipe.tune)
-    with join(section) as group:
+    with join(section) as group, folder.writing(output.warn):
         return _tune(recipe, recipe.tune, section, folder, output, group, watch)
 
 
@@ -66,6 +66,7 @@ def _tune(
     method, device = recipe.method, group.device
     configure(section, device)
     path = folder.require("student.safetensors", DISTILL)
+    read = group.from_leader(lambda: folder.inputs(TUNE, recipe))
     student, info = load_trained(path)
     names = list(student.state_dict())
     sets = open_checked_data(recipe, output)
@@ -133,7 +134,7 @@ def _tune(
             provenance=provenance,
         )
         folder.write_document("tune.json", document)
-        folder.record_stage(TUNE, recipe, provenance, facts.sha256)
+        folder.record_stage(TUNE, recipe, provenance, read, facts.sha256)
         return document
 
     return group.from_leader(write)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output, Progress
 from dskd_compress.data import ImageSet, StreamSet, iter_images
-from dskd_compress.run_folder import VALIDATE, RunFolder, recipe_sha256
+from dskd_compress.run_folder import VALIDATE, RunFolder, recipe_sha256, writes_run
 from dskd_compress.stages.rules import rules_of
 from dskd_compress.stages.setup import check_classes, open_checked_data
 from dskd_compress.stages.validate_inputs import Lot, ahead, lots_of
@@ -42,6 +42,7 @@ ENOUGH_IMAGES = 256
 _KEPT = 32
 
 
+@writes_run
 def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> ValidationDocument:
     """Validate the bundle of a run; writes `validation.json`. The caller judges `passed`.
 
@@ -58,6 +59,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     section = recipe.validation
     weights = folder.require("student.safetensors", "distill")
     folder.require("bundle/manifest.json", "export")
+    inputs = folder.inputs(VALIDATE, recipe)
     bundle = open_bundle(folder.bundle)
     if bundle.spec.student_sha256 != sha256_file(weights):
         raise BundleError(
@@ -66,6 +68,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
         )
     student, info = load_trained(weights)
     sets = open_checked_data(recipe, output, every_class=False)
+    facts = sets.facts()
     check_classes(info.classes, sets, weights, "distill")
     skipped: list[str] = []
     images = iter_images(
@@ -103,7 +106,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
         device="cuda:0" if any(one.provider == "cuda" for one in contest.all) else "cpu",
         recipe_sha256=recipe_sha256(recipe),
     )
-    facts = sets.facts(skipped)
+    facts = facts.model_copy(update={"skipped": sorted(set(skipped))})
     used = len(measured.labels)
     if used < ENOUGH_IMAGES and used < (facts.val_images or used):
         output.warn(f"{used} images are few: validate.images should be at least {ENOUGH_IMAGES}, or all.")
@@ -123,7 +126,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
         provenance=provenance,
     )
     folder.write_document("validation.json", document)
-    folder.record_stage(VALIDATE, recipe, provenance, facts.sha256)
+    folder.record_stage(VALIDATE, recipe, provenance, inputs, facts.sha256)
     return document
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dskd_export.bounded import read_lines
 from dskd_export.documents import MAX_RECORD, DiagnosisRecord, EpochRecord, TrainingRecord, read_record
-from dskd_export.files import write_atomic
+from dskd_export.files import open_log, write_atomic
 from dskd_export.json_text import InvalidJson
 
 
@@ -38,7 +38,7 @@ class TrainingLog:
             if isinstance(record, DiagnosisRecord):
                 self.diagnoses.append(record)
         write_atomic(path, b"".join(kept))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = open_log(path, append=True)
 
     def write(self, record: TrainingRecord) -> None:
         """Append one record; it is on its way to the disk when this returns."""

@@ -7,29 +7,21 @@ import ctypes
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from dskd_export.errors import EnvironmentProblem
+from dskd_export.system_faults import SYSTEM_FAULTS, WRITING_FAULTS
 
 _CHUNK = 1 << 20
 
-# What a person can change, by the reason that the system gives. Other errors are not the machine's fault.
-_HINTS = {
-    errno.ENOSPC: "Free space on that disk, or choose a folder on another one.",
-    errno.EDQUOT: "Free space within your quota, or choose a folder on another disk.",
-    errno.EACCES: "Give yourself the right to write there, or choose another folder.",
-    errno.EPERM: "Give yourself the right to write there, or choose another folder.",
-    errno.EROFS: "Choose a folder on a disk that can be written to.",
-    errno.ENOTDIR: "A part of this path is a file, not a folder: choose another folder.",
-    errno.EEXIST: "A part of this path is a file, not a folder: choose another folder.",
-    errno.EISDIR: "There is a folder of that name: move it away, or choose another folder.",
-    errno.ENAMETOOLONG: "Choose a shorter path.",
-}
+# What a temporary file or folder is called: see `temporary_path`.
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp(\.[^.]+)?")
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -96,9 +88,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written to.
     """
-    temporary = _sibling(path, path.suffix)
+    temporary = temporary_path(path, path.suffix)
     try:
         with _clear_errors(path):
+            _refuse_special(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             # Made here so that a folder without write permission is known before any work is done.
             temporary.open("xb").close()
@@ -125,7 +118,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written to.
     """
-    temporary = _sibling(path)
+    temporary = temporary_path(path)
     try:
         with _clear_errors(path):
             if path.exists() and not path.is_dir():
@@ -141,21 +134,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         # What is left at this name is the unfinished folder or, after an exchange, the old one.
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
 
 
 def _put_in_place(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
     elif not _exchange(new, path):
-        old = _sibling(path)
+        old = temporary_path(path)
         path.rename(old)
         try:
             new.rename(path)
         except OSError:
             old.rename(path)
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
 
 def _exchange(a: Path, b: Path) -> bool:
@@ -168,9 +161,83 @@ def _exchange(a: Path, b: Path) -> bool:
     return done == 0
 
 
-def _sibling(path: Path, suffix: str = "") -> Path:
+def temporary_path(path: Path, suffix: str = "") -> Path:
     """A hidden, unused name in the same folder, so that renaming never crosses a file system."""
     return path.with_name(f".{path.name.removesuffix(suffix)}.{secrets.token_hex(4)}.tmp{suffix}")
+
+
+def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove temporary files and folders whose writer was killed, from a folder that nobody else writes to now.
+
+    Args:
+        folder: where they lie; it need not exist. Nothing is removed through a link.
+        names: of the files and folders that were to be written; None: any.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        name = path.name
+        while found := _TEMPORARY.fullmatch(name):
+            name = found[1] + (found[2] or "")
+        if name != path.name and (names is None or name in names):
+            _remove(path)
+
+
+def open_log(path: Path, *, append: bool) -> TextIO:
+    """Open a text file of a fixed name for writing; a link of that name is not followed.
+
+    Args:
+        path: the file.
+        append: add to what is there, which must not be a link; else the file, or the link, is replaced.
+
+    Raises:
+        EnvironmentProblem: the place cannot be written to, or a link has the file's name.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_APPEND if append else os.O_EXCL)
+    with _clear_errors(path):
+        if not append:
+            path.unlink(missing_ok=True)
+        return os.fdopen(os.open(path, flags, 0o666), "a" if append else "w", encoding="utf-8")
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Add text to a file, all of it or nothing; a file that was missing is then still missing.
+
+    Raises:
+        EnvironmentProblem: the disk is full, or the place cannot be written to.
+    """
+    with _clear_errors(path):
+        new = not path.exists()
+        with path.open("ab", buffering=0) as file:
+            facts = os.fstat(file.fileno())
+            before = facts.st_size if stat.S_ISREG(facts.st_mode) else None  # None: a pipe or a device
+            try:
+                data = memoryview(text.encode("utf-8"))
+                while data:
+                    data = data[file.write(data) :]
+                if before is not None:
+                    os.fsync(file.fileno())
+            except OSError:
+                if before is not None:
+                    file.truncate(before)
+                if new:
+                    path.unlink()
+                raise
+
+
+def _refuse_special(path: Path) -> None:
+    """A pipe or a device is not replaced by a file."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise EnvironmentProblem(f"{path} is a pipe or a device.", "Name a file.")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder, as far as that can be done."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -180,7 +247,7 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     except OSError as error:
         # Some network file systems cannot sync a folder; the rename itself has happened.
-        if error.errno != errno.EINVAL or not path.is_dir():
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS) or not path.is_dir():
             raise
     finally:
         os.close(descriptor)
@@ -199,6 +266,9 @@ def _clear_errors(path: Path, within: Path | None = None) -> Iterator[None]:
     except OSError as error:
         named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else None
         ours = within is None or named is None or within in (named, *named.parents)
-        if error.errno not in _HINTS or not ours:
+        # Without a place it may be the caller's own: then only what is never our fault counts.
+        faults = SYSTEM_FAULTS if within is not None and named is None else WRITING_FAULTS
+        if error.errno is None or error.errno not in faults or not ours:
             raise
-        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}.", _HINTS[error.errno]) from error
+        hint = faults[error.errno]
+        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}.", hint) from error

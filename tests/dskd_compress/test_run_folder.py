@@ -26,6 +26,8 @@ from dskd_compress.run_folder import (
 )
 from dskd_export.documents import DeviceFacts, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem, RecipeError
+from dskd_export.files import write_atomic
+from dskd_export.folder_lock import LOCK
 
 DATA = "d" * 64
 PROVENANCE = Provenance(
@@ -49,7 +51,7 @@ def make_run(path: Path, recipe: Recipe) -> RunFolder:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(f"content of {name}")
         data = DATA if stage.name in ("train", "distill", "export", "validate") else None
-        folder.record_stage(stage.name, recipe, PROVENANCE, data)
+        folder.record_stage(stage.name, recipe, PROVENANCE, folder.inputs(stage.name, recipe), data)
     return folder
 
 
@@ -223,10 +225,12 @@ def test_a_damaged_record(content: bytes, run: RunFolder) -> None:
 def test_training_the_teacher_otherwise_matters_only_through_its_weights(run: RunFolder) -> None:
     recipe = small_recipe("teacher.train.lr=0.7")
     assert set(reasons(run, recipe)) == {"train"}
-    run.record_stage("train", recipe, PROVENANCE, DATA)  # it ran, and gave the same weights
+    run.record_stage(
+        "train", recipe, PROVENANCE, run.inputs("train", recipe), DATA
+    )  # it ran, and gave the same weights
     assert reasons(run, recipe) == {}
     (run / "teacher.safetensors").write_text("other weights")
-    run.record_stage("train", recipe, PROVENANCE, DATA)
+    run.record_stage("train", recipe, PROVENANCE, run.inputs("train", recipe), DATA)
     changed = "teacher.safetensors changed"
     assert reasons(run, recipe) == dict.fromkeys(("distill", "export", "validate", "benchmark"), changed)
 
@@ -266,8 +270,8 @@ def test_an_optional_output_may_be_missing(tmp_path: Path) -> None:
     recipe = small_recipe("export.teacher=false", "benchmark.teacher=false")
     folder = make_run(tmp_path, recipe)
     (folder / "teacher.fp32.onnx").unlink()
-    folder.record_stage("export", recipe, PROVENANCE, DATA)
-    folder.record_stage("benchmark", recipe, PROVENANCE)
+    folder.record_stage("export", recipe, PROVENANCE, folder.inputs("export", recipe), DATA)
+    folder.record_stage("benchmark", recipe, PROVENANCE, folder.inputs("benchmark", recipe))
     assert reasons(folder, recipe) == {}
 
 
@@ -382,6 +386,54 @@ def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
     folder.create()
     folder.create()
     assert list(folder.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".writable", "recipe.yaml", "student.safetensors"])
+def test_nothing_is_written_through_a_link_of_a_known_name(name: str, tmp_path: Path) -> None:
+    (victim := tmp_path / "victim").write_text("mine")
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    (folder / name).symlink_to(victim)
+    folder.create()
+    with folder.writing(str):
+        folder.write_recipe(small_recipe())
+        write_atomic(folder / "student.safetensors", b"weights")
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "name", ["stages", "checkpoint/student", "trackers/wandb", "teacher_cache", "benchmark.partial"]
+)
+def test_a_folder_that_is_a_link_stops_whoever_writes(name: str, tmp_path: Path) -> None:
+    (victim := tmp_path / "victim").mkdir()
+    folder = RunFolder(tmp_path / "run")
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).symlink_to(victim)
+    with pytest.raises(EnvironmentProblem, match="is a link"), folder.writing(str):
+        pass
+    assert list(victim.iterdir()) == []
+
+
+def test_of_several_processes_the_leader_alone_holds_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with RunFolder(tmp_path / "run").writing(str):
+        assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("RANK", "0")
+    with RunFolder(tmp_path / "run").writing(str):
+        assert (tmp_path / "run" / LOCK).exists()
+
+
+def test_the_record_is_of_what_was_read_and_not_of_what_is_there_at_the_end(run: RunFolder) -> None:
+    recipe = small_recipe()
+    inputs = run.inputs("report", recipe)
+    (run / "validation.json").write_text("another command's, meanwhile")
+    run.record_stage("report", recipe, PROVENANCE, inputs)
+    record = read_document(run / "stages/report.json", StageRecord)
+    assert record.inputs["validation.json"] == hashlib.sha256(b"content of validation.json").hexdigest()
+    assert run.why_rerun("report", recipe) == "validation.json changed"
 
 
 @pytest.mark.parametrize("below", ["", "run"])

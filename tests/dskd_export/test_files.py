@@ -3,13 +3,24 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from dskd_export import files
 from dskd_export.errors import EnvironmentProblem
-from dskd_export.files import atomic_folder, atomic_path, sha256_bytes, sha256_file, write_atomic
+from dskd_export.files import (
+    append_whole,
+    atomic_folder,
+    atomic_path,
+    open_log,
+    sha256_bytes,
+    sha256_file,
+    write_atomic,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -98,8 +109,8 @@ def test_a_really_full_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "write_bytes", fail_with(errno.EIO))
-    with pytest.raises(OSError, match="Input/output"):
+    monkeypatch.setattr(Path, "write_bytes", fail_with(errno.EBADF))
+    with pytest.raises(OSError, match="Bad file descriptor"):
         write_atomic(tmp_path / "file", b"data")
 
 
@@ -200,3 +211,110 @@ def test_second_rename_fails_and_the_old_comes_back(tmp_path: Path, monkeypatch:
         (temporary / "new").write_text("new")
     assert names(path) == ["old"]
     assert names(tmp_path) == ["bundle"]
+
+
+# --- what a file system may answer, and links and devices in the place of a file
+
+DISK = [
+    "EIO",
+    "ESTALE",
+    "EXDEV",
+    "EDQUOT",
+    "EROFS",
+    "EFBIG",
+    "ENOTCONN",
+    "ETIMEDOUT",
+    "EBUSY",
+    "EUCLEAN",
+    "ENOENT",
+]
+
+
+@pytest.mark.parametrize("name", DISK)
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_fault_of_the_disk_at_the_end_is_the_machines(
+    name: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomic(tmp_path / "file", b"old")
+    monkeypatch.setattr(os if call == "fsync" else Path, call, fail_with(getattr(errno, name)))
+    with pytest.raises(EnvironmentProblem) as caught:
+        write_atomic(tmp_path / "file", b"new")
+    assert caught.value.hint
+    assert str(tmp_path / "file") in caught.value.message
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["EIO", "ESTALE", "EXDEV", "ENOTEMPTY"])
+def test_a_folder_that_cannot_be_renamed_stays_as_it_was(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with atomic_folder(tmp_path / "bundle") as new:
+        (new / "file").write_bytes(b"old")
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    monkeypatch.setattr(Path, "rename", fail_with(getattr(errno, name)))
+    with pytest.raises(EnvironmentProblem), atomic_folder(tmp_path / "bundle") as new:
+        (new / "file").write_bytes(b"new")
+    assert (tmp_path / "bundle/file").read_bytes() == b"old"
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_link_in_the_place_of_a_folder_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (victim := tmp_path / "victim").mkdir()
+    (victim / "file").write_bytes(b"mine")
+    (tmp_path / "bundle").symlink_to(victim)
+    with atomic_folder(tmp_path / "bundle") as new:
+        (new / "file").write_bytes(b"new")
+    assert (victim / "file").read_bytes() == b"mine"
+    assert (tmp_path / "bundle/file").read_bytes() == b"new"
+    assert names(tmp_path) == ["bundle", "victim"]
+
+
+@pytest.mark.parametrize("append", [True, False])
+def test_a_log_is_not_written_through_a_link(append: bool, tmp_path: Path) -> None:
+    (victim := tmp_path / "victim").write_text("mine")
+    (log := tmp_path / "log").symlink_to(victim)
+    if append:
+        with pytest.raises(EnvironmentProblem, match="cannot be written"):
+            open_log(log, append=True)
+    else:
+        with open_log(log, append=False) as file:
+            file.write("new")
+        assert log.read_text() == "new"
+    assert victim.read_text() == "mine"
+
+
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(EnvironmentProblem, match="pipe or a device"):
+        write_atomic(tmp_path / "pipe", b"data")
+    assert names(tmp_path) == ["pipe"]
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """The limit of `ulimit -f`, which the kernel enforces in the middle of a write, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("before", [None, "# An earlier step\n"])
+def test_what_does_not_fit_is_not_added_at_all(before: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "summary.md"
+    if before is not None:
+        path.write_text(before)
+    with no_file_above(40), pytest.raises(EnvironmentProblem, match="File too large"):
+        append_whole(path, "| row |\n" * 20)
+    assert (path.read_text() if path.exists() else None) == before
+    append_whole(path, "fits\n")
+    assert path.read_text() == (before or "") + "fits\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_device_takes_no_summary() -> None:
+    with pytest.raises(EnvironmentProblem, match="No space left"):
+        append_whole(Path("/dev/full"), "text")

@@ -27,6 +27,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files import atomic_folder
+from dskd_export.folder_lock import NO_LOCKS
 from dskd_export.npz import read_npy_header
 
 MANIFEST, ROWS, CHECKSUMS = "manifest.json", "rows.npy", "checksums.npy"
@@ -51,6 +52,8 @@ class RowStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        if folder.is_symlink():
+            raise _damaged(folder)
         try:
             self._rows, self._checksums = _mapped(folder / ROWS), _mapped(folder / CHECKSUMS)
         except OSError as error:
@@ -110,6 +113,8 @@ def _mapped(path: Path) -> NDArray[Any]:
     Raises:
         ValueError: it is not what numpy wrote, or not all of it.
     """
+    if path.is_symlink():  # it is written to
+        raise ValueError(f"{path} is a link")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         shape, fortran, dtype = read_npy_header(file)
@@ -176,11 +181,15 @@ def locked(place: Path) -> Iterator[None]:
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
-        file = (place / ".lock").open("w")
+        descriptor = os.open(place / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise EnvironmentProblem(
             f"{place} cannot be written to: {error.strerror}.", "Choose another teacher.cache.folder."
         ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with os.fdopen(descriptor, "rb+"):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         yield

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from dskd_export.bundle import Bundle
 from dskd_export.bundle.manifest import MANIFEST, SPEC
 from dskd_export.documents import Document, Provenance, StageRecord
-from dskd_export.errors import UsageError
-from dskd_export.files import sha256_file, write_atomic
+from dskd_export.errors import BundleError, UsageError
+from dskd_export.files import sha256_bytes, sha256_file, write_atomic
+from dskd_export.folder_lock import hold_folder
 
 # The report reads these; the models stay where they are.
 _KEPT = (MANIFEST, SPEC)
 MEASURED = ("benchmark.json", "benchmark.samples.npz")
 BENCHMARK_FILES = (*MEASURED, *(f"bundle/{name}" for name in _KEPT), "stages/benchmark.json")
 """All that a benchmark leaves in a folder of results."""
+_WRITTEN = frozenset(
+    (*MEASURED, "validation.json", "ab.json", "devices.json", "report.html", "report.md", "report.csv")
+)
+
+
+def writing_results(out: Path, warn: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Hold a folder of results alone: see `hold_folder`."""
+    return hold_folder(out, warn, names=_WRITTEN, folders=("bundle", "stages", "benchmark.partial"))
 
 
 def check_out(out: Path, source: Path) -> None:
@@ -52,10 +62,14 @@ def write_results(
         data_sha256: of the images; None: there were none.
 
     Raises:
+        BundleError: the bundle was replaced meanwhile.
         EnvironmentProblem: the folder cannot be written to.
     """
-    for name in _KEPT:
-        write_atomic(out / "bundle" / name, (bundle.folder / name).read_bytes())
+    kept = {name: (bundle.folder / name).read_bytes() for name in _KEPT}
+    if sha256_bytes(kept[MANIFEST]) != bundle.sha256:
+        raise BundleError(f"{bundle.folder} was replaced while it was in use.", "Run the same command again.")
+    for name, content in kept.items():
+        write_atomic(out / "bundle" / name, content)
     write_atomic(out / outputs[0], document.model_dump_json(indent=2) + "\n")
     inputs = {f"bundle/{MANIFEST}": bundle.sha256}
     if data_sha256 is not None:

@@ -58,4 +58,4 @@ def test_too_few_images_for_a_batch(finished: Finished) -> None:
     folder = RunFolder(finished.folder.path.parent / "too-few")
     with pytest.raises(DataError, match=r"359 training images are fewer than one batch of 400"):
         run_train(small_recipe("teacher.train.batch_size=400"), folder, QUIET)
-    assert list(folder.path.iterdir()) == []
+    assert not folder.path.exists()
