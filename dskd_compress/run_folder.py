@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +82,13 @@ def _ready_teacher(recipe: Recipe) -> Any:
 def _speed(recipe: Recipe) -> Any:
     # What a budget says of accuracy is judged by another stage.
     return recipe.budget.model_dump(mode="json", include={*SpeedBudget.model_fields, "batch", "part", "devices"})
+
+
+def _accuracy(recipe: Recipe) -> Any:
+    # What a budget says of speed alone is judged by the benchmark.
+    return recipe.budget.model_dump(
+        mode="json", exclude={*SpeedBudget.model_fields, "batch", "part"} - {"size_mb"}
+    )
 
 
 def _rounding(recipe: Recipe) -> str | None:
@@ -161,7 +168,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         VALIDATE,
-        lambda r: {"validate": _dump(r.validation), "budget": _dump(r.budget)},
+        lambda r: {"validate": _dump(r.validation), "budget": _accuracy(r)},
         ("bundle/manifest.json", "student.safetensors"),
         ("validation.json",),
     ),
@@ -289,6 +296,21 @@ class RunFolder:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_atomic(path, text)
 
+    def keep(self, recipe: Recipe, sections: Iterable[str]) -> None:
+        """Write some sections of a recipe into that of the run, so that the next command means the same.
+
+        The others stay: a command that is given another key of the training's has not trained with it.
+
+        Args:
+            recipe: what a command ran with.
+            sections: by their names in the file.
+        """
+        if not (self / "recipe.yaml").is_file():
+            self.write_recipe(recipe)
+            return
+        names = [name for name, info in Recipe.model_fields.items() if (info.alias or name) in set(sections)]
+        self.write_recipe(self.read_recipe().model_copy(update={name: getattr(recipe, name) for name in names}))
+
     def read_recipe(self, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
         """The recipe that the run was made from, with overrides.
 
@@ -372,8 +394,9 @@ class RunFolder:
     def record_stage(
         self, stage_name: str, recipe: Recipe, provenance: Provenance, data_sha256: str | None = None
     ) -> None:
-        """Write down what a finished stage read and wrote."""
+        """Write down what a finished stage read and wrote, and keep the settings that it was given."""
         stage = stage_named(stage_name)
+        self.keep(recipe, stage.settings(recipe))
         inputs = self._inputs(stage, recipe)
         if data_sha256 is not None:
             inputs["data"] = data_sha256

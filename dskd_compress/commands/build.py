@@ -10,8 +10,8 @@ import typer
 from dskd_compress.commands import options
 
 if TYPE_CHECKING:
+    from dskd_compress.config import Recipe
     from dskd_compress.console import Output
-    from dskd_export.engine.builder import BuildSettings
     from dskd_export.engine.document import BuildDocument, BuiltEngine
 
 _PANEL = "How it is built (default: the recipe's section build)"
@@ -107,30 +107,35 @@ def build(
       dskd-compress build retrained --precision fp16 --refit-from bundle.engines/orin/model.fp16.stripped.engine
     """
     from dskd_compress.console import Output
+    from dskd_compress.run_folder import RunFolder
     from dskd_export.bundle import bundle_of, open_bundle
-    from dskd_export.engine.builder import build_engine
+    from dskd_export.engine.builder import BuildSettings, build_engine
     from dskd_export.engine.document import BuildReport, BuiltEngine, engines_folder
     from dskd_export.engine.refit import refit_engine
-    from dskd_export.errors import GateFailed
+    from dskd_export.errors import GateFailed, UsageError
 
     output = Output(json_output)
-    settings = _settings(
-        source,
-        {
-            "batches": batches.split(",") if batches else None,
-            "workspace_mb": workspace_mb,
-            "optimization_level": level,
-            "tf32": tf32,
-            "version_compatible": version_compatible,
-            "hardware": hardware,
-        },
-        backend=backend,
-        device=device,
-        targets=tuple(_words(target)),
-        strip=strip,
-        dla_core=dla,
-        timing_cache_sha256=timing_cache,
+    # These are settings, kept in the run's recipe; what is built, where and for what is said anew by each call.
+    flags = options.as_overrides(
+        build__batches=_numbers(batches),
+        build__workspace_mb=workspace_mb,
+        build__optimization_level=level,
+        build__tf32=tf32,
+        build__version_compatible=version_compatible,
+        build__hardware=hardware,
     )
+    if strip not in ("none", "identical", "new-weights"):
+        raise UsageError(f"--strip: there is no {strip}.", "Choose identical or new-weights.")
+    recipe = _recipe(source, flags)
+    for_this_call: dict[str, Any] = {
+        "backend": backend,
+        "device": device,
+        "targets": tuple(_words(target)),
+        "strip": strip,
+        "dla_core": dla,
+        "timing_cache_sha256": timing_cache,
+    }
+    settings = BuildSettings(**recipe.build.model_dump(), **for_this_call)
     bundle = open_bundle(bundle_of(source))
     names = _words(precision) or list(bundle.precisions)
     built: list[BuiltEngine] = []
@@ -146,6 +151,8 @@ def build(
             built.append(BuiltEngine(path=str(path), build=document))
             failed += [problem] if problem is not None else []
             progress.advance(1)
+            if flags and (source / "recipe.yaml").is_file():
+                RunFolder(source).keep(recipe, ("build",))
     _show(built, output)
     output.result(BuildReport(engines=built, failed=[problem.message for problem in failed]))
     if failed:
@@ -156,30 +163,22 @@ def _words(text: str | None) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()] if text else []
 
 
-def _settings(source: Path, given: dict[str, Any], **others: Any) -> BuildSettings:
-    """The recipe's section, where the source is a run, with the flags that were given.
+def _recipe(source: Path, flags: list[str]) -> Recipe:
+    """The run's recipe, or the defaults for a bundle, with the flags that were given.
 
     Raises:
-        UsageError: a flag has no such value.
+        RecipeError: a flag has no such value.
     """
-    from pydantic import ValidationError
-
-    from dskd_compress.config import BuildSection
+    from dskd_compress.recipe import recipe_from_mapping
     from dskd_compress.run_folder import RunFolder
-    from dskd_export.engine.builder import BuildSettings
-    from dskd_export.errors import UsageError
 
-    section = RunFolder(source).read_recipe().build if (source / "recipe.yaml").is_file() else BuildSection()
-    changed = {key: value for key, value in given.items() if value is not None}
-    try:
-        section = BuildSection.model_validate({**section.model_dump(), **changed})
-    except ValidationError as error:
-        first = error.errors()[0]
-        flag = {"optimization_level": "level"}.get(str(first["loc"][0]), str(first["loc"][0])).replace("_", "-")
-        raise UsageError(f"--{flag}: {first['msg']}.", "See: dskd-compress build --help") from error
-    if others["strip"] not in ("none", "identical", "new-weights"):
-        raise UsageError(f"--strip: there is no {others['strip']}.", "Choose identical or new-weights.")
-    return BuildSettings(**section.model_dump(), **others)
+    if (source / "recipe.yaml").is_file():
+        return RunFolder(source).read_recipe(flags)
+    return recipe_from_mapping({"teacher": {"name": "none"}, "student": {"name": "none"}}, flags)
+
+
+def _numbers(text: str | None) -> list[Any] | None:
+    return [int(word) if word.isdecimal() else word for word in text.split(",")] if text else None
 
 
 def _proven(path: Path, document: BuildDocument, device: str) -> tuple[BuildDocument, Any]:
