@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -205,6 +206,13 @@ def refuse_out(out: Path | None) -> None:
 
     if out is not None:
         raise UsageError(f"--out {out}: the results of a run lie in the run.", "Leave --out out.")
+
+
+def say_chosen(precisions: Sequence[str] | None, key: str, given: list[str], output: Output) -> None:
+    """An earlier choice of precisions that the run's recipe keeps, unless this command makes it."""
+    if precisions is not None and not any(text.startswith(f"{key}=") for text in given):
+        chosen = ", ".join(precisions)
+        output.print(f"Only {chosen}, as the run's recipe says ({key}). For all models: --set {key}=null")
 
 
 def say_kept(kept: list[str], output: Output) -> None:

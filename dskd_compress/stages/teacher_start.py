@@ -46,8 +46,9 @@ def _classes(teacher: TeacherSection) -> int | None:
         config = import_timm().models.get_pretrained_cfg(teacher.name, allow_unregistered=True)
     path = teacher.checkpoint
     if path is None:
-        own = teacher.pretrained and config is not None and "num_classes" not in teacher.kwargs
-        return config.num_classes if own else None
+        if config is None or not teacher.pretrained or "num_classes" in teacher.kwargs:
+            return None
+        return config.num_classes
     if not path.is_file():  # who loads it says so; the stages that do not load it need no teacher
         return None
     info = find_info(path)
