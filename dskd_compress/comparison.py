@@ -118,6 +118,8 @@ def markdown(document: ComparisonDocument, against: str) -> str:
     seeds = document.methods[0].seeds
     teacher = "" if document.teacher_top1 is None else f" ({100 * document.teacher_top1:.2f} %)"
     head = headings(against)
+    commits = [commit for commit in document.commits if commit]
+    code = f"commit {', '.join(commits)}" if commits else document.provenance.code
     lines = [
         f"{document.teacher}{teacher} → {document.student}, {document.data.train_images} training and "
         f"{document.data.val_images} validation images (sha256 {document.data.sha256[:12]}), "
@@ -129,7 +131,7 @@ def markdown(document: ComparisonDocument, against: str) -> str:
         f"|{'---|' * len(head)}",
         *(f"| {' | '.join(row)} |" for row in table_rows(document, against)),
         "",
-        f"`{document.provenance.command}`, commit {', '.join(str(commit) for commit in document.commits)}, "
+        f"`{document.provenance.command}`, {code}, "
         f"{document.provenance.device.gpu or document.provenance.device.cpu}, {document.jobs} at a time.",
     ]
     return "\n".join(lines) + "\n"

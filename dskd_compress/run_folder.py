@@ -21,7 +21,7 @@ import functools
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -89,6 +89,13 @@ def _ready_teacher(recipe: Recipe) -> Any:
 def _speed(recipe: Recipe) -> Any:
     # What a budget says of accuracy is judged by another stage.
     return recipe.budget.model_dump(mode="json", include={*SpeedBudget.model_fields, "batch", "part", "devices"})
+
+
+def _accuracy(recipe: Recipe) -> Any:
+    # What a budget says of speed alone is judged by the benchmark.
+    return recipe.budget.model_dump(
+        mode="json", exclude={*SpeedBudget.model_fields, "batch", "part"} - {"size_mb"}
+    )
 
 
 def _rounding(recipe: Recipe) -> str | None:
@@ -171,7 +178,7 @@ STAGES: tuple[Stage, ...] = (
         # The student is judged by the teacher as well, unless nothing is asked of it.
         lambda r: {
             "validate": _dump(r.validation),
-            "budget": _dump(r.budget),
+            "budget": _accuracy(r),
             "teacher": None if r.budget.student_drop is None else _ready_teacher(r),
         },
         ("bundle/manifest.json", "student.safetensors", "teacher.safetensors", TEACHER_PROBE),
@@ -338,6 +345,21 @@ class RunFolder:
         if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
             write_atomic(path, data)
 
+    def keep(self, recipe: Recipe, sections: Iterable[str]) -> None:
+        """Write some sections of a recipe into that of the run, so that the next command means the same.
+
+        The others stay: a command that is given another key of the training's has not trained with it.
+
+        Args:
+            recipe: what a command ran with.
+            sections: by their names in the file.
+        """
+        if not (self / "recipe.yaml").is_file():
+            self.write_recipe(recipe)
+            return
+        names = [name for name, info in Recipe.model_fields.items() if (info.alias or name) in set(sections)]
+        self.write_recipe(self.read_recipe().model_copy(update={name: getattr(recipe, name) for name in names}))
+
     def read_recipe(self, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
         """The recipe that the run was made from, with overrides.
 
@@ -428,7 +450,7 @@ class RunFolder:
         inputs: Mapping[str, str],
         data_sha256: str | None = None,
     ) -> None:
-        """Write down what a finished stage read and wrote.
+        """Write down what a finished stage read and wrote, and keep the settings that it was given.
 
         Args:
             stage_name: one of `STAGE_NAMES`.
@@ -438,6 +460,7 @@ class RunFolder:
             data_sha256: of the images that it used; None: it used none.
         """
         stage = stage_named(stage_name)
+        self.keep(recipe, stage.settings(recipe))
         data = {} if data_sha256 is None else {"data": data_sha256}
         there = [name for name in stage.outputs + stage.optional if (self / name).is_file()]
         record = StageRecord(

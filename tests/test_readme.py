@@ -90,7 +90,10 @@ NOT_RUN = {
     "make test",
     "make docs",
     "pip install 'dskd-compress[train,onnx]'",
-    "dskd-compress run runs/r18 --device cuda --precision bf16 --set train.channels_last=true",
+    # On real photos: tests/dskd_compress/stages/test_real_photos.py.
+    "dskd-compress run --teacher resnet50 --teacher-checkpoint imagenet.safetensors --student resnet18 "
+    "--data photos --precision fp16,int8 --out runs/r50",
+    "dskd-compress run runs/r18 --device cuda --amp bf16 --set train.channels_last=true",
     "dskd-compress compare mine.yaml --methods none,kd,dist,lshfm,dskd --seeds 0,1,2",
     "dskd-compress compare mine.yaml --variant 'map=dskd tap=map' --variant 'alone=dskd logit_loss=none'",
     "torchrun --standalone --nproc-per-node 8 -m dskd_compress distill recipe.yaml --out runs/r18 --device cuda",

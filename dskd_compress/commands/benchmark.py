@@ -153,6 +153,7 @@ def benchmark(
         options.refuse_out(out)
         if images is not None:
             raise UsageError(f"--images {images}: a run is timed with its own images.", "Leave --images out.")
+        options.say_chosen(recipe.benchmark.precisions, "benchmark.precisions", changes, output)
 
         from dskd_compress.stages.benchmark import run_benchmark
 

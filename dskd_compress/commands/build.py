@@ -11,6 +11,7 @@ import typer
 from dskd_compress.commands import options
 
 if TYPE_CHECKING:
+    from dskd_compress.config import Recipe
     from dskd_compress.console import Output
     from dskd_export.engine.builder import BuildSettings
     from dskd_export.engine.document import BuildDocument, BuiltEngine
@@ -109,29 +110,38 @@ def build(
       dskd-compress build retrained --precision fp16 --refit-from bundle.engines/orin/model.fp16.stripped.engine
     """
     from dskd_compress.console import Output
+    from dskd_compress.run_folder import RunFolder
+    from dskd_export.engine.builder import BuildSettings
     from dskd_export.engine.document import BuildReport, engines_folder
+    from dskd_export.errors import UsageError
 
     output = Output(json_output)
-    settings = _settings(
-        source,
-        {
-            "batches": batches.split(",") if batches else None,
-            "workspace_mb": workspace_mb,
-            "optimization_level": level,
-            "tf32": tf32,
-            "version_compatible": version_compatible,
-            "hardware": hardware,
-        },
-        backend=backend,
-        device=device,
-        targets=tuple(_words(target)),
-        strip=strip,
-        dla_core=dla,
-        timing_cache_sha256=timing_cache,
+    # These are settings, kept in the run's recipe; what is built, where and for what is said anew by each call.
+    flags = options.as_overrides(
+        build__batches=_numbers(batches),
+        build__workspace_mb=workspace_mb,
+        build__optimization_level=level,
+        build__tf32=tf32,
+        build__version_compatible=version_compatible,
+        build__hardware=hardware,
     )
+    if strip not in ("none", "identical", "new-weights"):
+        raise UsageError(f"--strip: there is no {strip}.", "Choose identical or new-weights.")
+    recipe = _recipe(source, flags)
+    for_this_call: dict[str, Any] = {
+        "backend": backend,
+        "device": device,
+        "targets": tuple(_words(target)),
+        "strip": strip,
+        "dla_core": dla,
+        "timing_cache_sha256": timing_cache,
+    }
+    settings = BuildSettings(**recipe.build.model_dump(), **for_this_call)
     engines = engines_folder(source) if refit_from is None else refit_from.absolute().parent.parent
     with _held(engines, output):
         built, failed = _build_all(source, _words(precision), settings, refit_from, device, output)
+        if flags and (source / "recipe.yaml").is_file():
+            RunFolder(source).keep(recipe, ("build",))
     _show(built, output)
     output.result(BuildReport(engines=built, failed=[problem.message for problem in failed]))
     if failed:
@@ -184,31 +194,22 @@ def _words(text: str | None) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()] if text else []
 
 
-def _settings(source: Path, given: dict[str, Any], **others: Any) -> BuildSettings:
-    """The recipe's section, where the source is a run, with the flags that were given.
+def _recipe(source: Path, flags: list[str]) -> Recipe:
+    """The run's recipe, or the defaults for a bundle, with the flags that were given.
 
     Raises:
-        UsageError: a flag has no such value.
+        RecipeError: a flag has no such value.
     """
-    from pydantic import ValidationError
-
-    from dskd_compress.config import BuildSection
+    from dskd_compress.recipe import recipe_from_mapping
     from dskd_compress.run_folder import RunFolder
-    from dskd_export.engine.builder import BuildSettings
-    from dskd_export.errors import UsageError
-    from dskd_export.field_faults import describe_fault
 
-    section = RunFolder(source).read_recipe().build if (source / "recipe.yaml").is_file() else BuildSection()
-    changed = {key: value for key, value in given.items() if value is not None}
-    try:
-        section = BuildSection.model_validate({**section.model_dump(), **changed})
-    except ValidationError as error:
-        first = error.errors()[0]
-        flag = {"optimization_level": "level"}.get(str(first["loc"][0]), str(first["loc"][0])).replace("_", "-")
-        raise UsageError(f"--{flag}: {describe_fault(first)}.", "See: dskd-compress build --help") from error
-    if others["strip"] not in ("none", "identical", "new-weights"):
-        raise UsageError(f"--strip: there is no {others['strip']}.", "Choose identical or new-weights.")
-    return BuildSettings(**section.model_dump(), **others)
+    if (source / "recipe.yaml").is_file():
+        return RunFolder(source).read_recipe(flags)
+    return recipe_from_mapping({"teacher": {"name": "none"}, "student": {"name": "none"}}, flags)
+
+
+def _numbers(text: str | None) -> list[Any] | None:
+    return [int(word) if word.isdecimal() else word for word in text.split(",")] if text else None
 
 
 def _proven(path: Path, document: BuildDocument, device: str) -> tuple[BuildDocument, Any]:

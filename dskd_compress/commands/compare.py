@@ -42,6 +42,7 @@ def compare(
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings side by side.")] = 1,
     data: options.Data = None,
     device: options.Device = None,
+    amp: options.Amp = None,
     set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
@@ -64,7 +65,7 @@ def compare(
     from dskd_export.errors import UsageError
 
     output = Output(json_output)
-    flags = options.as_overrides(data__source=data, train__device=device)
+    flags = options.as_overrides(data__source=data, train__device=device, train__precision=amp)
     loaded, _ = options.resolve_run(recipe, out, flags, set_)
     target = out if out is not None else Path("runs") / f"{loaded.name}-compared"
     try:

@@ -11,6 +11,7 @@ def distill(
     teacher: options.Teacher = None,
     teacher_checkpoint: options.TeacherCheckpoint = None,
     student: options.Student = None,
+    student_checkpoint: options.StudentCheckpoint = None,
     data: options.Data = None,
     method: options.MethodName = None,
     epochs: options.Epochs = None,
@@ -18,7 +19,8 @@ def distill(
     lr: options.Lr = None,
     input_size: options.InputSize = None,
     device: options.Device = None,
-    precision: options.Precision = None,
+    amp: options.Amp = None,
+    precision: options.OldAmp = None,
     seed: options.Seed = None,
     dry_run: options.DryRun = False,
     set_: options.Overrides = None,
@@ -37,12 +39,14 @@ def distill(
     from rich.markup import escape
 
     from dskd_compress.console import Output
+    from dskd_compress.recipe import FlagOverride
 
     output = Output(json_output)
     flags = options.as_overrides(
         teacher__name=teacher,
         teacher__checkpoint=teacher_checkpoint,
         student__name=student,
+        student__checkpoint=student_checkpoint,
         method__name=method,
         data__source=data,
         data__input_size=input_size,
@@ -50,11 +54,12 @@ def distill(
         train__batch_size=batch_size,
         train__lr=lr,
         train__device=device,
-        train__precision=precision,
+        train__precision=options.amp_of(amp, precision, output),
         seed=seed,
     )
     if teacher_checkpoint is not None:
-        flags.append("teacher.train=null")  # weights of one's own need no training here
+        # Weights of one's own need no training here.
+        flags.append(FlagOverride("teacher.train=null", f"--teacher-checkpoint {teacher_checkpoint}"))
     loaded, folder = options.resolve_run(recipe, out, flags, set_)
     if dry_run:
         from dskd_compress.stages.plan import make_plan, print_plan

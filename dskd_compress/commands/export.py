@@ -15,20 +15,8 @@ Exporter = Annotated[
 
 def export(
     run: options.Run,
-    precision: Annotated[
-        Optional[str],
-        typer.Option(
-            "--precision",
-            help="Models beside fp32, with commas: fp16, bf16, int8, fp8; or auto: all that suit the target.",
-        ),
-    ] = None,
-    target: Annotated[
-        Optional[str],
-        typer.Option(
-            "--target",
-            help="What they are for: cpu, jetson-orin, jetson-thor, turing, ampere, ada, hopper or blackwell.",
-        ),
-    ] = None,
+    precision: options.ModelPrecisions = None,
+    target: options.Target = None,
     exporter: Exporter = None,
     accept_unproven: options.AcceptUnproven = False,
     set_: options.Overrides = None,
@@ -58,11 +46,16 @@ def export(
     output = Output(json_output)
     folder = RunFolder(run)
     auto = precision == "auto"
-    names = [name.strip() for name in precision.split(",")] if precision and not auto else precision
+    names = options.models_of(precision)
     flags = options.as_overrides(export__precisions=names, export__target=target, export__exporter=exporter)
-    recipe = folder.read_recipe([*flags, *(set_ or [])])
+    changes = [*flags, *(set_ or [])]
+    recipe = folder.read_recipe(changes)
 
     from dskd_compress.stages.export import run_export
+    from dskd_compress.stages.precisions import with_bundled
+
+    recipe, kept = with_bundled(recipe, folder, changes)
+    options.say_kept(kept, output)
 
     manifest = run_export(recipe, folder, output)
     output.print(escape(f"Bundle: {folder.bundle}"))

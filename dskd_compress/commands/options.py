@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -12,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from dskd_compress.config import Recipe
     from dskd_compress.console import Output
+    from dskd_compress.recipe import FlagOverride
     from dskd_compress.run_folder import RunFolder
 
 
@@ -90,28 +92,109 @@ TeacherCheckpoint = Annotated[
     ),
 ]
 Student = Annotated[Optional[str], typer.Option("--student", help="timm name of the student.")]
+StudentCheckpoint = Annotated[
+    Optional[Path],
+    typer.Option("--student-checkpoint", help="Weights that the student starts from, of the classes of the data."),
+]
 Data = Annotated[
     Optional[str],
     typer.Option("--data", help="Folder of images, .npz, .tar, digits, or hfds/NAME, wds/PATH."),
 ]
 MethodName = Annotated[Optional[str], typer.Option("--method", help="dskd, kd or none.")]
-Epochs = Annotated[Optional[int], typer.Option("--epochs", help="Epochs of training.")]
+Epochs = Annotated[
+    Optional[int], typer.Option("--epochs", help="Epochs of training; a warm-up that would not fit is shortened.")
+]
 BatchSize = Annotated[Optional[int], typer.Option("--batch-size", help="Images a step.")]
 Lr = Annotated[Optional[float], typer.Option("--lr", help="Peak learning rate.")]
 InputSize = Annotated[Optional[int], typer.Option("--input-size", help="Square input in pixels.")]
 Device = Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
-Precision = Annotated[Optional[str], typer.Option("--precision", help="fp32, bf16 or fp16.")]
+Amp = Annotated[Optional[str], typer.Option("--amp", help="Number type of training: fp32, bf16 or fp16.")]
+OldAmp = Annotated[Optional[str], typer.Option("--precision", hidden=True, help="Old name of --amp.")]
+ModelPrecisions = Annotated[
+    Optional[str],
+    typer.Option(
+        "--precision",
+        help="Models in addition to fp32, with commas: fp16, bf16, int8, fp8; or auto: all that suit the target.",
+    ),
+]
+Target = Annotated[
+    Optional[str],
+    typer.Option(
+        "--target",
+        help="What the models are for: cpu, jetson-orin, jetson-thor, turing, ampere, ada, hopper or blackwell.",
+    ),
+]
 Seed = Annotated[Optional[int], typer.Option("--seed", help="Seed of weights, data order and noise.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; train and write nothing.")]
 
 
+# A flag is called as the last part of its key; these are not. Every flag that stands for a key is a setting: it is
+# kept in the run's recipe where the stage that it shapes has written. --junit, --summary, --out, --fresh and the
+# like stand for none, shape no result, and hold for one call.
+_FLAGS = {
+    "teacher.name": "--teacher",
+    "teacher.checkpoint": "--teacher-checkpoint",
+    "student.name": "--student",
+    "student.checkpoint": "--student-checkpoint",
+    "method.name": "--method",
+    "data.source": "--data",
+    "train.precision": "--amp",
+    "teacher.train.precision": "--amp",
+    "export.precisions": "--precision",
+    "validate.precisions": "--precision",
+    "validate.runners": "--runner",
+    "validate.providers": "--provider",
+    "benchmark.precisions": "--precision",
+    "benchmark.runners": "--runner",
+    "benchmark.providers": "--provider",
+    "benchmark.batches": "--batch",
+    "benchmark.scenarios": "--scenario",
+    "build.optimization_level": "--level",
+}
+
+
+def flag_of(key: str) -> str:
+    """The flag that stands for a key of the recipe."""
+    return _FLAGS.get(key) or f"--{key.rpartition('.')[2].replace('_', '-')}"
+
+
 def as_overrides(**values: Any) -> list[str]:
     """Flags that were given -> overrides; `data__source` becomes `data.source`."""
-    return [
-        f"{key.replace('__', '.')}={json.dumps(str(value) if isinstance(value, Path) else value)}"
-        for key, value in values.items()
-        if value is not None
-    ]
+    return [_as_override(name.replace("__", "."), value) for name, value in values.items() if value is not None]
+
+
+def _as_override(key: str, value: Any) -> FlagOverride:
+    from dskd_compress.recipe import FlagOverride
+
+    text = json.dumps(str(value) if isinstance(value, Path) else value)
+    typed = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return FlagOverride(f"{key}={text}", f"{flag_of(key)} {typed}")
+
+
+def models_of(precision: str | None) -> list[str] | str | None:
+    """`--precision fp16,int8` as a list; auto as it is."""
+    return [name.strip() for name in precision.split(",")] if precision and precision != "auto" else precision
+
+
+def amp_of(amp: str | None, precision: str | None, output: Output) -> str | None:
+    """The number type of training: `--amp`, or its old name `--precision`.
+
+    Raises:
+        UsageError: both were given, or a precision of models.
+    """
+    from dskd_export.errors import UsageError
+
+    if precision is None:
+        return amp
+    if amp is not None:
+        raise UsageError(f"--precision {precision} is the old name of --amp.", f"Give --amp {amp} alone.")
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise UsageError(
+            f"--precision {precision}: training computes in fp32, bf16 or fp16 (--amp).",
+            f"Models of other precisions come later: dskd-compress export RUN --precision {precision}",
+        )
+    output.warn(f"--precision of a training is now called --amp: give --amp {precision}")
+    return precision
 
 
 def operators(given: list[str] | None) -> list[str] | None:
@@ -131,6 +214,19 @@ def refuse_out(out: Path | None) -> None:
         raise UsageError(f"--out {out}: the results of a run lie in the run.", "Leave --out out.")
 
 
+def say_chosen(precisions: Sequence[str] | None, key: str, given: list[str], output: Output) -> None:
+    """An earlier choice of precisions that the run's recipe keeps, unless this command makes it."""
+    if precisions is not None and not any(text.startswith(f"{key}=") for text in given):
+        chosen = ", ".join(precisions)
+        output.print(f"Only {chosen}, as the run's recipe says ({key}). For all models: --set {key}=null")
+
+
+def say_kept(kept: list[str], output: Output) -> None:
+    """Precisions of a bundle that a new export makes again although its recipe does not name them."""
+    if kept:
+        output.print(f"The bundle keeps {', '.join(kept)}. To leave them out: --precision fp32")
+
+
 def say_where(folder: Path | None, output: Output) -> None:
     """Where results of a bundle were written, and what comes next."""
     from rich.markup import escape
@@ -147,7 +243,7 @@ def _is_run(out: Path) -> bool:
         return False
 
 
-def _names_a_run(changes: list[str]) -> bool:
+def names_a_run(changes: list[str]) -> bool:
     """Whether the flags say by themselves what is to be run."""
     keys = {change.split("=", 1)[0] for change in changes}
     return {"teacher.name", "student.name", "data.source"} <= keys
@@ -172,7 +268,7 @@ def resolve_run(
     from dskd_export.errors import UsageError
 
     changes = [*flags, *(overrides or [])]
-    if recipe is None and out is not None and _is_run(out) and not _names_a_run(changes):
+    if recipe is None and out is not None and _is_run(out) and not names_a_run(changes):
         recipe = str(out)  # an existing run is gone on with, not overwritten by another recipe
     if recipe is not None and Path(recipe).is_dir():
         folder = RunFolder(Path(recipe))

@@ -17,7 +17,8 @@ def train(
     lr: options.Lr = None,
     input_size: options.InputSize = None,
     device: options.Device = None,
-    precision: options.Precision = None,
+    amp: options.Amp = None,
+    precision: options.OldAmp = None,
     seed: options.Seed = None,
     set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
@@ -36,6 +37,7 @@ def train(
     from rich.markup import escape
 
     from dskd_compress.console import Output
+    from dskd_compress.recipe import FlagOverride
 
     output = Output(json_output)
     flags = options.as_overrides(
@@ -45,14 +47,14 @@ def train(
         teacher__train__batch_size=batch_size,
         teacher__train__lr=lr,
         teacher__train__device=device,
-        teacher__train__precision=precision,
+        teacher__train__precision=options.amp_of(amp, precision, output),
         student__name=student,
         data__source=data,
         data__input_size=input_size,
         seed=seed,
     )
     if recipe is None and not any(flag.startswith("teacher.train.") for flag in flags):
-        flags.append("teacher.train={}")
+        flags.append(FlagOverride("teacher.train={}", "train"))
     loaded, folder = options.resolve_run(recipe, out, flags, set_)
 
     from dskd_compress.stages.train import run_train

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dskd_compress.commands import options
 
 
-def tune(run: options.Run, set_: options.Overrides = None, json_output: options.JsonFlag = False) -> None:
+def tune(
+    run: options.Run,
+    amp: options.Amp = None,
+    set_: options.Overrides = None,
+    json_output: options.JsonFlag = False,
+) -> None:
     """Tune the student for int8 or fp8: a last short distillation with its rounding in it.
 
     The tuned weights are used for that precision alone; every other one is made of the student as it is.
@@ -23,9 +28,10 @@ def tune(run: options.Run, set_: options.Overrides = None, json_output: options.
 
     output = Output(json_output)
     folder = RunFolder(run)
-    recipe = folder.read_recipe(set_ or [])
+    changes = [*options.as_overrides(tune__amp=amp), *(set_ or [])]
+    recipe = folder.read_recipe(changes)
     if recipe.tune is None:
-        recipe = folder.read_recipe(["tune={}", *(set_ or [])])
+        recipe = folder.read_recipe(["tune={}", *changes])
 
     from dskd_compress.stages.tune import run_tune
 

@@ -84,8 +84,10 @@ def validate(
         from dskd_compress.run_folder import RunFolder
 
         run = RunFolder(source)
-        recipe = run.read_recipe([*flags, *_count(images), *(set_ or [])])
+        changes = [*flags, *_count(images), *(set_ or [])]
+        recipe = run.read_recipe(changes)
         options.refuse_out(out)
+        options.say_chosen(recipe.validation.precisions, "validate.precisions", changes, output)
 
         from dskd_compress.stages.validate import run_validate
 

@@ -6,7 +6,7 @@ A field's description is its help text: `recipes init` writes it as the comment 
 
 from __future__ import annotations
 
-from dskd_compress.config.base import Section
+from dskd_compress.config.base import KeyConflict, Section
 from dskd_compress.config.budget import BudgetSection
 from dskd_compress.config.build import BuildSection
 from dskd_compress.config.data import AugmentSection, DataSection
@@ -43,6 +43,7 @@ __all__ = [
     "FeatureMethod",
     "FitNetMethod",
     "KdMethod",
+    "KeyConflict",
     "LshfmMethod",
     "Method",
     "ModelSection",

@@ -11,6 +11,18 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
+class KeyConflict(ValueError):
+    """Keys of one section that do not go together.
+
+    Attributes:
+        ways_out: settings `key=value` of that section, with each of which they do.
+    """
+
+    def __init__(self, message: str, *ways_out: str) -> None:
+        super().__init__(message)
+        self.ways_out = ways_out
+
+
 class Section(BaseModel):
     """Base of all sections: immutable, unknown keys refused."""
 

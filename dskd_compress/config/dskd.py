@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
+from dskd_compress.config.base import Fraction, KeyConflict, NonNegative, Positive, Section
 from dskd_compress.config.logit import LogitLoss, LogitTemperature, LogitWeight
 
 Schedule = Literal["constant", "linear_decay", "linear_growth"]
@@ -141,5 +141,8 @@ class DskdMethod(Section):
     @model_validator(mode="after")
     def _draws(self) -> DskdMethod:
         if self.draws > 1 and self.start != "sdedit":
-            raise ValueError(f"draws {self.draws} needs start sdedit: with start {self.start} all draws are alike")
+            raise KeyConflict(
+                f"draws {self.draws} needs start sdedit: with start {self.start} all draws are alike",
+                "start=sdedit",
+            )
         return self

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dskd_compress.config.base import Positive, Section
+from dskd_compress.config.base import KeyConflict, Positive, Section
 from dskd_compress.config.train import TrainSection
 
 
@@ -89,8 +89,9 @@ class TeacherSection(ModelSection):
     def _one_way_to_the_classes(self) -> TeacherSection:
         ways = [name for name in ("train", "class_map", "probe") if getattr(self, name) is not None]
         if len(ways) > 1:
-            raise ValueError(
-                f"{' and '.join(ways)} each give the teacher the classes of the data; keep one of them"
+            raise KeyConflict(
+                f"{' and '.join(ways)} each give the teacher the classes of the data; keep one of them",
+                *(f"{name}=null" for name in ways),
             )
         if self.train is not None and (self.mean is not None or self.std is not None):
             raise ValueError("mean and std are those of a ready teacher; one that is trained here takes data.mean")

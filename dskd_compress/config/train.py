@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
+from dskd_compress.config.base import Fraction, KeyConflict, NonNegative, Positive, Section
 
 
 class TrainSection(Section):
@@ -35,7 +35,9 @@ class TrainSection(Section):
     milestones: tuple[int, ...] = Field((), description="epochs of the drops, for multistep")
     decay_epochs: Positive = Field(30.0, description="epochs between drops, for step")
     decay_rate: Positive = Field(0.1, description="factor of a drop, for step and multistep; poly is linear")
-    warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
+    warmup_epochs: int = Field(
+        0, ge=0, description="epochs of linear warm-up; --epochs shortens it where it would not fit"
+    )
     warmup_lr: NonNegative = Field(1e-5)
     min_lr: NonNegative = Field(0.0)
     label_smoothing: Fraction = Field(0.0)
@@ -75,8 +77,9 @@ class TrainSection(Section):
     @model_validator(mode="after")
     def _pieces(self) -> TrainSection:
         if self.batch_size % self.grad_accumulation:
-            raise ValueError(
-                f"grad_accumulation {self.grad_accumulation} does not divide batch_size {self.batch_size}"
+            raise KeyConflict(
+                f"grad_accumulation {self.grad_accumulation} does not divide batch_size {self.batch_size}",
+                "grad_accumulation=1",
             )
         if self.batch_size == self.grad_accumulation:  # of a piece, as of a batch, some methods take statistics
             raise ValueError(
@@ -90,5 +93,7 @@ class TrainSection(Section):
         if self.scheduler == "multistep" and not self.milestones:
             raise ValueError("scheduler multistep needs milestones, for example [150, 180, 210]")
         if self.warmup_epochs >= self.epochs:
-            raise ValueError("warmup_epochs must be smaller than epochs")
+            raise KeyConflict(
+                f"warmup_epochs {self.warmup_epochs} must be smaller than epochs {self.epochs}", "warmup_epochs=0"
+            )
         return self

@@ -15,6 +15,9 @@ class TuneSection(Section):
     precision: Literal["int8", "fp8"] = Field("int8", description="that the student is tuned for")
     epochs: int = Field(2, ge=1)
     lr: Positive | None = Field(None, description="none: a hundredth of train.lr")
+    amp: Literal["fp32", "bf16", "fp16"] | None = Field(
+        None, description="autocast type of the tuning; none: train.precision"
+    )
     calibration_batches: int = Field(
         8, ge=1, description="training batches that the ranges of the activations are measured on"
     )

@@ -12,11 +12,14 @@ from dskd_compress.recipe.canonical import dump_recipe, section_digests
 from dskd_compress.recipe.explain import init_recipe, recipe_schema
 from dskd_compress.recipe.files import DEFAULT_RECIPE, RecipeInfo, list_recipes, load_recipe, recipe_text
 from dskd_compress.recipe.options import recipe_as_options
+from dskd_compress.recipe.overrides import FlagOverride, as_typed
 from dskd_compress.recipe.yaml_text import parse_yaml
 
 __all__ = [
     "DEFAULT_RECIPE",
+    "FlagOverride",
     "RecipeInfo",
+    "as_typed",
     "dump_recipe",
     "init_recipe",
     "list_recipes",

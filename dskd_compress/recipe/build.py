@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dskd_compress.config import DskdMethod, Recipe
+from dskd_compress.config import DskdMethod, Recipe, TrainSection
 from dskd_compress.recipe.faults import Fault, KeyPath, Origins, dotted, faults_of, raise_faults
+from dskd_compress.recipe.overrides import as_typed
 from dskd_compress.recipe.sections import PRESET_KEYS, may_be_null, sections_of, tag_of
 from dskd_compress.recipe.yaml_text import parse_yaml
 from dskd_export.field_faults import shown
@@ -43,6 +44,8 @@ def recipe_from_mapping(
         fault = _apply_override(settings, text, origins)
         if fault is not None:
             found.append(fault)
+    for section in (("train",), ("teacher", "train")):
+        _fit_warmup(values, settings, section, origins)
     if "validation" in settings:  # the attribute's name; in a recipe there is one spelling
         del settings["validation"]
         path = ("validation",)
@@ -86,16 +89,34 @@ def _fill_empty_sections(model: type[BaseModel], values: dict[str, Any]) -> None
             _fill_empty_sections(sections[0], value)
 
 
+def _fit_warmup(before: Mapping[str, Any], settings: dict[str, Any], path: KeyPath, origins: Origins) -> None:
+    """Shorten a warm-up as an override shortens its training, where it would not fit any more."""
+    if (*path, "epochs") not in origins.overrides or (*path, "warmup_epochs") in origins.overrides:
+        return
+    old, new = _section(before, path), _section(settings, path)
+    epochs, warmup = old.get("epochs", TrainSection().epochs), old.get("warmup_epochs")
+    numbers = (epochs, warmup, new.get("epochs"))
+    if all(type(number) is int for number in numbers) and epochs > warmup >= new["epochs"] >= 1:
+        new["warmup_epochs"] = warmup * new["epochs"] // epochs
+
+
+def _section(values: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
+    section: Any = values
+    for key in path:
+        section = section.get(key) if isinstance(section, Mapping) else None
+    return section if isinstance(section, dict) else {}
+
+
 def _apply_override(values: dict[str, Any], text: str, origins: Origins) -> Fault | None:
     key, equals, written = text.partition("=")
     parts = tuple(key.strip().split("."))
     if not equals or not all(parts):
-        return Fault(f"--set {text}", (), "write it as section.key=value")
+        return Fault(as_typed(text), (), "write it as section.key=value")
     if not written.strip():
-        return Fault(f"--set {text}", parts, "has no value; for none write null")
-    parsed = parse_yaml(written, f"--set {text}")
+        return Fault(as_typed(text), parts, "has no value; for none write null")
+    parsed = parse_yaml(written, as_typed(text))
     if parsed.faults:
-        return Fault(f"--set {text}", parts, parsed.faults[0].what)
+        return Fault(as_typed(text), parts, parsed.faults[0].what)
     section = values
     for depth, part in enumerate(parts[:-1], start=1):
         below = section.get(part)
@@ -104,7 +125,7 @@ def _apply_override(values: dict[str, Any], text: str, origins: Origins) -> Faul
             origins.override(parts[:depth], text)
         elif not isinstance(below, dict):
             what = f"{dotted(parts[:depth])} is a value, not a section: it has no '{parts[depth]}'"
-            return Fault(f"--set {text}", (), what)
+            return Fault(as_typed(text), (), what)
         section = below
     if parts == ("method", "name") and section.get("name", tag_of(DskdMethod)) != parsed.value:
         section.clear()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from dskd_compress.config import Recipe, Section
+from dskd_compress.config import KeyConflict, Recipe, Section
+from dskd_compress.recipe.overrides import as_typed
 from dskd_compress.recipe.sections import all_sections, keys_of, sections_of, tag_of
 from dskd_export.errors import RecipeError
 from dskd_export.field_faults import describe_fault, expectation, shown
@@ -18,13 +20,21 @@ KeyPath = tuple[str | int, ...]
 """`("train", "lr")`; list items count from 0."""
 
 
+_ALL_KEYS = "All keys with their meaning and range: dskd-compress recipes init -"
+
+
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: `ORIGIN: section.key: what`."""
+    """One thing that is wrong: `ORIGIN: section.key: what`.
+
+    Attributes:
+        way_out: an option that mends it, where there is one.
+    """
 
     origin: str
     path: KeyPath
     what: str
+    way_out: str | None = None
 
     def __str__(self) -> str:
         key = dotted(self.path)
@@ -43,7 +53,9 @@ def raise_faults(faults: Sequence[Fault], where: str) -> NoReturn:
     """Raise one error that lists every fault."""
     lines = list(dict.fromkeys(str(fault) for fault in sorted(faults, key=_order)))
     text = lines[0] if len(lines) == 1 else "\n".join([f"{where}: {len(lines)} faults", *lines])
-    raise RecipeError(text, "All keys with their meaning and range: dskd-compress recipes init -")
+    ways = [fault.way_out for fault in faults if fault.way_out]
+    hint = f"Add {' '.join(dict.fromkeys(ways))}" if ways and len(ways) == len(faults) else _ALL_KEYS
+    raise RecipeError(text, hint)
 
 
 def _order(fault: Fault) -> tuple[str, int]:
@@ -63,7 +75,22 @@ class Origins:
         """From now on an override stands for this key and for all below it."""
         for known in [known for known in self.lines if known[: len(path)] == path]:
             del self.lines[known]
-        self.overrides[path] = f"--set {text}"
+        self.overrides[path] = as_typed(text)
+
+    def is_set(self, path: KeyPath) -> bool:
+        """Whether an override sets this key, or one below it."""
+        return any(key[: len(path)] == path for key in self.overrides)
+
+    def of_conflict(self, path: KeyPath, what: str) -> str:
+        """The overrides below a section that a message names, else the section's place."""
+        named = [
+            typed
+            for key, typed in self.overrides.items()
+            if key[: len(path)] == path
+            and len(key) > len(path)
+            and re.search(rf"\b{re.escape(str(key[len(path)]))}\b", what)
+        ]
+        return ", ".join(dict.fromkeys(named)) or self.of(path)
 
     def of(self, path: KeyPath) -> str:
         """The place of a key, or of the nearest section around it."""
@@ -92,7 +119,7 @@ def faults_of(error: ValidationError, settings: Mapping[str, Any], origins: Orig
         if any(len(other) > len(path) and other[: len(path)] == path for other in found):
             continue  # of the kinds that a value may have it is the one whose items are wrong
         words = [_what(details, path, owners) for details, owners in entries]
-        faults.append(Fault(origins.of(path), path, _either(words, [details for details, _ in entries])))
+        faults.append(_fault(entries[0][0], path, _either(words, [details for details, _ in entries]), origins))
     return faults
 
 
@@ -103,6 +130,17 @@ def _either(words: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> str:
     wanted = dict.fromkeys(expectation(details).removeprefix("must be ") for details in entries)
     *first, last = wanted
     return f"must be {', '.join(first)} or {last}, not {shown(entries[0].get('input'))}" if first else words[0]
+
+
+def _fault(details: Mapping[str, Any], path: KeyPath, what: str, origins: Origins) -> Fault:
+    """A fault with its place; of keys that do not go together also a setting of one that the line did not set."""
+    if details["type"] != "value_error":
+        return Fault(origins.of(path), path, what)
+    error = details["ctx"]["error"]
+    ways = error.ways_out if isinstance(error, KeyConflict) else ()
+    free = [way for way in ways if not origins.is_set((*path, way.partition("=")[0]))]
+    way_out = f"--set {dotted((*path, (free or ways)[0]))}" if ways else None
+    return Fault(origins.of_conflict(path, what), path, what, way_out)
 
 
 def close_match(word: object, known: Iterable[str]) -> str:

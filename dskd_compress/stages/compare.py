@@ -247,7 +247,7 @@ def _comparison(
         methods=methods,
         differences=list(paired_differences(methods)),
         jobs=jobs,
-        commits=sorted({document.provenance.commit for document in documents.values()}, key=str),
+        commits=sorted({one.provenance.commit for one in documents.values() if one.provenance.commit}),
         provenance=watch.provenance(
             seed=seeds[0],
             device=first.provenance.device.device,

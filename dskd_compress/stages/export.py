@@ -109,6 +109,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
             built[precision] = build(_in_one_file(tuned or exported), precision, section, images)
             progress.advance(1)
         installed = versions()
+        folder.keep(recipe, (EXPORT,))  # a kill after the next line leaves models that the run's recipe knows
         manifest = write_bundle(
             folder.bundle,
             spec=spec,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.recipe import recipe_from_mapping
+from dskd_compress.recipe import as_typed, recipe_from_mapping
 from dskd_compress.run_folder import BENCHMARK, VALIDATE, digest, recipe_sha256
 from dskd_compress.stages.benchmark_settings import cell_store, judged, load_of
 from dskd_compress.stages.rules import rules_of
@@ -189,7 +189,8 @@ def _check_settable(overrides: list[str], allowed: tuple[str, ...]) -> None:
         key = text.partition("=")[0].strip()
         if not any(key == name or key.startswith(f"{name}.") for name in allowed):
             raise UsageError(
-                f"--set {text}: a bundle has no recipe to change.", f"What can be set here: {', '.join(allowed)}."
+                f"{as_typed(text)}: a bundle has no recipe to change.",
+                f"What can be set here: {', '.join(allowed)}.",
             )
 
 

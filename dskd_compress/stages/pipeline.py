@@ -24,6 +24,7 @@ from dskd_compress.stages.distill import run_distill
 from dskd_compress.stages.export import run_export
 from dskd_compress.stages.report import run_report
 from dskd_compress.stages.setup import open_checked_data
+from dskd_compress.stages.teacher_start import with_probe_where_needed
 from dskd_compress.stages.train import run_train
 from dskd_compress.stages.tune import run_tune
 from dskd_compress.stages.validate import run_validate
@@ -86,7 +87,9 @@ def _run_stages(
     recipe: Recipe, folder: RunFolder, output: Output, first: str | None, last: str | None
 ) -> Iterator[StageOutcome]:
     names = select_stages(recipe, first, last)
-    data_sha256 = open_checked_data(recipe, output).facts().sha256
+    sets = open_checked_data(recipe, output)
+    data_sha256 = sets.facts().sha256
+    recipe = with_probe_where_needed(recipe, sets, output)
     for name in names:
         why = folder.why_rerun(name, recipe, data_sha256)
         if why is None and name == first:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import get_args
 
 import numpy as np
 
 from dskd_compress.config import ExportSection, Recipe
 from dskd_compress.data import DataSets, StreamSet, iter_images
+from dskd_compress.run_folder import RunFolder
 from dskd_export.bundle import BundledModel, CalibrationFacts, PrecisionCalibration
+from dskd_export.bundle.manifest import model_name
 from dskd_export.errors import DataError
 from dskd_export.export_document import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
 from dskd_export.precision.build import Built, Settings, build_precision
@@ -42,6 +45,33 @@ def wanted_precisions(section: ExportSection) -> tuple[Precision, ...]:
     """The precisions beside fp32 that a recipe asks for, in the order in which they are made."""
     chosen = TARGETS[section.target].precisions if section.precisions == "auto" else section.precisions
     return tuple(dict.fromkeys(precision for precision in chosen if precision != "fp32"))
+
+
+def with_bundled(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tuple[Recipe, list[str]]:
+    """Keep the precisions that a run's bundle holds, unless this command says what it is to hold.
+
+    A recipe file knows nothing of what `export --precision` made since; the run's own recipe does.
+
+    Args:
+        recipe: that a command is about to export with.
+        folder: its run.
+        given: what was set on this command line, `key=value`.
+
+    Returns:
+        The recipe, and the precisions in it that it did not want itself.
+    """
+    keys = {text.partition("=")[0].strip() for text in given}
+    chosen = {"export", "export.precisions"} | ({"export.target"} if recipe.export.precisions == "auto" else set())
+    wanted = wanted_precisions(recipe.export)
+    there: list[Precision] = [name for name in get_args(Precision) if (folder.bundle / model_name(name)).is_file()]
+    kept = [name for name in there if name not in ("fp32", *wanted)]
+    if not kept or keys & chosen:
+        return recipe, []
+    section = recipe.export.model_copy(update={"precisions": ("fp32", *wanted, *kept)})
+    if not any(key.startswith("export.") for key in keys) and (folder / "recipe.yaml").is_file():
+        own = folder.read_recipe().export
+        section = own if set(kept) <= set(wanted_precisions(own)) else section
+    return recipe.model_copy(update={"export": section}), list(kept)
 
 
 def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> CalibrationImages:

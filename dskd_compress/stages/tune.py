@@ -29,6 +29,7 @@ def tuning_section(recipe: Recipe, tune: TuneSection) -> TrainSection:
             "epochs": tune.epochs,
             "lr": recipe.train.lr / 100 if tune.lr is None else tune.lr,
             "warmup_epochs": 0,
+            "precision": tune.amp or recipe.train.precision,
             "ema_decay": None,
             "compile": False,
             "validate_every": 1,

@@ -97,6 +97,13 @@ class Provenance(Document):
     device: DeviceFacts
     recipe_sha256: str
 
+    @property
+    def code(self) -> str:
+        """What computed it, for readers: the commit, or the release where it was installed."""
+        return (
+            f"commit {self.commit}" if self.commit else f"dskd-compress {self.versions.get('dskd-compress', '')}"
+        )
+
 
 class StageRecord(Document):
     """`stages/<stage>.json`: what a stage read and wrote, so that a stale result shows as stale."""
@@ -309,7 +316,7 @@ class ComparisonDocument(Document):
     methods: list[ComparedMethod]
     differences: list[PairedDifference] = Field(description="every pair, once")
     jobs: int = Field(description="trainings that ran side by side; seconds are comparable within one number")
-    commits: list[str | None] = Field(description="of the tool, of all runs")
+    commits: list[str | None] = Field(description="of the tool, of all runs; none: of an installed release")
     provenance: Provenance
 
 

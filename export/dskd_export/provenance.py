@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import shlex
 import subprocess
@@ -16,6 +17,8 @@ from dskd_export.documents import Provenance
 from dskd_export.file_names import is_utf8, shell_bytes
 from dskd_export.telemetry.host import host_facts
 
+_PACKAGE = "export/dskd_export"
+_CODE = ("dskd_compress", "export")
 _PACKAGES = ("torch", "timm", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
 
 
@@ -25,6 +28,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self._began = time.perf_counter()
         self._started_at = datetime.datetime.now(datetime.timezone.utc)
+        self._commit = commit()  # of the code that was loaded; at the end of a training it may be edited
 
     @property
     def seconds(self) -> float:
@@ -38,7 +42,7 @@ class Stopwatch:
             started_at=self._started_at.isoformat(timespec="seconds"),
             seconds=self.seconds,
             seed=seed,
-            commit=commit(),
+            commit=self._commit,
             versions=versions(),
             device=host_facts(device),
             recipe_sha256=recipe_sha256,
@@ -63,17 +67,29 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that this code runs from; None for an installed wheel."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+    """Commit of the checkout that this code runs from; None for an installed wheel.
+
+    `+dirty` means that a tracked file of the code differs from it. Results that lie in the checkout, and files
+    that are not tracked, are no code.
+    """
+    here = Path(__file__).resolve()
+    root = here.parents[2]
+    if here.parent != root / _PACKAGE or not (root / ".git").exists():
         return None
     try:
-        head, changed = (
-            subprocess.run(
-                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
-            ).stdout.strip()
-            for arguments in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "-uno"])
-        )
+        # A repository around site-packages does not track this file at this place.
+        _git(root, "ls-files", "--error-unmatch", f"{_PACKAGE}/{here.name}")
+        head = _git(root, "rev-parse", "--short=12", "HEAD")
+        changed = _git(root, "-c", "core.fileMode=false", "status", "--porcelain", "-uno", "--", *_CODE)
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{head}+dirty" if changed else head
+
+
+def _git(root: Path, *arguments: str) -> str:
+    # In a hook of another repository these variables name that one.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True, env=own
+    )
+    return done.stdout.strip()

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from run_support import Finished
 
-from dskd_compress.comparison import check_fair, difference_of, paired_differences, table_rows
+from dskd_compress import __version__
+from dskd_compress.comparison import check_fair, difference_of, markdown, paired_differences, table_rows
 from dskd_compress.statistics import mean_with_interval
 from dskd_export.documents import ComparedMethod, ComparisonDocument, TrainingDocument, read_document
 from dskd_export.errors import DataError
@@ -73,6 +74,18 @@ def test_table(trained: TrainingDocument) -> None:
     assert rows[1][2] == ""
     single = table_rows(comparison(trained, method("a", [0.4]), method("b", [0.45])), "b")
     assert single[0] == ["a", "40.00", "+5.00", "10", "100", "not measured"]
+
+
+def test_the_page_names_the_commit_or_the_release(trained: TrainingDocument) -> None:
+    document = comparison(trained, method("a", [0.4]), method("b", [0.45]))
+    installed = document.model_copy(
+        update={"provenance": trained.provenance.model_copy(update={"commit": None}), "commits": [None]}
+    )
+    page = markdown(installed, "b")
+    assert "None" not in page
+    assert "commit" not in page
+    assert f"`, dskd-compress {__version__}, " in page
+    assert ", commit 0a1, 0b2, " in markdown(document.model_copy(update={"commits": ["0a1", "0b2"]}), "b")
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_checkpoint_replaces_the_pretrained_weights():
     ("values", "message"),
     [
         ({"scheduler": "multistep"}, "needs milestones"),
-        ({"epochs": 3, "warmup_epochs": 3}, "warmup_epochs must be smaller"),
+        ({"epochs": 3, "warmup_epochs": 3}, "warmup_epochs 3 must be smaller than epochs 3"),
         ({"batch_size": 1}, "batch_size"),
         ({"ema_decay": 1.0}, "ema_decay"),
         ({"precision": "int8"}, "precision"),

@@ -61,6 +61,13 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+def commit_all(folder: Path) -> str:
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "first")
+    return git(folder, "rev-parse", "HEAD")[:12]
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The module as if it lay in a checkout of its own."""
@@ -72,15 +79,53 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_commit_of_a_checkout_and_whether_it_was_changed(checkout: Path) -> None:
-    git(checkout, "init", "-q")
-    git(checkout, "add", ".")
-    git(checkout, "commit", "-q", "-m", "first")
-    head = git(checkout, "rev-parse", "HEAD")
-    assert commit() == head[:12]
+    (checkout / "results").mkdir()
+    (checkout / "results" / "benchmark.json").write_text("{}")
+    head = commit_all(checkout)
+    assert commit() == head
     (checkout / "untracked").write_text("not of the code")
-    assert commit() == head[:12]
+    (checkout / "results" / "benchmark.json").write_text("measured")
+    (checkout / "export" / "dskd_export" / "provenance.py").chmod(0o755)
+    assert commit() == head, "results and modes are no code"
     (checkout / "export" / "dskd_export" / "provenance.py").write_text("two")
-    assert commit() == f"{head[:12]}+dirty"
+    assert commit() == f"{head}+dirty"
+
+
+def test_the_commit_is_that_of_the_start(checkout: Path) -> None:
+    head = commit_all(checkout)
+    watch = Stopwatch()
+    (checkout / "export" / "dskd_export" / "provenance.py").write_text("edited during the training")
+    found = watch.provenance(seed=0, device="cpu", recipe_sha256="a" * 64)
+    assert (found.commit, found.code) == (head, f"commit {head}")
+    assert found.model_copy(update={"commit": None}).code == f"dskd-compress {dskd_compress.__version__}"
+
+
+@pytest.mark.parametrize("place", ["lib/site-packages/dskd_export", "vendor/export/dskd_export"])
+def test_the_repository_of_a_user_is_not_this_one(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / place
+    package.mkdir(parents=True)
+    (package / "provenance.py").write_text("one")
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+    commit_all(tmp_path)
+    assert commit() is None
+
+
+def test_installed_into_a_repository_that_ignores_it(checkout: Path) -> None:
+    (checkout / ".gitignore").write_text("export/")
+    commit_all(checkout)
+    assert commit() is None
+
+
+def test_in_a_hook_of_another_repository(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = commit_all(checkout)
+    other = tmp_path_factory.mktemp("other")
+    git(other, "init", "-q")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert commit() == head
 
 
 def test_no_commit_outside_a_checkout_without_commits_or_without_git(

@@ -128,7 +128,7 @@ def _provenance(sources: Sequence[Source]) -> Section:
         "device",
         "bundle sha256",
         "recipe sha256",
-        "commit",
+        "code",
         "seed",
         "versions",
     )
@@ -151,7 +151,7 @@ def _provenance(sources: Sequence[Source]) -> Section:
                     Cell(about.device.gpu or about.device.cpu),
                     code(bundle) if bundle else missing("before there was one"),
                     code(about.recipe_sha256),
-                    missing("not told") if about.commit is None else code(about.commit),
+                    Cell(about.code),
                     number(str(about.seed)),
                     Cell(", ".join(f"{name} {version}" for name, version in about.versions.items())),
                 ]

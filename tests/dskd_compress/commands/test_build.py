@@ -9,6 +9,7 @@ from engine_support import make_bundle, make_classifier
 
 from dskd_compress import console
 from dskd_compress.cli import main
+from dskd_compress.run_folder import RunFolder
 from dskd_export.engine import document, generations
 from dskd_export.engine.device import find_gpu
 from dskd_export.engine.document import BuildDocument
@@ -67,6 +68,8 @@ def test_of_a_run_the_recipe_says_how(bundle, tmp_path, capsys):
     made = BuildDocument.model_validate_json((run / "engines/sm89/model.fp32.build.json").read_bytes())
     assert made.profiles[0].largest == 3
     assert made.flags == []
+    kept = RunFolder(run).read_recipe().build
+    assert (kept.batches, kept.tf32) == ((3,), False), "what a flag says is kept"
 
 
 @needs_rtx
@@ -87,11 +90,11 @@ def test_nothing_is_installed(bundle, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--batches", "0"], "--batches: must be at least 1, not '0'"),
-        (["--batches", "one"], "--batches: must be a whole number"),
-        (["--level", "6"], "--level: must be at most 5"),
-        (["--workspace-mb", "0"], "--workspace-mb: must be above 0"),
-        (["--hardware", "turing"], "--hardware: must be 'none', 'ampere-plus'"),
+        (["--batches", "0"], "--batches 0: build.batches"),
+        (["--batches", "one"], "--batches one: build.batches"),
+        (["--level", "6"], "--level 6: build.optimization_level: "),
+        (["--workspace-mb", "0"], "--workspace-mb 0.0: build.workspace_mb: "),
+        (["--hardware", "turing"], "--hardware turing: build.hardware: "),
         (["--strip", "all"], "--strip: there is no all"),
         (["--backend", "trt"], "There is no backend trt"),
         (["--device", "cpu"], "There is no device cpu for TensorRT"),

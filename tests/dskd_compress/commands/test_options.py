@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from readme_blocks import ROOT
 from run_support import SMALL, small_recipe
 
-from dskd_compress.commands.options import as_overrides, resolve_run
+from dskd_compress.cli import app
+from dskd_compress.commands.options import amp_of, as_overrides, flag_of, resolve_run, say_chosen
+from dskd_compress.console import Output
 from dskd_compress.recipe import DEFAULT_RECIPE, dump_recipe, load_recipe, recipe_from_mapping
 from dskd_compress.run_folder import RunFolder
 from dskd_export.errors import DataError, RecipeError, UsageError
@@ -128,3 +134,41 @@ def test_an_existing_run_is_gone_on_with_and_not_overwritten_by_the_default(tmp_
     flags = as_overrides(teacher__name="resnet34", student__name="resnet18", data__source="digits")
     named, _ = resolve_run(None, tmp_path, flags, None)
     assert named.teacher.name == "resnet34"
+
+
+# --- flags and keys
+
+
+def test_every_flag_that_stands_for_a_key_is_one_of_its_command() -> None:
+    program: Any = typer.main.get_command(app)
+    named = 0
+    for name, command in program.commands.items():
+        source = ROOT / "dskd_compress" / "commands" / f"{name.replace('-', '_')}.py"
+        flags = {option for parameter in command.params for option in parameter.opts}
+        for key in re.findall(r"\b((?:[a-z]+__)+[a-z0-9_]+)=", source.read_text(encoding="utf-8")):
+            assert flag_of(key.replace("__", ".")) in flags, (name, key)
+            named += 1
+    assert named > 50
+
+
+def test_amp_and_its_old_name(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(json_output=False)
+    assert [amp_of(amp, None, output) for amp in ("bf16", None)] == ["bf16", None]
+    assert capsys.readouterr() == ("", "")
+    assert amp_of(None, "bf16", output) == "bf16"
+    assert "--amp bf16" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--amp"):
+        amp_of("fp32", "bf16", output)
+    with pytest.raises(UsageError, match="--precision int8") as caught:
+        amp_of(None, "int8", output)
+    assert "export RUN --precision int8" in str(caught.value.hint)
+
+
+def test_an_earlier_choice_is_said_with_the_way_back(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(json_output=False)
+    key = "validate.precisions"
+    say_chosen(None, key, [], output)
+    say_chosen(["int8"], key, [f'{key}=["int8"]'], output)
+    assert capsys.readouterr().out == ""
+    say_chosen(["int8"], key, ["validate.images=9"], output)
+    assert "--set validate.precisions=null" in " ".join(capsys.readouterr().out.split())

@@ -7,6 +7,7 @@ import pytest
 from run_support import SMALL_STAGES, Finished
 
 from dskd_compress.cli import main
+from dskd_compress.config import Recipe
 from dskd_export.documents import ValidationDocument, read_document
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
@@ -58,8 +59,21 @@ def test_a_gate_that_fails(finished: Finished, tmp_path: Path, capsys: pytest.Ca
 def test_as_text(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(finished.folder.path)]) == 0
     out = capsys.readouterr().out
-    assert f"Report: {finished.folder / 'report.html'}" in out
+    assert "report: unchanged, skipped" in out
+    assert "Report:" not in out, "this call wrote none"
     assert "Verdicts, against torch:cpu:fp32" in out
+
+
+def test_the_report_is_named_where_it_was_written(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished.copy(tmp_path / "run")
+    assert main(["run", str(folder.path), "--to", "benchmark", "--set", "validate.images=60"]) == 0
+    assert "Report:" not in capsys.readouterr().out, "the one that is there is older"
+    assert main(["run", str(folder.path)]) == 0
+    out = capsys.readouterr().out
+    assert f"Report: {folder / 'report.html'}" in out
+    assert "report: validation.json changed" in out
 
 
 @pytest.mark.parametrize(
@@ -76,19 +90,45 @@ def test_usage(arguments: list[str], message: str, finished: Finished, capsys: p
     assert message in document["error"]["message"]  # type: ignore[index]
 
 
-def test_device_and_precision_are_those_of_both_trainings(
-    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """The recipes that `run` would run."""
+    recipes: list[Recipe] = []
     monkeypatch.setattr(
-        "dskd_compress.stages.pipeline.run_pipeline", lambda recipe, *_, **__: seen.append(recipe) or []
+        "dskd_compress.stages.pipeline.run_pipeline", lambda recipe, *_, **__: recipes.append(recipe) or []
     )
+    return recipes
+
+
+def test_device_and_number_type_are_those_of_both_trainings(finished: Finished, seen: list[Recipe]) -> None:
     folder = str(finished.folder.path)
-    main(["run", folder, "--device", "cpu", "--precision", "bf16", "--seed", "8", "--data", "x"])
-    main(["run", folder, "--precision", "bf16", "--set", "teacher.train.precision=fp32"])
-    main(["run", folder, "--precision", "bf16", "--set", "teacher.train=null"])
+    main(["run", folder, "--device", "cpu", "--amp", "bf16", "--seed", "8", "--data", "x"])
+    main(["run", folder, "--amp", "bf16", "--set", "teacher.train.precision=fp32"])
+    main(["run", folder, "--amp", "bf16", "--set", "teacher.train=null"])
     first, second, third = seen
     assert (first.train.device, first.train.precision, first.seed, first.data.source) == ("cpu", "bf16", 8, "x")
+    assert first.teacher.train is not None
+    assert second.teacher.train is not None
     assert (first.teacher.train.device, first.teacher.train.precision) == ("cpu", "bf16")
     assert (second.train.precision, second.teacher.train.precision) == ("bf16", "fp32")
     assert (third.train.precision, third.teacher.train) == ("bf16", None)
+
+
+def test_flags_alone_are_a_recipe(tmp_path: Path, seen: list[Recipe]) -> None:
+    line = ["run", "--teacher", "test_resnet", "--student", "test_efficientnet", "--data", "photos"]
+    more = ["--method", "kd", "--epochs", "3", "--batch-size", "16", "--lr", "0.2", "--input-size", "48"]
+    models = ["--precision", "fp16,int8", "--target", "ada", "--teacher-checkpoint", "my.st"]
+    assert main([*line, *more, *models, "--student-checkpoint", "s.st", "--out", str(tmp_path / "run")]) == 0
+    assert main([*line, "--target", "jetson-orin", "--set", "teacher.train.epochs=7"]) == 0
+    assert main([*line, "--teacher-checkpoint", "my.st", "--set", "teacher.train.epochs=7"]) == 0
+    one, plain, trained = seen
+    assert (one.data.source, one.data.input_size, one.method.name) == ("photos", 48, "kd")
+    assert (one.train.epochs, one.train.batch_size, one.train.lr) == (3, 16, 0.2)
+    assert (one.export.precisions, one.export.target) == (("fp16", "int8"), "ada")
+    assert (one.teacher.checkpoint, one.teacher.train) == (Path("my.st"), None)
+    assert one.student.checkpoint == Path("s.st")
+    assert one.train.precision == "fp32", "--precision means the models"
+    assert (plain.export.precisions, plain.export.target) == (("fp32",), "jetson-orin")
+    assert trained.teacher.train is not None
+    assert trained.teacher.train.epochs == 7, "own weights are trained where that is set"
+    assert one.data.mean is None, "nothing of the demo's recipe is in it"

@@ -60,9 +60,8 @@ def reproduce(run: Run, stages: Sequence[StageCheck]) -> Section:
     commands = list(dict.fromkeys(record.command for record in records if record.command))
     if not commands:
         return Section("reproduce", "Reproduce", [Note("No command was recorded in this run folder.", "missing")])
-    commits = sorted({record.commit for record in records if record.commit})
-    lead = f"Run at commit {', '.join(commits)}." if commits else "The commit was not recorded."
-    return Section("reproduce", "Reproduce", [Note(lead), Commands(commands)])
+    codes = ", ".join(sorted({record.code for record in records}))
+    return Section("reproduce", "Reproduce", [Note(f"Run with {codes}."), Commands(commands)])
 
 
 def stale_warnings(stages: Sequence[StageCheck]) -> list[str]:
@@ -97,7 +96,7 @@ def _how(sources: Sequence[tuple[str, Provenance]]) -> Table:
         row("started (UTC)", (Cell(run.started_at) for run in runs)),
         row("time", (Cell(fmt.duration(run.seconds)) for run in runs)),
         row("seed", (Cell(str(run.seed)) for run in runs)),
-        row("commit", (code(run.commit) if run.commit else missing("not a git checkout") for run in runs)),
+        row("code", (Cell(run.code) for run in runs)),
         row("recipe sha256", (code(run.recipe_sha256) for run in runs)),
         row("device", (Cell(device.device) for device in devices)),
         row("CPU", (Cell(f"{device.cpu}, {device.cores} cores usable") for device in devices)),

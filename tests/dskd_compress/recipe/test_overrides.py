@@ -1,0 +1,102 @@
+"""A fault that the command line caused names what was typed there, and what to add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dskd_compress.recipe import FlagOverride, dump_recipe, parse_yaml, recipe_from_mapping
+from dskd_export.errors import RecipeError
+
+BASE: dict[str, Any] = {
+    "teacher": {"name": "resnet34"},
+    "student": {"name": "resnet18"},
+    "train": {"epochs": 12, "warmup_epochs": 2, "batch_size": 64, "grad_accumulation": 2},
+}
+IN_FILE = {("train",): 83, ("train", "epochs"): 84, ("train", "warmup_epochs"): 85}
+
+
+def fault(*overrides: str, values: dict[str, Any] = BASE) -> RecipeError:
+    with pytest.raises(RecipeError) as caught:
+        recipe_from_mapping(values, overrides, "recipe.yaml", IN_FILE)
+    return caught.value
+
+
+def flag(key: str, value: object, name: str) -> FlagOverride:
+    return FlagOverride(f"{key}={value}", f"{name} {value}")
+
+
+# --- the warm-up
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0), (2, 0), (3, 2), (6, 2), (100, 2)])
+@pytest.mark.parametrize("section", ["train", "teacher.train"])
+def test_a_warm_up_that_would_not_fit_is_shortened(section: str, epochs: int, warmup: int) -> None:
+    values = {**BASE, "teacher": {"name": "resnet34", "train": BASE["train"]}}
+    recipe = recipe_from_mapping(values, [flag(f"{section}.epochs", epochs, "--epochs")])
+    found = recipe.train if section == "train" else recipe.teacher.train
+    assert found is not None
+    assert (found.epochs, found.warmup_epochs) == (epochs, warmup)
+
+
+def test_in_the_ratio_of_the_training() -> None:
+    values = {**BASE, "train": {"epochs": 20, "warmup_epochs": 10}}
+    assert recipe_from_mapping(values, ["train.epochs=8"]).train.warmup_epochs == 4
+    # What counts is what is there in the end.
+    assert recipe_from_mapping(values, ["train.epochs=1", "train.epochs=40"]).train.warmup_epochs == 10
+
+
+def test_the_recipe_of_a_run_writes_every_key_out() -> None:
+    parsed = parse_yaml(dump_recipe(recipe_from_mapping(BASE)), "recipe.yaml")
+    recipe = recipe_from_mapping(parsed.value, [flag("train.epochs", 1, "--epochs")], "recipe.yaml", parsed.lines)
+    assert (recipe.train.epochs, recipe.train.warmup_epochs) == (1, 0)
+
+
+def test_a_warm_up_that_was_set_as_well_is_a_fault() -> None:
+    error = fault("train.warmup_epochs=5", flag("train.epochs", 5, "--epochs"))
+    assert error.message.startswith("--set train.warmup_epochs=5, --epochs 5: train: ")
+    assert "recipe.yaml" not in error.message
+    assert error.hint == "Add --set train.warmup_epochs=0"
+    recipe_from_mapping(BASE, ["train.warmup_epochs=5", "train.epochs=5", "train.warmup_epochs=0"])
+
+
+def test_a_fault_of_the_file_still_has_its_line() -> None:
+    values = {**BASE, "train": {"epochs": 3, "warmup_epochs": 3}}
+    error = fault(values=values)
+    assert error.message.startswith("recipe.yaml:83: train: warmup_epochs 3 must be smaller than epochs 3")
+    assert error.hint == "Add --set train.warmup_epochs=0"
+
+
+# --- other faults
+
+
+@pytest.mark.parametrize(
+    ("override", "start"),
+    [
+        (flag("train.epochs", 0, "--epochs"), "--epochs 0: train.epochs: "),
+        (flag("seed", -1, "--seed"), "--seed -1: seed: "),
+        (
+            FlagOverride('export.precisions=["int4"]', "--precision int4"),
+            "--precision int4: export.precisions",
+        ),
+        (flag("export.target", "moon", "--target"), "--target moon: export.target: "),
+        (flag("method.name", "kdd", "--method"), "--method kdd: method: there is no method 'kdd'"),
+        ("train.epochs=0", "--set train.epochs=0: train.epochs: "),
+    ],
+)
+def test_the_flag_is_named(override: str, start: str) -> None:
+    assert start in fault(override).message
+
+
+def test_keys_that_do_not_go_together() -> None:
+    error = fault(flag("train.batch_size", 33, "--batch-size"))
+    assert error.message.startswith("--batch-size 33: train: grad_accumulation 2 does not divide batch_size 33")
+    assert error.hint == "Add --set train.grad_accumulation=1"
+    # The way out is a key that this line has not set itself.
+    values = {**BASE, "teacher": {"name": "resnet34", "train": {}}}
+    assert fault("teacher.probe=true", values=values).hint == "Add --set teacher.train=null"
+    values = {**BASE, "teacher": {"name": "resnet34", "probe": {}}}
+    error = fault(flag("teacher.train.epochs", 3, "--epochs"), values=values)
+    assert error.message.startswith("--epochs 3: teacher: train and probe each")
+    assert error.hint == "Add --set teacher.probe=null"
