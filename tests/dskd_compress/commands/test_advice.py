@@ -90,7 +90,7 @@ TRAINS = (
     "dskd_compress/training/",
 )
 OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]*[a-z]")
-NAMED_COMMAND = re.compile(r"dskd-compress ([a-z-]+)([^;:`\n)]*)")
+NAMED_COMMAND = re.compile(r"(?:^|[:`'(\x00] ?|\s\s+|#  )dskd-compress ([a-z-]+)([^;:`\n)]*)")
 
 
 def advice() -> Iterator[tuple[str, str]]:
