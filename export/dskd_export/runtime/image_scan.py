@@ -71,6 +71,7 @@ _PLURAL = {
     SPARSE: "sparse files",
 }
 _EXAMPLES = 4
+_LENGTH = 40  # characters of an example
 
 
 class LeftOut:
@@ -89,7 +90,7 @@ class LeftOut:
         for reason, plural in _PLURAL.items():
             found = self._examples.get(reason, Counter())
             if found:
-                names = [printable(name) for name in sorted(found)]
+                names = [_shown(name) for name in sorted(found)]
                 shown = ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
                 lines.append(f"{found.total()} {plural if found.total() > 1 else reason} ({shown})")
         return lines
@@ -235,6 +236,13 @@ def _same_folder(tree: Tree, path: str, other: str) -> DataError:
         f"{tree.place(path)} and {tree.place(other)} are the same folder: its images would have two labels.",
         "Remove the link to it.",
     )
+
+
+def _shown(name: str) -> str:
+    """A name in one line: no control characters, which a terminal would obey, and not endless."""
+    text = printable(name)
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= _LENGTH else f"{text[:_LENGTH]}..."
 
 
 def _count(name: str, kind: str, left_out: LeftOut) -> None:

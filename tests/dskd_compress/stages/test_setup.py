@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from run_support import Finished, small_recipe
 from support import make_model
 
+from dskd_compress.console import Output
 from dskd_compress.data import open_data
 from dskd_compress.models import state_sha256
 from dskd_compress.run_folder import RunFolder
@@ -114,3 +116,16 @@ def test_classes_that_differ(tmp_path: Path) -> None:
 def test_data_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         open_checked_data(small_recipe(f"data.source={tmp_path}"))
+
+
+def test_what_the_scan_leaves_out_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").touch()
+        for number in range(2):
+            Image.new("RGB", (4, 4)).save(tmp_path / name / f"{number}.png")
+    output = Output(json_output=False)
+    for _ in range(2):
+        open_checked_data(small_recipe(f"data.source={tmp_path}"), output)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{tmp_path}: left out 2 files with no image suffix (.txt)"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dskd_export.report import Report, build_report
+from dskd_export.report import Report, build_report, names_of
 from dskd_export.report.blocks import Cell, Table
 from dskd_export.report.render import cell_markdown, code_markdown, escape_markdown, fence
 
@@ -179,6 +180,15 @@ def test_user_text_stays_text(make_run: Callable[..., Path]) -> None:
     for line in cells:
         assert "<script" not in line
         assert len(re.findall(r"(?<!\\)\|", line)) in (3, 10)
+
+
+def test_a_folder_whose_name_is_not_utf8(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    folder = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9")))
+    report = build_report(folder)
+    for text in (report.html, report.markdown, report.csv):
+        text.encode()
+    assert names_of([folder]) == [r"caf\xe9"]
 
 
 def test_chart_data_cannot_end_its_script(make_run: Callable[..., Path]) -> None:

@@ -70,6 +70,11 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert "(.db, .txt, .xml)" in left_out[0]
 
 
+def test_names_in_the_message_are_plain_text(tmp_path: Path) -> None:
+    touch(tmp_path / "a/0.png", tmp_path / "a/x.\x1b[31m\n", tmp_path / f"a/x.{'y' * 200}")
+    assert scan(tmp_path)[1] == [rf"2 files with no image suffix (.\x1b[31m\n, .{'y' * 39}...)"]
+
+
 def test_what_would_wait_or_act_is_never_opened(tmp_path: Path) -> None:
     touch(tmp_path / "a/0.png", tmp_path / "b/0.png")
     os.mkfifo(tmp_path / "a/pipe.png")
