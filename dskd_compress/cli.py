@@ -8,6 +8,7 @@
 | 3         | the images or the model are wrong                   |
 | 4         | this machine cannot do it                           |
 | 5         | the work was done, a limit of the recipe is crossed |
+| 6         | the work was done, too little to show a pass        |
 | 130       | interrupted, progress is saved                      |
 """
 
@@ -112,7 +113,7 @@ def common(
     """Distil a timm teacher into a small timm student with DSKD, and carry it to the device.
 
     Exit codes: 0 fine, 1 a bug, 2 command line or recipe, 3 images or model,
-    4 this machine, 5 a limit is crossed, 130 interrupted.
+    4 this machine, 5 a limit is crossed, 6 not shown to pass, 130 interrupted.
 
     [bold]Examples[/bold]
 

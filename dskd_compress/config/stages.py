@@ -62,7 +62,7 @@ Operators = Annotated[
 
 
 class ValidateSection(Section):
-    """What is held against torch, and the limits of fp32; `validate` ends with exit code 5 when one is crossed."""
+    """What is validated, and the limits of fp32; `validate` ends with exit code 5 when one is crossed."""
 
     images: int | None = Field(None, ge=1, description="images of the validation set to use; none: all")
     batches: tuple[Batch, ...] = Field((1, 3, 8), min_length=1, description="batch sizes for parity")

@@ -120,6 +120,21 @@ def test_a_failure_says_what_and_why(root: ElementTree.Element) -> None:
     assert "10 times the reference's" in str(failed.text)
 
 
+def test_what_is_not_shown_is_skipped_where_that_is_accepted() -> None:
+    root = ElementTree.fromstring(junit_xml(DOCUMENT, accept_unproven=True))
+    assert [one.get("type") for one in root.iter("failure")] == ["FAIL"]
+    messages = [str(one.get("message")) for one in root.iter("skipped")]
+    assert messages[0].startswith("NOT SHOWN: top-1 drop is 0.5, the limit is <= 1: 0 of 256 images lost")
+
+
+def test_the_student_is_a_suite_of_its_own() -> None:
+    student = {"verdict": "FAIL", "reason": "33 points below", "checks": [check("drop vs teacher", "FAIL")]}
+    document = ValidationDocument.model_validate({**DOCUMENT.model_dump(), "student": student})
+    suite = ElementTree.fromstring(junit_xml(document))[0]
+    assert (suite.get("name"), suite.get("failures")) == ("student", "1")
+    assert [one.get("type") for one in suite.iter("failure")] == ["FAIL"]
+
+
 def test_what_was_not_judged_or_not_run_is_skipped(root: ElementTree.Element) -> None:
     messages = [str(skipped.get("message")) for skipped in root.iter("skipped")]
     assert messages == [

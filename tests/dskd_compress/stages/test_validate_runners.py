@@ -182,22 +182,36 @@ def test_a_pass_that_was_computed_in_another_precision_says_so(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Wherever this runs: what the profile says is what is told."""
-    told = Native(False, "computed in fp32 on cpu: 0 of 9 convolutions and matrix products run in fp16")
+    told = Native(False, "computed in fp32 on cpu: 0 of 9 convolutions and matrix products run in fp16", "fp32")
     monkeypatch.setattr(contest, "native_of", lambda *_: told)
     assert main(["validate", str(run.path), "--precision", "fp16"]) == 0
-    assert "PASS (computed" in capsys.readouterr().out
+    assert "onnxruntime:cpu:fp16 │ PASS    │ fp32 " in capsys.readouterr().out
     (judgement,) = read_document(run / "validation.json", ValidationDocument).judgements
+    assert (judgement.verdict, judgement.computed_in) == ("PASS", "fp32")
     assert (judgement.native, judgement.native_reason) == (False, told.reason)
 
 
-def test_few_images_do_not_pass_and_are_told_how_many_would(
+def test_a_perfect_model_on_few_images_is_not_shown_and_says_how_many_would_do(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["validate", str(run.path), "--precision", "fp16", "--images", "60"]) == 5
-    err = " ".join(capsys.readouterr().err.split())
-    assert "top-1 drop is 0 (95 % bound 0.0602), the limit is <= 0.01" in err
-    assert "cannot be shown with 60 images; about 390 would do" in err
-    assert "hint: Validate on more images" in err
+    """0 of 150 images lost, every image the same first class: neither PASS nor FAIL."""
+    few = ["validate", str(run.path), "--precision", "fp16", "--images", "150"]
+    loose = ["--set", "budget.student_drop=null"]
+    assert main([*few, *loose]) == 6
+    printed = capsys.readouterr()
+    assert "onnxruntime:cpu:fp16: NOT SHOWN: 0 of 150 images lost; 390 images would show it." in printed.out
+    assert "hint: Validate on 390 labelled images" in printed.err
+    (judgement,) = read_document(run / "validation.json", ValidationDocument).judgements
+    assert judgement.accuracy is not None
+    assert (judgement.accuracy.lost, judgement.accuracy.agreement.value) == (0, 1.0)
+    assert (judgement.verdict, judgement.computed_in, judgement.causes) == ("NOT SHOWN", "fp32", [])
+    junit = run.path.parent / "validation.xml"
+    assert main([*few, *loose, "--junit", str(junit), "--accept-unproven"]) == 0
+    suites = {suite.get("name"): suite for suite in ElementTree.parse(junit).getroot()}
+    fp16 = suites["onnxruntime:cpu:fp16"]
+    (skipped,) = fp16.iter("skipped")
+    assert str(skipped.get("message")).startswith("NOT SHOWN: ")
+    assert fp16.get("failures") == "0"
 
 
 def test_the_budget_of_one_precision(run: RunFolder) -> None:
