@@ -44,6 +44,7 @@ def test_json_and_metadata_give_the_same_spec_back(make_spec, height, width, mea
         {"mean": (0.5, float("nan"), 0.5)},
         {"std": (0.2, float("inf"), 0.2)},
         {"classes": ()},
+        {"classes": ("a", "b", "a")},
         {"channels": 1},
         {"interpolation": "random"},
         {"crop_mode": "middle"},
