@@ -177,6 +177,7 @@ def open_tar(
         below, images = _data_in(tree, tops[0])
         if not below or images:
             break
+        count_outside(tree, tops, left_out)
         tree = tree.at(tops[0])
     splits = [name for name in tops if _data_in(tree, name)[0]]
     there = f"It has: {', '.join(printable(name) for name in tops[:8])}{', ...' if len(tops) > 8 else ''}."

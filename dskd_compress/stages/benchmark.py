@@ -75,7 +75,8 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
     sets = open_checked_data(recipe, output)
     subjects = list(_subjects(recipe, folder, sets, bundle))
     work = _work(recipe, bundle, subjects, folder)
-    images = [image for image, _, _ in iter_images(sets.val, work.most_images, recipe.seed)]
+    drawn = iter_images(sets.val, work.most_images, recipe.seed, max_unreadable=sets.max_unreadable)
+    images = [image for image, _, _ in drawn]
     store = cell_store(folder.path, bundle.sha256, section, fresh)
     with output.progress("Timing", work.steps, unit="cell") as progress:
         done = do_work(

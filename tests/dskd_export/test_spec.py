@@ -22,7 +22,7 @@ share = st.floats(0.01, 1, allow_nan=False)
     std=st.tuples(share, share, share),
     crop_pct=share,
     mode=st.sampled_from(["center", "squash", "border"]),
-    classes=st.lists(st.text(max_size=9), min_size=1, max_size=5),
+    classes=st.lists(st.text(max_size=9), min_size=1, max_size=5, unique=True),
 )
 def test_json_and_metadata_give_the_same_spec_back(make_spec, height, width, mean, std, crop_pct, mode, classes):
     spec = make_spec(
@@ -44,6 +44,7 @@ def test_json_and_metadata_give_the_same_spec_back(make_spec, height, width, mea
         {"mean": (0.5, float("nan"), 0.5)},
         {"std": (0.2, float("inf"), 0.2)},
         {"classes": ()},
+        {"classes": ("a", "b", "a")},
         {"channels": 1},
         {"interpolation": "random"},
         {"crop_mode": "middle"},

@@ -18,6 +18,7 @@ import errno
 import hashlib
 import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,6 @@ from PIL import Image
 
 from dskd_export.errors import DataError
 from dskd_export.file_names import printable
-from dskd_export.files import open_plain
 
 _MEND = "Repair or delete the file."
 # Whatever file is opened: not a word about this one.
@@ -63,15 +63,8 @@ def open_image(source: str | os.PathLike[str] | bytes | IO[bytes], name: str | N
     name = name or (os.fspath(source) if is_path else "The image")  # type: ignore[arg-type]
     with reading(name):
         if is_path:
-            path = Path(source)  # type: ignore[arg-type]
-            try:
-                stream = open_plain(path, follow_links=True)
-            except FileNotFoundError:
-                if not path.is_symlink():
-                    raise
-                target = printable(str(path.readlink()))
-                raise UnreadableImage(name, f"a link to {target}, which cannot be reached") from None
-            with stream:
+            _check_plain(source, name)  # type: ignore[arg-type]
+            with open(source, "rb") as stream:  # type: ignore[arg-type] # noqa: PTH123
                 return _decode(stream, name)
         return _decode(io.BytesIO(source) if isinstance(source, bytes) else source, name)  # type: ignore[arg-type]
 
@@ -118,6 +111,19 @@ def reading(name: str) -> Iterator[None]:
             # Pillow names the stream object, which says nothing to a person.
             reason = str(error).split("<_io.")[0].split("\n")[0].rstrip(" '.") or type(error).__name__
         raise UnreadableImage(name, reason) from error
+
+
+def _check_plain(path: str | os.PathLike[str], name: str) -> None:
+    """Refuse what would wait or act when it is opened, and name the target of a link that leads nowhere."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  # pathlib takes longer than a small image
+    except FileNotFoundError:
+        if not Path(path).is_symlink():
+            raise
+        target = printable(str(Path(path).readlink()))
+        raise UnreadableImage(name, f"a link to {target}, which cannot be reached") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder says that it is one
+        raise UnreadableImage(name, "not a plain file")
 
 
 def _decode(stream: IO[bytes], name: str) -> Image.Image:

@@ -258,6 +258,18 @@ def test_links_that_lead_out_of_a_tar(tmp_path: Path) -> None:
         opened(path)
 
 
+def test_what_lies_next_to_the_folder_that_wraps_a_tar(tmp_path: Path) -> None:
+    path = tmp_path / "images.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("pack/a/0.png", "pack/a/1.png", "pack/b/0.png", "pack/b/1.png", "__MACOSX/pack/a/._0.png"):
+            add(tar, name)
+        add(tar, "words.txt")
+    assert opened(path, val_fraction=0.5).left_out == (
+        "1 file with no image suffix (.txt)",
+        "1 hidden or system folder (__MACOSX)",
+    )
+
+
 def test_a_tar_member_that_was_packed_again_counts_once(tmp_path: Path) -> None:
     path = tmp_path / "images.tar"
     with tarfile.open(path, "w") as tar:

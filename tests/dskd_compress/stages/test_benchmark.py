@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from run_support import QUIET, Finished, small_recipe
 
 from dskd_compress.run_folder import RunFolder
@@ -123,6 +124,19 @@ def test_a_batch_larger_than_the_validation_set(finished: Finished, tmp_path: Pa
     )
     document = run_benchmark(recipe, folder, QUIET)
     assert {row.batch for row in document.rows} == {13}
+
+
+def test_unreadable_images_are_tolerated_as_the_recipe_says(finished: Finished, tmp_path: Path) -> None:
+    for split, name in product(("train", "val"), "0123456789"):
+        (tmp_path / "images" / split / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / split / name / "0.png")
+        (tmp_path / "images" / split / name / "1.png").symlink_to("/not/mounted/1.png")
+    folder = finished.copy(tmp_path / "run")
+    keys = [*ONE_CELL, "benchmark.teacher=false", "benchmark.batches=[20]", f"data.source={tmp_path / 'images'}"]
+    with pytest.raises(DataError, match=r"data\.max_unreadable tolerates"):
+        run_benchmark(small_recipe(*keys), folder, QUIET)
+    document = run_benchmark(small_recipe(*keys, "data.max_unreadable=0.5"), folder, QUIET)
+    assert {row.batch for row in document.rows} == {20}
 
 
 @no_gpu

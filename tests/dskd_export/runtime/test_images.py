@@ -110,7 +110,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
         open_image(tmp_path / "gone.png")
     with pytest.raises(UnreadableImage, match=r"^gone: No such file"):
         open_image(tmp_path / "gone.png", "gone")
-    with pytest.raises(UnreadableImage, match=r": not a plain file\."):
+    with pytest.raises(UnreadableImage, match=r": Is a directory\."):
         open_image(tmp_path)
     for content in (b"", b"no image", b"\x89PNG\r\n\x1a\n"):
         with pytest.raises(UnreadableImage, match=r"^The image: ") as caught:
