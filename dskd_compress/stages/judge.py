@@ -152,7 +152,7 @@ def _accuracies(document: ValidationDocument) -> Iterator[list[str]]:
 
 def _accuracy(name: str, accuracy: Accuracy, paired: PairedAccuracy | None) -> list[str]:
     top1 = accuracy.top1
-    row = [name, f"{top1.value:.2%}", f"{100 * top1.low:.2f}-{100 * top1.high:.2f}"]
+    row = [name, f"{top1.value:.2%}", f"{100 * top1.low:.1f}-{100 * top1.high:.1f}"]
     if paired is None:
         return [*row, "", "", ""]
     drop = paired.top1_drop

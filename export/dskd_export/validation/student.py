@@ -20,7 +20,7 @@ from dskd_export.verdicts import unproven, verdict_of
 AGAINST_TEACHER = "drop vs teacher"
 AGAINST_COMMONEST = "vs commonest class"
 
-NO_TEACHER_IN_BUNDLE = "a bundle holds no teacher; validating the run compares the two"
+NO_TEACHER_IN_BUNDLE = "a bundle holds no teacher, the run does"
 NO_LABELS = "no labelled images are compared"
 
 
@@ -120,10 +120,8 @@ def _reason(checks: Sequence[Check]) -> str:
         return next(check.detail for check in checks if check.failed)
     if verdict == "NOT SHOWN":
         return unproven(checks).detail
-    words = [
-        f"{check.name} not judged: {check.detail}" if check.verdict == "NOT JUDGED" else check.detail
-        for check in checks
-    ]
+    words = [check.detail for check in checks if check.verdict == "PASS"]
+    words += [f"{check.name} not judged: {check.detail}" for check in checks if check.verdict == "NOT JUDGED"]
     return "; ".join(words)
 
 

@@ -188,7 +188,8 @@ def test_without_a_fault_it_passes(photos: RunFolder, tmp_path: Path, capsys: py
     assert int8.native_reason.endswith("run in int8")
     if not fp16.native:  # on x86
         assert fp16.native_reason.startswith("computed in fp32 on cpu: 0 of ")
-        assert "PASS (computed" in err
+        assert (fp16.verdict, fp16.computed_in) == ("PASS", "fp32")
+        assert "onnxruntime:cpu:fp16 │ PASS    │ fp32 " in err
     images = len(np.load(run.read_recipe().data.source)["y"]) // 2
     for one in document.judgements:
         assert one.accuracy is not None

@@ -81,12 +81,26 @@ def test_with_images_accuracy_is_what_an_independent_calculation_gives(bundle: P
     assert (golden.verdict, golden.detail) == ("PASS", "9 of 9 were among the images")
 
 
-def test_too_few_images_for_the_budget_end_with_5(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    document = validation(
-        bundle, "--images", bundle.parent / "photos", "--set", "budget.int8.top1_drop=0.001", code=5
-    )
-    assert not document.passed
-    assert "top-1 drop" in capsys.readouterr().err
+def test_too_few_images_for_the_budget_end_with_6(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = (bundle, "--images", bundle.parent / "photos", "--set", "budget.int8.top1_drop=0.001")
+    document = validation(*few, code=6)
+    assert (document.verdict, document.passed) == ("NOT SHOWN", False)
+    assert "0 of 48 images lost; 3,900 images would show it" in capsys.readouterr().err
+    assert validation(*few, "--accept-unproven").verdict == "NOT SHOWN"
+
+
+def test_a_bundle_has_no_teacher_and_its_student_is_judged_by_the_commonest_class(bundle: Path) -> None:
+    without = validation(bundle).student
+    assert without is not None
+    assert {check.verdict for check in without.checks} == {"NOT JUDGED"}
+    loose = ("--set", "budget.int8.top1_drop=0.2", "--set", "budget.int8.agreement=0.5")
+    student = validation(bundle, "--images", bundle.parent / "photos", *loose).student
+    assert student is not None
+    found = {check.name: check for check in student.checks}
+    assert found["drop vs teacher"].verdict == "NOT JUDGED"
+    assert "a bundle holds no teacher" in found["drop vs teacher"].detail
+    assert found["vs commonest class"].verdict == "PASS"
+    assert (found["vs commonest class"].limit, student.commonest_class) == (0.25, "class 0")
 
 
 def test_images_that_are_prepared_otherwise_are_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
