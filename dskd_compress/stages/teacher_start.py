@@ -48,7 +48,7 @@ def _classes(teacher: TeacherSection) -> int | None:
     if path is None:
         if config is None or not teacher.pretrained or "num_classes" in teacher.kwargs:
             return None
-        return config.num_classes
+        return int(config.num_classes)
     if not path.is_file():  # who loads it says so; the stages that do not load it need no teacher
         return None
     info = find_info(path)
