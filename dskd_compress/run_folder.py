@@ -329,8 +329,9 @@ class RunFolder:
         """Keep the resolved recipe beside what is made from it."""
         text = dump_recipe(recipe)
         path = self / "recipe.yaml"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_atomic(path, text)
+        with self.writing(lambda _: None):  # a stage, which warns, holds the folder already
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                write_atomic(path, text)
 
     def read_recipe(self, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
         """The recipe that the run was made from, with overrides.
