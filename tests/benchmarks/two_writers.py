@@ -36,10 +36,15 @@ from writers_support import IN_USE, false_statements, leftovers, output_of  # no
 
 from dskd_compress.recipe import dump_recipe  # noqa: E402
 from dskd_compress.run_folder import RunFolder  # noqa: E402
+from dskd_export.documents import StageRecord  # noqa: E402
 from dskd_export.files import write_atomic  # noqa: E402
 
 COMMANDS = ("train", "distill", "export", "validate", "benchmark", "report", "run")
 PRELOADED = ["process_support", "dskd_compress.stages.pipeline", "onnxscript", "onnxruntime", "sklearn.datasets"]
+
+
+SETTINGS = ("benchmark.batches=[1]", "benchmark.teacher=false", "benchmark.max_warmup_seconds=0.01")
+PATIENCE_S = 3600
 
 
 def line_of(command: str, folder: RunFolder) -> list[str]:
@@ -55,7 +60,7 @@ def one_round(base: RunFolder, first: str, second: str, offset_s: float, place: 
     processes = [start(line_of(first, folder), said[0])]
     time.sleep(offset_s)
     processes.append(start(line_of(second, folder), said[1]))
-    codes = exit_codes(*processes)
+    codes = exit_codes(*processes, timeout_s=PATIENCE_S)
     refused = [code == 4 and bool(IN_USE.search(output_of(path))) for code, path in zip(codes, said, strict=True)]
     wrong = false_statements(folder) + leftovers(folder)
     wrong += [
@@ -82,19 +87,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         recipe = place / "recipe.yaml"
-        recipe.write_text(dump_recipe(small_recipe()), encoding="utf-8")
+        recipe.write_text(dump_recipe(small_recipe(*SETTINGS)), encoding="utf-8")
         base = RunFolder(place / "base")
-        if exit_codes(start(["run", str(recipe), "--out", str(base.path)], place / "said"))[0] not in (0, 5):
+        process = start(["run", str(recipe), "--out", str(base.path)], place / "said")
+        if exit_codes(process, timeout_s=PATIENCE_S)[0] not in (0, 5):
             raise SystemExit(output_of(place / "said"))
         shutil.rmtree(base.path / "checkpoint")
-        seconds = {}
-        for command in COMMANDS:
-            folder = RunFolder(place / "timed")
-            shutil.copytree(base.path, folder.path)
-            began = time.monotonic()
-            exit_codes(start(line_of(command, folder), place / "said"))
-            seconds[command] = time.monotonic() - began
-            shutil.rmtree(folder.path)
+        found = {path.stem: path.read_bytes() for path in (base / "stages").iterdir()}
+        seconds = {name: StageRecord.model_validate_json(text).provenance.seconds for name, text in found.items()}
+        seconds["run"] = sum(seconds.values()) - seconds["train"]
         rounds: dict[tuple[str, str], list[dict[str, Any]]] = {pair: [] for pair in product(COMMANDS, COMMANDS)}
         for number, (first, second) in product(range(arguments.offsets), draw.sample(list(rounds), len(rounds))):
             if arguments.minutes is not None and time.monotonic() - started > 60 * arguments.minutes:
