@@ -342,8 +342,9 @@ class RunFolder:
         """Keep the resolved recipe beside what is made from it."""
         data = dump_recipe(recipe).encode()
         path = self / "recipe.yaml"
-        if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
-            write_atomic(path, data)
+        with self.writing(lambda _: None):  # a stage, which warns, holds the folder already
+            if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
+                write_atomic(path, data)
 
     def keep(self, recipe: Recipe, sections: Iterable[str]) -> None:
         """Write some sections of a recipe into that of the run, so that the next command means the same.

@@ -13,6 +13,7 @@ from dskd_export.benchmark_document import BenchmarkDocument, DeviceResult, Devi
 from dskd_export.documents import read_document
 from dskd_export.errors import DskdError, EnvironmentProblem, UsageError
 from dskd_export.files import write_atomic
+from dskd_export.folder_lock import refuse_links
 from dskd_export.on_device.results import BENCHMARK_FILES, check_out, writing_results
 from dskd_export.on_device.source import default_out, device_name, opened
 from dskd_export.remote import Address, RemoteCommand, parse_address, run_remotely
@@ -61,6 +62,7 @@ def benchmark_devices(
         raise UsageError(f"--device names one machine twice: {', '.join(names)}.", "Name each once.")
     results: list[DeviceResult] = []
     with opened(source) as bundle, writing_results(folder, output.warn):
+        refuse_links(folder, names)
         recipe_of(bundle, overrides)  # what is wrong with the settings is told before anything is sent
         for name, address in zip(names, addresses, strict=True):
             place, where = folder / name, "local" if address is None else str(address)

@@ -77,7 +77,7 @@ def hold_folder(
     Raises:
         EnvironmentProblem: another process holds it, it cannot be written to, or one of `folders` is a link.
     """
-    key = str(folder.resolve() / LOCK)
+    key = str(Path(os.path.realpath(folder)) / LOCK)
     if key in _held:
         if _held[key].thread != threading.get_ident():
             raise _in_use(folder, "another thread of this process writes to it")
@@ -107,7 +107,8 @@ def refuse_links(folder: Path, patterns: Sequence[str]) -> None:
     """
     for path in (path for pattern in patterns for path in folder.glob(pattern) if path.is_symlink()):
         raise EnvironmentProblem(
-            f"{path} is a link, and nothing is written through links.", f"Remove the link: rm {path}"
+            f"{path} is a link, and nothing is written through links.",
+            f"Remove the link: rm {shlex.quote(str(path))}",
         )
 
 
@@ -162,13 +163,15 @@ def _open(folder: Path) -> int | None:
         if stat.S_ISREG(facts.st_mode) and facts.st_nlink <= 1:
             return descriptor
         os.close(descriptor)
-    raise EnvironmentProblem(f"{path} is a link or no file, and is left alone.", f"Remove it: rm -r {path}")
+    raise EnvironmentProblem(
+        f"{path} is a link or no file, and is left alone.", f"Remove it: rm -r {shlex.quote(str(path))}"
+    )
 
 
 def _sign(folder: Path, descriptor: int) -> None:
     """Write who holds the lock."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:_MOST_SIGNS]
+    command = shlex.join(["dskd-compress", *sys.argv[1:]])[:_MOST_SIGNS]
     content = {"pid": os.getpid(), "host": platform.node(), "command": command, "started": now}
     try:
         os.ftruncate(descriptor, 0)

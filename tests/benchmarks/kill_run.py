@@ -42,6 +42,9 @@ from dskd_export.files import sha256_file, write_atomic  # noqa: E402
 PRELOADED = ["process_support", "dskd_compress.stages.pipeline", "onnxscript", "onnxruntime", "sklearn.datasets"]
 
 
+PATIENCE_S = 3600
+
+
 def kill_once(base: RunFolder, stage: str, delay_s: float, place: Path) -> dict[str, Any]:
     """Kill one run in a stage, start it again, and say what is different."""
     folder, said = RunFolder(place / "run"), place / "said"
@@ -57,7 +60,7 @@ def kill_once(base: RunFolder, stage: str, delay_s: float, place: Path) -> dict[
         os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
     half = leftovers(folder)
-    (code,) = exit_codes(start(command, said))
+    (code,) = exit_codes(start(command, said), timeout_s=PATIENCE_S)
     wrong = false_statements(folder) + leftovers(folder)
     wrong += [
         f"{name} is another"
@@ -91,7 +94,8 @@ def main() -> None:
         recipe = place / "recipe.yaml"
         recipe.write_text(dump_recipe(small_recipe("train.checkpoint_steps=3")), encoding="utf-8")
         base = RunFolder(place / "base")
-        if exit_codes(start(["run", str(recipe), "--out", str(base.path)], place / "said"))[0] not in (0, 5):
+        process = start(["run", str(recipe), "--out", str(base.path)], place / "said")
+        if exit_codes(process, timeout_s=PATIENCE_S)[0] not in (0, 5):
             raise SystemExit(output_of(place / "said"))
         kills = []
         while sum(kill["killed"] for kill in kills) < arguments.kills:

@@ -1,6 +1,6 @@
 """Start two commands on one run folder, at random offsets, for all pairs that write; check every record.
 
-    python tests/benchmarks/two_writers.py [--offsets 20] [--seed 0] [--write]
+    python tests/benchmarks/two_writers.py [--offsets 20] [--minutes N] [--seed 0] [--write]
 
 A tiny run on digits that has been through all stages is copied; its checkpoints are removed, so that trainings
 train. One command starts in the copy, and the second at a random moment while the first runs, or just after. The
@@ -36,10 +36,15 @@ from writers_support import IN_USE, false_statements, leftovers, output_of  # no
 
 from dskd_compress.recipe import dump_recipe  # noqa: E402
 from dskd_compress.run_folder import RunFolder  # noqa: E402
+from dskd_export.documents import StageRecord  # noqa: E402
 from dskd_export.files import write_atomic  # noqa: E402
 
 COMMANDS = ("train", "distill", "export", "validate", "benchmark", "report", "run")
 PRELOADED = ["process_support", "dskd_compress.stages.pipeline", "onnxscript", "onnxruntime", "sklearn.datasets"]
+
+
+SETTINGS = ("benchmark.batches=[1]", "benchmark.teacher=false", "benchmark.max_warmup_seconds=0.01")
+PATIENCE_S = 3600
 
 
 def line_of(command: str, folder: RunFolder) -> list[str]:
@@ -55,7 +60,7 @@ def one_round(base: RunFolder, first: str, second: str, offset_s: float, place: 
     processes = [start(line_of(first, folder), said[0])]
     time.sleep(offset_s)
     processes.append(start(line_of(second, folder), said[1]))
-    codes = exit_codes(*processes)
+    codes = exit_codes(*processes, timeout_s=PATIENCE_S)
     refused = [code == 4 and bool(IN_USE.search(output_of(path))) for code, path in zip(codes, said, strict=True)]
     wrong = false_statements(folder) + leftovers(folder)
     wrong += [
@@ -73,42 +78,46 @@ def main() -> None:
     """Run all pairs, print a table, and with --write keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--offsets", type=int, default=20, help="of each pair")
+    parser.add_argument("--minutes", type=float, help="start no more rounds after so long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true")
-    arguments = parser.parse_args()
+    arguments, started = parser.parse_args(), time.monotonic()
     draw = random.Random(arguments.seed)
     process_support._CONTEXT.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         recipe = place / "recipe.yaml"
-        recipe.write_text(dump_recipe(small_recipe()), encoding="utf-8")
+        recipe.write_text(dump_recipe(small_recipe(*SETTINGS)), encoding="utf-8")
         base = RunFolder(place / "base")
-        if exit_codes(start(["run", str(recipe), "--out", str(base.path)], place / "said"))[0] not in (0, 5):
+        process = start(["run", str(recipe), "--out", str(base.path)], place / "said")
+        if exit_codes(process, timeout_s=PATIENCE_S)[0] not in (0, 5):
             raise SystemExit(output_of(place / "said"))
         shutil.rmtree(base.path / "checkpoint")
-        seconds = {}
-        for command in COMMANDS:
-            folder = RunFolder(place / "timed")
-            shutil.copytree(base.path, folder.path)
-            began = time.monotonic()
-            exit_codes(start(line_of(command, folder), place / "said"))
-            seconds[command] = time.monotonic() - began
-            shutil.rmtree(folder.path)
-        rows = []
-        print(
-            f"{'first':>10} {'second':>10} {'rounds':>7} {'refused':>8} {'both ran':>9} {'wrong':>6}", flush=True
-        )
-        for first, second in product(COMMANDS, COMMANDS):
-            rounds = []
-            for number in range(arguments.offsets):
-                (inner := place / f"{first}-{second}-{number}").mkdir()
-                offset = draw.uniform(0, 1.1 * seconds[first])
-                rounds.append(one_round(base, first, second, offset, inner))
-            refused = sum(one["refused"] for one in rounds)
-            wrong = [text for one in rounds for text in one["wrong"]]
-            rows.append({"first": first, "second": second, "refused": refused, "wrong": wrong, "rounds": rounds})
-            counts = f"{len(rounds):7} {refused:8} {len(rounds) - refused:9} {len(wrong):6}"
-            print(f"{first:>10} {second:>10} {counts}", *wrong, flush=True)
+        found = {path.stem: path.read_bytes() for path in (base / "stages").iterdir()}
+        seconds = {name: StageRecord.model_validate_json(text).provenance.seconds for name, text in found.items()}
+        seconds["run"] = sum(seconds.values()) - seconds["train"]
+        rounds: dict[tuple[str, str], list[dict[str, Any]]] = {pair: [] for pair in product(COMMANDS, COMMANDS)}
+        for number, (first, second) in product(range(arguments.offsets), draw.sample(list(rounds), len(rounds))):
+            if arguments.minutes is not None and time.monotonic() - started > 60 * arguments.minutes:
+                break
+            (inner := place / f"{first}-{second}-{number}").mkdir()
+            one = one_round(base, first, second, draw.uniform(0, 1.1 * seconds[first]), inner)
+            rounds[first, second].append(one)
+            print(first, second, json.dumps(one), flush=True)
+    rows = [
+        {
+            "first": first,
+            "second": second,
+            "refused": sum(one["refused"] for one in made),
+            "wrong": [text for one in made for text in one["wrong"]],
+            "rounds": made,
+        }
+        for (first, second), made in rounds.items()
+    ]
+    print(f"{'first':>10} {'second':>10} {'rounds':>7} {'refused':>8} {'both ran':>9} {'wrong':>6}")
+    for row in rows:
+        count, refused, wrong = len(row["rounds"]), row["refused"], len(row["wrong"])
+        print(f"{row['first']:>10} {row['second']:>10} {count:7} {refused:8} {count - refused:9} {wrong:6}")
     document = {
         "pairs": rows,
         "rounds": sum(len(row["rounds"]) for row in rows),

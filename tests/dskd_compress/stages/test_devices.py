@@ -21,6 +21,7 @@ from dskd_compress.stages.devices import LOG
 from dskd_export.benchmark_document import BenchmarkDocument, DevicesDocument
 from dskd_export.bundle import open_bundle
 from dskd_export.documents import read_document
+from dskd_export.folder_lock import LOCK
 
 TOOL = f"{sys.executable} -m dskd_compress"
 
@@ -104,7 +105,7 @@ def test_killed_in_the_middle_it_goes_on(bundle: Path, server: Server) -> None:
     began = (job / "log").stat().st_ctime_ns, (job / "lock").stat().st_ino
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not Path("out").exists()
+    assert [path.name for path in Path("out").iterdir()] == [LOCK]
     assert (job / "lock").stat().st_ino == began[1]
     assert main(words) == 0
     document = read_document(Path("out/devices.json"), DevicesDocument)

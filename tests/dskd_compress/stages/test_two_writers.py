@@ -30,19 +30,18 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 def test_the_second_command_is_refused_and_every_record_is_true(finished: Finished, tmp_path: Path) -> None:
     folder = finished.copy(tmp_path / "run")
     shutil.rmtree(folder.path / "checkpoint")
-    first = start(["distill", str(folder.path)], tmp_path / "distill")
+    first = start(["distill", str(folder.path)], tmp_path / "distill.txt")
     while first.is_alive() and not (folder / LOCK).exists():
         time.sleep(0.001)
     os.kill(first.pid or 0, signal.SIGSTOP)  # it holds the folder for as long as the others take
-    lines = {name: [name, str(folder.path)] for name in ("train", "export", "validate", "report", "run")}
-    others = [start(line, tmp_path / name) for name, line in lines.items()]
+    commands = ("train", "export", "validate", "report", "run")
+    others = [start([name, str(folder.path)], tmp_path / f"{name}.txt") for name in commands]
     codes = exit_codes(*others)
     os.kill(first.pid or 0, signal.SIGCONT)
-    assert codes == [4] * len(lines)
-    for name in lines:
-        assert IN_USE.search(output_of(tmp_path / name))
-        assert f"process {first.pid} " in output_of(tmp_path / name)
-    assert exit_codes(first) == [0], output_of(tmp_path / "distill")
+    said = [output_of(tmp_path / f"{name}.txt") for name in commands]
+    assert codes == [4] * len(commands), said
+    assert all(IN_USE.search(text) and f"process {first.pid} " in text for text in said)
+    assert exit_codes(first) == [0], output_of(tmp_path / "distill.txt")
     assert false_statements(folder) == []
     assert leftovers(folder) == []
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import platform
 import shutil
 from pathlib import Path
+from typing import Any
 
 import bundle_support
 import numpy as np
@@ -14,9 +17,11 @@ from PIL import Image
 
 from dskd_compress import console
 from dskd_compress.cli import main
+from dskd_compress.stages import on_device
 from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.bundle import open_bundle, pack_bundle
 from dskd_export.documents import StageRecord, ValidationDocument, read_document
+from dskd_export.folder_lock import LOCK
 from dskd_export.on_device.source import default_out, name_of
 from dskd_export.runtime.preprocess import preprocess_batch
 
@@ -139,6 +144,52 @@ def test_a_pair(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert document.judgements[0].parity[0].max_abs == 0
     assert main(["validate", str(bundle), "--pair", "torch:cpu:fp32", INT8]) == 2
     assert "validated without torch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["validate", "benchmark", "report"])
+def test_results_that_another_process_writes_are_left_alone(
+    command: str, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    holder = {
+        "pid": 4711,
+        "host": platform.node(),
+        "command": "dskd-compress benchmark b",
+        "started": "2026-01-01",
+    }
+    Path("out/stages").mkdir(parents=True)
+    (Path("out") / LOCK).write_text(json.dumps(holder))
+    shutil.copytree(bundle, "out/bundle")
+    with (Path("out") / LOCK).open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        line = [command, "out"] if command == "report" else [command, str(bundle), "--out", "out"]
+        assert main(line) == 4
+    error = capsys.readouterr().err
+    assert "out is in use: process 4711 (dskd-compress benchmark b) has been writing to it since 2026" in error
+    assert {path.name for path in Path("out").iterdir()} == {LOCK, "bundle", "stages"}
+
+
+@pytest.mark.parametrize("name", ["benchmark.partial", "bundle", "stages"])
+def test_results_are_not_written_through_links(name: str, bundle: Path) -> None:
+    Path("out").mkdir()
+    Path("victim").mkdir()
+    (Path("out") / name).symlink_to(Path("victim").resolve())
+    assert main(["benchmark", str(bundle), "--out", "out", "--batch", "1", *QUICK]) == 4
+    assert list(Path("victim").iterdir()) == []
+
+
+def test_results_of_a_bundle_that_was_replaced_meanwhile_are_not_written(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = on_device.validate.validate_bundle
+
+    def validate_and_replace(*arguments: Any) -> ValidationDocument:
+        document = validate(*arguments)
+        (bundle / "manifest.json").write_text((bundle / "manifest.json").read_text() + "\n")
+        return document
+
+    monkeypatch.setattr(on_device.validate, "validate_bundle", validate_and_replace)
+    assert main(["validate", str(bundle), "--out", "out"]) == 3
+    assert not Path("out").exists()
 
 
 def test_benchmark_report_and_what_lies_in_the_results(bundle: Path) -> None:
