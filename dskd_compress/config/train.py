@@ -59,7 +59,9 @@ class TrainSection(Section):
     device: str = Field(
         "auto", description="auto | cpu | cuda | cuda:1; under torchrun each process takes its own GPU"
     )
-    threads: int | None = Field(None, ge=1, description="torch threads on the CPU; none: all cores")
+    threads: int | None = Field(
+        None, ge=1, description="torch threads on the CPU; none: one for each core that this process may use"
+    )
     validate_every: int = Field(
         1, ge=1, description="epochs between two looks at the validation set; the last epoch is always looked at"
     )

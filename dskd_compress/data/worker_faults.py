@@ -100,7 +100,7 @@ def explain_end(text: str, reports: Iterable[Report], workers: Iterable[Any], co
         return _died(signal.Signals(-code).name, IN_THIS_PROCESS)
     if code is not None:
         return _died(f"exit code {code}, with its own message above", IN_THIS_PROCESS)
-    return _died(_first_line(text), _more_memory(count))
+    return _died("nothing says why", _more_memory(count))
 
 
 def _died(how: str, hint: str) -> EnvironmentProblem:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import resource_tracker
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from pickle import PicklingError
 from types import FrameType
@@ -120,7 +120,10 @@ class _Batches(_MultiProcessingDataLoaderIter):
         waited_s = 0.0
         while not self._pin_memory or self._pin_memory_thread.is_alive():
             began = time.monotonic()
-            success, batch = self._try_get_data(CHECK_SECONDS)  # type: ignore[no-untyped-call]
+            try:
+                success, batch = self._try_get_data(CHECK_SECONDS)  # type: ignore[no-untyped-call]
+            except (ConnectionError, EOFError) as error:  # a worker that ends has closed its end of a batch
+                raise self._lost() from error
             # Time in which the whole process stood still, after Ctrl-Z, is nobody's fault.
             waited_s += min(time.monotonic() - began, CHECK_SECONDS)
             if success:
@@ -134,7 +137,11 @@ class _Batches(_MultiProcessingDataLoaderIter):
                     f"before took {self._slowest_s:.1f} s.",
                     f"Check that the disk of data.source answers. {IN_THIS_PROCESS}",
                 )
-        raise RuntimeError("Pin memory thread exited unexpectedly")
+        raise self._lost()
+
+    def _lost(self) -> RuntimeError:
+        connection.wait([worker.sentinel for worker in self._workers], timeout=1)  # for its exit code
+        return RuntimeError(f"{WORKER_ENDED}) exited unexpectedly")
 
 
 @contextmanager

@@ -187,3 +187,10 @@ def test_the_budget_of_a_device():
     assert budget.speed("orin").limits == {"latency_p99_ms": 8, "size_mb": 6}
     assert (budget.of("fp16").top1_drop, budget.of("fp16", "orin").top1_drop) == (0.01, 0.03)
     assert budget.of("int8", "orin").size_mb == 6
+
+
+@pytest.mark.parametrize(("batch_size", "pieces"), [(8, 8), (2, 2)])
+def test_a_piece_has_two_images_at_least(batch_size: int, pieces: int):
+    with pytest.raises(ValidationError, match=f"grad_accumulation {pieces} leaves one image"):
+        TrainSection(batch_size=batch_size, grad_accumulation=pieces)
+    TrainSection(batch_size=2 * batch_size, grad_accumulation=pieces)

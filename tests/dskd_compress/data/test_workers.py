@@ -121,6 +121,21 @@ def test_what_a_worker_raises_keeps_its_number(number: int) -> None:
     assert describe(failure_of(Acting(refuse))).exit_code == 4
 
 
+def test_a_batch_whose_sender_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker can end after the batch was announced and before it was fetched."""
+    real = workers._Batches._try_get_data
+    calls: list[float] = []
+
+    def reset(self: Any, timeout: float) -> Any:
+        calls.append(timeout)
+        if len(calls) > 1:
+            raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+        return real(self, timeout)
+
+    monkeypatch.setattr(workers._Batches, "_try_get_data", reset)
+    assert describe(failure_of(Acting(lambda: limit(resource.RLIMIT_FSIZE, 1000), at=1))).exit_code == 4
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "CHECK_SECONDS", 0.1)

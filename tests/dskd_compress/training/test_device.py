@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 
 from dskd_compress.config import TrainSection
-from dskd_compress.training.device import autocast, peak_memory_mb, resolve_device
+from dskd_compress.training import device
+from dskd_compress.training.device import autocast, configure, peak_memory_mb, resolve_device
 from dskd_export.errors import EnvironmentProblem, UsageError
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -44,3 +48,35 @@ def test_memory_of_this_process() -> None:
     peak = peak_memory_mb(torch.device("cpu"))
     assert peak is not None
     assert 50 < peak < 1e6
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(("threads", "expected"), [(None, 2), (3, 3)])
+def test_threads_keep_to_the_quota_of_a_container(
+    threads: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "usable_cores", lambda: 2)
+    configure(TrainSection(threads=threads), torch.device("cpu"))
+    assert torch.get_num_threads() == expected
+
+
+def test_a_machine_without_a_compiler_is_refused_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    with (
+        config.patch({"cpp.cxx": (None, "no-such-compiler")}),
+        pytest.raises(EnvironmentProblem, match=r"no C\+\+ compiler.*train\.compile=false"),
+    ):
+        configure(TrainSection(compile=True, threads=torch.get_num_threads()), torch.device("cpu"))

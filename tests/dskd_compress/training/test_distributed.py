@@ -168,6 +168,17 @@ def test_a_batch_that_cannot_be_divided(monkeypatch: pytest.MonkeyPatch) -> None
         raise AssertionError("not reached")
 
 
+@pytest.mark.parametrize(("processes", "pieces"), [(64, 1), (8, 8)])
+def test_a_batch_that_leaves_one_image_to_each(
+    processes: int, pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environments(processes)[0].items():
+        monkeypatch.setenv(name, value)
+    section = TrainSection(batch_size=64, grad_accumulation=pieces)
+    with pytest.raises(RecipeError, match=r"one image.*train\.batch_size=128"), join(section):
+        raise AssertionError("not reached")
+
+
 @pytest.mark.parametrize("command", ["run", "export", "report"])
 def test_other_commands_are_not_for_several_processes(command: str, tmp_path: Path) -> None:
     for process in start_together([command, "--out", str(tmp_path / "x")], tmp_path / "said"):

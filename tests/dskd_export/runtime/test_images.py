@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -17,7 +19,7 @@ from PIL import Image
 
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
-from dskd_export.runtime.images import UnreadableImage, open_image, to_rgb
+from dskd_export.runtime.images import UnreadableImage, open_image, reading, to_rgb
 
 PHOTO = read_photo(photo_paths()[0], pixels=160)
 SMALL = read_photo(photo_paths()[1], pixels=24)
@@ -154,6 +156,15 @@ def test_too_little_memory_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Image.Image, "convert", convert)
     with pytest.raises(MemoryError):
         open_image(KINDS["PNG grey (L)"](PHOTO))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_limit_of_the_machine_is_not_the_files_fault(number: int) -> None:
+    with pytest.raises(OSError, match="photo") as caught, reading("photo.jpg"):
+        raise OSError(number, os.strerror(number), "photo.jpg")
+    assert caught.value.errno == number
+    with pytest.raises(UnreadableImage), reading("photo.jpg"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "photo.jpg")
 
 
 SOUND = {kind: writer(SMALL) for kind, writer in {**KINDS, **CUT_OFF}.items()}
