@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dskd_export.documents import TrainingRecord, read_record
+from dskd_export.documents import MAX_RECORD, TrainingRecord, read_record
 from dskd_export.errors import DataError
+from dskd_export.files import NotAPlainFile, open_plain
 from dskd_export.json_text import InvalidJson
 
 
@@ -29,21 +30,23 @@ class Follower:
         Half a line, which is being written, waits for its other half.
 
         Raises:
-            DataError: a whole line is no record.
+            DataError: a whole line is no record, or the log is no plain file.
         """
         try:
-            with self.path.open("rb") as file:
+            with open_plain(self.path, follow_links=True) as file:
                 status = os.fstat(file.fileno())
                 anew = status.st_ino != self._file or status.st_size < self._offset
                 if anew:
                     self._file, self._offset, self._lines = status.st_ino, 0, 0
                 file.seek(self._offset)
-                data = file.read()
+                records = []
+                while (line := file.readline(MAX_RECORD + 1)).endswith(b"\n") or len(line) > MAX_RECORD:
+                    records.append(self._record(line))
+                    self._offset += len(line)
         except FileNotFoundError:
             return [], False
-        whole = data[: data.rfind(b"\n") + 1]
-        records = [self._record(line) for line in whole.splitlines()]
-        self._offset += len(whole)
+        except NotAPlainFile as error:
+            raise DataError(f"{self.path} is not a plain file.", "Name the folder of a run.") from error
         return records, anew
 
     def _record(self, line: bytes) -> TrainingRecord:

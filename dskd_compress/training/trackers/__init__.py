@@ -11,8 +11,10 @@ from typing import Any
 
 from dskd_compress.config import TrackingSection
 from dskd_compress.training.trackers.base import RunLabel, Tracker, Trackers
-from dskd_export.errors import EXTRA_OF, MissingExtra
+from dskd_export.bounded import read_bounded
+from dskd_export.errors import EXTRA_OF, DataError, MissingExtra
 from dskd_export.files import write_atomic
+from dskd_export.json_text import InvalidJson, parse_json
 
 __all__ = ["Tracker", "Trackers", "check_trackers", "open_trackers"]
 
@@ -85,8 +87,8 @@ def _run_id(path: Path, resumed: bool) -> str:
     """The id of this run, the same over all its interruptions."""
     if resumed and path.is_file():
         try:
-            return str(json.loads(path.read_bytes())["run"])
-        except (ValueError, KeyError, TypeError):
+            return str(parse_json(read_bounded(path, 1 << 16))["run"])
+        except (DataError, InvalidJson, KeyError, TypeError):
             pass  # damaged: the run goes on under a new id
     run = uuid.uuid4().hex[:16]
     write_atomic(path, json.dumps({"run": run}) + "\n")
