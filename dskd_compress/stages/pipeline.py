@@ -24,6 +24,7 @@ from dskd_compress.stages.distill import run_distill
 from dskd_compress.stages.export import run_export
 from dskd_compress.stages.report import run_report
 from dskd_compress.stages.setup import open_checked_data
+from dskd_compress.stages.tools import check_tools
 from dskd_compress.stages.train import run_train
 from dskd_compress.stages.tune import run_tune
 from dskd_compress.stages.validate import run_validate
@@ -73,9 +74,15 @@ def run_pipeline(
     """Run a recipe's stages in order; a stage named by `first` runs even if nothing changed.
 
     A validation that fails its limits does not stop the later stages: the report shows it.
+
+    Raises:
+        MissingExtra: a package that one of the stages needs is not installed; nothing has run yet.
     """
     names = select_stages(recipe, first, last)
     data_sha256 = open_checked_data(recipe).facts().sha256
+    pending = [name for name in names if name == first or folder.why_rerun(name, recipe, data_sha256) is not None]
+    # What follows a stage that runs may run as well: a package that is missing ends it now, not after hours.
+    check_tools(recipe, names[names.index(pending[0]) :] if pending else [])
     for name in names:
         why = folder.why_rerun(name, recipe, data_sha256)
         if why is None and name == first:
