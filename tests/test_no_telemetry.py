@@ -107,7 +107,7 @@ def watched(command: list[str], folder: Path) -> Seen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     left = sorted(path.relative_to(home).as_posix() for path in home.rglob("*") if not path.is_dir())

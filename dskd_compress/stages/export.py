@@ -20,10 +20,11 @@ from dskd_compress.stages.precisions import (
     wanted_precisions,
 )
 from dskd_compress.stages.setup import TeacherModel, check_classes, load_teacher, make_pair, open_checked_data
+from dskd_compress.stages.tools import check_tools
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo, load_trained
 from dskd_export.bundle import BundledModel, BundleProvenance, Manifest, write_bundle
-from dskd_export.errors import DataError, ModelError, require
+from dskd_export.errors import DataError, ModelError
 from dskd_export.export_document import ExportDocument
 from dskd_export.files import sha256_file
 from dskd_export.golden import Golden
@@ -80,10 +81,9 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     Raises:
         DataError: there is no student yet, or the data has other classes than it was trained on.
         ModelError: torch cannot export it.
-        MissingExtra: onnx is not installed.
+        MissingExtra: onnx, or what makes a precision, is not installed.
     """
-    for module in ("onnx", "onnxscript"):
-        require(module, "onnx")
+    check_tools(recipe, [EXPORT])
     watch = Stopwatch()
     path = folder.require("student.safetensors", "distill")
     inputs = folder.inputs(EXPORT, recipe)

@@ -25,6 +25,7 @@ from dskd_compress.stages.export import run_export
 from dskd_compress.stages.report import run_report
 from dskd_compress.stages.setup import open_checked_data
 from dskd_compress.stages.teacher_start import with_probe_where_needed
+from dskd_compress.stages.tools import check_tools
 from dskd_compress.stages.train import run_train
 from dskd_compress.stages.tune import run_tune
 from dskd_compress.stages.validate import run_validate
@@ -78,6 +79,7 @@ def run_pipeline(
 
     Raises:
         EnvironmentProblem: another process writes to the run folder.
+        MissingExtra: a package that one of the stages needs is not installed; nothing has run yet.
     """
     with folder.writing(output.warn):
         yield from _run_stages(recipe, folder, output, first, last)
@@ -90,6 +92,9 @@ def _run_stages(
     sets = open_checked_data(recipe, output)
     data_sha256 = sets.facts().sha256
     recipe = with_probe_where_needed(recipe, sets, output)
+    pending = [name for name in names if name == first or folder.why_rerun(name, recipe, data_sha256) is not None]
+    # What follows a stage that runs may run as well: a package that is missing ends it now, not after hours.
+    check_tools(recipe, names[names.index(pending[0]) :] if pending else [])
     for name in names:
         why = folder.why_rerun(name, recipe, data_sha256)
         if why is None and name == first:

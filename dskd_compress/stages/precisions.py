@@ -125,8 +125,15 @@ def build(model: bytes, precision: Precision, section: ExportSection, images: Ca
         UsageError: a tool cannot do what the recipe asks for.
         ModelError: a tool failed.
     """
+    calibration = images.calibration
+    searched = calibration.first(section.quantize.search_images)
+    return build_precision(model, precision, calibration, searched, settings_of(section))
+
+
+def settings_of(section: ExportSection) -> Settings:
+    """How the recipe has its precisions made."""
     quantize = section.quantize
-    settings = Settings(
+    return Settings(
         producer=quantize.producer,
         method=quantize.method,
         rest=TARGETS[section.target].rest if quantize.rest == "auto" else quantize.rest,
@@ -135,8 +142,6 @@ def build(model: bytes, precision: Precision, section: ExportSection, images: Ca
         max_kl=quantize.max_kl,
         max_kept=quantize.max_kept,
     )
-    calibration = images.calibration
-    return build_precision(model, precision, calibration, calibration.first(quantize.search_images), settings)
 
 
 def bundled(built: Built) -> BundledModel:

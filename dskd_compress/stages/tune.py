@@ -9,6 +9,7 @@ from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.run_folder import DISTILL, TUNE, RunFolder, recipe_sha256, tuned_weights
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import check_classes, load_teacher, make_pair, open_checked_data
+from dskd_compress.stages.tools import check_tools
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.device import configure, peak_memory_mb
 from dskd_compress.training.distributed import Group, join
@@ -49,6 +50,7 @@ def run_tune(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocum
     """
     if recipe.tune is None:
         raise UsageError("The recipe has no tune section.", "Add one, for example with --set tune.epochs=2")
+    check_tools(recipe, [TUNE])
     watch = Stopwatch()
     section = tuning_section(recipe, recipe.tune)
     with join(section) as group, folder.writing(output.warn):

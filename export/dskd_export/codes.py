@@ -32,6 +32,7 @@ class Code:
 _BASE = "`pip install --upgrade dskd-compress`"
 _TRAIN = "`pip install --upgrade 'dskd-compress[train]'`"
 _ONNX = "`pip install --upgrade 'dskd-compress[onnx]'`; on a device `pip install onnxruntime`"
+_QUANT = "`pip install --upgrade 'dskd-compress[quant]'`"
 _REBUILD = "build it on this machine: `dskd-compress build BUNDLE`"
 
 PYTHON = Code(100, "Python is too old", "use Python 3.10 or newer")
@@ -70,6 +71,10 @@ NODE_ELSEWHERE = Code(
     127,
     "a node of the model runs on another provider than was asked for",
     "allow its operator with `--allow-cpu`, or choose another provider with `--provider`",
+)
+MODELOPT = Code(131, "nvidia-modelopt is missing or too old: bf16, fp8, tune and int8 for a GPU need it", _QUANT)
+ONNXCONVERTER = Code(
+    132, "onnxconverter-common is missing or too old: fp16 without nvidia-modelopt needs it", _QUANT
 )
 
 GPU = Code(

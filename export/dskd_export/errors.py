@@ -45,6 +45,7 @@ EXTRA_OF = {
     "huggingface_hub": "hub",
     "modelopt": "quant",
     "onnxconverter_common": "quant",
+    "requests": "quant",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
     "pynvml": "nvml",
@@ -127,8 +128,11 @@ class EnvironmentProblem(DskdError):
 class MissingExtra(EnvironmentProblem):
     """An optional dependency is not installed."""
 
-    def __init__(self, module: str, extra: str) -> None:
-        super().__init__(f"{module} is not installed.", f"Install it with: pip install 'dskd-compress[{extra}]'")
+    def __init__(self, module: str, extra: str, *, needed_for: str | None = None) -> None:
+        reason = "" if needed_for is None else f"; {needed_for} needs it"
+        super().__init__(
+            f"{module} is not installed{reason}.", f"Install it with: pip install 'dskd-compress[{extra}]'"
+        )
 
 
 class ProviderLacksKernel(EnvironmentProblem):

@@ -51,6 +51,9 @@ PACKAGES: tuple[Package, ...] = (
     Package(codes.ONNX, "onnx", "1.17", "onnx", _EXPORT),
     Package(codes.ONNXSCRIPT, "onnxscript", "0.5", "onnx", _EXPORT),
     Package(codes.ONNXRUNTIME, "onnxruntime", "1.20", "onnx", _RUN),
+    # Nothing but some precisions needs these, and `export` refuses them at its start.
+    Package(codes.MODELOPT, "nvidia-modelopt", "0.47", "quant"),
+    Package(codes.ONNXCONVERTER, "onnxconverter-common", "1.16", "quant"),
 )
 
 

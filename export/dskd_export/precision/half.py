@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dskd_export.errors import MissingExtra, require
+from dskd_export.errors import UsageError, require
 from dskd_export.precision import graph, modelopt
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.ranges import tensor_ranges
@@ -72,7 +72,8 @@ def half_precision(
             ONNX Runtime measures; `auto`: the first where it is installed.
 
     Raises:
-        MissingExtra: neither tool is installed, or bf16 is asked for without ModelOpt.
+        MissingExtra: neither tool is installed, or ModelOpt is not and bf16 needs it.
+        UsageError: bf16 with `onnxruntime` as its producer.
         ModelError: the tool failed, or the model has more than 1.9 GB.
     """
     source = graph.load(model)
@@ -93,7 +94,7 @@ def half_precision(
         )
         tool = f"{modelopt.version()} autocast"
     elif precision == "bf16":
-        raise MissingExtra("nvidia-modelopt", "quant")
+        raise UsageError("bf16 is made by ModelOpt only.", "Set export.quantize.producer: auto.")
     else:
         made = _converted(source, inputs, keep)
         tool = f"onnxconverter-common {importlib.metadata.version('onnxconverter-common')}"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -220,10 +221,7 @@ def test_data_of_other_classes(finished: Finished, tmp_path: Path) -> None:
 
 
 def test_a_missing_extra(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(module: str, extra: str) -> None:
-        raise MissingExtra(module, extra)
-
-    monkeypatch.setattr(export, "require", absent)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingExtra, match=r"onnx is not installed.*dskd-compress\[onnx\]"):
         run_export(finished.recipe, finished.folder, QUIET)
 

@@ -17,7 +17,6 @@ def test_an_interrupted_distillation_is_one_run_with_each_step_once(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its last checkpoint is from before the steps that were tracked last: they are made again, not told again."""
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = RunFolder(tmp_path / "run")

@@ -161,15 +161,7 @@ READERS: dict[str, Callable[[Path], dict[str, Scalars]]] = {
     "mlflow": read_mlflow,
     "wandb": read_wandb,
 }
-KINDS = [
-    pytest.param(
-        kind,
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec(kind) is None, reason=f"{kind} is not installed: pip install {kind}"
-        ),
-    )
-    for kind in READERS
-]
+KINDS = list(READERS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,7 +206,6 @@ def test_steps_are_thinned_and_nothing_else(kind: str, tmp_path: Path) -> None:
 
 
 def test_findings_and_settings_are_kept(tmp_path: Path) -> None:
-    pytest.importorskip("mlflow")
     from mlflow.tracking import MlflowClient
 
     tracked("mlflow", tmp_path, RECORDS)
@@ -272,7 +263,6 @@ def test_a_tracker_that_fails_is_warned_of_once_and_the_others_go_on() -> None:
 
 
 def test_a_tracker_that_cannot_be_opened_is_left_out(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     warnings: list[str] = []
     trackers = open_trackers(
@@ -311,7 +301,6 @@ def test_no_library_is_imported_unless_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_damaged_id_begins_a_new_run(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     (tmp_path / "student.json").write_text("{")
     tracked("tensorboard", tmp_path, RECORDS, resumed=True)
     assert len(read_tensorboard(tmp_path)) == 1
