@@ -38,10 +38,6 @@ def _imagenet_teacher(root: Path) -> None:
     save_file(import_timm().create_model("test_resnet").state_dict(), root / "imagenet.safetensors")
 
 
-def _teacher_of_four(root: Path) -> None:
-    save_file(import_timm().create_model("test_resnet", num_classes=4).state_dict(), root / "four.safetensors")
-
-
 def _rename_a_val_class(root: Path) -> None:
     (root / "photos/val/triangle").rename(root / "photos/val/star")
 
@@ -96,14 +92,8 @@ CASES = (
     Case("A truncated JPEG, more than `data.max_unreadable` tolerates", "distill runs/r18", _truncate),
     Case(
         "A teacher with other classes than the data",
-        f"distill {MODELS} --teacher-checkpoint imagenet.safetensors --set teacher.kwargs.num_classes=1000 "
-        "--data photos --out runs/r18 --input-size 32",
+        f"distill {MODELS} --teacher-checkpoint imagenet.safetensors --data photos --out runs/r18 --input-size 32",
         _imagenet_teacher,
-    ),
-    Case(
-        "A checkpoint of one's own with another number of classes",
-        f"distill {MODELS} --teacher-checkpoint four.safetensors --data photos --out runs/r18 --input-size 32",
-        _teacher_of_four,
     ),
     Case(
         "Classes that differ between training and validation",
@@ -178,12 +168,12 @@ def normalised(line: str, root: Path) -> str:
 
 
 def assert_answer(title: str, code: int, stderr: str, root: Path) -> None:
-    """One error line and one hint, the same as in the README, and no traceback."""
+    """One error line and one hint, which may offer several commands, as in the README, and no traceback."""
     assert "Traceback" not in stderr
     assert "Warning" not in stderr
-    said = tuple(line for line in stderr.splitlines() if line.startswith(("error:", "hint:")))
-    assert [line.split(":")[0] for line in said] == ["error", "hint"], stderr
-    assert stderr.splitlines()[-2:] == list(said), "what is wrong is said last"
+    lines = stderr.splitlines()
+    said = lines[next(number for number, line in enumerate(lines) if line.startswith("error:")) :]
+    assert [line.split(":")[0] for line in said if not line.startswith("  ")] == ["error", "hint"], stderr
     quoted = answers()[title]
     assert tuple(normalised(line, root) for line in said) == tuple(
         normalised(with_tiny_models(line), root) for line in quoted.lines
