@@ -100,7 +100,7 @@ def test_the_commit_is_that_of_the_start(checkout: Path) -> None:
     assert found.model_copy(update={"commit": None}).code == f"dskd-compress {dskd_compress.__version__}"
 
 
-@pytest.mark.parametrize("place", ["lib/site-packages/dskd_export", "vendor/export/dskd_export"])
+@pytest.mark.parametrize("place", ["vendor/dskd_export", "vendor/export/dskd_export"])
 def test_the_repository_of_a_user_is_not_this_one(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
