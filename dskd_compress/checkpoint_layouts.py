@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,81 @@ def prefix_hint(own: Mapping[str, Tensor], weights: State, path: Path) -> str | 
                 f"{json.dumps(_beside(path))})"
             )
             return f"Its weights are under '{prefix}'. Take them out: python -c {shlex.quote(code)}"
+    return None
+
+
+def misfits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """What differs between a model's own tensors and those of a checkpoint, in words; empty where all fit."""
+    wrong = sorted(
+        f"{name} is {tuple(weights[name].shape)}, the model has {tuple(own[name].shape)}"
+        for name in own.keys() & weights.keys()
+        if own[name].shape != weights[name].shape
+    )
+    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    return [
+        f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        if names
+    ]
+
+
+def misfit_cure(
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+    weights: dict[str, Tensor],
+    path: Path,
+    size_option: str | None,
+) -> str:
+    """What to do about weights that do not fit; `size_option` where another input size is all that differs."""
+    if size_option is not None:
+        size = trained_size(model, weights)
+        return f"It was trained on images of another size: add {size_option}{size or 'SIZE'}"
+    trained, wanted = classes_of(model, weights), classes_of(model, own)
+    if trained != wanted and own.keys() == weights.keys():
+        return (
+            f"It was trained on {trained} classes, these are {wanted}: give the data of that training, or weights "
+            "that were trained on these classes."
+        )
+    return (
+        prefix_hint(own, weights, path)
+        or "Give the checkpoint of this architecture, or set kwargs (num_classes, ...) as it was trained."
+    )
+
+
+def without_other_classifier(
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+    weights: dict[str, Tensor],
+    path: Path,
+    on_new_classifier: Callable[[str], None],
+) -> dict[str, Tensor]:
+    """The weights, with the model's own classifier where theirs is missing or has another shape."""
+    layers = tuple(f"{name}." for name in classifiers_of(getattr(model, "pretrained_cfg", None)))
+    head = {name: tensor for name, tensor in own.items() if name.startswith(layers)} if layers else {}
+    given = {name: tensor for name, tensor in weights.items() if name.startswith(layers)} if layers else {}
+    if {name: tensor.shape for name, tensor in head.items()} == {n: tensor.shape for n, tensor in given.items()}:
+        return weights
+    classes = classes_of(model, given)
+    on_new_classifier(
+        f"{path}: its classifier{'' if classes is None else f' of {classes} classes'} is left out; "
+        f"the model starts with a new one of {classes_of(model, head)} classes."
+        if given
+        else f"{path} has no classifier; the model starts with a new one of {classes_of(model, head)} classes."
+    )
+    return {**{name: tensor for name, tensor in weights.items() if name not in given}, **head}
+
+
+def classifiers_of(config: Mapping[str, Any] | Any) -> list[str]:
+    """Names of a model's last layers as timm has them; most have one, a distilled one has two."""
+    found = config.get("classifier") if isinstance(config, Mapping) else getattr(config, "classifier", None)
+    return [found] if isinstance(found, str) else list(found or ())
+
+
+def classes_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
+    """Rows of the classifier in a state dict; None where timm does not tell which layer that is."""
+    for classifier in classifiers_of(getattr(model, "pretrained_cfg", None))[:1]:
+        bias = weights.get(f"{classifier}.bias")
+        return None if bias is None else len(bias)
     return None
 
 

@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dskd_compress.checkpoint_layouts import (
     as_timm_names,
+    classifiers_of,
     find_state,
+    misfit_cure,
+    misfits,
     numbers_allowed,
-    prefix_hint,
-    trained_size,
     trusted_hint,
+    without_other_classifier,
 )
 from dskd_compress.config import ModelSection, TeacherSection
 from dskd_compress.timm_import import import_timm
@@ -82,11 +84,18 @@ def _size_option(section: ModelSection) -> str:
 
 def _fixed_input(name: str) -> int | None:
     """The height of the images that an architecture takes unless it is told another one; None: it takes any."""
-    timm = import_timm()
     if ":" in name:  # hf-hub: the size is only known after the configuration was fetched
         return None
-    config = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    config = _pretrained_cfg(name)
     return int(config.input_size[1]) if config is not None and config.fixed_input_size else None
+
+
+def _pretrained_cfg(name: str) -> Any:
+    """What timm knows of an architecture's weights; None where it does not know the name or its tag."""
+    try:
+        return import_timm().models.get_pretrained_cfg(name, allow_unregistered=True)
+    except RuntimeError:  # a tag that does not exist, which `create_model` refuses with its cure
+        return None
 
 
 def _creation_error(section: ModelSection, error: Exception) -> ModelError:
@@ -173,95 +182,21 @@ def load_weights(
     counters = {name: value for name, value in own.items() if name.endswith(".num_batches_tracked")}
     weights = read_weights(path)
     resampled = None
-    if _misfits(own, {**counters, **weights}) and (renamed := as_timm_names(model, weights)) is not None:
+    if misfits(own, {**counters, **weights}) and (renamed := as_timm_names(model, weights)) is not None:
         if renamed[1]:
             weights = renamed[0]
         else:
             resampled = renamed[0]
     if on_new_classifier is not None:
-        weights = _without_other_classifier(model, own, weights, path, on_new_classifier)
+        weights = without_other_classifier(model, own, weights, path, on_new_classifier)
     weights = {**counters, **weights}
-    if faults := _misfits(own, weights):
-        fits_resampled = resampled is not None and not _misfits(own, {**counters, **resampled})
+    if faults := misfits(own, weights):
+        fits_resampled = resampled is not None and not misfits(own, {**counters, **resampled})
         raise CheckpointError(
             f"{path} does not fit {architecture(model)}: {'; '.join(faults)}.",
-            _cure(model, own, weights, path, size_option if fits_resampled else None),
+            misfit_cure(model, own, weights, path, size_option if fits_resampled else None),
         )
     model.load_state_dict(weights, strict=True)
-
-
-def _misfits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """What differs between a model's own tensors and those of a checkpoint, in words; empty where all fit."""
-    wrong = sorted(
-        f"{name} is {tuple(weights[name].shape)}, the model has {tuple(own[name].shape)}"
-        for name in own.keys() & weights.keys()
-        if own[name].shape != weights[name].shape
-    )
-    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    return [
-        f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
-        if names
-    ]
-
-
-def _cure(
-    model: nn.Module,
-    own: Mapping[str, Tensor],
-    weights: dict[str, Tensor],
-    path: Path,
-    size_option: str | None,
-) -> str:
-    if size_option is not None:
-        size = trained_size(model, weights)
-        return f"It was trained on images of another size: add {size_option}{size or 'SIZE'}"
-    trained, wanted = _classes_of(model, weights), _classes_of(model, own)
-    if trained != wanted and own.keys() == weights.keys():
-        return (
-            f"It was trained on {trained} classes, these are {wanted}: give the data of that training, or weights "
-            "that were trained on these classes."
-        )
-    return (
-        prefix_hint(own, weights, path)
-        or "Give the checkpoint of this architecture, or set kwargs (num_classes, ...) as it was trained."
-    )
-
-
-def _without_other_classifier(
-    model: nn.Module,
-    own: Mapping[str, Tensor],
-    weights: dict[str, Tensor],
-    path: Path,
-    on_new_classifier: Callable[[str], None],
-) -> dict[str, Tensor]:
-    """The weights, with the model's own classifier where theirs is missing or has another shape."""
-    layers = tuple(f"{name}." for name in _classifiers(getattr(model, "pretrained_cfg", None)))
-    head = {name: tensor for name, tensor in own.items() if name.startswith(layers)} if layers else {}
-    given = {name: tensor for name, tensor in weights.items() if name.startswith(layers)} if layers else {}
-    if {name: tensor.shape for name, tensor in head.items()} == {n: tensor.shape for n, tensor in given.items()}:
-        return weights
-    classes = _classes_of(model, given)
-    on_new_classifier(
-        f"{path}: its classifier{'' if classes is None else f' of {classes} classes'} is left out; "
-        f"the model starts with a new one of {_classes_of(model, head)} classes."
-        if given
-        else f"{path} has no classifier; the model starts with a new one of {_classes_of(model, head)} classes."
-    )
-    return {**{name: tensor for name, tensor in weights.items() if name not in given}, **head}
-
-
-def _classifiers(config: Mapping[str, Any] | Any) -> list[str]:
-    """Names of a model's last layers as timm has them; most have one, a distilled one has two."""
-    found = config.get("classifier") if isinstance(config, Mapping) else getattr(config, "classifier", None)
-    return [found] if isinstance(found, str) else list(found or ())
-
-
-def _classes_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
-    """Rows of the classifier in a state dict; None where timm does not tell which layer that is."""
-    for classifier in _classifiers(getattr(model, "pretrained_cfg", None))[:1]:
-        bias = weights.get(f"{classifier}.bias")
-        return None if bias is None else len(bias)
-    return None
 
 
 def count_classes(name: str, path: Path) -> int | None:
@@ -270,8 +205,8 @@ def count_classes(name: str, path: Path) -> int | None:
     Raises:
         CheckpointError: as `read_weights`.
     """
-    config = import_timm().models.get_pretrained_cfg(name, allow_unregistered=True)
-    names = _classifiers(config)
+    config = _pretrained_cfg(name)
+    names = classifiers_of(config)
     if not names:
         return None
     weights = read_weights(path)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dskd_compress.config import ModelSection, TeacherSection
 from dskd_compress.models import count_classes, create_model, read_weights, state_sha256
-from dskd_export.errors import CheckpointError
+from dskd_export.errors import CheckpointError, ModelError
 
 State = dict[str, Tensor]
 
@@ -192,3 +192,13 @@ def test_classes_of_a_checkpoint(state: State, tmp_path: Path) -> None:
     assert count_classes("test_resnet", tmp_path / "ten.safetensors") == 10
     save_file({k: v for k, v in state.items() if not k.startswith("fc.")}, tmp_path / "none.safetensors")
     assert count_classes("test_resnet", tmp_path / "none.safetensors") == 0
+
+
+@pytest.mark.parametrize("name", ["resnet18.nobody", "resnet81"])
+def test_a_name_that_timm_does_not_know(name: str, state: State, tmp_path: Path) -> None:
+    save_file(state, tmp_path / "ten.safetensors")
+    assert count_classes(name, tmp_path / "ten.safetensors") is None
+    with pytest.raises(ModelError):
+        create_model(
+            ModelSection(name=name, checkpoint=tmp_path / "ten.safetensors"), num_classes=10, input_size=32
+        )
