@@ -207,7 +207,8 @@ def test_an_input_that_appears_is_a_change(tmp_path: Path) -> None:
 def test_a_teacher_that_nobody_judges_by_shapes_no_validation(run: RunFolder) -> None:
     changed = reasons(run, small_recipe("budget.student_drop=null", "teacher.name=test_vit"))
     assert changed["validate"] == "budget changed in the recipe"
-    run.record_stage("validate", small_recipe("budget.student_drop=null"), PROVENANCE, DATA)
+    recipe = small_recipe("budget.student_drop=null")
+    run.record_stage("validate", recipe, PROVENANCE, run.inputs("validate", recipe), DATA)
     assert "validate" not in reasons(run, small_recipe("budget.student_drop=null", "teacher.name=test_vit"))
 
 

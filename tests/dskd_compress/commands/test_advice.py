@@ -59,7 +59,16 @@ def options_of(command: Any) -> set[str]:
 COMMANDS = {name: options_of(command) for name, command in typer.main.get_command(app).commands.items()}  # type: ignore[attr-defined]
 
 # Options of other programs that a hint names.
-FOREIGN = {"--shm-size", "--nproc-per-node", "--upgrade", "--force-reinstall", "--gpus", "--runtime", "--debug"}
+FOREIGN = {
+    "--shm-size",
+    "--pids-limit",
+    "--nproc-per-node",
+    "--upgrade",
+    "--force-reinstall",
+    "--gpus",
+    "--runtime",
+    "--debug",
+}
 FOREIGN |= {"--system-site-packages", "--version"}
 
 # Whose messages a module's are: the option has to be there on one of these, or, of what trains, on all.
@@ -124,7 +133,7 @@ def test_options_on_their_own_are_options_of_the_command_that_names_them() -> No
         for option in bare:
             assert not owners or any(option in COMMANDS[name] for name in owners), f"{where}: {option}: {text}"
             if where.startswith(TRAINS):
-                for name in ("train", "distill"):
+                for name in ("train", "distill", "run"):
                     assert option in COMMANDS[name], f"{where}: {name} has no {option}: {text}"
 
 
