@@ -8,6 +8,7 @@ import pytest
 
 from dskd_compress.recipe import DEFAULT_RECIPE, dump_recipe, list_recipes, load_recipe
 from dskd_compress.recipe.files import recipe_names
+from dskd_export.intervals import paired_interval
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 FILES = sorted(path for path in FOLDER.rglob("*") if path.suffix in (".yaml", ".yml"))
@@ -53,3 +54,13 @@ def test_the_default_recipe_needs_no_network():
     assert recipe.student.pretrained is False
     assert recipe.teacher.train is not None
     assert recipe.data.augment.hflip == 0
+
+
+def test_the_validation_images_of_the_demo_can_show_its_budget() -> None:
+    """What its comment says: 10 lost and 2 gained for the student, 4 lost for a precision, of 359 images."""
+    budget = load_recipe(DEFAULT_RECIPE).budget
+    assert budget.student_drop is not None
+    top1_drop = budget.of("int8").top1_drop
+    assert top1_drop is not None
+    assert paired_interval(10, 2, 359).high <= budget.student_drop < paired_interval(12, 2, 359).high
+    assert paired_interval(4, 0, 359).high <= top1_drop < paired_interval(5, 0, 359).high

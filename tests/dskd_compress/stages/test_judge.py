@@ -15,6 +15,7 @@ from dskd_compress.stages.judge import (
     refuse_run,
     refuse_undecided,
 )
+from dskd_compress.stages.show_benchmark import refuse_slow_anywhere
 from dskd_export.benchmark_document import BenchmarkDocument, RowJudgement
 from dskd_export.documents import Check, Judgement, StudentJudgement, ValidationDocument, Verdict, read_document
 from dskd_export.errors import GateFailed, NotShown
@@ -147,6 +148,23 @@ def test_a_run_ends_with_the_worst_code_of_its_stages(
         return
     with pytest.raises(expected):
         refuse_run(validation, benchmark, accept)
+
+
+def test_of_several_devices_a_failure_beats_what_is_not_shown(finished: Finished) -> None:
+    timed = read_document(finished.folder / "benchmark.json", BenchmarkDocument)
+    row = next(row for row in timed.rows if row.model == "student")
+    keys = set(RowJudgement.model_fields) - {"checks"}
+
+    def device(speed: Verdict) -> BenchmarkDocument:
+        check = Check(name="p99 latency (ms)", value=1.0, limit=1.0, comparison="<=", verdict=speed)
+        judgement = RowJudgement(**row.model_dump(include=keys), checks=[check])
+        return timed.model_copy(update={"judgements": [judgement]})
+
+    with pytest.raises(GateFailed):
+        refuse_slow_anywhere([device("NOT SHOWN"), device("FAIL")])
+    with pytest.raises(NotShown):
+        refuse_slow_anywhere([device("PASS"), device("NOT JUDGED")])
+    refuse_slow_anywhere([device("PASS"), timed])
 
 
 def test_stages_that_were_not_run_refuse_nothing() -> None:
