@@ -66,7 +66,9 @@ def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
                 raise _Damaged(f"a damaged header at byte {tar.offset:,}")
     except NotAPlainFile as error:
         raise DataError(f"{path} is not a plain file.", "Name a file.") from error
-    except (tarfile.TarError, EOFError, _Damaged) as error:
+    except _Damaged as error:
+        raise DataError(f"{path}: not a plain tar file ({error}).", "Pack the folder again.") from error
+    except (tarfile.TarError, EOFError) as error:
         raise DataError(
             f"{path}: not a plain tar file ({error}).",
             "A compressed archive cannot be read at random: unpack it and pack it with `tar -cf`.",
