@@ -83,7 +83,10 @@ def hold_folder(
             raise _in_use(folder, "another thread of this process writes to it")
         yield
         return
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
     try:
         _take(folder, key, warn)
         refuse_links(folder, folders)
@@ -126,7 +129,7 @@ def _take(folder: Path, key: str, warn: Callable[[str], None]) -> None:
             if error.errno in NO_LOCKS:
                 lock.taken = True
                 warn(f"{folder} is on a file system without locks: run one command at a time in it.")
-                _sign(folder, descriptor)
+                _sign(descriptor)
                 return
             if error.errno not in _HELD:
                 _close(key)
@@ -139,7 +142,7 @@ def _take(folder: Path, key: str, warn: Callable[[str], None]) -> None:
             continue
         if _is_at(descriptor, key):
             lock.taken = True
-            _sign(folder, descriptor)
+            _sign(descriptor)
             return
         _close(key)  # the one who held it has removed it meanwhile
     raise _in_use(folder, holder or "another process writes to it")
@@ -168,16 +171,15 @@ def _open(folder: Path) -> int | None:
     )
 
 
-def _sign(folder: Path, descriptor: int) -> None:
+def _sign(descriptor: int) -> None:
     """Write who holds the lock."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     command = shlex.join(["dskd-compress", *sys.argv[1:]])[:_MOST_SIGNS]
     content = {"pid": os.getpid(), "host": platform.node(), "command": command, "started": now}
-    try:
+    # Without room on the disk it is held all the same; what is to be written says what is wrong.
+    with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(content).encode("ascii"), 0)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
 
 
 def _read(descriptor: int) -> str | None:

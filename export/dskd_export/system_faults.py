@@ -15,7 +15,7 @@ _FILES = "Lower data.workers, or raise the limit: ulimit -n 4096"
 
 # Never our fault, wherever they come from.
 _FAULTS = {
-    "ENOSPC": "Free some space, or choose a folder on another disk.",
+    "ENOSPC": "Free space on that disk, or choose a folder on another one.",
     "EDQUOT": "Free some space within your quota, or choose a folder on another disk.",
     "EFBIG": "Raise the limit (ulimit -f unlimited), or choose a disk that takes large files.",
     "EROFS": "Choose a folder on a disk that can be written to.",
