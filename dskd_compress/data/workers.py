@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from dskd_compress.data.shared_memory import PREFETCHED_BATCHES
@@ -138,6 +139,31 @@ class _Batches(_MultiProcessingDataLoaderIter):
                     f"Check that the disk of data.source answers. {IN_THIS_PROCESS}",
                 )
         raise self._lost()
+
+    def _shutdown_workers(self) -> None:
+        if self._shutdown:
+            return
+        if self._worker_pids_set:  # from here on the end of a worker is no error
+            signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]
+            self._worker_pids_set = False
+        # A worker that died may have held a lock which torch's own shutdown would wait for.
+        if any(worker.exitcode for worker in self._workers) or self._is_locked():
+            self._shutdown = True
+            if hasattr(self, "_pin_memory_thread"):
+                self._pin_memory_thread_done_event.set()
+            for worker in self._workers:
+                worker.kill()
+            for worker in self._workers:
+                worker.join(CHECK_SECONDS)
+            return
+        super()._shutdown_workers()
+
+    def _is_locked(self) -> bool:
+        lock: Any = self._workers_done_event._cond  # type: ignore[attr-defined]
+        if lock.acquire(True, CHECK_SECONDS):
+            lock.release()
+            return False
+        return True
 
     def _lost(self) -> RuntimeError:
         connection.wait([worker.sentinel for worker in self._workers], timeout=1)  # for its exit code
