@@ -153,7 +153,7 @@ def test_the_metadata_says_what_it_needs(built: Built, metadata: email.message.M
     assert str(metadata.get_payload()).startswith("# dskd-compress\n")
     (entry,) = (name for name in names if name.endswith("entry_points.txt"))
     with zipfile.ZipFile(built.wheel) as archive:
-        assert "dskd-compress = dskd_compress.cli:main" in archive.read(entry).decode().splitlines()
+        assert "dskd-compress = dskd_compress.__main__:start" in archive.read(entry).decode().splitlines()
 
 
 def test_the_source_archive_can_be_built_and_tested_from(built: Built) -> None:

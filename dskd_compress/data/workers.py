@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from dskd_compress.data.shared_memory import PREFETCHED_BATCHES
@@ -115,8 +116,16 @@ class _Batches(_MultiProcessingDataLoaderIter):
 
     _shutdown = True  # until torch has begun to start anything
     _slowest_s = 0.0
+    _failed = False
 
     def _get_data(self) -> Any:
+        try:
+            return self._wait_for_data()
+        except Exception:
+            self._failed = True
+            raise
+
+    def _wait_for_data(self) -> Any:
         waited_s = 0.0
         while not self._pin_memory or self._pin_memory_thread.is_alive():
             began = time.monotonic()
@@ -138,6 +147,34 @@ class _Batches(_MultiProcessingDataLoaderIter):
                     f"Check that the disk of data.source answers. {IN_THIS_PROCESS}",
                 )
         raise self._lost()
+
+    def _shutdown_workers(self) -> None:
+        if self._shutdown:
+            return
+        if self._worker_pids_set:  # from here on the end of a worker is no error
+            signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]
+            self._worker_pids_set = False
+        # A worker that died may have held a lock which torch's own shutdown would wait for, and what has
+        # failed once, as for want of open files, fails there again.
+        if self._failed or any(worker.exitcode for worker in self._workers) or self._is_locked():
+            self._shutdown = True
+            if hasattr(self, "_pin_memory_thread"):
+                self._pin_memory_thread_done_event.set()
+            for worker in self._workers:
+                worker.kill()
+            for worker in self._workers:
+                worker.join(CHECK_SECONDS)
+            return
+        super()._shutdown_workers()
+        for worker in self._workers:
+            worker.kill()  # nothing, where it has ended
+
+    def _is_locked(self) -> bool:
+        lock: Any = self._workers_done_event._cond  # type: ignore[attr-defined]
+        if lock.acquire(True, CHECK_SECONDS):
+            lock.release()
+            return False
+        return True
 
     def _lost(self) -> RuntimeError:
         connection.wait([worker.sentinel for worker in self._workers], timeout=1)  # for its exit code

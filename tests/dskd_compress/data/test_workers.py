@@ -136,6 +136,17 @@ def test_a_batch_whose_sender_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert describe(failure_of(Acting(lambda: limit(resource.RLIMIT_FSIZE, 1000), at=1))).exit_code == 4
 
 
+def test_a_lock_that_a_dead_worker_held_hangs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "CHECK_SECONDS", 0.2)
+    loader = open_workers(Acting(lambda: None), 1, CPU, first, batch_size=1)
+    iterator: Any = iter(loader)
+    iterator._workers_done_event._cond.acquire()
+    began = time.monotonic()
+    end_workers(loader)
+    assert time.monotonic() - began < 5
+    assert not any(process.is_alive() for process in iterator._workers)
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "CHECK_SECONDS", 0.1)
