@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import threading
 
 from dskd_compress.interrupt import ctrl_c_came, watch_for_ctrl_c
+
+LONGEST_END_S = 20.0
 
 
 def start() -> int:
@@ -17,13 +22,23 @@ def start() -> int:
     try:
         from dskd_compress.cli import main
 
-        return main()
+        code = main()
+        _end_soon(code)
+        return code
     except BaseException as error:
         # Before or after what `main` sees; a module that was interrupted may fail in its own way.
         if not isinstance(error, KeyboardInterrupt) and not ctrl_c_came():
             raise
         sys.stderr.write("error: Interrupted.\n")
         return 130
+
+
+def _end_soon(code: int) -> None:
+    """Bound the end of the process: Python waits for child processes, which may hang for want of files or memory."""
+    timer = threading.Timer(LONGEST_END_S, os._exit, (code,))
+    timer.daemon = True
+    with contextlib.suppress(RuntimeError):  # no thread can be started either
+        timer.start()
 
 
 if __name__ == "__main__":
