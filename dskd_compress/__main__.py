@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 
@@ -26,6 +27,7 @@ def start() -> int:
         _end_soon(code)
         return code
     except BaseException as error:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # a Ctrl-C that still waits is answered here
         # Before or after what `main` sees; a module that was interrupted may fail in its own way.
         if not isinstance(error, KeyboardInterrupt) and not ctrl_c_came():
             raise
@@ -34,7 +36,7 @@ def start() -> int:
 
 
 def _end_soon(code: int) -> None:
-    """Bound the end of the process: Python waits for child processes, which may hang for want of files or memory."""
+    """Bound the end of the process: Python waits for child processes, which may hang."""
     timer = threading.Timer(LONGEST_END_S, os._exit, (code,))
     timer.daemon = True
     with contextlib.suppress(RuntimeError):  # no thread can be started either
