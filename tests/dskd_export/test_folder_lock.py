@@ -77,7 +77,12 @@ def test_a_killed_process_lets_go_and_what_it_left_is_taken_over(tmp_path: Path)
 
 
 def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_process(tmp_path: Path) -> None:
-    fork = "worker = os.fork()\n    if worker == 0: time.sleep(60)\n    print(worker, flush=True)"
+    # The worker says that it runs: before it does, it has closed nothing yet.
+    fork = (
+        "ready, says = os.pipe()\n    worker = os.fork()\n"
+        "    if worker == 0: os.write(says, b'.'); time.sleep(60)\n"
+        "    os.read(ready, 1); print(worker, flush=True)"
+    )
     code = HOLD.format(folder=str(tmp_path), body=fork)
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
