@@ -10,7 +10,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
@@ -110,11 +110,20 @@ class _Loader(DataLoader[Any]):
         """Its workers; none before the first batch."""
         return list(getattr(getattr(self, "_iterator", None), "_workers", ()))
 
+    def unwatch(self) -> None:
+        """Let its workers end without an error from here on."""
+        iterator = getattr(self, "_iterator", None)
+        if isinstance(iterator, _Batches):
+            iterator.unwatch()
+
 
 class _Batches(_MultiProcessingDataLoaderIter):
     """torch's iterator, which gives up waiting at some time."""
 
-    _shutdown = True  # until torch has begun to start anything
+    # Until torch has begun to start anything: it may fail at any point of that.
+    _shutdown = True
+    _workers: Any = ()
+    _worker_pids_set = False
     _slowest_s = 0.0
     _failed = False
 
@@ -151,12 +160,15 @@ class _Batches(_MultiProcessingDataLoaderIter):
     def _shutdown_workers(self) -> None:
         if self._shutdown:
             return
-        if self._worker_pids_set:  # from here on the end of a worker is no error
-            signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]
-            self._worker_pids_set = False
-        # A worker that died may have held a lock which torch's own shutdown would wait for, and what has
-        # failed once, as for want of open files, fails there again.
-        if self._failed or any(worker.exitcode for worker in self._workers) or self._is_locked():
+        self.unwatch()
+        # A worker that died may have held a lock which torch's own shutdown would wait for, what has failed
+        # once, as for want of open files, fails there again, and what was never started lacks what that needs.
+        if (
+            self._failed
+            or not hasattr(self, "_workers_status")
+            or any(worker.exitcode for worker in self._workers)
+            or self._is_locked()
+        ):
             self._shutdown = True
             if hasattr(self, "_pin_memory_thread"):
                 self._pin_memory_thread_done_event.set()
@@ -168,6 +180,12 @@ class _Batches(_MultiProcessingDataLoaderIter):
         super()._shutdown_workers()
         for worker in self._workers:
             worker.kill()  # nothing, where it has ended
+
+    def unwatch(self) -> None:
+        """Let its workers end without an error from here on."""
+        if self._worker_pids_set:
+            signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]
+            self._worker_pids_set = False
 
     def _is_locked(self) -> bool:
         lock: Any = self._workers_done_event._cond  # type: ignore[attr-defined]
@@ -238,8 +256,16 @@ def end_workers(loader: DataLoader[Any]) -> None:
 
 
 def _end_all() -> None:
-    for loader in list(_running):
-        end_workers(loader)
+    loaders = list(_running)
+    # torch raises the death of any watched worker wherever the program is: here, while another loader ends.
+    for loader in loaders:
+        with suppress(Exception):
+            loader.unwatch()
+    for loader in loaders:
+        with suppress(Exception):  # nobody is left to hear of it
+            end_workers(loader)
+        for worker in loader.processes:
+            worker.kill()
 
 
 @contextmanager

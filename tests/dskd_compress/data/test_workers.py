@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -145,6 +148,61 @@ def test_a_lock_that_a_dead_worker_held_hangs_nothing(monkeypatch: pytest.Monkey
     end_workers(loader)
     assert time.monotonic() - began < 5
     assert not any(process.is_alive() for process in iterator._workers)
+
+
+@pytest.mark.parametrize("what", ["Queue", "Event", "Process.start", "_set_worker_pids"])
+def test_a_start_that_fails_halfway_leaves_nothing_behind(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def scarce(real: Callable[..., Any], *args: Any, **keys: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == (2 if what == "Process.start" else 1):  # of the processes, one is there already
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(*args, **keys)
+
+    owner, name = {
+        "Queue": (torch.multiprocessing, "Queue"),
+        "Event": (torch.multiprocessing, "Event"),
+        "Process.start": (multiprocessing.process.BaseProcess, "start"),
+        "_set_worker_pids": (workers.signal_handling, "_set_worker_pids"),
+    }[what]
+    ignored: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: ignored.append(unraisable.exc_value))
+    real = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **keys: scarce(real, *args, **keys))
+    loader = open_workers(Acting(lambda: None), 2, CPU, first, batch_size=1)
+    with pytest.raises(OSError, match="Too many open files"):
+        iter(loader)
+    gc.collect()
+    assert calls == (2 if what == "Process.start" else 1)
+    assert ignored == []
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_dies_while_those_of_another_loader_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaders = [open_workers(Acting(lambda: None), 1, CPU, first, batch_size=1) for _ in range(2)]
+    iterators = [iter(loader) for loader in loaders]
+    processes = [process for loader in loaders for process in loader.processes]  # type: ignore[attr-defined]
+    shut_down = workers._Batches._shutdown_workers
+    killed: list[int] = []
+
+    def shut_down_as_another_dies(self: Any) -> None:
+        if not killed:
+            (other,) = (process for process in processes if process not in self._workers)
+            killed.append(other.pid)
+            other.kill()
+            multiprocessing.connection.wait([other.sentinel], timeout=10)
+            time.sleep(0.1)  # in which the signal arrives
+        shut_down(self)
+
+    monkeypatch.setattr(workers._Batches, "_shutdown_workers", shut_down_as_another_dies)
+    workers._end_all()
+    assert killed
+    for process in processes:
+        process.join(10)
+    assert not any(process.is_alive() for process in processes)
+    del iterators
 
 
 @pytest.fixture
