@@ -28,6 +28,14 @@ Measured = Annotated[
     BeforeValidator(lambda value: float("nan") if value is None else value),
 ]
 
+RunnerName = Annotated[
+    str,
+    Field(
+        pattern="^[a-z]+:[a-z]+:[a-z0-9]+$",
+        description="what computes, where and in which precision: `onnxruntime:cpu:int8`",
+    ),
+]
+
 
 class Document(BaseModel):
     """Base of all documents: immutable, unknown keys and numbers that are not finite refused."""
@@ -412,7 +420,7 @@ class PreprocessParity(Document):
 class Judgement(Document):
     """One model on one provider, held against the reference."""
 
-    runner: str
+    runner: RunnerName
     precision: str
     provider: str = Field(description="cpu, cuda or tensorrt")
     verdict: Literal["PASS", "NOT SHOWN", "FAIL", "NOT RUN"]

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from dskd_export.errors import DataError
 from dskd_export.report import build_comparison, build_report, names_of
 from dskd_export.report.choices import Source, best_of, choices
 from dskd_export.report.csv_table import COLUMNS, csv_table
@@ -76,6 +78,19 @@ def test_a_missed_budget_fails_a_model(make_run: Callable[..., Path]) -> None:
         if one.role == "student" and one.row.runner == "onnxruntime" and one.row.latency
     ]
     assert (judged.verdict, judged.reason) == ("FAIL", "p99 latency (ms) is 9, the limit is <= 5")
+
+
+@pytest.mark.parametrize("runner", ["<b>", "a:b", "a:b:c:d", "onnxruntime:cpu:", ""])
+def test_a_runner_that_no_validation_names(runner: str, make_run: Callable[..., Path], tmp_path: Path) -> None:
+    sound, run = make_run(), tmp_path / "handed_in"
+    shutil.copytree(sound, run)
+    (run / "benchmark.json").unlink()  # what was validated and not timed has a row by its name alone
+    document = json.loads((run / "validation.json").read_text())
+    document["judgements"][0]["runner"] = runner
+    (run / "validation.json").write_text(json.dumps(document))
+    for build in (lambda: build_report(run), lambda: build_comparison([sound, run])):
+        with pytest.raises(DataError, match=r"validation\.json.*judgements\.0\.runner"):
+            build()
 
 
 @pytest.mark.parametrize(
