@@ -64,6 +64,7 @@ class TrainLoader:
         device: torch.device | str,
         dtype: torch.dtype | None = None,
         share: Share = WHOLE,
+        batch_key: str = "train.batch_size",
     ) -> None:
         """Prepare; processes start with the first epoch.
 
@@ -76,6 +77,7 @@ class TrainLoader:
             device: where the batches are wanted.
             dtype: of the images; None: float32.
             share: which part of each batch to give.
+            batch_key: the recipe's key of the batch size, for messages.
 
         Raises:
             DataError: fewer images than one batch holds, shares of a stream, or no room for resident images.
@@ -101,7 +103,7 @@ class TrainLoader:
         if augment.mixup > 0 or augment.cutmix > 0:
             if len(self._rows) % 2:
                 raise RecipeError(
-                    f"train.batch_size: mixup and cutmix pair the images of a batch, {len(self._rows)} is odd.",
+                    f"{batch_key}: mixup and cutmix pair the images of a batch, {len(self._rows)} is odd.",
                     "Make it even, or set data.augment.mixup and data.augment.cutmix to 0.",
                 )
             self._mixup = Mixup(
@@ -144,7 +146,7 @@ class TrainLoader:
         if length is not None and length < batch_size:
             raise DataError(
                 f"{sets.source}: {length} training images are fewer than one batch of {batch_size}.",
-                "Lower train.batch_size, or add images.",
+                _smaller_batch(length, share, batch_key),
             )
         self._length = length
         at_once = len(self._rows) if self._resident is None else DECODED_AT_ONCE
@@ -294,3 +296,10 @@ class _EpochBatches(Sampler[list[tuple[int, int]]]):
         epoch = self.epoch
         for number in range(self.skip_batches, self.length // self.batch_size):
             yield [(view, index) for view, index in self.keys(epoch, number)[self.rows].tolist()]
+
+
+def _smaller_batch(length: int, share: Share, key: str) -> str:
+    """What to do where a batch has more images than there are: a power of two for each process."""
+    each = length // share.count
+    most = share.count << (each.bit_length() - 1) if each else 0
+    return f"Add images, or take a smaller batch: --set {key}={most}" if most >= 2 else "Add images."

@@ -71,6 +71,7 @@ class Loaders:
                 seed=recipe.seed,
                 device=device,
                 share=Share(place.rank, place.world_size),
+                batch_key=f"{'teacher.' if section is recipe.teacher.train else ''}train.batch_size",
             ),
             ValLoader(
                 sets,

@@ -223,9 +223,12 @@ def test_dtype() -> None:
     assert images.dtype == torch.bfloat16
 
 
-def test_fewer_images_than_a_batch() -> None:
-    with pytest.raises(DataError, match=r"5 training images.*one batch of 8.*train\.batch_size"):
-        loader(arrays(5))
+@pytest.mark.parametrize(("images", "most"), [(7, 4), (5, 4), (4, 4), (2, 2), (1, None)])
+def test_fewer_images_than_a_batch(images: int, most: int | None) -> None:
+    with pytest.raises(DataError, match=rf"{images} training images.*one batch of 8") as caught:
+        loader(arrays(images), batch_key="teacher.train.batch_size")
+    _, _, pasted = str(caught.value.hint).partition(" --set ")
+    assert pasted == ("" if most is None else f"teacher.train.batch_size={most}")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -56,6 +56,8 @@ def test_a_recipe_that_trains_no_teacher(finished: Finished) -> None:
 
 def test_too_few_images_for_a_batch(finished: Finished) -> None:
     folder = RunFolder(finished.folder.path.parent / "too-few")
-    with pytest.raises(DataError, match=r"359 training images are fewer than one batch of 400"):
-        run_train(small_recipe("teacher.train.batch_size=400"), folder, QUIET)
+    with pytest.raises(DataError, match=r"359 training images are fewer than one batch of 400") as caught:
+        run_train(small_recipe("teacher.train.batch_size=400", "train.batch_size=8"), folder, QUIET)
     assert not folder.path.exists()
+    # The key of the training at hand: the student's changes nothing here.
+    assert str(caught.value.hint).endswith(" --set teacher.train.batch_size=256")
