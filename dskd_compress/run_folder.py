@@ -20,6 +20,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -369,6 +370,11 @@ class RunFolder:
         """
         path = self / "recipe.yaml"
         if not path.is_file():
+            if self.path.name == "bundle" and (self.path.parent / "recipe.yaml").is_file():
+                raise DataError(
+                    f"{self.path}: there is no bundle here, and it is no run folder either.",
+                    f"Make the bundle: dskd-compress export {shlex.quote(str(self.path.parent))}",
+                )
             raise DataError(
                 f"{self.path} is not a run folder: it holds no recipe.yaml.",
                 "Give the folder that 'dskd-compress distill' or 'run' wrote.",
@@ -389,10 +395,13 @@ class RunFolder:
         """
         path = self / name
         if not path.exists():
-            raise DataError(
-                f"{path} is missing.",
-                f"Make it first: dskd-compress {stage} {self.path if stage != DISTILL else '...'}",
+            run = shlex.quote(str(self.path))
+            how = (
+                f"dskd-compress {stage} {run}"
+                if (self / "recipe.yaml").is_file()
+                else f"dskd-compress {stage} --out {run}, with the recipe and the images of this command"
             )
+            raise DataError(f"{path} is missing.", f"Make it first: {how}")
         return path
 
     # --- the state of stages

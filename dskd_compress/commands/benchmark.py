@@ -152,7 +152,10 @@ def benchmark(
         recipe = run.read_recipe(changes)
         options.refuse_out(out)
         if images is not None:
-            raise UsageError(f"--images {images}: a run is timed with its own images.", "Leave --images out.")
+            raise UsageError(
+                f"--images {images}: a run is timed with its own images.",
+                f"Leave --images out, or {options.of_bundle('benchmark', run, str(images))}",
+            )
         options.say_chosen(recipe.benchmark.precisions, "benchmark.precisions", changes, output)
 
         from dskd_compress.stages.benchmark import run_benchmark

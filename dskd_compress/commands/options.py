@@ -214,6 +214,22 @@ def refuse_out(out: Path | None) -> None:
         raise UsageError(f"--out {out}: the results of a run lie in the run.", "Leave --out out.")
 
 
+def of_bundle(command: str, run: RunFolder, images: str) -> str:
+    """How to give other images to the bundle of a run; where there is none, how to make it.
+
+    Args:
+        command: validate or benchmark.
+        run: whose bundle.
+        images: as they were given.
+    """
+    import shlex
+
+    if not (run / "bundle/manifest.json").is_file():
+        return f"make its bundle and give them to that: dskd-compress export {shlex.quote(str(run.path))}"
+    bundle = shlex.quote(str(run / "bundle"))
+    return f"give them to its bundle: dskd-compress {command} {bundle} --images {shlex.quote(images)}"
+
+
 def say_chosen(precisions: Sequence[str] | None, key: str, given: list[str], output: Output) -> None:
     """An earlier choice of precisions that the run's recipe keeps, unless this command makes it."""
     if precisions is not None and not any(text.startswith(f"{key}=") for text in given):

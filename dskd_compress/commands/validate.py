@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from dskd_compress.commands import options
+
+if TYPE_CHECKING:
+    from dskd_compress.run_folder import RunFolder
 
 
 def validate(
@@ -84,7 +87,7 @@ def validate(
         from dskd_compress.run_folder import RunFolder
 
         run = RunFolder(source)
-        changes = [*flags, *_count(images), *(set_ or [])]
+        changes = [*flags, *_count(images, run), *(set_ or [])]
         recipe = run.read_recipe(changes)
         options.refuse_out(out)
         options.say_chosen(recipe.validation.precisions, "validate.precisions", changes, output)
@@ -102,14 +105,15 @@ def validate(
     refuse_failed(document, accept_unproven)
 
 
-def _count(images: str | None) -> list[str]:
+def _count(images: str | None, run: RunFolder) -> list[str]:
     from dskd_export.errors import UsageError
 
     if images is None:
         return []
     if not images.isdecimal():
+        run.read_recipe()  # what is no run says so
         raise UsageError(
             f"--images {images}: a run is validated on its own images.",
-            "Give their number, or validate the bundle: dskd-compress validate RUN/bundle --images FOLDER",
+            f"Give their number, or {options.of_bundle('validate', run, images)}",
         )
     return options.as_overrides(validate__images=int(images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,9 +193,11 @@ def check_classes(classes: tuple[str, ...], sets: DataSets, path: Path, stage: s
         DataError: the classes differ.
     """
     if classes != tuple(sets.classes):
+        in_run = (path.parent / "recipe.yaml").is_file()
+        again = f"dskd-compress {stage}{f' {shlex.quote(str(path.parent))}' if in_run else ''}"
         raise DataError(
             f"{path} was trained on other classes than {sets.source} has.",
-            f"Give data.source of that training (--set data.source=...), or train again: dskd-compress {stage}",
+            f"Give the images of that training (--set data.source=FOLDER), or train again: {again}",
         )
 
 

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -452,13 +453,33 @@ def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    with pytest.raises(DataError, match=rf"bundle/manifest\.json is missing.*dskd-compress export {tmp_path}"):
-        folder.require("bundle/manifest.json", "export")
-    with pytest.raises(DataError, match=r"student\.safetensors is missing.*dskd-compress distill"):
-        folder.require("student.safetensors", "distill")
-    (tmp_path / "there").write_text("x")
-    assert folder.require("there", "export") == tmp_path / "there"
+    folder = RunFolder(tmp_path / "my run")
+    folder.write_recipe(small_recipe())
+    for name, stage in (
+        ("bundle/manifest.json", "export"),
+        ("student.safetensors", "distill"),
+        ("teacher.safetensors", "train"),
+    ):
+        with pytest.raises(DataError, match=rf"{name} is missing") as caught:
+            folder.require(name, stage)
+        _, _, line = str(caught.value.hint).partition(": ")
+        assert shlex.split(line) == ["dskd-compress", stage, str(folder.path)]
+    new = RunFolder(tmp_path / "new")  # no run yet, which the line alone could go on with
+    with pytest.raises(DataError, match=rf"dskd-compress train --out {new.path}"):
+        new.require("teacher.safetensors", "train")
+    (folder / "there").write_text("x")
+    assert folder.require("there", "export") == folder / "there"
+
+
+def test_a_run_without_its_bundle(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "my run")
+    folder.write_recipe(small_recipe())
+    with pytest.raises(DataError, match="no bundle") as caught:
+        RunFolder(folder / "bundle").read_recipe()
+    _, _, line = str(caught.value.hint).partition(": ")
+    assert shlex.split(line) == ["dskd-compress", "export", str(folder.path)]
+    with pytest.raises(DataError, match="not a run folder"):
+        RunFolder(tmp_path / "bundle").read_recipe()
 
 
 def test_names(tmp_path: Path) -> None:

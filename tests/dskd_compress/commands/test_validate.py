@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
-from run_support import Finished
+from run_support import Finished, small_recipe
 
+from dskd_compress import console
 from dskd_compress.cli import main
+from dskd_compress.run_folder import RunFolder
 from dskd_compress.weights import load_trained, save_weights
 from dskd_export.documents import ValidationDocument, read_document
 
@@ -51,3 +54,30 @@ def test_a_bundle_of_another_student(
     assert error["kind"] == "BundleError"
     assert "exported from another student" in error["message"]
     assert error["hint"] == f"Export it again: dskd-compress export {folder.path}"
+
+
+@pytest.mark.parametrize("command", ["validate", "benchmark"])
+def test_other_images_than_the_runs_own(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hint names what is there, or else what makes it, in a line to paste."""
+    run = RunFolder(tmp_path / "my run")
+    run.write_recipe(small_recipe())
+
+    def refused(source: Path) -> tuple[int, str, list[str]]:
+        monkeypatch.setattr(console, "_document_written", False)  # one document a process
+        code = main([command, str(source), "--images", "my photos", "--json"])
+        error = json.loads(capsys.readouterr().out)["error"]
+        return code, error["message"], shlex.split(error["hint"].partition(": ")[2])
+
+    export = ["dskd-compress", "export", str(run.path)]
+    code, message, line = refused(run / "bundle")
+    assert (code, "no bundle" in message, line) == (3, True, export)
+    code, message, line = refused(run.path)
+    assert (code, "own images" in message, line) == (2, True, export)
+    (run / "bundle").mkdir()
+    (run / "bundle/manifest.json").write_text("{}")
+    code, _, line = refused(run.path)
+    assert (code, line) == (2, ["dskd-compress", command, str(run / "bundle"), "--images", "my photos"])
+    code, message, _ = refused(tmp_path / "nowhere")
+    assert (code, "not a run folder" in message) == (3, True)

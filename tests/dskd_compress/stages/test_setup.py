@@ -111,6 +111,10 @@ def test_classes_that_differ(tmp_path: Path) -> None:
     for classes in (tuple("9876543210"), tuple("012345678"), ()):
         with pytest.raises(DataError, match=r"w was trained on other classes than digits.*dskd-compress train"):
             check_classes(classes, sets, tmp_path / "w", "train")
+    (tmp_path / "recipe.yaml").write_text("of a run")  # which the line to paste then names
+    with pytest.raises(DataError) as caught:
+        check_classes((), sets, tmp_path / "w", "distill")
+    assert str(caught.value.hint).endswith(f"dskd-compress distill {tmp_path}")
 
 
 def test_data_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
