@@ -34,6 +34,7 @@ RECIPE = {
     "train": _ONE_EPOCH,
     "export": {"golden_images": 2, "exporter": "legacy"},
     "validate": {"batches": [1]},
+    "budget": {"student_drop": None, "top1_drop": None},
     "benchmark": {
         "batches": [1],
         "threads": 1,

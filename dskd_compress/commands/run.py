@@ -81,7 +81,9 @@ def run(
         # Weights of one's own need no training here, unless --set teacher.train.* asks for it.
         flags.append(FlagOverride("teacher.train=null", f"--teacher-checkpoint {teacher_checkpoint}"))
     changes = [*flags, *(set_ or [])]
-    default = None if options.names_a_run(changes) else DEFAULT_RECIPE
+    # One flag that says what to run asks for the others: never another teacher, student or data than was meant.
+    named = (teacher, teacher_checkpoint, student, student_checkpoint, data)
+    default = None if any(named) or options.names_a_run(changes) else DEFAULT_RECIPE
     loaded, folder = options.resolve_run(recipe, out, flags, set_, default=default)
     if loaded.teacher.train is not None:
         more = options.as_overrides(teacher__train__device=device, teacher__train__precision=amp)

@@ -14,6 +14,7 @@ from dskd_compress.stages.licenses import licenses_of
 from dskd_compress.stages.precisions import (
     build,
     bundled,
+    bundled_precisions,
     calibration_facts,
     draw_calibration,
     precision_facts,
@@ -109,6 +110,9 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
             built[precision] = build(_in_one_file(tuned or exported), precision, section, images)
             progress.advance(1)
         installed = versions()
+        dropped = [name for name in bundled_precisions(folder) if name not in ("fp32", *built)]
+        if dropped:
+            output.print(f"No longer in the bundle: {', '.join(dropped)}")
         folder.keep(recipe, (EXPORT,))  # a kill after the next line leaves models that the run's recipe knows
         manifest = write_bundle(
             folder.bundle,

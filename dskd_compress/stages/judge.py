@@ -73,12 +73,17 @@ def refuse_failed(document: ValidationDocument, accept_unproven: bool = False) -
         causes = causes_of(document)
         raise GateFailed(
             f"The exported student does not pass: {document.reason}.",
-            f"Likely cause: {causes[0]}."
-            if causes
-            else "Look at validation.json, or change the limits in validate and budget.",
+            f"Likely cause: {causes[0]}." if causes else _advice(document),
         )
     if document.verdict != "PASS" and not accept_unproven:
         raise NotShown(f"The exported student is not shown to pass: {document.reason}.", _more_images(document))
+
+
+def _advice(document: ValidationDocument) -> str:
+    """What may help where a check failed without a known cause."""
+    if document.student is not None and document.student.verdict == "FAIL":
+        return "Train longer (distill --epochs N), start from pretrained weights, or choose a larger student."
+    return "Look at validation.json, or change the limits in validate and budget."
 
 
 def refuse_undecided(decision: Decision, accept_unproven: bool) -> None:
@@ -94,7 +99,7 @@ def refuse_undecided(decision: Decision, accept_unproven: bool) -> None:
     """
     if decision.verdict == "NOT SHOWN" and not accept_unproven:
         raise NotShown(decision.sentence, "Validate on more images, or accept it: --accept-unproven")
-    if decision.verdict in ("FAIL", "NOT JUDGED"):
+    if decision.verdict == "FAIL" or (decision.verdict == "NOT JUDGED" and decision.model is None):
         raise GateFailed(
             decision.sentence, "Look at validation.json, or change the limits in validate and budget."
         )

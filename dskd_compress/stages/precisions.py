@@ -47,6 +47,11 @@ def wanted_precisions(section: ExportSection) -> tuple[Precision, ...]:
     return tuple(dict.fromkeys(precision for precision in chosen if precision != "fp32"))
 
 
+def bundled_precisions(folder: RunFolder) -> list[Precision]:
+    """The precisions of the models in a run's bundle."""
+    return [name for name in get_args(Precision) if (folder.bundle / model_name(name)).is_file()]
+
+
 def with_bundled(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tuple[Recipe, list[str]]:
     """Keep the precisions that a run's bundle holds, unless this command says what it is to hold.
 
@@ -63,8 +68,7 @@ def with_bundled(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tup
     keys = {text.partition("=")[0].strip() for text in given}
     chosen = {"export", "export.precisions"} | ({"export.target"} if recipe.export.precisions == "auto" else set())
     wanted = wanted_precisions(recipe.export)
-    there: list[Precision] = [name for name in get_args(Precision) if (folder.bundle / model_name(name)).is_file()]
-    kept = [name for name in there if name not in ("fp32", *wanted)]
+    kept = [name for name in bundled_precisions(folder) if name not in ("fp32", *wanted)]
     if not kept or keys & chosen:
         return recipe, []
     section = recipe.export.model_copy(update={"precisions": ("fp32", *wanted, *kept)})

@@ -150,6 +150,8 @@ def train(
     resumed = trainer.resume()
     for damaged in store.passed_over:
         output.warn(f"{damaged} is damaged; going on from the checkpoint before it")
+    if not resumed and store.other_step is not None:
+        output.warn(f"a training with other settings, saved at step {store.other_step}, is replaced")
     if resumed:
         output.print(f"Going on with the {role} at step {trainer.progress.step} of {trainer.total_steps}.")
     elif statistics_batches:

@@ -53,6 +53,7 @@ class CheckpointStore:
     Attributes:
         before_it_counts: called each time that a state is on the disk, just before it takes its name.
         passed_over: damaged states that `load` found newer than the one that it gave.
+        other_step: the last step of states with other settings that `load` found; None: there were none.
     """
 
     def __init__(self, folder: Path, settings_sha256: str, keep: int = 1) -> None:
@@ -61,6 +62,7 @@ class CheckpointStore:
         self.keep = keep
         self.before_it_counts: Callable[[], None] | None = None
         self.passed_over: list[Path] = []
+        self.other_step: int | None = None
         # The state in last.pt where it is known to be good, and the best epochs of the older ones:
         # None where an earlier process wrote them.
         self._last_step: int | None = None
@@ -105,12 +107,13 @@ class CheckpointStore:
         """
         older = sorted(self.folder.glob("step-*.pt"), reverse=True)
         paths = [path for path in (self.last_path, *older) if path.exists()]
-        self.passed_over = []
+        self.passed_over, self.other_step = [], None
         failure: CheckpointError | None = None
         for number, path in enumerate(paths):
             try:
                 content = _read(path, device)
                 if content["format"] != FORMAT or content["settings_sha256"] != self.settings_sha256:
+                    self.other_step = max(self.other_step or 0, content["progress"]["step"])
                     continue
                 progress = Progress(**content["progress"])
                 if progress.best_epoch >= 0:

@@ -88,7 +88,9 @@ def adapt_json(data: bytes, adapter: TypeAdapter[T]) -> T:
 def first_fault(error: ValidationError) -> str:
     """The first thing that a model refuses: the field, and what it must be."""
     first = error.errors(include_url=False)[0]
-    return f"{one_line(place_of(first['loc']) or 'document')}: {one_line(describe_fault(first))}"
+    # An unknown key may look like the library's names for the branches of a union.
+    place = ".".join(map(str, first["loc"])) if first["type"] == "extra_forbidden" else place_of(first["loc"])
+    return f"{one_line(place or 'document')}: {one_line(describe_fault(first))}"
 
 
 def one_line(text: str) -> str:

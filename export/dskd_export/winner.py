@@ -92,7 +92,8 @@ class Decision:
 
     Attributes:
         verdict: PASS: ship `model`; NOT SHOWN: `model` would be the one if more images or calls show it;
-            FAIL: do not ship; NOT JUDGED: nothing was validated.
+            FAIL: do not ship; NOT JUDGED: nothing was validated, or the student itself was not judged: `model`
+            would be the one if it passes.
         model: the winner; None: there is none.
         timed: the winner is the fastest that was timed, not the smallest.
         sentence: for people.
@@ -120,9 +121,12 @@ def decide(validation: ValidationDocument | None, benchmark: BenchmarkDocument |
     models = list(models_of(validation, benchmark))
     winner = pick(models)
     if winner is not None:
-        return Decision(
-            "PASS", winner, winner.latency_p50_ms is not None, f"Ship {_words(winner, models, benchmark)}."
-        )
+        words, timed = _words(winner, models, benchmark), winner.latency_p50_ms is not None
+        unknown = _unknown_of_student(validation)
+        if unknown:
+            sentence = f"The student itself is not judged here ({unknown}). If it passes: {words}."
+            return Decision("NOT JUDGED", winner, timed, sentence)
+        return Decision("PASS", winner, timed, f"Ship {words}.")
     candidate = pick(models, "NOT SHOWN")
     if candidate is not None:
         words = f"Not shown to be good enough: {candidate.reason}. The candidate is {candidate.name}."
@@ -199,6 +203,16 @@ def student_verdict(validation: ValidationDocument) -> tuple[Verdict, str]:
 def name_of(row: BenchmarkRow | RowJudgement) -> str:
     """For example `onnxruntime:cpu:int8`."""
     return f"{row.runner}:{row.provider}:{row.precision}"
+
+
+def _unknown_of_student(validation: ValidationDocument) -> str:
+    """Why the student was not compared with its teacher or on labelled images; empty where it was."""
+    student = validation.student
+    if student is None:
+        return ""
+    if student.verdict == "NOT JUDGED":
+        return student.reason
+    return next((check.detail for check in student.checks if check.verdict == "NOT JUDGED"), "")
 
 
 def _why_not(validation: ValidationDocument, models: Sequence[Model]) -> str:

@@ -46,7 +46,11 @@ def test_with_json_stdout_holds_the_document_alone(capsys):
         progress.advance(2)
     output.warn("careful")
     output.result(
-        {"n": 1, "path": Path("a/b"), "interval": Interval(value=0.5, low=float("nan"), high=float("inf"))}
+        {
+            "n": 1,
+            "path": Path("a/b"),
+            "interval": Interval.model_construct(value=0.5, low=float("nan"), high=float("inf")),
+        }
     )
     out, err = capsys.readouterr()
     assert out.count("\n") == 1

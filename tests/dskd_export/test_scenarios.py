@@ -138,7 +138,7 @@ def test_the_wall_clock_comes_back_in_time() -> None:
         clock.wait_until(due)
         late.append(clock.now() - due)
     assert min(late) >= 0
-    assert np.median(late) < 0.001
+    assert np.median(late) < 0.05  # another process may have the core; it does not oversleep for ever
     clock.wait_until(clock.now() - 1)
 
 

@@ -77,7 +77,7 @@ def test_is_frozen(spec: ModelSpec) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\ud800"])
 def test_broken_json(text: str) -> None:
-    with pytest.raises(BundleError, match=r"^spec\.json: (document: must be an object|not valid JSON)"):
+    with pytest.raises(BundleError, match=r"^spec\.json: (document: must be a mapping|not valid JSON)"):
         ModelSpec.from_json(text)
 
 

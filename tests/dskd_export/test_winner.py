@@ -199,7 +199,20 @@ def test_nothing_wins_where_the_student_or_the_bundle_fails(benchmark: Benchmark
         decision = decide(validation, benchmark)
         assert (decision.verdict, decision.model) == ("FAIL", None)
         assert decision.sentence.startswith("Do not ship: ")
-    assert "the student fails: about the student" in decide(validated(*MODELS, student="FAIL"), benchmark).sentence
+    assert "the student is about the student" in decide(validated(*MODELS, student="FAIL"), benchmark).sentence
+
+
+def test_what_a_device_cannot_know_of_the_student_is_no_pass() -> None:
+    without_teacher = check("NOT JUDGED").model_copy(update={"detail": "a bundle holds no teacher"})
+    for verdict, checks in (("PASS", [check("PASS"), without_teacher]), ("NOT JUDGED", [without_teacher])):
+        validation = validated(*MODELS)
+        student = StudentJudgement(verdict=verdict, reason="a bundle holds no teacher", checks=checks)
+        decision = decide(validation.model_copy(update={"student": student}), None)
+        assert decision.verdict == "NOT JUDGED"
+        assert decision.model is not None
+        assert decision.model.name == named(validation, None)
+        assert "a bundle holds no teacher" in decision.sentence
+        assert not decision.sentence.startswith("Ship")
 
 
 def test_what_is_not_shown_is_a_candidate_and_no_winner() -> None:

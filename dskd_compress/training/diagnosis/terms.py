@@ -106,8 +106,8 @@ def _exploding(term: str, look: Look, value: float, norm: float) -> Symptom:
         f"The loss term '{term}' is {look.values[term]:.3g} with a gradient of {_plain(look.norms.get(term))}, "
         f"the cross-entropy was at most {value:.3g} with a gradient of {norm:.3g}.",
         "The gradient is all this term's: after clipping nothing is left of the labels.",
-        f"Lower its weight (method.{term}_weight, where the method has it), standardise the features "
-        "(method.feature_norm: teacher_stats), or lower train.lr.",
+        f"Lower its weight (method.{term}_weight, where the method has it) or train.lr; where method.feature_norm "
+        "is none, set it to teacher_stats.",
     )
 
 

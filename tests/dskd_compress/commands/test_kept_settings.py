@@ -95,6 +95,15 @@ def test_it_is_where_the_command_says_so(finished: Finished, tmp_path: Path, giv
     assert with_bundled(recipe, folder, [given]) == (recipe, [])
 
 
+def test_what_leaves_the_bundle_is_named(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished.copy(tmp_path / "run")
+    (folder.bundle / "model.fp16.onnx").write_bytes(b"an earlier model")
+    assert main(["export", str(folder.path), "--precision", "fp32", "--set", "export.teacher=false"]) == 0
+    assert "No longer in the bundle: fp16" in capsys.readouterr().out
+
+
 def test_a_key_of_an_earlier_stage_holds_for_one_call(finished: Finished, tmp_path: Path) -> None:
     folder = finished.copy(tmp_path / "run")
     assert main(["report", str(folder.path), "--set", "train.epochs=50", "--set", "report.title=Bolts"]) == 0

@@ -132,3 +132,19 @@ def test_flags_alone_are_a_recipe(tmp_path: Path, seen: list[Recipe]) -> None:
     assert trained.teacher.train is not None
     assert trained.teacher.train.epochs == 7, "own weights are trained where that is set"
     assert one.data.mean is None, "nothing of the demo's recipe is in it"
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (["--teacher", "test_resnet", "--student", "test_efficientnet"], "--data"),
+        (["--teacher-checkpoint", "my.st", "--student", "test_efficientnet", "--data", "photos"], "--teacher"),
+        (["--data", "photos"], "--teacher, --student"),
+    ],
+)
+def test_what_the_flags_leave_open_is_asked_for(
+    given: list[str], missing: str, capsys: pytest.CaptureFixture[str], seen: list[Recipe]
+) -> None:
+    assert main(["run", *given]) == 2
+    assert missing in capsys.readouterr().err.splitlines()[0]
+    assert not seen, "nothing of the demo's recipe is run in its place"

@@ -108,7 +108,7 @@ SITUATIONS = (
 def test_training_device_and_tar_agree(root: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
     both(root, change)
     sets = opened(root)
-    check_data(sets, None)
+    check_data(sets)
     facts = sets.facts()  # hashes every file
     assert facts.classes == list(CLASSES)
     assert facts.left_out == list(sets.left_out)
@@ -145,7 +145,7 @@ def test_left_out_images_are_told_where_a_class_is_empty(root: Path) -> None:
     for file in (root / "train/c").iterdir():
         file.rename(file.with_suffix(".heic"))
     with pytest.raises(DataError, match="no images in class 'c'") as caught:
-        check_data(opened(root), None)
+        check_data(opened(root))
     assert "2 files with no image suffix (.heic)" in (caught.value.hint or "")
 
 
@@ -179,13 +179,13 @@ def test_composed_and_decomposed_names(root: Path) -> None:
     (root / "train/c").rename(root / "train" / composed)
     (root / "val/c").rename(root / "val" / decomposed)
     with pytest.raises(DataError, match=r"'caf\\xe9' \(composed\) and 'cafe\\u0301' \(decomposed\)") as caught:
-        check_data(opened(root), None)
+        check_data(opened(root))
     assert caught.value.hint is not None
     with pytest.raises(DataError, match=r"'cafe\\u0301' \(decomposed\) and 'caf\\xe9' \(composed\)"):
         open_labelled(root / "val", ("a", "b", composed))
     command = caught.value.hint.partition(": ")[2].replace("'", "'\\''")
     assert os.system(f"bash -c '{command}'") == 0
-    check_data(opened(root), None)
+    check_data(opened(root))
 
 
 def test_files_that_vanish_after_the_scan_are_unreadable(root: Path) -> None:

@@ -307,6 +307,8 @@ def forkserver() -> Iterator[None]:
     multiprocessing.set_start_method("forkserver", force=True)
     yield
     multiprocessing.set_start_method("fork", force=True)
+    # The server was started deaf to Ctrl-C and SIGTERM, and so would be what later tests start with it.
+    multiprocessing.forkserver._forkserver._stop()
 
 
 @pytest.mark.usefixtures("forkserver")

@@ -16,7 +16,7 @@ from dskd_compress.config import Recipe
 from dskd_compress.data import open_data
 from dskd_compress.label_space import ProbedModel
 from dskd_compress.recipe import dump_recipe, load_recipe
-from dskd_compress.run_folder import DISTILL, EXPORT, RunFolder, stage_named
+from dskd_compress.run_folder import DISTILL, EXPORT, RunFolder
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.stages.plan import make_plan
 from dskd_compress.stages.setup import create_student, load_own_teacher, load_teacher, make_pair
@@ -213,7 +213,7 @@ def test_later_stages_depend_on_it(probed: tuple[Recipe, RunFolder], tmp_path: P
     recipe, finished = probed
     with pytest.raises(DataError, match=r"teacher_probe\.safetensors is missing"):
         load_teacher(recipe, RunFolder(tmp_path), open_data(recipe.data, 0))
-    assert "teacher_probe.safetensors" in finished._inputs(stage_named(EXPORT), recipe)
+    assert "teacher_probe.safetensors" in finished.inputs(EXPORT, recipe)
 
 
 def test_the_plan_of_both_ways(sixteen: Path, tmp_path: Path) -> None:

@@ -227,7 +227,9 @@ def test_the_budget_of_one_precision(run: RunFolder) -> None:
 
 def test_a_part_of_a_validation_does_not_count_as_the_whole(run: RunFolder) -> None:
     assert main(["validate", str(run.path), "--precision", "fp32"]) == 0
-    (outcome,) = run_pipeline(run.read_recipe(), run, QUIET, first="validate", last="validate")
+    assert run.read_recipe().validation.precisions == ("fp32",), "a flag is kept until it is taken back"
+    whole = run.read_recipe(["validate.precisions=null"])
+    (outcome,) = run_pipeline(whole, run, QUIET, first="validate", last="validate")
     assert (outcome.ran, outcome.why) == (True, "validate changed in the recipe")
     document = read_document(run / "validation.json", ValidationDocument)
     assert len(document.judgements) == 3

@@ -79,6 +79,7 @@ def test_other_settings(store: CheckpointStore) -> None:
     store.save_best(make_model("test_resnet"), 0)
     other = CheckpointStore(store.folder, "other settings")
     assert other.load(CPU) is None
+    assert other.other_step == PROGRESS.step
     with pytest.raises(CheckpointError, match=r"best-0000\.pt is of a training with other settings.*Delete"):
         other.load_best(0)
 

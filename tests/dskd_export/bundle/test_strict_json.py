@@ -71,7 +71,7 @@ class Thing(BaseModel):
 
 def test_a_document() -> None:
     assert load_document(b'{"size": 3}', Thing, "x") == Thing(size=3)
-    with pytest.raises(BundleError, match=r"x: size: is missing"):
+    with pytest.raises(BundleError, match=r"x: size: is required"):
         load_document(b"{}", Thing, "x")
     with pytest.raises(BundleError, match=r"x: document: "):
         load_document(b"[]", Thing, "x")

@@ -31,15 +31,15 @@ from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 # CNN, depthwise CNN, norm in the head, class token, windows in NHWC, mixed.
 STUDENTS = [
     ("resnet10t", 64),
-    ("mobilenetv3_small_050", 64),
-    ("test_convnext", 64),
     ("test_vit", 160),
-    ("test_mambaout", 64),
-    ("test_byobnet", 64),
+    *(
+        pytest.param(name, 64, marks=pytest.mark.slow)
+        for name in ("mobilenetv3_small_050", "test_convnext", "test_mambaout", "test_byobnet")
+    ),
 ]
 
 
-@pytest.mark.parametrize(("name", "size"), STUDENTS, ids=[name for name, _ in STUDENTS])
+@pytest.mark.parametrize(("name", "size"), STUDENTS)
 def test_a_distilled_student_is_a_plain_timm_model(name: str, size: int) -> None:
     """After a real DSKD step: same parameters, same keys, same graph; and its logits agree at any batch."""
     student = make_model(name)

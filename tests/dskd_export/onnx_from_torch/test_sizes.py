@@ -14,8 +14,11 @@ from dskd_export.spec import ModelSpec
 
 @pytest.mark.parametrize(
     ("name", "kwargs"),
-    [("test_resnet", {}), ("mobilenetv3_small_050", {}), ("test_vit", {"dynamic_img_size": True})],
-    ids=["resnet", "depthwise", "vit"],
+    [
+        pytest.param("test_resnet", {}, id="resnet"),
+        pytest.param("mobilenetv3_small_050", {}, id="depthwise", marks=pytest.mark.slow),
+        pytest.param("test_vit", {"dynamic_img_size": True}, id="vit"),
+    ],
 )
 def test_any_size(name: str, kwargs: dict[str, object]) -> None:
     size = 160 if "vit" in name else 64

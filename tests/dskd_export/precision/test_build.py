@@ -70,7 +70,9 @@ def test_half_precision_is_searched_too(cnn, calibration):
     assert set(built.search.kept) <= set(built.kept)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
+@pytest.mark.parametrize(
+    "precision", ["fp16", "int8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bf16", "fp8"))]
+)
 def test_two_builds_are_the_same_bytes(cnn, calibration, precision):
     assert _build(cnn, precision, calibration).model == _build(cnn, precision, calibration).model
 
