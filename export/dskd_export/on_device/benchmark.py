@@ -182,7 +182,7 @@ def cells_of(
 def _images(images: LabelledImages | None, count: int, seed: int) -> tuple[list[Image.Image], str]:
     if images is not None:
         # All must be readable: a cell that is fed other images than it says measures something else.
-        return [image for image, _ in islice(images.read([], 0.0), count)], f"of {images.folder}"
+        return [image for image, _ in islice(images.read([], None), count)], f"of {images.folder}"
     return synthetic_images(seed)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import posixpath
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from dskd_export.file_names import printable
 from dskd_export.runtime.class_names import how_they_differ, look_alikes
 from dskd_export.runtime.folder_tree import DANGLING, FILE, DiskTree, kind_of
 from dskd_export.runtime.image_scan import UNLISTED, LeftOut, images_below, scan_classes
-from dskd_export.runtime.images import UnreadableImage, open_image
+from dskd_export.runtime.images import UnreadableImage, open_image, tolerating
 
 LABELS_CSV = "labels.csv"
 _MAX_TABLE = 128 << 20  # bytes
@@ -61,12 +62,12 @@ class LabelledImages:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self.files))[:count])
         return replace(self, files=tuple(self.files[index] for index in chosen), labels=self.labels[chosen])
 
-    def read(self, skipped: list[str], max_unreadable: float) -> Iterator[tuple[Image.Image, int]]:
+    def read(self, skipped: list[str], max_unreadable: float | None) -> Iterator[tuple[Image.Image, int]]:
         """Decode them one after the other.
 
         Args:
             skipped: gets the names of those that cannot be read.
-            max_unreadable: share of them that is tolerated.
+            max_unreadable: share of them that is tolerated; None: all have to be readable, whatever is set.
 
         Raises:
             DataError: more cannot be read.
@@ -76,11 +77,15 @@ class LabelledImages:
                 image = open_image(self.folder / file, printable(file))
             except UnreadableImage as error:
                 skipped.append(printable(file))
-                if len(skipped) > max_unreadable * len(self.files):
+                if len(skipped) > (max_unreadable or 0) * len(self.files):
+                    hint = "Repair or delete the files."
+                    if max_unreadable is not None:
+                        setting = tolerating(len(skipped), len(self.files))
+                        hint = f"Repair or delete the files, or leave them out: {setting}"
                     raise DataError(
                         f"{self.folder}: {len(skipped)} of {len(self.files)} images cannot be read, the last one: "
                         f"{error.message}",
-                        "Repair or delete the files, or set data.max_unreadable.",
+                        hint,
                     ) from error
                 continue
             yield image, int(label)
@@ -116,6 +121,8 @@ def open_labelled(folder: Path, classes: Sequence[str]) -> LabelledImages:
     Raises:
         DataError: there are none, a class is not the bundle's, or a file of the table is not there.
     """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file, and --images takes a folder of labelled images.", _of_file(folder))
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder.", "Name a folder of labelled images with --images.")
     index_of = {name: index for index, name in enumerate(classes)}
@@ -131,6 +138,16 @@ def open_labelled(folder: Path, classes: Sequence[str]) -> LabelledImages:
         tuple(classes),
         tuple(left_out.lines()),
     )
+
+
+def _of_file(file: Path) -> str:
+    """What to do with a file that was given for a folder."""
+    if file.name == LABELS_CSV:
+        return f"Give the folder that it lies in: --images {shlex.quote(str(file.parent))}"
+    if ".tar" not in file.suffixes and file.suffix != ".tgz":
+        return _LAYOUT
+    folder = shlex.quote(file.name.partition(".")[0] or "images")
+    return f"Unpack it, and give the folder: mkdir {folder} && tar -xf {shlex.quote(str(file))} -C {folder}"
 
 
 def _of_folders(folder: Path, index_of: Mapping[str, int], left_out: LeftOut) -> list[tuple[str, int]]:

@@ -31,6 +31,7 @@ from dskd_export.errors import DataError
 from dskd_export.file_names import printable
 
 _MEND = "Repair or delete the file."
+_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 # Whatever file is opened: not a word about this one.
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -45,6 +46,12 @@ class UnreadableImage(DataError):
 
     def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str, str, str | None]]:
         return UnreadableImage, (self.name, self.reason, self.hint)
+
+
+def tolerating(unreadable: int, total: int) -> str:
+    """The setting that tolerates so many unreadable images of a set, as a round share."""
+    share = next((one for one in _SHARES if unreadable <= one * total), 1)
+    return f"--set data.max_unreadable={share:g}"
 
 
 def open_image(source: str | os.PathLike[str] | bytes | IO[bytes], name: str | None = None) -> Image.Image:

@@ -291,7 +291,7 @@ def test_too_many_unreadable_images(write_folder) -> None:
     for part in (
         "2 of 40 images",
         "0.03",
-        "data.max_unreadable",
+        "--set data.max_unreadable=0.05",
         "train/a/3.jpg (image file is truncated",
         "train/b/7.png",
     ):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,21 @@ def test_a_table_as_people_write_it(tmp_path: Path) -> None:
 def test_folders_that_are_wrong(folders: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         open_labelled(folders / "none", CLASSES)
+    for name, line in {
+        "my photos.tar.gz": ["mkdir", "my photos", "&&", "tar", "-xf", "{}", "-C", "my photos"],
+        "photos.tgz": ["mkdir", "photos", "&&", "tar", "-xf", "{}", "-C", "photos"],
+        "labels.csv": ["--images", str(folders)],
+        "a.png": [],
+    }.items():
+        file = folders / name
+        file.touch()
+        with pytest.raises(DataError, match="is a file") as caught:
+            open_labelled(file, CLASSES)
+        assert caught.value.hint
+        if line:
+            pasted = shlex.split(caught.value.hint.partition(": ")[2])
+            assert pasted == [word.format(file) for word in line]
+        file.unlink()
     with pytest.raises(DataError, match="'dog' is no class of the bundle; it has 'cat'"):
         open_labelled(folders, ("cat",))
     save(folders / "loose.png")
@@ -118,8 +134,12 @@ def test_folders_that_are_wrong(folders: Path) -> None:
 def test_images_that_cannot_be_read(folders: Path) -> None:
     (folders / "dog/a.png").write_bytes(b"no image")
     found = open_labelled(folders, CLASSES)
-    with pytest.raises(DataError, match=r"1 of 3 images cannot be read, the last one: dog/a\.png"):
+    with pytest.raises(DataError, match=r"1 of 3 images cannot be read, the last one: dog/a\.png") as caught:
         list(found.read([], 0.1))
+    assert str(caught.value.hint).endswith(" --set data.max_unreadable=0.5")
+    with pytest.raises(DataError, match="1 of 3 images cannot be read") as caught:
+        list(found.read([], None))
+    assert "max_unreadable" not in str(caught.value.hint)  # it has no effect there
     skipped: list[str] = []
     assert [label for _, label in found.read(skipped, 0.5)] == [0, 1]
     assert found.facts(skipped).skipped == skipped == ["dog/a.png"]
