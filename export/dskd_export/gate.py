@@ -29,6 +29,7 @@ Comparison = Literal["<=", ">="]
 
 NOT_FINITE = "NaN or Inf in the logits"
 NO_IMAGES = "no labelled images are compared"
+IS_REFERENCE = "on the labelled images it is the reference itself"
 
 
 class Limits(BaseModel):
@@ -61,7 +62,9 @@ class Budget(BaseModel):
     size_mb: float | None = Field(default=None, gt=0, description="of the model file, 1 MB = 10^6 bytes")
 
 
-def check_limits(limits: Limits, parity: Sequence[Parity], accuracy: PairedAccuracy | None) -> list[Check]:
+def check_limits(
+    limits: Limits, parity: Sequence[Parity], accuracy: PairedAccuracy | None, missing: str = NO_IMAGES
+) -> list[Check]:
     """Hold an fp32 model to its limits, each by the worst batch.
 
     NaN or Inf in any logits fails every check: no value, and the reason.
@@ -69,8 +72,9 @@ def check_limits(limits: Limits, parity: Sequence[Parity], accuracy: PairedAccur
     Args:
         limits: what is allowed.
         parity: comparisons with the reference on the same inputs, one a batch size.
-        accuracy: comparison with the reference on labelled images; None: there are none, and what
-            needs them is not judged.
+        accuracy: comparison with the reference on labelled images; None: there is none, and what
+            needs it is not judged.
+        missing: why there is no accuracy.
     """
     if not parity:
         raise ValueError("there is no comparison to judge")
@@ -80,7 +84,7 @@ def check_limits(limits: Limits, parity: Sequence[Parity], accuracy: PairedAccur
         for field in ("max_abs_relative", "cosine_min", "kl_max", "top1_agreement")
     )
     if accuracy is None:
-        drop = _not_judged("top-1 drop", "<=", limits.max_top1_drop)
+        drop = _not_judged("top-1 drop", "<=", limits.max_top1_drop, missing)
     else:
         share = (accuracy.lost - accuracy.gained) / accuracy.images
         drop = _check("top-1 drop", share, "<=", limits.max_top1_drop, f"on {accuracy.images} images")
@@ -94,7 +98,11 @@ def check_limits(limits: Limits, parity: Sequence[Parity], accuracy: PairedAccur
 
 
 def check_budget(
-    budget: Budget, parity: Sequence[Parity], accuracy: PairedAccuracy | None, size_mb: float | None = None
+    budget: Budget,
+    parity: Sequence[Parity],
+    accuracy: PairedAccuracy | None,
+    size_mb: float | None = None,
+    missing: str = NO_IMAGES,
 ) -> list[Check]:
     """Hold a model to a budget: one check for each key that is set.
 
@@ -103,9 +111,10 @@ def check_budget(
     Args:
         budget: what is allowed.
         parity: comparisons with the reference on the same inputs, one a batch size.
-        accuracy: comparison with the reference on labelled images; None: there are none, and what
-            needs them is not judged.
+        accuracy: comparison with the reference on labelled images; None: there is none, and what
+            needs it is not judged.
         size_mb: of the model file; None leaves it out.
+        missing: why there is no accuracy.
     """
     checks = []
     if budget.mean_abs_relative is not None and parity:
@@ -115,19 +124,21 @@ def check_budget(
     if budget.agreement is not None:
         limit = budget.agreement
         checks.append(
-            _not_judged("top-1 agreement", ">=", limit) if accuracy is None else _agreement(accuracy, limit)
+            _not_judged("top-1 agreement", ">=", limit, missing)
+            if accuracy is None
+            else _agreement(accuracy, limit)
         )
     if budget.top1_drop is not None:
         limit = budget.top1_drop
         checks.append(
-            _not_judged("top-1 drop", "<=", limit)
+            _not_judged("top-1 drop", "<=", limit, missing)
             if accuracy is None
             else check_drop("top-1 drop", accuracy, limit)
         )
     if budget.worst_class_drop is not None:
         limit = budget.worst_class_drop
         checks.append(
-            _not_judged("worst class drop", "<=", limit)
+            _not_judged("worst class drop", "<=", limit, missing)
             if accuracy is None
             else _worst_class_drop(accuracy, limit)
         )
@@ -328,5 +339,5 @@ def _not_finite(name: str, comparison: Comparison, limit: float) -> Check:
     return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="FAIL", detail=NOT_FINITE)
 
 
-def _not_judged(name: str, comparison: Comparison, limit: float) -> Check:
-    return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="NOT JUDGED", detail=NO_IMAGES)
+def _not_judged(name: str, comparison: Comparison, limit: float, why: str) -> Check:
+    return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="NOT JUDGED", detail=why)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from dskd_export.causes import explain_labels, explain_logits
 from dskd_export.documents import Check, DataFacts, Judgement, ValidationDocument
 from dskd_export.errors import DataError, UsageError
 from dskd_export.evaluate import accuracy_of
-from dskd_export.gate import check_count, check_golden
+from dskd_export.gate import IS_REFERENCE, check_count, check_golden
 from dskd_export.golden import Golden
 from dskd_export.on_device.images import LabelledImages
 from dskd_export.provenance import Stopwatch
@@ -133,6 +133,8 @@ def validate_bundle(
             alone = of_images is None or candidate is reference
             name = GOLDEN if alone and settings.pair is None else reference.name
             outputs = of_golden if alone or of_images is None else of_images
+            if of_images is not None and candidate is reference:
+                outputs = replace(of_golden, no_labels=IS_REFERENCE)
             rules = rules_of(candidate.precision)
             judgements.append(judge_candidate(rules, bundle, name, candidate, outputs, judgements))
     judgements += contest.not_run

@@ -17,7 +17,7 @@ from dskd_export.causes import explain_logits
 from dskd_export.compare import compare_outputs
 from dskd_export.documents import Check, Judgement, Parity
 from dskd_export.evaluate import compare_accuracy
-from dskd_export.gate import Budget, Limits, check_budget, check_finite, check_golden, check_limits
+from dskd_export.gate import NO_IMAGES, Budget, Limits, check_budget, check_finite, check_golden, check_limits
 from dskd_export.golden import Golden
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.runner import Array
@@ -38,13 +38,14 @@ class Outputs:
     """What the runners gave.
 
     Attributes:
-        labels: int64 [N]; None: there are no labelled images, and no accuracy.
+        labels: int64 [N]; None: there is no accuracy, as `no_labels` says.
         logits: runner -> logits [N, K], each runner on its own input; the reference first.
         same_input: the reference's logits [N, K] of the inputs that the candidates got.
         first_inputs: the device's input of the first images.
         golden: the bundle's golden images.
         differing_pixels: between the device's input and the reference's own; 0: they are the same, or there
             is no other to hold it against.
+        no_labels: why there is no accuracy.
     """
 
     labels: NDArray[np.int64] | None
@@ -53,6 +54,7 @@ class Outputs:
     first_inputs: Array
     golden: Golden
     differing_pixels: int = 0
+    no_labels: str = NO_IMAGES
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ def judge_candidate(
         accuracy = compare_accuracy(
             outputs.logits[reference_name], outputs.logits[candidate.name], outputs.labels, bundle.spec.classes
         )
-    checks = check_limits(rules.limits, parity, accuracy) if is_full else [check_finite(parity)]
-    checks += check_budget(budget, parity, accuracy, candidate.size_mb)
+    why = outputs.no_labels
+    checks = check_limits(rules.limits, parity, accuracy, why) if is_full else [check_finite(parity)]
+    checks += check_budget(budget, parity, accuracy, candidate.size_mb, why)
     golden = golden_parity(candidate, bundle, outputs.golden)
     parity.append(golden)
     if is_full:

@@ -20,8 +20,9 @@ from dskd_compress.cli import main
 from dskd_compress.stages import on_device
 from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.bundle import open_bundle, pack_bundle
-from dskd_export.documents import StageRecord, ValidationDocument, read_document
+from dskd_export.documents import Judgement, StageRecord, ValidationDocument, read_document
 from dskd_export.folder_lock import LOCK
+from dskd_export.gate import IS_REFERENCE, NO_IMAGES
 from dskd_export.on_device.source import default_out, name_of
 from dskd_export.runtime.preprocess import preprocess_batch
 
@@ -51,6 +52,10 @@ def validation(*arguments: object, code: int = 0) -> ValidationDocument:
     return read_document(Path("out/validation.json"), ValidationDocument)
 
 
+def unjudged_because(judgement: Judgement) -> set[str]:
+    return {check.detail for check in judgement.checks if check.verdict == "NOT JUDGED"}
+
+
 def test_without_images_the_golden_ones_alone_are_compared_and_that_is_said(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,6 +68,7 @@ def test_without_images_the_golden_ones_alone_are_compared_and_that_is_said(
     assert all(one.accuracy is None for one in document.judgements)
     unjudged = {check.name for check in document.judgements[1].checks if check.verdict == "NOT JUDGED"}
     assert unjudged == {"top-1 agreement", "top-1 drop", "worst class drop"}
+    assert all(unjudged_because(one) == {NO_IMAGES} for one in document.judgements)
     assert document.data.val_images == 9
     assert document.bundle_sha256 == open_bundle(bundle).sha256
 
@@ -80,6 +86,7 @@ def test_with_images_accuracy_is_what_an_independent_calculation_gives(bundle: P
     assert document.accuracy[FP32].top1.value == pytest.approx(np.mean(right))
     fp32, int8 = document.judgements
     assert fp32.accuracy is None  # it is the reference, and held to torch's golden logits
+    assert (unjudged_because(fp32), unjudged_because(int8)) == ({IS_REFERENCE}, set())
     assert int8.accuracy is not None
     assert (int8.accuracy.lost, int8.accuracy.agreement.value, int8.accuracy.mcnemar_p) == (0, 1.0, 1.0)
     golden = next(check for check in document.checks if check.name == "golden images")
