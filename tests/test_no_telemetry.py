@@ -34,7 +34,6 @@ RECIPE = {
     "train": _ONE_EPOCH,
     "export": {"golden_images": 2, "exporter": "legacy"},
     "validate": {"batches": [1]},
-    "budget": {"student_drop": None, "top1_drop": None},
     "benchmark": {
         "batches": [1],
         "threads": 1,
@@ -175,4 +174,6 @@ def test_no_command_leaves_a_file_at_home_or_calls_anybody(tmp_path: Path) -> No
     for name, arguments in COMMANDS.items():
         found[name] = watched([sys.executable, "-m", "dskd_compress", *arguments], tmp_path)
     assert {name: (seen.left, seen.calls) for name, seen in found.items() if seen.left or seen.calls} == {}
-    assert {name: seen.said for name, seen in found.items() if seen.code} == {}
+    # Of one epoch the student is not good enough to ship, and `run` ends with its verdict.
+    fine = {"run": (0, 5, 6)}
+    assert {name: seen.said for name, seen in found.items() if seen.code not in fine.get(name, (0,))} == {}
