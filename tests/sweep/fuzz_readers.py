@@ -47,6 +47,7 @@ from mutations import (
 )
 from PIL import Image
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from safetensors.torch import save
 from sweep import RESULTS, versions
 
@@ -130,7 +131,7 @@ class Outcome:
 def example_of(kind: Any) -> Any:
     """A value of a type in which nothing is left out, as JSON."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {name: example_of(field.annotation) for name, field in kind.model_fields.items()}
+        return {name: _example_of_field(field) for name, field in kind.model_fields.items()}
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         return inner[0]
@@ -146,6 +147,11 @@ def example_of(kind: Any) -> Any:
         return example_of(inner[0])
     simple: dict[Any, Any] = {str: "a" * 64, int: 3, float: 0.5, bool: True, Any: {"x": [1, "y", None]}}
     return simple[kind]
+
+
+def _example_of_field(field: FieldInfo) -> Any:
+    patterned = any(getattr(one, "pattern", None) for one in field.metadata)
+    return "onnxruntime:cpu:fp32" if patterned else example_of(field.annotation)
 
 
 def readers(folder: Path) -> Iterator[Reader]:
