@@ -109,7 +109,7 @@ def _check_commonest(
         return _not_judged(AGAINST_COMMONEST, ">", share, f"all images are of one class, '{name}'")
     top1 = accuracy_of(student_NK, labels_N).top1
     right = f"right on {_percent(top1.value)} of {len(labels_N)} images"
-    detail = f"{right}, always answering '{name}' on {_percent(share)}"
+    detail = f"{right}; always answering '{name}' gives {_percent(share)}"
     return check_share(AGAINST_COMMONEST, top1, len(labels_N), share, detail, ">")
 
 

@@ -50,7 +50,7 @@ def test_a_student_that_always_says_the_commonest_class_is_not_shipped(
     assert main(["export", str(folder.path), "--set", "export.teacher=false"]) == 0
     assert main(["validate", str(folder.path), "--set", "budget.student_drop=null"]) == 5
     assert last_line(capsys) == (
-        "Do not ship: the student is right on 10.0 % of 70 images, always answering '0' on 10.0 %."
+        "Do not ship: the student is right on 10.0 % of 70 images; always answering '0' gives 10.0 %."
     )
 
 

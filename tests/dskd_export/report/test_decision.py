@@ -95,7 +95,7 @@ SITUATIONS = {
         {"images": 150, "student_right": 44, "teacher_right": 45, "commonest": 65, "student_drop": 0.02},
         "FAIL",
         "Do not ship: ",
-        ("the student is right on 29.3 % of 150 images", "always answering '0' on 43.3 %"),
+        ("the student is right on 29.3 % of 150 images", "always answering '0' gives 43.3 %"),
     ),
     "too few images": Situation(
         {"images": 150, "student_right": 144, "teacher_right": 144, "commonest": 15, "student_drop": 0.01},

@@ -82,7 +82,7 @@ def test_below_the_commonest_class_fails() -> None:
     """29.3 % right of 300 images, 130 of which are cats."""
     judgement = judge(labels_of(130, 100, 70), slice(0, 212))
     assert judgement.verdict == "FAIL"
-    assert judgement.reason == "right on 29.3 % of 300 images, always answering 'cat' on 43.3 %"
+    assert judgement.reason == "right on 29.3 % of 300 images; always answering 'cat' gives 43.3 %"
     assert (judgement.commonest_class, judgement.commonest_share) == ("cat", 130 / 300)
     check = named(judgement, AGAINST_COMMONEST)
     assert (check.value, check.limit, check.comparison) == (88 / 300, 130 / 300, ">")
