@@ -36,7 +36,7 @@ _SHOWN = 5
 
 @contextmanager
 def numbers_allowed() -> Iterator[None]:
-    """Let torch's safe reader take numpy's numbers, such as a best accuracy beside the weights."""
+    """Let torch's safe reader take numpy's numbers, such as a best accuracy next to the weights."""
     scalar = np.float64(0).__reduce__()[0]
     old_name = (scalar, "numpy.core.multiarray.scalar")
     kinds = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")]

@@ -166,7 +166,7 @@ def _build_all(
     device: str,
     output: Output,
 ) -> tuple[list[BuiltEngine], list[GateFailed]]:
-    """Build each precision, and say which of them do not run in what was asked for."""
+    """Build each precision; report those that do not run in the requested type."""
     from dskd_export.bundle import bundle_of, open_bundle
     from dskd_export.engine.builder import build_engine
     from dskd_export.engine.document import BuiltEngine, engines_folder

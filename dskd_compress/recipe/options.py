@@ -53,5 +53,5 @@ def _changed(
         by_name = field is not None and "dict" in str(field.annotation)  # its keys are the user's own
         if isinstance(value, Mapping) and value and below and not by_name:
             yield from _changed(below[0] if len(below) == 1 else None, value, here)
-        elif value != {} or model is None or may_be_null(model, key):  # a section of defaults is there by itself
+        elif value != {} or model is None or may_be_null(model, key):  # a section of defaults exists anyway
             yield here, value

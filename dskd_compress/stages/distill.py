@@ -111,7 +111,7 @@ def _distill(
     diagnosis = None
     if recipe.diagnosis.enabled:
         seen_before = None
-        # What timm says of its own weights, and this tool of those it trained, is right.
+        # timm's facts on its own weights, and ours on those we trained, are right.
         if recipe.teacher.checkpoint is not None and teacher.origin is not None and task.teacher is not None:
             seen_before = group.from_leader(lambda: compare_normalisations(sets, pair, device))
         diagnosis = Diagnosis(

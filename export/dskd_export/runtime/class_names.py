@@ -12,7 +12,7 @@ from dskd_export.file_names import is_utf8
 def check_class_names(names: Sequence[str], where: str) -> None:
     """Refuse names that results cannot store or that nobody can tell apart.
 
-    Letter case tells classes apart, as the letters a and A.
+    Letter case separates classes, as the letters a and A.
 
     Args:
         names: in the order of the labels.

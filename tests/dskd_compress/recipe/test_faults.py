@@ -1,4 +1,4 @@
-"""Every fault that a value of the recipe can have is told in our own words, at the key as it is written."""
+"""Every fault that a value of the recipe can have is reported in our own words, at the key as written."""
 
 from __future__ import annotations
 
