@@ -54,7 +54,7 @@ from dskd_export.errors import (
     TrainingDiverged,
     UsageError,
 )
-from dskd_export.system_faults import explain_fault
+from dskd_export.files.system_faults import explain_fault
 
 PROGRAM = "dskd-compress"
 

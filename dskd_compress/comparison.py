@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from dskd_compress.statistics import mean_with_interval
-from dskd_export.documents import ComparedMethod, ComparisonDocument, PairedDifference, TrainingDocument
+from dskd_export.documents.training import ComparedMethod, ComparisonDocument, PairedDifference, TrainingDocument
 from dskd_export.errors import DataError
 
 

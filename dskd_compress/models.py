@@ -30,7 +30,7 @@ from dskd_compress.checkpoint_layouts import (
 )
 from dskd_compress.config import ModelSection, TeacherSection
 from dskd_compress.timm_import import import_timm
-from dskd_export.documents import ModelFacts
+from dskd_export.documents.training import ModelFacts
 from dskd_export.errors import CheckpointError, ModelError
 
 Norm = tuple[tuple[float, ...], tuple[float, ...]]

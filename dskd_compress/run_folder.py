@@ -33,11 +33,11 @@ from dskd_compress.config import Recipe, TrainSection
 from dskd_compress.console import Output
 from dskd_compress.launch import place_of_this_process
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
-from dskd_export.documents import Document, Provenance, StageRecord, read_document
+from dskd_export.benchmark.budget import SpeedBudget
+from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
-from dskd_export.files import sha256_file, write_atomic
-from dskd_export.folder_lock import hold_folder, refuse_links
-from dskd_export.speed_gate import SpeedBudget
+from dskd_export.files.atomic import sha256_file, write_atomic
+from dskd_export.files.folder_lock import hold_folder, refuse_links
 
 TRAIN, DISTILL, TUNE, EXPORT = "train", "distill", "tune", "export"
 VALIDATE, BENCHMARK, REPORT = "validate", "benchmark", "report"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
 
 
 def mean_with_interval(values: Sequence[float]) -> Interval | None:

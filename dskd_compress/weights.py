@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from dskd_compress.config import ModelSection
 from dskd_compress.data import Preprocessing
 from dskd_compress.models import create_model, load_weights
-from dskd_export.documents import Document
+from dskd_export.documents.base import Document
 from dskd_export.errors import CheckpointError
-from dskd_export.files import write_atomic
-from dskd_export.json_text import InvalidJson, validate_json
+from dskd_export.files.atomic import write_atomic
+from dskd_export.files.json_text import InvalidJson, validate_json
 
 METADATA_KEY = "dskd_compress"
 

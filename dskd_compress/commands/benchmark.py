@@ -11,7 +11,7 @@ from dskd_compress.commands import options
 
 if TYPE_CHECKING:
     from dskd_compress.console import Output
-    from dskd_export.benchmark_document import BenchmarkDocument, RowJudgement
+    from dskd_export.documents.benchmark import BenchmarkDocument, RowJudgement
 
 
 def benchmark(
@@ -111,8 +111,8 @@ def benchmark(
     from rich.text import Text
 
     from dskd_compress.console import Output
-    from dskd_compress.stages.judge import decision_in
-    from dskd_compress.stages.show_benchmark import print_cross_checks, print_rows, print_scenarios
+    from dskd_compress.show.benchmark import print_cross_checks, print_rows, print_scenarios
+    from dskd_compress.show.verdicts import decision_in
     from dskd_export.errors import UsageError
     from dskd_export.on_device.source import is_bundle
 
@@ -178,14 +178,14 @@ def benchmark(
     options.say_where(written, output)
     output.result(document)
     if not report_only:
-        from dskd_compress.stages.show_benchmark import refuse_slow
+        from dskd_compress.show.benchmark import refuse_slow
 
         refuse_slow(document.judgements, older)
 
 
 def _in_turns(first: Path, second: Path, changes: list[str], out: Path | None, output: Output) -> None:
+    from dskd_compress.show.benchmark import print_comparisons
     from dskd_compress.stages.against import compare_bundles
-    from dskd_compress.stages.show_benchmark import print_comparisons
 
     document, path = compare_bundles(first, second, changes, out, output)
     print_comparisons(document, output)
@@ -197,9 +197,9 @@ def _baseline(path: Path | None) -> BenchmarkDocument | None:
     """An older benchmark of this machine; what is wrong with it is told before anything is timed."""
     if path is None:
         return None
-    from dskd_export.benchmark_document import BenchmarkDocument
-    from dskd_export.documents import read_document
-    from dskd_export.speed_gate import refuse_other_machine
+    from dskd_export.benchmark.budget import refuse_other_machine
+    from dskd_export.documents.base import read_document
+    from dskd_export.documents.benchmark import BenchmarkDocument
     from dskd_export.telemetry.host import host_facts
 
     document = read_document(path, BenchmarkDocument)
@@ -218,10 +218,10 @@ def _judge(
     import os
     from pathlib import Path
 
-    from dskd_compress.stages.show_benchmark import add_summary, print_judgements
-    from dskd_export.benchmark_summary import junit_of_benchmark
-    from dskd_export.files import write_atomic
-    from dskd_export.speed_gate import against_baseline
+    from dskd_compress.show.benchmark import add_summary, print_judgements
+    from dskd_export.benchmark.budget import against_baseline
+    from dskd_export.ci.summary import junit_of_benchmark
+    from dskd_export.files.atomic import write_atomic
 
     older = [] if before is None else against_baseline(document, before)
     print_judgements("Budget", document.judgements, output)
@@ -246,8 +246,8 @@ def _on_devices(
     report_only: bool,
     output: Output,
 ) -> None:
+    from dskd_compress.show.benchmark import print_rows
     from dskd_compress.stages.devices import Remotes, benchmark_devices, refuse_failed
-    from dskd_compress.stages.show_benchmark import print_rows
     from dskd_export.bundle import bundle_of
     from dskd_export.errors import UsageError
 
@@ -260,6 +260,6 @@ def _on_devices(
     output.result(document)
     refuse_failed(document)
     if not report_only:
-        from dskd_compress.stages.show_benchmark import refuse_slow_anywhere
+        from dskd_compress.show.benchmark import refuse_slow_anywhere
 
         refuse_slow_anywhere([one.benchmark for one in document.devices if one.benchmark is not None])

@@ -151,7 +151,7 @@ def build(
 def _held(engines: Path, output: Output) -> AbstractContextManager[None]:
     """Hold the run that the engines belong to, or the folder of a bundle's engines: see `hold_folder`."""
     from dskd_compress.run_folder import RunFolder
-    from dskd_export.folder_lock import hold_folder
+    from dskd_export.files.folder_lock import hold_folder
 
     if (engines.parent / "recipe.yaml").is_file():
         return RunFolder(engines.parent).writing(output.warn)

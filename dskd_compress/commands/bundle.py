@@ -154,7 +154,7 @@ def pack(
 
     from dskd_compress.console import Output
     from dskd_export.bundle import bundle_of, pack_bundle
-    from dskd_export.files import sha256_file
+    from dskd_export.files.atomic import sha256_file
 
     output = Output(json_output)
     file = pack_bundle(bundle_of(path), out)

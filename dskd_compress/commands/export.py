@@ -51,8 +51,8 @@ def export(
     changes = [*flags, *(set_ or [])]
     recipe = folder.read_recipe(changes)
 
+    from dskd_compress.precisions import with_bundled
     from dskd_compress.stages.export import run_export
-    from dskd_compress.stages.precisions import with_bundled
 
     recipe, kept = with_bundled(recipe, folder, changes)
     options.say_kept(kept, output)
@@ -60,7 +60,7 @@ def export(
     manifest = run_export(recipe, folder, output)
     output.print(escape(f"Bundle: {folder.bundle}"))
     if auto:
-        from dskd_compress.stages.judge import decision_in, print_validation, refuse_undecided
+        from dskd_compress.show.verdicts import decision_in, print_validation, refuse_undecided
         from dskd_compress.stages.validate import run_validate
 
         document = run_validate(recipe, folder, output)

@@ -57,8 +57,8 @@ def inspect_model(
       dskd-compress models inspect swin_tiny_patch4_window7_224
       dskd-compress models inspect resnet18 --input-size 64 --json
     """
+    from dskd_compress.catalogue.inspect import inspect_architecture
     from dskd_compress.console import Output
-    from dskd_compress.stages.inspect import inspect_architecture
 
     output = Output(json_output)
     found = inspect_architecture(name, input_size)
@@ -129,8 +129,8 @@ def suggest(
       dskd-compress models suggest --teacher vit_base_patch16_224 --max-parameters 6 --max-macs 1000 --kind cnn
       dskd-compress models suggest --teacher resnet50 --max-macs 300 --pretrained --measure --limit 5
     """
+    from dskd_compress.catalogue.suggest import Budget, suggest_students
     from dskd_compress.console import Output
-    from dskd_compress.stages.suggest import Budget, suggest_students
 
     output = Output(json_output)
     budget = Budget(

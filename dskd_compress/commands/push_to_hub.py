@@ -36,7 +36,7 @@ def push_to_hub(
     folder = RunFolder(run)
     folder.read_recipe([])
 
-    from dskd_compress.stages.hub import check_repository, files_of, hub_folder, push
+    from dskd_compress.hub import check_repository, files_of, hub_folder, push
 
     check_repository(repository)
     with hub_folder(folder, repository) as made:

@@ -95,7 +95,7 @@ def init_recipe(
     from dskd_compress import recipe as recipes
     from dskd_compress.console import Output
     from dskd_export.errors import UsageError
-    from dskd_export.files import write_atomic
+    from dskd_export.files.atomic import write_atomic
 
     output = Output(json_output)
     text = recipes.init_recipe()

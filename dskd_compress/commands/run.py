@@ -89,10 +89,10 @@ def run(
         more = options.as_overrides(teacher__train__device=device, teacher__train__precision=amp)
         loaded, folder = options.resolve_run(recipe, out, [*flags, *more], set_, default=default)
 
-    from dskd_compress.stages.judge import decision_in, print_validation, refuse_run
+    from dskd_compress.precisions import with_bundled
+    from dskd_compress.show.benchmark import print_judgements
+    from dskd_compress.show.verdicts import decision_in, print_validation, refuse_run
     from dskd_compress.stages.pipeline import benchmark_of, run_pipeline, validation_of
-    from dskd_compress.stages.precisions import with_bundled
-    from dskd_compress.stages.show_benchmark import print_judgements
 
     loaded, kept = with_bundled(loaded, folder, changes)
     options.say_kept(kept, output)

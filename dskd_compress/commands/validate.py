@@ -65,8 +65,8 @@ def validate(
       dskd-compress validate bundle --runner tensorrt --out results/orin
     """
     from dskd_compress.console import Output
-    from dskd_compress.stages.judge import decision_in, print_validation, refuse_failed
-    from dskd_export.files import write_atomic
+    from dskd_compress.show.verdicts import decision_in, print_validation, refuse_failed
+    from dskd_export.files.atomic import write_atomic
     from dskd_export.on_device.source import is_bundle
 
     output = Output(json_output)
@@ -97,7 +97,7 @@ def validate(
         document = run_validate(recipe, run, output)
     print_validation(document, decision_in(written or source), output)
     if junit is not None:
-        from dskd_export.junit import junit_xml
+        from dskd_export.ci.junit import junit_xml
 
         write_atomic(junit, junit_xml(document, accept_unproven=accept_unproven))
     options.say_where(written, output)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from dskd_compress.config.base import Fraction, Positive, Section
-from dskd_export.gate import Budget
-from dskd_export.speed_gate import SpeedBudget
+from dskd_export.benchmark.budget import SpeedBudget
+from dskd_export.validation.gate import Budget
 
 
 class PrecisionBudget(Section):

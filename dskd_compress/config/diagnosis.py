@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from dskd_compress.config.base import Section
-from dskd_export.documents import FindingKind
+from dskd_export.documents.training import FindingKind
 
 
 class DiagnosisSection(Section):

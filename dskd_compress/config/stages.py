@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 
 from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
 from dskd_compress.config.precisions import CalibrationSection, QuantizeSection
+from dskd_export.documents.precision import Precision
 from dskd_export.precision.targets import Target
-from dskd_export.precision_metadata import Precision
 
 Batch = Annotated[int, Field(ge=1)]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
-from dskd_export.documents import DiagnosisRecord, EpochRecord, Finding, StepRecord, TrainingRecord
+from dskd_export.documents.training import DiagnosisRecord, EpochRecord, Finding, StepRecord, TrainingRecord
 
 # As many as tell how long the next one takes: the first ones may have been slower.
 _LATE_EPOCHS = 3

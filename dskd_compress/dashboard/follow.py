@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dskd_export.documents import MAX_RECORD, TrainingRecord, read_record
+from dskd_export.documents.base import MAX_RECORD
+from dskd_export.documents.training import TrainingRecord, read_record
 from dskd_export.errors import DataError
-from dskd_export.files import NotAPlainFile, open_plain
-from dskd_export.json_text import InvalidJson
+from dskd_export.files.atomic import NotAPlainFile, open_plain
+from dskd_export.files.json_text import InvalidJson
 
 
 class Follower:

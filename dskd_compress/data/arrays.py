@@ -12,7 +12,7 @@ from PIL import Image
 from dskd_compress.data.folders import find_val_split
 from dskd_compress.data.image_set import ArraySet, StoredSet
 from dskd_export.errors import DataError, require
-from dskd_export.npz import read_npz
+from dskd_export.files.npz import read_npz
 
 DIGITS_PIXELS = 32
 _MOST_CLASSES = 1 << 20

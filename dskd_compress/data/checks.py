@@ -8,7 +8,7 @@ from dskd_compress.data.folders import FolderSet
 from dskd_compress.data.sources import DataSets, Images
 from dskd_compress.data.streams import StreamSet
 from dskd_export.errors import DataError
-from dskd_export.file_names import shell_bytes
+from dskd_export.files.names import shell_bytes
 from dskd_export.runtime.class_names import how_they_differ, look_alikes
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from dskd_compress.data.image_set import StoredSet
 from dskd_compress.data.naming import VAL_NAMES, natural_key
 from dskd_export.errors import DataError
-from dskd_export.file_names import printable
-from dskd_export.files import open_plain
+from dskd_export.files.atomic import open_plain
+from dskd_export.files.names import printable
 from dskd_export.runtime.folder_tree import DANGLING, FOLDER, DiskTree, Tree
 from dskd_export.runtime.image_scan import LeftOut, count_outside, dangling, is_data_folder, scan_classes
 from dskd_export.runtime.images import open_image

@@ -19,7 +19,7 @@ from dskd_compress.data.image_set import StoredSet
 from dskd_compress.data.splits import limit_per_class, split_set
 from dskd_compress.data.streams import StreamSet, open_streams
 from dskd_compress.data.tars import open_tar
-from dskd_export.documents import DataFacts
+from dskd_export.documents.base import DataFacts
 from dskd_export.errors import DataError
 from dskd_export.runtime.class_names import check_class_names
 from dskd_export.runtime.folder_tree import kind_of

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dskd_export.errors import DataError
-from dskd_export.files import NotAPlainFile, open_plain
+from dskd_export.files.atomic import NotAPlainFile, open_plain
 
 _MOST_AT_ONCE = 1 << 20  # bytes; a header with a long name has a few hundred
 _DIGITS = re.compile(rb"\d{300}")  # longer than a name can be

@@ -16,7 +16,7 @@ from dskd_compress.data.image_set import StoredSet
 from dskd_compress.data.naming import VAL_NAMES
 from dskd_compress.data.tar_members import tar_members
 from dskd_export.errors import DataError
-from dskd_export.file_names import printable
+from dskd_export.files.names import printable
 from dskd_export.runtime.folder_tree import DANGLING, DEVICE, FIFO, FILE, FOLDER, SPARSE, Entry
 from dskd_export.runtime.image_scan import LeftOut, count_outside, is_data_folder, is_image
 from dskd_export.runtime.images import UnreadableImage, open_image, reading

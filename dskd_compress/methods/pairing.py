@@ -9,15 +9,7 @@ from torch import nn
 from dskd_compress.config import DskdMethod, FeatureMethod, LshfmMethod
 from dskd_compress.data import Preprocessing
 from dskd_compress.models import TeacherInput, architecture, has_fixed_input
-from dskd_compress.taps import (
-    Tap,
-    TapHead,
-    choose_guided_tap,
-    choose_tap,
-    find_tap,
-    find_teacher_tap,
-    probe,
-)
+from dskd_compress.taps import Tap, TapHead, choose_guided_tap, choose_tap, find_tap, find_teacher_tap, probe
 from dskd_export.errors import ModelError
 
 

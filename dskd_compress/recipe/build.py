@@ -12,7 +12,7 @@ from dskd_compress.recipe.faults import Fault, KeyPath, Origins, dotted, faults_
 from dskd_compress.recipe.overrides import as_typed
 from dskd_compress.recipe.sections import PRESET_KEYS, may_be_null, sections_of, tag_of
 from dskd_compress.recipe.yaml_text import parse_yaml
-from dskd_export.field_faults import shown
+from dskd_export.files.field_faults import shown
 
 
 def recipe_from_mapping(

@@ -14,7 +14,7 @@ from dskd_compress.config import KeyConflict, Recipe, Section
 from dskd_compress.recipe.overrides import as_typed
 from dskd_compress.recipe.sections import all_sections, keys_of, sections_of, tag_of
 from dskd_export.errors import RecipeError
-from dskd_export.field_faults import describe_fault, expectation, shown
+from dskd_export.files.field_faults import describe_fault, expectation, shown
 
 KeyPath = tuple[str | int, ...]
 """`("train", "lr")`; list items count from 0."""

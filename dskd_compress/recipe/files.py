@@ -10,8 +10,8 @@ from dskd_compress.config import Recipe
 from dskd_compress.recipe.build import recipe_from_mapping
 from dskd_compress.recipe.faults import Fault, raise_faults
 from dskd_compress.recipe.yaml_text import MAX_BYTES, parse_yaml
-from dskd_export.bounded import read_bounded
 from dskd_export.errors import DataError, DskdError, EnvironmentProblem, RecipeError
+from dskd_export.files.bounded import read_bounded
 
 DEFAULT_RECIPE = "digits/resnet18-to-mobilenetv3_small_050"
 """What the demo runs: real images that need no download, on two CPU cores."""

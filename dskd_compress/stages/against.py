@@ -12,12 +12,12 @@ from PIL import Image
 from dskd_compress.console import Output
 from dskd_compress.run_folder import recipe_sha256
 from dskd_compress.stages.on_device import benchmark_settings, recipe_of
-from dskd_export.benchmark_document import AbDocument, Comparison
-from dskd_export.benchmarking import Cell
+from dskd_export.benchmark.ab_test import ratio_of, take_turns, verdict_of
+from dskd_export.benchmark.cells import Cell
 from dskd_export.bundle import Bundle, bundle_of
+from dskd_export.documents.benchmark import AbDocument, Comparison
 from dskd_export.errors import ProviderLacksKernel, UsageError
-from dskd_export.files import write_atomic
-from dskd_export.interleaving import ratio_of, take_turns, verdict_of
+from dskd_export.files.atomic import write_atomic
 from dskd_export.on_device import benchmark
 from dskd_export.on_device.results import check_out, writing_results
 from dskd_export.on_device.source import default_out, is_bundle, opened

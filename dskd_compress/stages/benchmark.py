@@ -21,12 +21,12 @@ from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
 from dskd_compress.stages.setup import load_teacher, open_checked_data
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import load_trained
-from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.benchmark_work import Work, do_work
-from dskd_export.benchmarking import Cell, Effort, thread_counts, write_samples
+from dskd_export.benchmark.cells import Cell, Effort, thread_counts, write_samples
+from dskd_export.benchmark.engine_cells import engine_cells
+from dskd_export.benchmark.plan import Work, do_work
 from dskd_export.bundle import Bundle, open_bundle
+from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.engine.found import FoundEngine
-from dskd_export.engine_cells import engine_cells
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.onnx_from_torch import deployed
 from dskd_export.provenance import Stopwatch
@@ -34,7 +34,7 @@ from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.runtime.providers import TENSORRT
 from dskd_export.runtime.runner import Runner
 from dskd_export.spec import ModelSpec
-from dskd_export.validation.contest import FULL, engines_for, in_order, named_providers, profile_shapes
+from dskd_export.validation.candidates import FULL, engines_for, in_order, named_providers, profile_shapes
 
 Role = Literal["teacher", "student"]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from dskd_compress.config import BenchmarkSection, Recipe
 from dskd_compress.run_folder import digest
-from dskd_export.benchmark_document import BenchmarkRow, RowJudgement
-from dskd_export.benchmark_scenarios import Load
-from dskd_export.benchmark_store import CellStore
+from dskd_export.benchmark.budget import judge_rows
+from dskd_export.benchmark.loadgen import named
+from dskd_export.benchmark.scenarios import Load
+from dskd_export.benchmark.store import CellStore
+from dskd_export.documents.benchmark import BenchmarkRow, RowJudgement
 from dskd_export.on_device.source import device_name
 from dskd_export.provenance import versions
-from dskd_export.scenarios import named
-from dskd_export.speed_gate import judge_rows
 
 
 def load_of(section: BenchmarkSection, seed: int) -> Load:

@@ -25,10 +25,11 @@ from dskd_compress.console import Output
 from dskd_compress.recipe import dump_recipe
 from dskd_compress.run_folder import DISTILL, TRAIN, RunFolder, recipe_sha256
 from dskd_compress.statistics import mean_with_interval
-from dskd_export.documents import ComparedMethod, ComparisonDocument, TrainingDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.training import ComparedMethod, ComparisonDocument, TrainingDocument
 from dskd_export.errors import DskdError, Interrupted, UsageError
-from dskd_export.files import open_log, write_atomic
-from dskd_export.folder_lock import hold_folder
+from dskd_export.files.atomic import open_log, write_atomic
+from dskd_export.files.folder_lock import hold_folder
 from dskd_export.provenance import Stopwatch
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from dskd_compress.console import Output
 from dskd_compress.stages.on_device import benchmark_source, recipe_of
-from dskd_export.benchmark_document import BenchmarkDocument, DeviceResult, DevicesDocument
-from dskd_export.documents import read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.benchmark import BenchmarkDocument, DeviceResult, DevicesDocument
 from dskd_export.errors import DskdError, EnvironmentProblem, UsageError
-from dskd_export.files import write_atomic
-from dskd_export.folder_lock import refuse_links
+from dskd_export.files.atomic import write_atomic
+from dskd_export.files.folder_lock import refuse_links
+from dskd_export.fleet import Address, RemoteCommand, parse_address, run_remotely
 from dskd_export.on_device.results import BENCHMARK_FILES, check_out, writing_results
 from dskd_export.on_device.source import default_out, device_name, opened
-from dskd_export.remote import Address, RemoteCommand, parse_address, run_remotely
 
 LOG = "benchmark.log"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")

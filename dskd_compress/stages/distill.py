@@ -12,24 +12,19 @@ from dskd_compress.methods import create_task, needs_teacher, statistics_batches
 from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
-from dskd_compress.stages.setup import (
-    create_student,
-    load_own_teacher,
-    load_teacher,
-    make_pair,
-    open_checked_data,
-)
-from dskd_compress.stages.teacher_cache import TeacherCache, teacher_accuracy
-from dskd_compress.stages.teacher_classes import class_map_option
-from dskd_compress.stages.teacher_probe import ensure_probe
-from dskd_compress.stages.teacher_view import compare_normalisations, describe_view
+from dskd_compress.stages.setup import create_student, load_own_teacher, load_teacher, make_pair, open_checked_data
+from dskd_compress.teachers.cached import TeacherCache, teacher_accuracy
+from dskd_compress.teachers.classes import class_map_option
+from dskd_compress.teachers.probe import ensure_probe
+from dskd_compress.teachers.view import compare_normalisations, describe_view
 from dskd_compress.training.device import configure, peak_memory_mb
 from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
 from dskd_compress.training.distributed import Group, join
 from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
-from dskd_export.documents import TrainingDocument, read_document
-from dskd_export.files import sha256_file
+from dskd_export.documents.base import read_document
+from dskd_export.documents.training import TrainingDocument
+from dskd_export.files.atomic import sha256_file
 from dskd_export.provenance import Stopwatch
 
 

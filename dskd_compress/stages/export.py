@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
+from dskd_compress.catalogue.licenses import licenses_of
 from dskd_compress.config import ExportSection, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
 from dskd_compress.label_space import names_for_device
-from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights, writes_run
-from dskd_compress.stages.licenses import licenses_of
-from dskd_compress.stages.precisions import (
+from dskd_compress.precisions import (
     build,
     bundled,
     bundled_precisions,
@@ -20,19 +19,20 @@ from dskd_compress.stages.precisions import (
     precision_facts,
     wanted_precisions,
 )
+from dskd_compress.required_packages import check_tools
+from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights, writes_run
 from dskd_compress.stages.setup import TeacherModel, check_classes, load_teacher, make_pair, open_checked_data
-from dskd_compress.stages.tools import check_tools
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo, load_trained
 from dskd_export.bundle import BundledModel, BundleProvenance, Manifest, write_bundle
+from dskd_export.bundle.golden import Golden
+from dskd_export.documents.export import ExportDocument
+from dskd_export.documents.precision import Precision
 from dskd_export.errors import DataError, ModelError
-from dskd_export.export_document import ExportDocument
-from dskd_export.files import sha256_file
-from dskd_export.golden import Golden
+from dskd_export.files.atomic import sha256_file
 from dskd_export.onnx_from_torch import Exported, deployed, onnx_from_torch
-from dskd_export.onnx_model import weights_name
+from dskd_export.onnx_from_torch.onnx_model import weights_name
 from dskd_export.precision.build import Built
-from dskd_export.precision_metadata import Precision
 from dskd_export.provenance import Stopwatch, versions
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.images import pixel_sha256

@@ -10,17 +10,17 @@ from dskd_compress.recipe import as_typed, recipe_from_mapping
 from dskd_compress.run_folder import BENCHMARK, VALIDATE, digest, recipe_sha256
 from dskd_compress.stages.benchmark_settings import cell_store, judged, load_of
 from dskd_compress.stages.rules import rules_of
-from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.benchmarking import Effort, write_samples
+from dskd_export.benchmark.cells import Effort, write_samples
 from dskd_export.bundle import Bundle
-from dskd_export.documents import ValidationDocument
+from dskd_export.documents.benchmark import BenchmarkDocument
+from dskd_export.documents.validation import ValidationDocument
 from dskd_export.engine import engines_folder
 from dskd_export.errors import UsageError
-from dskd_export.file_names import printable
+from dskd_export.files.names import printable
 from dskd_export.on_device import benchmark, validate
-from dskd_export.on_device.images import LabelledImages, open_labelled
 from dskd_export.on_device.results import MEASURED, check_out, write_results, writing_results
 from dskd_export.on_device.source import default_out, opened
+from dskd_export.runtime.labelled_images import LabelledImages, open_labelled
 
 # The rest of a recipe is about how the bundle came to be.
 _SETTABLE = ("validate", "budget", "benchmark", "data.max_unreadable")

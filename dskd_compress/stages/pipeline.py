@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
+from dskd_compress.required_packages import check_tools
 from dskd_compress.run_folder import (
     BENCHMARK,
     DISTILL,
@@ -24,13 +25,13 @@ from dskd_compress.stages.distill import run_distill
 from dskd_compress.stages.export import run_export
 from dskd_compress.stages.report import run_report
 from dskd_compress.stages.setup import open_checked_data
-from dskd_compress.stages.teacher_start import with_probe_where_needed
-from dskd_compress.stages.tools import check_tools
 from dskd_compress.stages.train import run_train
 from dskd_compress.stages.tune import run_tune
 from dskd_compress.stages.validate import run_validate
-from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.documents import ValidationDocument, read_document
+from dskd_compress.teachers.start import with_probe_where_needed
+from dskd_export.documents.base import read_document
+from dskd_export.documents.benchmark import BenchmarkDocument
+from dskd_export.documents.validation import ValidationDocument
 from dskd_export.errors import UsageError
 
 RUN: dict[str, Callable[[Recipe, RunFolder, Output], object]] = {

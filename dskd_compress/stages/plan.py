@@ -21,12 +21,13 @@ from dskd_compress.stages.setup import (
     make_pair,
     open_checked_data,
 )
-from dskd_compress.stages.teacher_cache import TeacherCache, TeacherCachePlan
-from dskd_compress.stages.teacher_probe import with_unfitted_probe
+from dskd_compress.teachers.cache.place import size_text
+from dskd_compress.teachers.cached import TeacherCache, TeacherCachePlan
+from dskd_compress.teachers.probe import with_unfitted_probe
 from dskd_compress.training.device import autocast, resolve_device
 from dskd_compress.training.optim import create_optimization
-from dskd_compress.training.teacher_cache.place import size_text
-from dskd_export.documents import Document, ModelFacts, TapFacts
+from dskd_export.documents.base import Document
+from dskd_export.documents.training import ModelFacts, TapFacts
 
 
 class MemoryEstimate(Document):

@@ -12,7 +12,7 @@ from dskd_compress.console import Output
 from dskd_compress.run_folder import MODEL_CARD, REPORT, RunFolder, recipe_sha256, writes_run
 from dskd_compress.stages.on_device import report_title
 from dskd_export.errors import DataError, UsageError
-from dskd_export.files import write_atomic
+from dskd_export.files.atomic import write_atomic
 from dskd_export.on_device.results import writing_results
 from dskd_export.provenance import Stopwatch
 from dskd_export.report import Report, build_comparison, build_report

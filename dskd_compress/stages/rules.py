@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dskd_compress.config import Recipe
-from dskd_export.gate import Limits
 from dskd_export.on_device.source import device_name
+from dskd_export.validation.gate import Limits
 from dskd_export.validation.judgement import Rules
 
 

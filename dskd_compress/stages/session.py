@@ -17,16 +17,17 @@ from dskd_compress.console import Output
 from dskd_compress.data import DataSets, Preprocessing, Share, TrainLoader, ValLoader, worker_death_explained
 from dskd_compress.methods import MethodTask
 from dskd_compress.run_folder import RunFolder
-from dskd_compress.stages.journal import Journal
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.diagnosis import Diagnosis
 from dskd_compress.training.distributed import Group
 from dskd_compress.training.evaluate import evaluate_model
+from dskd_compress.training.journal import Journal
 from dskd_compress.training.log import TrainingLog
 from dskd_compress.training.loop import Trainer
 from dskd_compress.training.trackers import open_trackers
-from dskd_export.documents import Accuracy, DiagnosisRecord, EpochRecord, StepRecord
-from dskd_export.files import temporary_path
+from dskd_export.documents.base import Accuracy
+from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord
+from dskd_export.files.atomic import temporary_path
 from dskd_export.telemetry.host import usable_cores
 
 

@@ -17,9 +17,9 @@ from dskd_compress.label_space import ProbedModel
 from dskd_compress.methods import Pair
 from dskd_compress.models import count_classes, create_model
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder
-from dskd_compress.stages.other_classes import refuse_other_classes
-from dskd_compress.stages.teacher_classes import class_names_of, map_classes, outputs_of
-from dskd_compress.stages.teacher_probe import load_probe
+from dskd_compress.teachers.classes import class_names_of, map_classes, outputs_of
+from dskd_compress.teachers.other_classes import refuse_other_classes
+from dskd_compress.teachers.probe import load_probe
 from dskd_compress.weights import WeightsInfo, find_info, load_trained
 from dskd_export.errors import DataError, ModelError
 

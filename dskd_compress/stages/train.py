@@ -15,9 +15,9 @@ from dskd_compress.training.device import configure, peak_memory_mb
 from dskd_compress.training.distributed import Group, join
 from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
-from dskd_export.documents import TrainingDocument
+from dskd_export.documents.training import TrainingDocument
 from dskd_export.errors import RecipeError
-from dskd_export.files import sha256_file
+from dskd_export.files.atomic import sha256_file
 from dskd_export.provenance import Stopwatch
 
 

@@ -21,19 +21,19 @@ from dskd_compress.stages.validate_runners import as_deployed, open_contest
 from dskd_compress.stages.validate_teacher import OpenTeacher, open_teacher
 from dskd_compress.weights import load_trained
 from dskd_export.bundle import Bundle, open_bundle
-from dskd_export.compare import compare_inputs, join_inputs
-from dskd_export.documents import Judgement, PreprocessParity, ValidationDocument
+from dskd_export.documents.validation import Judgement, PreprocessParity, ValidationDocument
 from dskd_export.errors import BundleError, DataError
-from dskd_export.evaluate import accuracy_of
-from dskd_export.files import sha256_file
+from dskd_export.files.atomic import sha256_file
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.runner import Array
-from dskd_export.validation.contest import Contest, Contestant
+from dskd_export.validation.accuracy import accuracy_of
+from dskd_export.validation.candidates import Contest, Contestant
 from dskd_export.validation.golden_images import GoldenImages
 from dskd_export.validation.judgement import BATCH, judge_candidate
+from dskd_export.validation.parity import compare_inputs, join_inputs
 from dskd_export.validation.student import TeacherOutputs, judge_student
-from dskd_export.verdicts import conclude
+from dskd_export.validation.verdicts import conclude
 
 ENOUGH_IMAGES = 256
 """With fewer a gate says little; the whole validation set is always enough."""

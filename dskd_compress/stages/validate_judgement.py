@@ -16,10 +16,10 @@ from dskd_compress.config import Recipe
 from dskd_compress.label_space import names_for_device
 from dskd_compress.weights import WeightsInfo
 from dskd_export.bundle import Bundle
-from dskd_export.causes import explain_fields, explain_inputs, explain_labels, explain_logits
-from dskd_export.documents import Check, PreprocessParity
-from dskd_export.gate import check_count, check_golden, check_inputs
-from dskd_export.validation.contest import Contest
+from dskd_export.documents.validation import Check, PreprocessParity
+from dskd_export.validation.candidates import Contest
+from dskd_export.validation.causes import explain_fields, explain_inputs, explain_labels, explain_logits
+from dskd_export.validation.gate import check_count, check_golden, check_inputs
 from dskd_export.validation.golden_images import check_golden_images
 from dskd_export.validation.judgement import Outputs, golden_parity, logits_at
 

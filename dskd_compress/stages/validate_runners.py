@@ -12,12 +12,12 @@ from dskd_compress.config import ValidateSection
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo
 from dskd_export.bundle import Bundle
-from dskd_export.documents import Judgement
+from dskd_export.documents.validation import Judgement
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.onnx_from_torch import deployed
 from dskd_export.runtime.native import Native
 from dskd_export.spec import ModelSpec
-from dskd_export.validation.contest import (
+from dskd_export.validation.candidates import (
     FULL,
     Contest,
     Contestant,

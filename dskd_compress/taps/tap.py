@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dskd_compress.models import architecture
 from dskd_compress.taps.probe import Probe
-from dskd_export.documents import TapFacts
+from dskd_export.documents.training import TapFacts
 from dskd_export.errors import TapError
 
 TapKind = Literal["vector", "map"]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dskd_export.errors import CheckpointError
-from dskd_export.files import atomic_path
+from dskd_export.files.atomic import atomic_path
 
 FORMAT = 2
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dskd_export.documents import Accuracy
-from dskd_export.evaluate import accuracy_of
+from dskd_export.documents.base import Accuracy
+from dskd_export.validation.accuracy import accuracy_of
 
 
 @torch.no_grad()

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dskd_export.bounded import read_lines
-from dskd_export.documents import MAX_RECORD, DiagnosisRecord, EpochRecord, TrainingRecord, read_record
-from dskd_export.files import open_log, write_atomic
-from dskd_export.json_text import InvalidJson
+from dskd_export.documents.base import MAX_RECORD
+from dskd_export.documents.training import DiagnosisRecord, EpochRecord, TrainingRecord, read_record
+from dskd_export.files.atomic import open_log, write_atomic
+from dskd_export.files.bounded import read_lines
+from dskd_export.files.json_text import InvalidJson
 
 
 class TrainingLog:

@@ -28,7 +28,8 @@ from dskd_compress.training.distributed import Group
 from dskd_compress.training.optim import create_optimization
 from dskd_compress.training.readings import Reading, StepNumbers, read
 from dskd_compress.training.signals import StopRequest
-from dskd_export.documents import Accuracy, EpochRecord, StepRecord
+from dskd_export.documents.base import Accuracy
+from dskd_export.documents.training import EpochRecord, StepRecord
 from dskd_export.errors import EnvironmentProblem, Interrupted, TrainingDiverged
 
 # Reading a number from a GPU waits for it; so many steps are read together.

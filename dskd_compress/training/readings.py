@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dskd_compress.training.distributed import Group
-from dskd_export.documents import StepRecord
+from dskd_export.documents.training import StepRecord
 
 _TERM, _MONITOR = "term ", "monitor "
 

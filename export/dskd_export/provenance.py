@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from dskd_export import __version__
-from dskd_export.documents import Provenance
-from dskd_export.file_names import is_utf8, shell_bytes
+from dskd_export.documents.base import Provenance
+from dskd_export.files.names import is_utf8, shell_bytes
 from dskd_export.telemetry.host import host_facts
 
 _PACKAGE = "export/dskd_export"

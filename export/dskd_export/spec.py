@@ -12,9 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dskd_export.bounded import read_bounded
 from dskd_export.errors import BundleError, DataError
-from dskd_export.json_text import InvalidJson, validate_json
+from dskd_export.files.bounded import read_bounded
+from dskd_export.files.json_text import InvalidJson, validate_json
 
 METADATA_KEY = "dskd_spec"
 SCHEMA_VERSION = 1

@@ -8,7 +8,8 @@ from run_support import Finished
 from dskd_compress import __version__
 from dskd_compress.comparison import check_fair, difference_of, markdown, paired_differences, table_rows
 from dskd_compress.statistics import mean_with_interval
-from dskd_export.documents import ComparedMethod, ComparisonDocument, TrainingDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.training import ComparedMethod, ComparisonDocument, TrainingDocument
 from dskd_export.errors import DataError
 
 

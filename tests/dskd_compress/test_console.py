@@ -12,7 +12,7 @@ from dskd_compress import console
 from dskd_compress.config import ValidateSection
 from dskd_compress.console import PLAIN_EVERY_S, Output, document_written
 from dskd_compress.recipe import load_recipe
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
 
 
 @pytest.fixture(autouse=True)

@@ -16,19 +16,11 @@ from run_support import SMALL, SMALL_STAGES, small_recipe
 
 from dskd_compress.config import Recipe
 from dskd_compress.recipe import dump_recipe, recipe_from_mapping
-from dskd_compress.run_folder import (
-    STAGE_NAMES,
-    STAGES,
-    RunFolder,
-    digest,
-    recipe_sha256,
-    stage_named,
-    stages_of,
-)
-from dskd_export.documents import DeviceFacts, Provenance, StageRecord, read_document
+from dskd_compress.run_folder import STAGE_NAMES, STAGES, RunFolder, digest, recipe_sha256, stage_named, stages_of
+from dskd_export.documents.base import DeviceFacts, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem, RecipeError
-from dskd_export.files import write_atomic
-from dskd_export.folder_lock import LOCK
+from dskd_export.files.atomic import write_atomic
+from dskd_export.files.folder_lock import LOCK
 
 DATA = "d" * 64
 PROVENANCE = Provenance(
@@ -288,8 +280,8 @@ def test_a_digest_is_the_same_in_every_process(tmp_path: Path) -> None:
         "r = small_recipe(*sys.argv[1:]);"
         "print(RunFolder(Path('none')).settings_digest('distill', r, {'b': '1', 'a': '2'}), recipe_sha256(r))"
     )
-    tests = Path(__file__).resolve().parent.parent
-    roots = (tests, tests.parent, tests.parent / "export")
+    root = Path(__file__).resolve().parents[2]
+    roots = (root / "tests" / "helpers", root, root / "export")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots)), "PYTHONHASHSEED": "7"}
     done = subprocess.run(
         [sys.executable, "-c", program, *overrides],

@@ -7,11 +7,10 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 import torch
-from support import CLASSES, make_model
+from support import CLASSES, compare_runners, make_model
 from torch import nn
 
 from dskd_compress.torch_runner import TorchRunner
-from dskd_export.compare import compare_runners
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.runner import Runner
 

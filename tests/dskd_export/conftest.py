@@ -8,7 +8,7 @@ import bundle_support
 import numpy as np
 import pytest
 
-from dskd_export.golden import Golden
+from dskd_export.bundle.golden import Golden
 from dskd_export.spec import ModelSpec
 
 

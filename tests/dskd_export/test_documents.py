@@ -7,17 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dskd_export.documents import (
-    Accuracy,
-    EpochRecord,
-    Interval,
-    Parity,
-    StepRecord,
-    TeacherFacts,
-    TrainingDocument,
-    read_document,
-    read_record,
-)
+from dskd_export.documents.base import Accuracy, Interval, read_document
+from dskd_export.documents.training import EpochRecord, StepRecord, TeacherFacts, TrainingDocument, read_record
+from dskd_export.documents.validation import Parity
 from dskd_export.errors import DataError
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import dskd_compress
 from dskd_export import provenance
-from dskd_export.documents import Provenance
+from dskd_export.documents.base import Provenance
 from dskd_export.provenance import Stopwatch, command_line, commit, versions
 
 

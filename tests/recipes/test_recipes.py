@@ -8,7 +8,7 @@ import pytest
 
 from dskd_compress.recipe import DEFAULT_RECIPE, dump_recipe, list_recipes, load_recipe
 from dskd_compress.recipe.files import recipe_names
-from dskd_export.intervals import paired_interval
+from dskd_export.validation.intervals import paired_interval
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 FILES = sorted(path for path in FOLDER.rglob("*") if path.suffix in (".yaml", ".yml"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dskd_export.documents import FindingKind
+from dskd_export.documents.training import FindingKind
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from dskd_compress.training.diagnosis.teacher_input import (
     right_answers,
 )
 from dskd_compress.training.diagnosis.terms import Look, dead_symptoms, exploding_symptoms, unreached_symptoms
-from dskd_export.documents import DiagnosisRecord, Finding, TeacherFacts
+from dskd_export.documents.training import DiagnosisRecord, Finding, TeacherFacts
 from dskd_export.errors import DiagnosisError
 
 FIRST_STEPS = 3

@@ -11,10 +11,10 @@ from typing import Any
 
 from dskd_compress.config import TrackingSection
 from dskd_compress.training.trackers.base import RunLabel, Tracker, Trackers
-from dskd_export.bounded import read_bounded
 from dskd_export.errors import EXTRA_OF, DataError, MissingExtra
-from dskd_export.files import write_atomic
-from dskd_export.json_text import InvalidJson, parse_json
+from dskd_export.files.atomic import write_atomic
+from dskd_export.files.bounded import read_bounded
+from dskd_export.files.json_text import InvalidJson, parse_json
 
 __all__ = ["Tracker", "Trackers", "check_trackers", "open_trackers"]
 

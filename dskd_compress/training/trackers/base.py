@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dskd_compress.training.log import number_of
-from dskd_export.documents import DiagnosisRecord, EpochRecord, StepRecord, TrainingRecord
+from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord, TrainingRecord
 
 
 class Tracker(Protocol):

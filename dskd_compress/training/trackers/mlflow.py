@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dskd_compress.training.trackers.base import RunLabel, findings_text, scalars_of
-from dskd_export.documents import TrainingRecord
+from dskd_export.documents.training import TrainingRecord
 from dskd_export.errors import require
 
 _ID = "dskd_compress.run"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dskd_compress.training.trackers.base import RunLabel, findings_text, scalars_of
-from dskd_export.documents import StepRecord, TrainingRecord
+from dskd_export.documents.training import StepRecord, TrainingRecord
 from dskd_export.errors import require
 
 _FLUSH_SECONDS = 10

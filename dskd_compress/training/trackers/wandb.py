@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dskd_compress.training.trackers.base import RunLabel, findings_text, scalars_of
-from dskd_export.documents import TrainingRecord
+from dskd_export.documents.training import TrainingRecord
 from dskd_export.errors import require
 
 

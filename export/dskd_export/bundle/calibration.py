@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from dskd_export.documents import Document
+from dskd_export.documents.base import Document
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

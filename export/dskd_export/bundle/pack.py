@@ -12,7 +12,7 @@ from dskd_export.bundle.open import Bundle, open_bundle, open_stranger
 from dskd_export.bundle.tar import END, padding, tar_header
 from dskd_export.bundle.verify import CHUNK
 from dskd_export.errors import BundleError, UsageError
-from dskd_export.files import atomic_path
+from dskd_export.files.atomic import atomic_path
 
 
 def pack_bundle(folder: Path, out: Path | None = None) -> Path:

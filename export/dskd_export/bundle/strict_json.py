@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from dskd_export.errors import BundleError
-from dskd_export.json_text import InvalidJson, one_line, parse_json, validate_json
+from dskd_export.files.json_text import InvalidJson, one_line, parse_json, validate_json
 
 __all__ = ["canonical_json", "load_document", "load_json", "one_line"]
 

@@ -15,7 +15,7 @@ from dskd_export.bundle.tar import BLOCK, END, claimed_size, padding, tar_header
 from dskd_export.bundle.verify import CHUNK, Contents, Readable, verify_contents
 from dskd_export.bundle.write import check_replaceable
 from dskd_export.errors import BundleError, UsageError
-from dskd_export.files import atomic_folder
+from dskd_export.files.atomic import atomic_folder
 
 _COPY_AGAIN = "Copy or pack it again."
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dskd_export.bundle.calibration import CalibrationFacts
+from dskd_export.bundle.golden import Golden
 from dskd_export.bundle.labels import labels_text
 from dskd_export.bundle.manifest import (
     CALIBRATION,
@@ -29,8 +30,7 @@ from dskd_export.bundle.manifest import (
 from dskd_export.bundle.onnx_file import read_onnx
 from dskd_export.bundle.strict_json import load_document
 from dskd_export.errors import BundleError
-from dskd_export.files import sha256_bytes
-from dskd_export.golden import Golden
+from dskd_export.files.atomic import sha256_bytes
 from dskd_export.spec import METADATA_KEY, ModelSpec
 
 CHUNK = 1 << 20

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dskd_export.bundle.calibration import CalibrationFacts
+from dskd_export.bundle.golden import Golden
 from dskd_export.bundle.labels import labels_text
 from dskd_export.bundle.manifest import (
     CALIBRATION,
@@ -28,8 +29,7 @@ from dskd_export.bundle.manifest import (
 from dskd_export.bundle.open import verify_folder
 from dskd_export.bundle.strict_json import canonical_json
 from dskd_export.errors import BundleError
-from dskd_export.files import atomic_folder, sha256_bytes
-from dskd_export.golden import Golden
+from dskd_export.files.atomic import atomic_folder, sha256_bytes
 from dskd_export.spec import ModelSpec
 
 

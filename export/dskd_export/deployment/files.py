@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_export.errors import BundleError
-from dskd_export.files import sha256_file
+from dskd_export.files.atomic import sha256_file
 
 
 @dataclass(frozen=True)

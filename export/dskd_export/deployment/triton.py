@@ -13,7 +13,7 @@ from dskd_export.bundle.manifest import model_name, weights_name
 from dskd_export.deployment.files import Content, Copied
 from dskd_export.deployment.plan import TENSORRT_PROVIDER_MODES, Plan
 from dskd_export.deployment.render import rendered
-from dskd_export.files import sha256_file
+from dskd_export.files.atomic import sha256_file
 
 TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 

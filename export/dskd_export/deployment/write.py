@@ -15,9 +15,9 @@ from dskd_export.deployment.files import Content, Copied, put
 from dskd_export.deployment.plan import Plan
 from dskd_export.deployment.readme import readme_file
 from dskd_export.deployment.triton import triton_files
-from dskd_export.documents import Document
+from dskd_export.documents.base import Document
 from dskd_export.errors import UsageError
-from dskd_export.files import atomic_folder, sha256_bytes
+from dskd_export.files.atomic import atomic_folder, sha256_bytes
 
 DOCUMENT = "deployment.json"
 

@@ -7,7 +7,7 @@ from typing import Literal, Optional
 from pydantic import Field
 
 from dskd_export.codes import Code, plain
-from dskd_export.documents import Document
+from dskd_export.documents.base import Document
 
 Level = Literal["ok", "warning", "error"]
 Purpose = Literal["train", "export", "build", "benchmark"]

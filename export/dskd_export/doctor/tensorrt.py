@@ -12,9 +12,9 @@ from dskd_export import codes
 from dskd_export.doctor.child import DoesNotImport, answer_of
 from dskd_export.doctor.finding import Finding, Level, finding
 from dskd_export.doctor.packages import numbers
+from dskd_export.engine.versions import SUPPORTED, Capability, range_of, system_folders, versions_of
 from dskd_export.runtime.shared_libraries import other_majors, pip_folders
 from dskd_export.telemetry.cuda import Gpu
-from dskd_export.tensorrt_versions import SUPPORTED, Capability, range_of, system_folders, versions_of
 
 IMPORT = """
 import importlib.util, json, os, sys

@@ -11,6 +11,7 @@ from typing import Literal
 
 from dskd_export import codes
 from dskd_export.bundle import Bundle
+from dskd_export.documents.precision import QUANTIZED
 from dskd_export.engine.api import BuildOptions, Hardware, Profile, Refit
 from dskd_export.engine.device import Gpu, find_gpu, folder_name, index_of, system
 from dskd_export.engine.document import (
@@ -24,11 +25,10 @@ from dskd_export.engine.document import (
 )
 from dskd_export.engine.generations import BackendName, builder_for, targets_of
 from dskd_export.engine.inspect import layers_of_log, precision_truth
+from dskd_export.engine.problems import refuse_full_disk
 from dskd_export.engine.process import Done, Request, run_isolated
-from dskd_export.engine_problems import refuse_full_disk
 from dskd_export.errors import EnvironmentProblem, UsageError
-from dskd_export.files import sha256_bytes, write_atomic
-from dskd_export.precision_metadata import QUANTIZED
+from dskd_export.files.atomic import sha256_bytes, write_atomic
 from dskd_export.spec import ModelSpec
 
 _FIRST_RUNG_BYTES = 4 * 1024**3

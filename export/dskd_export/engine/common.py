@@ -12,13 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dskd_export.engine.api import (
-    BuildOptions,
-    DlaPlacement,
-    Failure,
-    Plan,
-    Refusal,
-)
+from dskd_export.engine.api import BuildOptions, DlaPlacement, Failure, Plan, Refusal
 from dskd_export.engine.log import Log, words_of
 from dskd_export.errors import EnvironmentProblem
 

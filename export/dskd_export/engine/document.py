@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from dskd_export.documents import Document
+from dskd_export.documents.base import Document
 from dskd_export.errors import UsageError
 
 _ENGINE = re.compile(r"model\.([a-z0-9]+)(\.stripped)?\.engine")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dskd_export.documents import read_document
+from dskd_export.documents.base import read_document
 from dskd_export.engine.document import BuildDocument, document_path
 from dskd_export.engine.identity import check_identity
 from dskd_export.errors import DskdError, EnvironmentProblem

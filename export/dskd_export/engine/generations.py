@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 from dskd_export import codes
 from dskd_export.engine.api import Backend
-from dskd_export.errors import EnvironmentProblem, UsageError
-from dskd_export.tensorrt_versions import (
+from dskd_export.engine.versions import (
     TENSORRT_10,
     TENSORRT_11,
     TENSORRT_RTX,
@@ -25,6 +24,7 @@ from dskd_export.tensorrt_versions import (
     system_folders,
     versions_of,
 )
+from dskd_export.errors import EnvironmentProblem, UsageError
 
 BackendName = Literal["tensorrt", "tensorrt-rtx"]
 

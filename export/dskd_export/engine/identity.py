@@ -10,12 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from dskd_export import codes
-from dskd_export.documents import read_document
+from dskd_export.documents.base import read_document
 from dskd_export.engine.device import Gpu, find_gpu, system
 from dskd_export.engine.document import BuildDocument, document_path, source_of
 from dskd_export.engine.generations import Installed, installed
 from dskd_export.errors import DataError, EnvironmentProblem
-from dskd_export.files import sha256_bytes
+from dskd_export.files.atomic import sha256_bytes
 
 
 def read_engine(engine: Path) -> tuple[BuildDocument, bytes]:

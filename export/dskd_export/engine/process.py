@@ -24,7 +24,7 @@ from typing import Literal
 from pydantic import Field
 
 from dskd_export import errors
-from dskd_export.documents import Document
+from dskd_export.documents.base import Document
 from dskd_export.engine.api import Backend, BuildOptions, Failure, Plan, Refusal
 from dskd_export.engine.document import TimingCacheFacts
 from dskd_export.engine.generations import open_backend

@@ -12,7 +12,7 @@ from dskd_export.engine.document import BuildDocument, engine_path
 from dskd_export.engine.identity import read_engine
 from dskd_export.engine.process import Request, run_isolated
 from dskd_export.errors import UsageError
-from dskd_export.files import sha256_bytes
+from dskd_export.files.atomic import sha256_bytes
 
 
 def refit_engine(

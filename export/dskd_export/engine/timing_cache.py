@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dskd_export.engine.api import Backend
 from dskd_export.errors import DataError
-from dskd_export.files import sha256_bytes, write_atomic
+from dskd_export.files.atomic import sha256_bytes, write_atomic
 
 
 @dataclass(frozen=True)

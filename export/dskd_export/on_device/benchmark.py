@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.benchmark_scenarios import Load
-from dskd_export.benchmark_store import CellStore
-from dskd_export.benchmark_work import Work, do_work
-from dskd_export.benchmarking import Cell, Effort, thread_counts
+from dskd_export.benchmark.cells import Cell, Effort, thread_counts
+from dskd_export.benchmark.engine_cells import engine_cells
+from dskd_export.benchmark.plan import Work, do_work
+from dskd_export.benchmark.scenarios import Load
+from dskd_export.benchmark.store import CellStore
 from dskd_export.bundle import Bundle
+from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.engine.found import FoundEngine
-from dskd_export.engine_cells import engine_cells
-from dskd_export.on_device.images import LabelledImages
 from dskd_export.provenance import Stopwatch
+from dskd_export.runtime.labelled_images import LabelledImages
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
-from dskd_export.validation.contest import engines_for, in_order, named_providers, profile_shapes
+from dskd_export.validation.candidates import engines_for, in_order, named_providers, profile_shapes
 
 # Without images at hand: as large as a photo of ImageNet is on average, which is what resizing depends on.
 SYNTHETIC_SIZE = (500, 375)

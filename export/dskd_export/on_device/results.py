@@ -8,10 +8,10 @@ from pathlib import Path
 
 from dskd_export.bundle import Bundle
 from dskd_export.bundle.manifest import MANIFEST, SPEC
-from dskd_export.documents import Document, Provenance, StageRecord
+from dskd_export.documents.base import Document, Provenance, StageRecord
 from dskd_export.errors import BundleError, UsageError
-from dskd_export.files import sha256_bytes, sha256_file, write_atomic
-from dskd_export.folder_lock import hold_folder
+from dskd_export.files.atomic import sha256_bytes, sha256_file, write_atomic
+from dskd_export.files.folder_lock import hold_folder
 
 # The report reads these; the models stay where they are.
 _KEPT = (MANIFEST, SPEC)

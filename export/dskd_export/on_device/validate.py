@@ -20,19 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dskd_export.bundle import Bundle
-from dskd_export.causes import explain_labels, explain_logits
-from dskd_export.documents import Check, DataFacts, Judgement, ValidationDocument
+from dskd_export.bundle.golden import Golden
+from dskd_export.documents.base import DataFacts
+from dskd_export.documents.validation import Check, Judgement, ValidationDocument
 from dskd_export.errors import DataError, UsageError
-from dskd_export.evaluate import accuracy_of
-from dskd_export.gate import IS_REFERENCE, check_count, check_golden
-from dskd_export.golden import Golden
-from dskd_export.on_device.images import LabelledImages
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.images import pixel_sha256
+from dskd_export.runtime.labelled_images import LabelledImages
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.runtime.runner import Array
-from dskd_export.validation.contest import (
+from dskd_export.validation.accuracy import accuracy_of
+from dskd_export.validation.candidates import (
     FULL,
     Contest,
     Contestant,
@@ -45,10 +44,12 @@ from dskd_export.validation.contest import (
     open_onnx,
     runner_name,
 )
+from dskd_export.validation.causes import explain_labels, explain_logits
+from dskd_export.validation.gate import IS_REFERENCE, check_count, check_golden
 from dskd_export.validation.golden_images import GoldenImages, check_golden_images
 from dskd_export.validation.judgement import BATCH, Outputs, Rules, golden_parity, judge_candidate, logits_at
 from dskd_export.validation.student import NO_TEACHER_IN_BUNDLE, TeacherOutputs, judge_student
-from dskd_export.verdicts import conclude
+from dskd_export.validation.verdicts import conclude
 
 GOLDEN = "golden.npz"
 REFERENCE = runner_name("cpu", FULL)

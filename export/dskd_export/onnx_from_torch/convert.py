@@ -13,13 +13,13 @@ from torch import nn
 from dskd_export.errors import ModelError, require
 from dskd_export.onnx_from_torch.deployed import deployed
 from dskd_export.onnx_from_torch.graph_passes import graph_passes
+from dskd_export.onnx_from_torch.onnx_model import MAX_SINGLE_FILE_BYTES, OnnxModel
 from dskd_export.onnx_from_torch.pack import check, clean, pack
 from dskd_export.onnx_from_torch.parity import LIMIT, Array, Probe, make_images, make_probe, onnx_difference
 from dskd_export.onnx_from_torch.passes import PassFacts, rounded
 from dskd_export.onnx_from_torch.sizes import probes_of_other_sizes
 from dskd_export.onnx_from_torch.surgery import operate
 from dskd_export.onnx_from_torch.trace import Exporter, trace
-from dskd_export.onnx_model import MAX_SINGLE_FILE_BYTES, OnnxModel
 from dskd_export.spec import ModelSpec
 
 

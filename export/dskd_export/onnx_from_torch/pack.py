@@ -10,7 +10,7 @@ from typing import Any
 
 from dskd_export.errors import require
 from dskd_export.onnx_from_torch.deployed import STUDENT
-from dskd_export.onnx_model import OnnxModel, weights_name
+from dskd_export.onnx_from_torch.onnx_model import OnnxModel, weights_name
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # of torch's exporter: paths of nested modules, then the node
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm")

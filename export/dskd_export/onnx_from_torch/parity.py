@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dskd_export.errors import ModelError
-from dskd_export.onnx_model import OnnxModel
+from dskd_export.onnx_from_torch.onnx_model import OnnxModel
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.spec import ModelSpec
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from dskd_export.documents import Document
+from dskd_export.documents.base import Document
 
 NOTHING_TO_DO = "nothing to do"
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from dskd_export.documents.precision import QUANTIZED, Precision, PrecisionMetadata
 from dskd_export.errors import UsageError
 from dskd_export.precision import graph
 from dskd_export.precision.calibration import Calibration
@@ -23,7 +24,6 @@ from dskd_export.precision.quantize import (
 )
 from dskd_export.precision.scoring import reference_logits, score_model
 from dskd_export.precision.search import Score, SearchResult, search_layers
-from dskd_export.precision_metadata import QUANTIZED, Precision, PrecisionMetadata
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
+from dskd_export.documents.precision import PRECISION_KEY, PrecisionMetadata
 from dskd_export.errors import ModelError, require
-from dskd_export.precision_metadata import PRECISION_KEY, PrecisionMetadata
 
 # A protobuf ends at 2 GB, and the tools need the whole model in one.
 MAX_BYTES = 1_900_000_000

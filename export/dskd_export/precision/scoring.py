@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dskd_export.compare import kl_divergence
 from dskd_export.errors import ModelError
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.emulate import emulate_bf16, holds_bf16
 from dskd_export.precision.search import Score
 from dskd_export.runtime.batches import logits_of
+from dskd_export.runtime.metrics import kl_divergence
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 
 _BATCH = 16

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dskd_export.precision_metadata import Precision
+from dskd_export.documents.precision import Precision
 
 Target = Literal["cpu", "jetson-orin", "jetson-thor", "turing", "ampere", "ada", "hopper", "blackwell"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 from typing import Literal
 
+from dskd_export.documents.precision import QUANTIZED, Precision
 from dskd_export.errors import EXTRA_OF, MissingExtra, UsageError
 from dskd_export.precision import modelopt
 from dskd_export.precision.build import Settings
-from dskd_export.precision_metadata import QUANTIZED, Precision
 
 Tool = Literal["modelopt", "onnxconverter_common", "onnxruntime"]
 

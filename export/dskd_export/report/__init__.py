@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dskd_export.file_names import printable
+from dskd_export.files.names import printable
 from dskd_export.report.choices import Choice, Source, choices
 from dskd_export.report.csv_table import csv_table
 from dskd_export.report.decision import decide, student_facts, teacher_facts

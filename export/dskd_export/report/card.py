@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from dskd_export.benchmark_document import BenchmarkRow
 from dskd_export.bundle.manifest import LicenseFacts, Licenses
-from dskd_export.documents import TrainingDocument
+from dskd_export.documents.benchmark import BenchmarkRow
+from dskd_export.documents.training import TrainingDocument
 from dskd_export.errors import DataError
-from dskd_export.json_text import first_fault
+from dskd_export.files.json_text import first_fault
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Block, Cell, Note, Section, Table, code, missing, number, verdict_cell
 from dskd_export.report.decision import decide, student_accuracy, teacher_accuracy

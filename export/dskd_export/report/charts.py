@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
 from dskd_export.report.blocks import Key
 from dskd_export.report.chart_parts import MUTED, TEACHER, Spec, frame, log_ticks, rounded, series_scale
 from dskd_export.report.series import Array, smooth, thin, window_for

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dskd_export.benchmark_document import BenchmarkRow
-from dskd_export.documents import Interval, Verdict
+from dskd_export.benchmark.winner import Model, models_of, pick, verdict_on
+from dskd_export.documents.base import Interval
+from dskd_export.documents.benchmark import BenchmarkRow
+from dskd_export.documents.validation import Verdict
 from dskd_export.report.load import Run
-from dskd_export.winner import Model, models_of, pick, verdict_on
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def choices(sources: Sequence[Source]) -> list[Choice]:
 
 
 def best_of(found: Sequence[Choice]) -> dict[str, Choice | None]:
-    """Device -> the student to ship there, as `dskd_export.winner` picks it; None where none passes."""
+    """Device -> the student to ship there, as `dskd_export.benchmark.winner` picks it; None where none passes."""
     devices = dict.fromkeys(one.device for one in found)
     students = [one for one in found if one.role == "student"]
     return {device: pick(one for one in students if one.device == device) for device in devices}

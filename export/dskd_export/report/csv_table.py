@@ -6,8 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from dskd_export.benchmark_document import BenchmarkRow
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
+from dskd_export.documents.benchmark import BenchmarkRow
 from dskd_export.report.choices import Choice, Source
 
 COLUMNS = (

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow
-from dskd_export.documents import Accuracy, ModelFacts, ValidationDocument, Verdict
+from dskd_export.benchmark.winner import Decision as Winner
+from dskd_export.benchmark.winner import decide as pick_winner
+from dskd_export.documents.base import Accuracy
+from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow
+from dskd_export.documents.training import ModelFacts
+from dskd_export.documents.validation import ValidationDocument, Verdict
 from dskd_export.report import formatting as fmt
 from dskd_export.report.choices import Choice, Source, best_of, teacher_of
 from dskd_export.report.intervals import ratio
 from dskd_export.report.load import Run
-from dskd_export.verdicts import worst_of
-from dskd_export.winner import Decision as Winner
-from dskd_export.winner import decide as pick_winner
+from dskd_export.validation.verdicts import worst_of
 
 DecisionVerdict = Literal["PASS", "NOT SHOWN", "FAIL", "STALE", "NOT CHECKED"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from dskd_export.benchmark_document import BenchmarkRow, ScenarioResult
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
+from dskd_export.documents.benchmark import BenchmarkRow, ScenarioResult
 
 NBSP = "\u00a0"  # keeps a number and its unit on one line
 

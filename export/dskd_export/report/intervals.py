@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
 
 
 def difference(first: Interval, second: Interval) -> Interval:

@@ -10,26 +10,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.bounded import read_bounded, read_lines
-from dskd_export.documents import (
-    MAX_DOCUMENT,
-    MAX_RECORD,
-    DiagnosisRecord,
-    Document,
-    EpochRecord,
-    StageRecord,
-    StepRecord,
-    TrainingDocument,
-    ValidationDocument,
-    read_document,
-    read_record,
-)
+from dskd_export.documents.base import MAX_DOCUMENT, MAX_RECORD, Document, StageRecord, read_document
+from dskd_export.documents.benchmark import BenchmarkDocument
+from dskd_export.documents.export import ExportDocument
+from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord, TrainingDocument, read_record
+from dskd_export.documents.validation import ValidationDocument
 from dskd_export.engine.document import BuildDocument
 from dskd_export.errors import DataError
-from dskd_export.export_document import ExportDocument
-from dskd_export.json_text import InvalidJson, one_line, parse_json
-from dskd_export.npz import InvalidNpz, read_npz
+from dskd_export.files.bounded import read_bounded, read_lines
+from dskd_export.files.json_text import InvalidJson, one_line, parse_json
+from dskd_export.files.npz import InvalidNpz, read_npz
 from dskd_export.spec import ModelSpec
 
 DocumentT = TypeVar("DocumentT", bound=Document)

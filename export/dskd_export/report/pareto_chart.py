@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
 from dskd_export.report.chart_parts import Spec, frame, keys_for, log_ticks, rounded, series_scale
 
 STYLES = tuple((key.colour, key.dash) for key in keys_for([str(index) for index in range(8)]))

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dskd_export.bounded import read_bounded
+from dskd_export.bundle.golden import Golden
 from dskd_export.errors import DataError
-from dskd_export.golden import Golden
+from dskd_export.files.bounded import read_bounded
 from dskd_export.report.blocks import Picture
 from dskd_export.spec import ModelSpec
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from dskd_export.documents import StageRecord
-from dskd_export.files import sha256_file
+from dskd_export.documents.base import StageRecord
+from dskd_export.files.atomic import sha256_file
 
 # The way of the data; stages that are not named here come last, by name.
 STAGE_ORDER = ("train", "distill", "export", "build", "validate", "benchmark")

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from dskd_export.errors import DataError
-from dskd_export.file_names import is_utf8
+from dskd_export.files.names import is_utf8
 
 
 def check_class_names(names: Sequence[str], where: str) -> None:

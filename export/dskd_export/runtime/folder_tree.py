@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from dskd_export.errors import DataError
-from dskd_export.file_names import printable, shell_bytes
+from dskd_export.files.names import printable, shell_bytes
 
 FILE = "file"
 FOLDER = "folder"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from dskd_export.errors import DataError
-from dskd_export.file_names import is_utf8, printable
+from dskd_export.files.names import is_utf8, printable
 from dskd_export.runtime.folder_tree import DANGLING, DEVICE, FIFO, FILE, FOLDER, SOCKET, SPARSE, Tree
 
 # Registered by Pillow, but no photos: programs, films, weather data, metadata, pictures for Windows alone.

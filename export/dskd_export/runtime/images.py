@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from dskd_export.errors import DataError
-from dskd_export.file_names import printable
+from dskd_export.files.names import printable
 
 _MEND = "Repair or delete the file."
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from dskd_export import codes
-from dskd_export.engine_problems import gpu_memory_used_up
+from dskd_export.documents.precision import QUANTIZED, PrecisionMetadata
+from dskd_export.engine.problems import gpu_memory_used_up
 from dskd_export.errors import EnvironmentProblem, ModelError, ProviderLacksKernel, UsageError, require
-from dskd_export.precision_metadata import QUANTIZED, PrecisionMetadata
 from dskd_export.runtime.assignment import (
     RECORD,
     Assigned,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from dskd_export import codes
 from dskd_export.codes import Code
-from dskd_export.elf import Capability, Kernels, NotElf, read_kernels
 from dskd_export.errors import EnvironmentProblem
+from dskd_export.runtime.elf import Capability, Kernels, NotElf, read_kernels
 from dskd_export.runtime.providers import CUDA, Provider
 from dskd_export.runtime.shared_libraries import missing_libraries, other_majors, pip_folders
 from dskd_export.telemetry.cuda import DRIVER, Gpu

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dskd_export.elf import NotElf, read_dynamic
+from dskd_export.runtime.elf import NotElf, read_dynamic
 
 _LOAD = """
 import ctypes, json, sys

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from dskd_export.benchmark_document import Course
+from dskd_export.documents.benchmark import Course
 from dskd_export.telemetry.reading import Reading
 from dskd_export.telemetry.sampler import Trace
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
 
 Samples = NDArray[np.float64]
 

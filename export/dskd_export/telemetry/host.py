@@ -13,7 +13,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from dskd_export.documents import DeviceFacts
+from dskd_export.documents.base import DeviceFacts
 from dskd_export.telemetry.cuda import cuda_devices
 
 # CPU implementer and part of Arm cores as Linux shows them (arch/arm64/include/asm/cputype.h).

@@ -16,7 +16,7 @@ from types import TracebackType
 
 import numpy as np
 
-from dskd_export.benchmark_document import EnergyFacts, TelemetryFacts
+from dskd_export.documents.benchmark import EnergyFacts, TelemetryFacts
 from dskd_export.telemetry import conditions
 from dskd_export.telemetry import energy as joules
 from dskd_export.telemetry.cpu_time import cpu_time, other_cores

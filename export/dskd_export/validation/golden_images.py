@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dskd_export.documents import Check
-from dskd_export.gate import check_count
-from dskd_export.golden import Golden
+from dskd_export.bundle.golden import Golden
+from dskd_export.documents.validation import Check
 from dskd_export.runtime.runner import Array
+from dskd_export.validation.gate import check_count
 
 # Of the many images that may be wrong, so many are named.
 _NAMED = 3

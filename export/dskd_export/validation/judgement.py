@@ -13,16 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dskd_export.bundle import Bundle
-from dskd_export.causes import explain_logits
-from dskd_export.compare import compare_outputs
-from dskd_export.documents import Check, Judgement, Parity
-from dskd_export.evaluate import compare_accuracy
-from dskd_export.gate import NO_IMAGES, Budget, Limits, check_budget, check_finite, check_golden, check_limits
-from dskd_export.golden import Golden
+from dskd_export.bundle.golden import Golden
+from dskd_export.documents.validation import Check, Judgement, Parity
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.runner import Array
-from dskd_export.validation.contest import FULL, Contestant
-from dskd_export.verdicts import reason_of, verdict_of
+from dskd_export.validation.accuracy import compare_accuracy
+from dskd_export.validation.candidates import FULL, Contestant
+from dskd_export.validation.causes import explain_logits
+from dskd_export.validation.gate import (
+    NO_IMAGES,
+    Budget,
+    Limits,
+    check_budget,
+    check_finite,
+    check_golden,
+    check_limits,
+)
+from dskd_export.validation.parity import compare_outputs
+from dskd_export.validation.verdicts import reason_of, verdict_of
 
 BATCH = 16
 """Images of one call. Every runner keeps the memory of its largest call, and several are open at a time."""

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dskd_export.documents import Check, PairedAccuracy, StudentJudgement
-from dskd_export.evaluate import accuracy_of, compare_accuracy
-from dskd_export.gate import check_drop, check_share
-from dskd_export.verdicts import unproven, verdict_of
+from dskd_export.documents.validation import Check, PairedAccuracy, StudentJudgement
+from dskd_export.validation.accuracy import accuracy_of, compare_accuracy
+from dskd_export.validation.gate import check_drop, check_share
+from dskd_export.validation.verdicts import unproven, verdict_of
 
 AGAINST_TEACHER = "drop vs teacher"
 AGAINST_COMMONEST = "vs commonest class"

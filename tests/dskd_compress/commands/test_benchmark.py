@@ -8,8 +8,8 @@ import torch
 from run_support import Finished
 
 from dskd_compress.cli import main
-from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.documents import read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.benchmark import BenchmarkDocument
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
 

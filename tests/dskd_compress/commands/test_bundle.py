@@ -12,7 +12,7 @@ from bundle_support import bundle_arguments, contents, make_provenance
 
 from dskd_compress.cli import main
 from dskd_export.bundle import open_bundle, pack_bundle, write_bundle
-from dskd_export.files import sha256_file
+from dskd_export.files.atomic import sha256_file
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
 

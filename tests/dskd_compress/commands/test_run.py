@@ -8,7 +8,8 @@ from run_support import SMALL_STAGES, Finished
 
 from dskd_compress.cli import main
 from dskd_compress.config import Recipe
-from dskd_export.documents import ValidationDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.validation import ValidationDocument
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
 

@@ -8,7 +8,8 @@ from run_support import small_recipe
 
 from dskd_compress.cli import main
 from dskd_compress.recipe import dump_recipe
-from dskd_export.documents import TrainingDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.training import TrainingDocument
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
 

@@ -11,7 +11,8 @@ from dskd_compress import console
 from dskd_compress.cli import main
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.weights import load_trained, save_weights
-from dskd_export.documents import ValidationDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.validation import ValidationDocument
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
 

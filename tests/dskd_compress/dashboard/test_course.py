@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dskd_compress.dashboard.course import Course
-from dskd_export.documents import DiagnosisRecord, EpochRecord, Finding, StepRecord
+from dskd_export.documents.training import DiagnosisRecord, EpochRecord, Finding, StepRecord
 
 STEPS = 5
 

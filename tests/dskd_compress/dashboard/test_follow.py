@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dskd_compress.dashboard.follow import Follower
-from dskd_export.documents import StepRecord
+from dskd_export.documents.training import StepRecord
 from dskd_export.errors import DataError
-from dskd_export.files import write_atomic
+from dskd_export.files.atomic import write_atomic
 
 
 def step(number: int) -> StepRecord:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from dskd_compress.dashboard.course import Course
 from dskd_compress.dashboard.view import duration, sparkline, view
-from dskd_export.documents import EpochRecord, StepRecord
+from dskd_export.documents.training import EpochRecord, StepRecord
 
 
 def shown(course: Course, silent_s: float | None, width: int = 120) -> str:

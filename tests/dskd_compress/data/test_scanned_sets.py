@@ -16,7 +16,7 @@ from PIL import Image
 from dskd_compress.config import DataSection
 from dskd_compress.data import DataSets, check_data, iter_images, open_data
 from dskd_export.errors import DataError
-from dskd_export.on_device.images import open_labelled
+from dskd_export.runtime.labelled_images import open_labelled
 
 CLASSES = ("a", "b", "c")
 

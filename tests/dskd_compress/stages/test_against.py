@@ -11,8 +11,8 @@ from engine_support import make_bundle, make_classifier
 
 from dskd_compress import console
 from dskd_compress.cli import main
-from dskd_export.benchmark_document import AbDocument
-from dskd_export.documents import read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.benchmark import AbDocument
 
 QUICK = ["--set", "benchmark.min_seconds=0.1", "--batch", "1", "--threads", "1", "--provider", "cpu"]
 

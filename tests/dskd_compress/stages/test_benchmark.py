@@ -12,9 +12,9 @@ from run_support import QUIET, Finished, small_recipe
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages import benchmark
 from dskd_compress.stages.benchmark import run_benchmark
-from dskd_export import benchmarking
-from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.documents import StageRecord, read_document
+from dskd_export.benchmark import cells as benchmarking
+from dskd_export.documents.base import StageRecord, read_document
+from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.errors import DataError, EnvironmentProblem
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -10,7 +10,8 @@ from run_support import QUIET, Finished, small_recipe
 
 from dskd_compress.config import DskdMethod, Recipe
 from dskd_compress.stages.compare import Variant, plan_runs, run_comparison
-from dskd_export.documents import ComparisonDocument, TrainingDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.training import ComparisonDocument, TrainingDocument
 from dskd_export.errors import DskdError, RecipeError, UsageError
 
 

@@ -18,10 +18,10 @@ from ssh_support import Server, running_server
 from dskd_compress import console
 from dskd_compress.cli import main
 from dskd_compress.stages.devices import LOG
-from dskd_export.benchmark_document import BenchmarkDocument, DevicesDocument
 from dskd_export.bundle import open_bundle
-from dskd_export.documents import read_document
-from dskd_export.folder_lock import LOCK
+from dskd_export.documents.base import read_document
+from dskd_export.documents.benchmark import BenchmarkDocument, DevicesDocument
+from dskd_export.files.folder_lock import LOCK
 
 TOOL = f"{sys.executable} -m dskd_compress"
 

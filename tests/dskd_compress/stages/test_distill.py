@@ -18,7 +18,8 @@ from dskd_compress.stages import distill
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.timm_import import import_timm
 from dskd_compress.weights import load_trained
-from dskd_export.documents import Accuracy, StageRecord, TrainingDocument, read_document
+from dskd_export.documents.base import Accuracy, StageRecord, read_document
+from dskd_export.documents.training import TrainingDocument
 from dskd_export.errors import DataError, DiagnosisError, ModelError
 
 

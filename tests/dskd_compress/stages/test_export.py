@@ -24,10 +24,11 @@ from dskd_compress.stages.validate import run_validate
 from dskd_compress.timm_import import import_timm
 from dskd_compress.weights import load_trained
 from dskd_export.bundle import Bundle, open_bundle
-from dskd_export.documents import ValidationDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.validation import ValidationDocument
 from dskd_export.errors import DataError, MissingExtra, ModelError
 from dskd_export.onnx_from_torch import count_nodes, count_parameters, onnx_from_torch
-from dskd_export.onnx_model import OnnxModel
+from dskd_export.onnx_from_torch.onnx_model import OnnxModel
 
 
 @pytest.fixture(scope="module")

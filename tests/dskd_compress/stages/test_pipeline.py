@@ -9,8 +9,10 @@ from run_support import QUIET, SMALL_STAGES, Finished, small_recipe
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages import pipeline
 from dskd_compress.stages.pipeline import run_pipeline, select_stages, validation_of
-from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.documents import StageRecord, TrainingDocument, ValidationDocument, read_document
+from dskd_export.documents.base import StageRecord, read_document
+from dskd_export.documents.benchmark import BenchmarkDocument
+from dskd_export.documents.training import TrainingDocument
+from dskd_export.documents.validation import ValidationDocument
 from dskd_export.errors import DataError, UsageError
 
 

@@ -14,7 +14,8 @@ from dskd_compress.console import Output
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.plan import Plan, make_plan, print_plan
 from dskd_compress.timm_import import import_timm
-from dskd_export.documents import TrainingDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.training import TrainingDocument
 from dskd_export.errors import DataError, EnvironmentProblem, ModelError, RecipeError
 
 

@@ -7,7 +7,7 @@ from run_support import QUIET, Finished, small_recipe
 
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.report import run_report
-from dskd_export.documents import StageRecord, read_document
+from dskd_export.documents.base import StageRecord, read_document
 from dskd_export.errors import DataError
 
 

@@ -11,7 +11,8 @@ from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.train import run_train
 from dskd_compress.timm_import import import_timm
 from dskd_compress.weights import load_trained
-from dskd_export.documents import TrainingDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.training import TrainingDocument
 from dskd_export.errors import DataError, RecipeError
 
 

@@ -12,9 +12,10 @@ from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages import tune
 from dskd_compress.stages.tune import run_tune, tuning_section
 from dskd_compress.weights import load_trained, save_weights
-from dskd_export.documents import TrainingDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.training import TrainingDocument
 from dskd_export.errors import DataError, Interrupted, UsageError
-from dskd_export.files import sha256_file
+from dskd_export.files.atomic import sha256_file
 
 RECIPE = ("tune.epochs=1", "tune.calibration_batches=2")
 

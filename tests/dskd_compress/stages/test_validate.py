@@ -10,13 +10,14 @@ from run_support import QUIET, Finished, small_recipe
 
 from dskd_compress.data import ValLoader, eval_transform, iter_images, open_data
 from dskd_compress.run_folder import RunFolder
+from dskd_compress.show.verdicts import refuse_failed
 from dskd_compress.stages import validate, validate_inputs
-from dskd_compress.stages.judge import refuse_failed
 from dskd_compress.stages.validate import run_validate
 from dskd_compress.weights import load_trained, save_weights
-from dskd_export.documents import Judgement, StageRecord, ValidationDocument, read_document
+from dskd_export.documents.base import StageRecord, read_document
+from dskd_export.documents.validation import Judgement, ValidationDocument
 from dskd_export.errors import BundleError, DataError, GateFailed
-from dskd_export.evaluate import compare_accuracy
+from dskd_export.validation.accuracy import compare_accuracy
 
 LIMITS = {
     "max abs / scale": ("max_abs_relative", "<="),

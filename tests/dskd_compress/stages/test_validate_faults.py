@@ -20,7 +20,8 @@ from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages import validate_inputs
 from dskd_compress.stages.export import run_export
 from dskd_export.bundle import open_bundle
-from dskd_export.documents import ValidationDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.validation import ValidationDocument
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dskd_compress.data import Preprocessing, eval_transform
 from dskd_compress.stages.validate_inputs import Lot, ahead, lots_of
-from dskd_export.golden import Golden
+from dskd_export.bundle.golden import Golden
 from dskd_export.spec import ModelSpec
 from dskd_export.validation.golden_images import GoldenImages
 

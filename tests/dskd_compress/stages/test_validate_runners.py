@@ -19,12 +19,13 @@ from dskd_compress.stages import validate_inputs
 from dskd_compress.stages.pipeline import run_pipeline
 from dskd_compress.stages.validate import run_validate
 from dskd_export.bundle import open_bundle
-from dskd_export.documents import ValidationDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.validation import ValidationDocument
 from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageError
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.half import half_precision
 from dskd_export.runtime.native import Native
-from dskd_export.validation import contest
+from dskd_export.validation import candidates as contest
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
 

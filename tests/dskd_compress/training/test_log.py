@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dskd_compress.training.log import TrainingLog
-from dskd_export.documents import DiagnosisRecord, EpochRecord, StepRecord
+from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord
 from dskd_export.report.load import load_run
 
 

@@ -28,7 +28,7 @@ from dskd_compress.methods.base import MethodTask
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.evaluate import evaluate_model
 from dskd_compress.training.loop import Trainer, step_seed
-from dskd_export.documents import EpochRecord, StepRecord
+from dskd_export.documents.training import EpochRecord, StepRecord
 from dskd_export.errors import (
     CheckpointError,
     EnvironmentProblem,

@@ -1,4 +1,4 @@
-"""Hundreds of damaged and hostile bundles, in a process of their own; `tests/hostile_bundles.py` makes them."""
+"""Hundreds of damaged and hostile bundles, in a separate process; made by `helpers/hostile_bundles.py`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """One entry for each way of reading each bundle."""
     folder = tmp_path_factory.mktemp("hostile")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/hostile_bundles.py"), str(folder)],
+        [sys.executable, str(ROOT / "tests/helpers/hostile_bundles.py"), str(folder)],
         capture_output=True,
         text=True,
         timeout=900,
         check=False,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "helpers"), *sys.path])},
     )
     lines = done.stdout.splitlines()
     assert done.returncode == 0, f"the interpreter ended behind {lines[-1:]}: {done.stderr[-2000:]}"

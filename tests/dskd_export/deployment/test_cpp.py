@@ -183,7 +183,7 @@ def test_golden_passes(plain: Built, engine: Engine, batch: int) -> None:
 
 
 def test_golden_numbers_are_those_of_compare(plain: Built, engine: Engine) -> None:
-    from dskd_export.compare import compare_outputs
+    from dskd_export.validation.parity import compare_outputs
 
     rng = np.random.default_rng(1)
     reference = plain.bundle.golden().logits

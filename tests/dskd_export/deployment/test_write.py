@@ -10,7 +10,7 @@ from deployment_support import odd_bundle, plain_bundle
 from dskd_export.bundle import Bundle
 from dskd_export.deployment import TARGETS, make_plan, write, write_deployment
 from dskd_export.errors import BundleError, EnvironmentProblem, UsageError
-from dskd_export.files import sha256_file
+from dskd_export.files.atomic import sha256_file
 
 
 @pytest.fixture

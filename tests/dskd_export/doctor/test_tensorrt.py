@@ -12,7 +12,7 @@ from dskd_export import codes
 from dskd_export.doctor import tensorrt
 from dskd_export.doctor.tensorrt import look_at_tensorrt
 from dskd_export.engine.generations import installed
-from dskd_export.tensorrt_versions import SUPPORTED, range_of, system_folders, versions_of
+from dskd_export.engine.versions import SUPPORTED, range_of, system_folders, versions_of
 
 HERE = f"python3.{sys.version_info.minor}"
 

@@ -8,7 +8,7 @@ import json
 import pytest
 from engine_contract import ROOT
 
-RESULTS = ROOT / "tests/sweep/results/engines.json"
+RESULTS = ROOT / "benchmarks/sweep/results/engines.json"
 FAMILIES = 8
 PRECISIONS = {"fp32", "fp16", "bf16", "int8"}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from engine_support import make_bundle, make_classifier
 
-from dskd_export.compare import compare_outputs
 from dskd_export.engine import BuildSettings, build_engine, engines_folder, refit_engine
 from dskd_export.engine.device import find_gpu
 from dskd_export.engine.generations import installed, targets_of
@@ -15,6 +14,7 @@ from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.cuda import Cuda
 from dskd_export.runtime.engine_proof import prove_engine
 from dskd_export.runtime.tensorrt import TensorRtRunner
+from dskd_export.validation.parity import compare_outputs
 
 pytestmark = pytest.mark.gpu
 

@@ -10,7 +10,6 @@ import pytest
 from engine_support import make_bundle, make_classifier
 from fake_tensorrt import read_plan
 
-from dskd_export.compare import compare_outputs
 from dskd_export.engine import (
     BuildDocument,
     BuildSettings,
@@ -24,6 +23,7 @@ from dskd_export.errors import EnvironmentProblem, GateFailed, ModelError, Usage
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.engine_proof import prove_engine
 from dskd_export.runtime.tensorrt import TensorRtRunner
+from dskd_export.validation.parity import compare_outputs
 
 GENERATIONS = engine_contract.SERVES["common.py"]
 FULL = [name for name in GENERATIONS if "bindings" in name]

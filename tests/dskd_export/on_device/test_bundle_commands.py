@@ -18,13 +18,14 @@ from PIL import Image
 from dskd_compress import console
 from dskd_compress.cli import main
 from dskd_compress.stages import on_device
-from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.bundle import open_bundle, pack_bundle
-from dskd_export.documents import Judgement, StageRecord, ValidationDocument, read_document
-from dskd_export.folder_lock import LOCK
-from dskd_export.gate import IS_REFERENCE, NO_IMAGES
+from dskd_export.documents.base import StageRecord, read_document
+from dskd_export.documents.benchmark import BenchmarkDocument
+from dskd_export.documents.validation import Judgement, ValidationDocument
+from dskd_export.files.folder_lock import LOCK
 from dskd_export.on_device.source import default_out, name_of
 from dskd_export.runtime.preprocess import preprocess_batch
+from dskd_export.validation.gate import IS_REFERENCE, NO_IMAGES
 
 QUICK = [
     word

@@ -14,9 +14,10 @@ from engine_support import make_bundle, make_classifier
 
 from dskd_compress import console
 from dskd_compress.cli import main
-from dskd_export.benchmark_document import BenchmarkDocument
 from dskd_export.bundle import Bundle
-from dskd_export.documents import Judgement, ValidationDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.benchmark import BenchmarkDocument
+from dskd_export.documents.validation import Judgement, ValidationDocument
 from dskd_export.engine import BuildSettings, build_engine, engines_folder
 from dskd_export.runtime import tensorrt
 from dskd_export.runtime.engine_proof import prove_engine

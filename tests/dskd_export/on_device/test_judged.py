@@ -12,9 +12,9 @@ from device_support import make_device_bundle
 
 from dskd_compress import console
 from dskd_compress.cli import main
-from dskd_export import benchmarking
-from dskd_export.benchmark_document import BenchmarkDocument
-from dskd_export.documents import read_document
+from dskd_export.benchmark import cells as benchmarking
+from dskd_export.documents.base import read_document
+from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.on_device.source import device_name
 
 QUICK = [

@@ -14,18 +14,17 @@ import onnxruntime as ort
 import pytest
 import torch
 from export_support import export, load, make_spec, random_images, run, steps
-from support import CLASSES, make_format, make_model
+from support import CLASSES, compare_runners, make_format, make_model
 from torch import Tensor, nn
 
 from dskd_compress.config import DskdMethod
 from dskd_compress.methods import Pair, create_task
 from dskd_compress.models import count_parameters
 from dskd_compress.torch_runner import TorchRunner
-from dskd_export.compare import compare_runners
 from dskd_export.errors import ModelError
 from dskd_export.onnx_from_torch import convert, count_nodes, onnx_from_torch
 from dskd_export.onnx_from_torch.graph_passes import GraphPass
-from dskd_export.onnx_model import weights_name
+from dskd_export.onnx_from_torch.onnx_model import weights_name
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 
 # CNN, depthwise CNN, norm in the head, class token, windows in NHWC, mixed.
@@ -89,13 +88,13 @@ def test_other_processes_give_the_same_bytes() -> None:
         "model = export(make_model('test_vit'), 160).model\n"
         "print(hashlib.sha256(model.proto).hexdigest())\n"
     )
-    tests = Path(__file__).parents[2]
+    helpers = Path(__file__).resolve().parents[2] / "helpers"
     digests = set()
     for seed in ("1", "2"):
         environment = {
             **os.environ,
             "PYTHONHASHSEED": seed,
-            "PYTHONPATH": os.pathsep.join([str(tests), *sys.path]),
+            "PYTHONPATH": os.pathsep.join([str(helpers), *sys.path]),
         }
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True

@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 
+from dskd_export.documents.precision import PrecisionMetadata
 from dskd_export.errors import UsageError
 from dskd_export.precision.build import Settings, build_precision
 from dskd_export.precision.quantize import quantized_nodes
 from dskd_export.precision.scoring import logits_of_model
-from dskd_export.precision_metadata import PrecisionMetadata
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 
 

@@ -15,32 +15,30 @@ from export_document_support import LAYERS, make_export_document, make_int8, mak
 from numpy.typing import NDArray
 from report_matrix import make_matrix
 
-from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow, Latency
-from dskd_export.documents import (
+from dskd_export.documents.base import (
     Accuracy,
-    Check,
-    ClassDrop,
     DataFacts,
     DeviceFacts,
     Document,
-    EpochRecord,
     Interval,
+    Provenance,
+    StageRecord,
+)
+from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, Latency
+from dskd_export.documents.training import EpochRecord, ModelFacts, StepRecord, TapFacts, TrainingDocument
+from dskd_export.documents.validation import (
+    Check,
+    ClassDrop,
     Judgement,
-    ModelFacts,
     PairedAccuracy,
     Parity,
     PreprocessParity,
-    Provenance,
-    StageRecord,
-    StepRecord,
     StudentJudgement,
-    TapFacts,
-    TrainingDocument,
     ValidationDocument,
 )
 from dskd_export.spec import ModelSpec
 from dskd_export.validation.student import TeacherOutputs, judge_student
-from dskd_export.verdicts import conclude, reason_of
+from dskd_export.validation.verdicts import conclude, reason_of
 
 STEPS_PER_EPOCH = 45
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
 from dskd_export.report.bar_charts import discarded_chart, relative_chart
 from dskd_export.report.blocks import Key
 from dskd_export.report.chart_parts import keys_for, log_ticks

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dskd_export.documents import DiagnosisRecord, Finding, TeacherFacts, TrainingDocument, read_document
+from dskd_export.documents.base import read_document
+from dskd_export.documents.training import DiagnosisRecord, Finding, TeacherFacts, TrainingDocument
 from dskd_export.report import build_report
 from dskd_export.report.blocks import Figure, Gallery, Note, Table
 from dskd_export.report.load import load_run

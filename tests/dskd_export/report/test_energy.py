@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow, Course, EnergyFacts, TelemetryFacts
-from dskd_export.documents import Interval, read_document
+from dskd_export.documents.base import Interval, read_document
+from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, Course, EnergyFacts, TelemetryFacts
 from dskd_export.report import build_report
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
 from dskd_export.report import formatting as fmt
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import binomtest
 
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
 from dskd_export.report.intervals import difference, ratio
 
 

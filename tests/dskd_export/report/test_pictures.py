@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dskd_export.golden import Golden
+from dskd_export.bundle.golden import Golden
 from dskd_export.report import build_report
 from dskd_export.report.pictures import golden_of, pictures_of, pixels_of
 from dskd_export.runtime.preprocess import preprocess

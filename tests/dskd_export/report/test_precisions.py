@@ -6,7 +6,7 @@ from pathlib import Path
 
 from export_document_support import make_export_document, make_int8, make_search
 
-from dskd_export.export_document import ExportDocument, LayerSensitivity
+from dskd_export.documents.export import ExportDocument, LayerSensitivity
 from dskd_export.report import build_report
 from dskd_export.report.blocks import Note, Section, Table
 from dskd_export.report.load import Run

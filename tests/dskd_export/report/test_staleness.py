@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dskd_export.documents import StageRecord, read_document
+from dskd_export.documents.base import StageRecord, read_document
 from dskd_export.report import build_report
 from dskd_export.report.staleness import FileHashes, StageCheck, check_stages
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dskd_export.errors import DataError
-from dskd_export.file_names import printable
+from dskd_export.files.names import printable
 from dskd_export.runtime.folder_tree import DiskTree
 from dskd_export.runtime.image_scan import LeftOut, image_suffixes, is_image, scan_classes
 from dskd_export.runtime.images import UnreadableImage, open_image

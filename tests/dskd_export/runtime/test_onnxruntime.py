@@ -253,7 +253,8 @@ def test_telemetry_is_off_and_torch_is_not_imported(path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path\n"
         "from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner\n"
-        "import dskd_export.runtime.preprocess, dskd_export.compare, dskd_export.timing, dskd_export.evaluate\n"
+        "import dskd_export.runtime.preprocess, dskd_export.validation.parity\n"
+        "import dskd_export.benchmark.timing, dskd_export.validation.accuracy\n"
         "import dskd_export.bundle, dskd_export.telemetry.host\n"
         "assert 'onnxruntime' not in sys.modules\n"
         "OnnxRuntimeRunner(Path(sys.argv[1]))\n"

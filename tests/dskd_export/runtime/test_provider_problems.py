@@ -7,7 +7,7 @@ from library_support import fat_binary, write_library
 from ort_support import CPU, CUDA, TRT
 
 from dskd_export import codes
-from dskd_export.elf import Kernels
+from dskd_export.runtime.elf import Kernels
 from dskd_export.runtime.provider_problems import Build, covers, problems_of
 from dskd_export.runtime.providers import PROVIDERS
 from dskd_export.runtime.shared_libraries import load_errors, missing_libraries, other_majors

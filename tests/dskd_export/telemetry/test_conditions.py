@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dskd_export.benchmark_document import Course
+from dskd_export.documents.benchmark import Course
 from dskd_export.telemetry.conditions import clock_changes, courses, neighbours, throttling, within
 from dskd_export.telemetry.cpu_time import CpuTime, busy_cores, cpu_time, other_cores, parse_busy_ticks
 from dskd_export.telemetry.reading import Reading

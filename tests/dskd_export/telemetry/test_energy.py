@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
 from dskd_export.telemetry import energy as module
 from dskd_export.telemetry.energy import (
     FEWEST_SAMPLES,

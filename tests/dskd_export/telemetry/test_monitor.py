@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from telemetry_support import AGX_ORIN, NANO, ORIN_NANO, RAPL, SERVER, THOR, Tree, cooling, over_current, plant
 
-from dskd_export.benchmark_document import EnergyFacts, TelemetryFacts
+from dskd_export.documents.benchmark import EnergyFacts, TelemetryFacts
 from dskd_export.telemetry import monitor as module
 from dskd_export.telemetry.monitor import Monitor, open_source
 from dskd_export.telemetry.reading import Reading, SourceError, Total

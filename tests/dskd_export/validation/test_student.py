@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import binomtest, norm
 
-from dskd_export.documents import Check, StudentJudgement
+from dskd_export.documents.validation import Check, StudentJudgement
 from dskd_export.validation.student import (
     AGAINST_COMMONEST,
     AGAINST_TEACHER,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import (
     Block,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dskd_export.benchmark_document import BenchmarkRow
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
+from dskd_export.documents.benchmark import BenchmarkRow
 from dskd_export.report import bar_charts
 from dskd_export.report import chart_parts as looks
 from dskd_export.report import formatting as fmt

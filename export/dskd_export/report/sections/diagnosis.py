@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dskd_export.documents import DiagnosisRecord, Finding, StepRecord
+from dskd_export.documents.training import DiagnosisRecord, Finding, StepRecord
 from dskd_export.report import chart_parts as looks
 from dskd_export.report import charts
 from dskd_export.report import formatting as fmt

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from dskd_export.benchmark_document import BenchmarkRow, Course, EnergyFacts, TelemetryFacts
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
+from dskd_export.documents.benchmark import BenchmarkRow, Course, EnergyFacts, TelemetryFacts
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Block, Cell, Note, Table, number
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow, Latency
-from dskd_export.documents import Interval
+from dskd_export.documents.base import Interval
+from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, Latency
 from dskd_export.report import chart_parts as looks
 from dskd_export.report import charts
 from dskd_export.report import formatting as fmt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dskd_export.benchmark_document import BenchmarkDocument, BenchmarkRow, CrossCheck, PartTime, ScenarioResult
+from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, CrossCheck, PartTime, ScenarioResult
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Block, Cell, Note, Table, missing, number
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dskd_export.documents import (
+from dskd_export.documents.base import Interval
+from dskd_export.documents.validation import (
     Check,
-    Interval,
     Judgement,
     PairedAccuracy,
     Parity,
     StudentJudgement,
     ValidationDocument,
 )
-from dskd_export.gate import causes_of, checks_of
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import (
     Block,
@@ -28,6 +27,7 @@ from dskd_export.report.blocks import (
 from dskd_export.report.load import Run
 from dskd_export.report.pictures import golden_of, pictures_of
 from dskd_export.spec import ModelSpec
+from dskd_export.validation.gate import causes_of, checks_of
 
 _SIGN = {"<=": "≤", ">=": "≥", ">": ">"}
 

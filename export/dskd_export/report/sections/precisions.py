@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dskd_export.export_document import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
+from dskd_export.documents.export import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Block, Cell, Note, Section, Table, missing, not_there, number
 from dskd_export.report.load import Run

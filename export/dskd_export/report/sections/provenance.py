@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dskd_export.documents import DataFacts, DeviceFacts, Provenance
+from dskd_export.documents.base import DataFacts, DeviceFacts, Provenance
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import (
     Block,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dskd_export.documents import EpochRecord, Interval, TrainingDocument
+from dskd_export.documents.base import Interval
+from dskd_export.documents.training import EpochRecord, TrainingDocument
 from dskd_export.report import chart_parts as looks
 from dskd_export.report import charts
 from dskd_export.report import formatting as fmt

@@ -20,7 +20,7 @@ from dskd_compress.models import Norm, TeacherInput
 from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.training.diagnosis import Formats
 from dskd_compress.training.loop import Trainer
-from dskd_export.documents import Finding, FindingKind
+from dskd_export.documents.training import Finding, FindingKind
 
 OFTEN = DiagnosisSection(every_steps=25)
 NORM: Norm = (FORMAT.mean, FORMAT.std)

@@ -16,7 +16,14 @@ import pytest
 from dskd_compress.config import TrackingSection
 from dskd_compress.training.trackers import Trackers, check_trackers, open_trackers
 from dskd_compress.training.trackers.base import scalars_of
-from dskd_export.documents import DiagnosisRecord, EpochRecord, Finding, StepRecord, TeacherFacts, TrainingRecord
+from dskd_export.documents.training import (
+    DiagnosisRecord,
+    EpochRecord,
+    Finding,
+    StepRecord,
+    TeacherFacts,
+    TrainingRecord,
+)
 from dskd_export.errors import MissingExtra
 
 SETTINGS = {"name": "digits/small", "train": {"lr": 0.1, "milestones": [1, 2]}}

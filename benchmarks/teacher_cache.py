@@ -1,0 +1,182 @@
+"""Step throughput with a filled teacher cache against the same steps without it, interleaved in one process.
+
+    python benchmarks/teacher_cache.py --out benchmarks/results/teacher_cache.json
+
+A step is what the training loop does between two batches: the teacher or its outputs from the disk, student,
+losses, backward pass, clipping, update. Both tasks have the same models, method and batches; in each round
+either takes one step, in an order that is drawn anew, so that a machine that slows down slows both. The
+figure is the median over rounds of the step without the cache over the step with it, with a 95 % bootstrap
+interval. `teacher / student` is one forward pass over the other, timed in the same rounds.
+
+The batches go round, so the cache is read from the page cache of the system, as it is for a set that fits the
+memory; the first batch read, which is computed as well for comparison, is read before the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from step_time import measure, ratio_with_interval
+from torch import nn
+
+from dskd_compress.config import DskdMethod, KdMethod, Method, TeacherCacheSection, TrainSection
+from dskd_compress.data import Preprocessing
+from dskd_compress.methods import MethodTask, Pair, create_task
+from dskd_compress.models import state_sha256
+from dskd_compress.teachers.cache.key import ImageFacts, cached_outputs
+from dskd_compress.teachers.cache.place import open_outputs
+from dskd_compress.teachers.cache.teacher import CachedTeacher
+from dskd_compress.timm_import import import_timm
+from dskd_compress.training.optim import create_optimization
+from dskd_export.provenance import Stopwatch
+
+PAIRS = [
+    ("resnet50", "mobilenetv3_small_100", 64, 32),
+    ("resnet50", "mobilenetv3_small_050", 32, 64),
+    ("resnet34", "mobilenetv3_small_100", 32, 64),  # a teacher that costs less than four students
+]
+METHODS: dict[str, Method] = {
+    "kd": KdMethod(),
+    "dskd_vector": DskdMethod.model_validate({"tap": "vector"}),
+    "dskd_map": DskdMethod.model_validate({"tap": "map"}),
+}
+CLASSES, BATCHES = 100, 8
+
+
+def kept(task: MethodTask, place: Path, size: int, batch: int, device: torch.device) -> None:
+    """Give a task's teacher a cache for `BATCHES` batches."""
+    assert task.teacher is not None
+    images = ImageFacts("random", "none", {"input_size": (3, size, size)}, BATCHES * batch, 1)
+    outputs = cached_outputs(
+        task.teacher,
+        teacher_sha256=state_sha256(task.teacher.model),
+        images=images,
+        section=TeacherCacheSection(),
+        precision="fp32",
+        device=device,
+    )
+    stores = open_outputs(place, outputs, images)
+
+    def keys(epoch: int, number: int) -> Any:
+        return np.stack([np.zeros(batch), np.arange(batch) + number * batch], axis=1).astype(np.int64)
+
+    task.teacher = CachedTeacher(task.teacher, stores, keys, images=images.images)
+
+
+def make_steps(
+    teacher: str, student: str, size: int, batch: int, method: Method, place: Path, device: torch.device
+) -> dict[str, Callable[[], None]]:
+    """A step without the cache and one with it, and the two forward passes."""
+    timm = import_timm()
+    format = Preprocessing((3, size, size), (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0, "center")
+    torch.manual_seed(0)
+    batches = torch.randn(BATCHES, batch, 3, size, size, device=device)
+    labels = torch.randint(CLASSES, (BATCHES, batch), device=device)
+
+    def stepper(cache: bool) -> Callable[[], None]:
+        torch.manual_seed(0)
+        models = [timm.create_model(name, num_classes=CLASSES) for name in (student, teacher)]
+        pair = Pair(models[0], format, models[1], format)
+        task = create_task(method, models[0], pair, label_smoothing=0.0, seed=0, device=device)
+        task.fit_statistics([batches[0]])
+        if cache:
+            kept(task, place, size, batch, device)
+        task.train()
+        task.progress = 0.5
+        optimization = create_optimization(task.module, TrainSection(lr=1e-3), 100)
+        numbers = itertools.cycle(range(BATCHES))
+
+        def step() -> None:
+            number = next(numbers)
+            task.position = (0, number)
+            result = task(batches[number], labels[number])
+            optimization.optimizer.zero_grad(set_to_none=True)
+            result["loss"].backward()
+            nn.utils.clip_grad_norm_(task.module.parameters(), 5.0)
+            optimization.optimizer.step()
+
+        if cache:
+            assert isinstance(task.teacher, CachedTeacher)
+            for _ in range(BATCHES + 1):  # fill it, and compare once
+                step()
+            assert (task.teacher.computed, task.teacher.read) == (BATCHES * batch, batch)
+        return step
+
+    teacher_model = timm.create_model(teacher, num_classes=CLASSES).to(device).eval()
+    student_model = timm.create_model(student, num_classes=CLASSES).to(device).train()
+
+    def teacher_forward() -> None:
+        with torch.no_grad():
+            teacher_model(batches[0])
+
+    def student_forward() -> None:
+        student_model(batches[0])
+
+    return {
+        "without": stepper(False),
+        "with": stepper(True),
+        "teacher": teacher_forward,
+        "student": student_forward,
+    }
+
+
+def main() -> None:
+    """Measure every pair and method, print a table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    watch = Stopwatch()
+    rows = []
+    print("| pair | size | batch | method | teacher / student | without ms | with ms | throughput |")
+    print("|---|---|---|---|---|---|---|---|")
+    for (teacher, student, size, batch), (name, method) in itertools.product(PAIRS, METHODS.items()):
+        with tempfile.TemporaryDirectory() as place:
+            steps = make_steps(teacher, student, size, batch, method, Path(place), device)
+            seconds = measure(steps, args.rounds, device)
+        forward = ratio_with_interval(seconds["teacher"], seconds["student"])
+        throughput = ratio_with_interval(seconds["without"], seconds["with"])
+        shown = [
+            f"{ratio['value']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" for ratio in (forward, throughput)
+        ]
+        times = [f"{1e3 * float(np.median(seconds[which])):.1f}" for which in ("without", "with")]
+        cells = [f"{teacher}, {student}", size, batch, name, shown[0], *times, shown[1]]
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+        rows.append(
+            {
+                "teacher": teacher,
+                "student": student,
+                "size": size,
+                "batch": batch,
+                "method": name,
+                "features": "float16",
+                "teacher_forward_to_student_forward": forward,
+                "throughput": throughput,
+                "seconds": seconds,
+            }
+        )
+    if args.out is not None:
+        provenance = watch.provenance(seed=0, device=args.device, recipe_sha256="")
+        provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})
+        document = {
+            "threads": torch.get_num_threads(),
+            "rows": rows,
+            "provenance": provenance.model_dump(mode="json"),
+        }
+        args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

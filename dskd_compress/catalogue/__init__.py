@@ -1,0 +1,1 @@
+"""What timm offers: survey, inspect, suggest, licences."""

@@ -1,0 +1,228 @@
+"""Students for a teacher, by what they cost."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter
+
+from dskd_compress.catalogue.survey import Survey, survey_architecture
+from dskd_compress.config import StudentSection
+from dskd_compress.console import Output
+from dskd_compress.models import create_model
+from dskd_compress.timm_import import import_timm
+from dskd_compress.torch_runner import TorchRunner
+from dskd_export.benchmark.timing import measure_latency
+from dskd_export.documents.base import Document
+from dskd_export.documents.benchmark import Latency
+from dskd_export.errors import ModelError, UsageError
+
+TABLE = Path(__file__).parents[1] / "architectures.json"
+# Where no budget is given. The one that a student is chosen for is most often the teacher's quarter or less.
+DEFAULT_SHARE = 0.25
+_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a student may be.
+
+    Attributes:
+        parameters, macs: at most so many, with a classifier of 1000 classes; None: a quarter of the teacher's.
+        input_size: square input in pixels; None: each model's own.
+    """
+
+    parameters: int | None = None
+    macs: int | None = None
+    input_size: int | None = None
+    kind: Literal["cnn", "vit", "any"] = "any"
+    pretrained: bool = False
+
+
+class Suggestion(Document):
+    """One student."""
+
+    name: str
+    family: str
+    kind: Literal["cnn", "vit"]
+    parameters: int
+    macs: int
+    input_size: tuple[int, int, int]
+    parameters_share: float = Field(description="of the teacher's")
+    macs_share: float = Field(description="of the teacher's")
+    latency: Latency | None = Field(default=None, description="of one image, torch on the CPU; None: not measured")
+
+
+class Suggestions(Document):
+    """Students for a teacher, and why the other architectures are none."""
+
+    teacher: str
+    teacher_parameters: int
+    teacher_macs: int
+    max_parameters: int
+    max_macs: int
+    counted_with: dict[str, str] = Field(description="versions that the table of all architectures was made with")
+    students: list[Suggestion]
+    left_out: dict[str, str]
+
+
+def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool, output: Output) -> Suggestions:
+    """The largest model of each family that fits the budget, closest to it first; fastest first where measured.
+
+    The table of all architectures narrows the choice; what is shown is counted anew with the timm that is here.
+
+    Raises:
+        ModelError: timm does not know the teacher, or nothing can be said of its size.
+        UsageError: nothing fits.
+    """
+    table, versions = load_table()
+    of_teacher = _count(teacher, budget.input_size)
+    parameters, macs = of_teacher.parameters, of_teacher.macs
+    if parameters is None or macs is None:
+        raise ModelError(of_teacher.refused["model"], "Name another teacher.")
+    most_parameters = budget.parameters or int(parameters * DEFAULT_SHARE)
+    most_macs = budget.macs or int(macs * DEFAULT_SHARE)
+    left_out: dict[str, str] = {}
+    fitting: list[tuple[float, str]] = []
+    for name in import_timm().list_models():
+        survey = table.get(name)
+        reason = _why_not(name, survey, teacher, budget, most_parameters, most_macs)
+        if reason is not None or survey is None:
+            left_out[name] = reason or "not in the table"
+        else:
+            fitting.append((_used(survey, most_parameters, most_macs, budget.input_size), name))
+    students: list[Suggestion] = []
+    families: dict[str, str] = {}
+    for _, name in sorted(fitting, reverse=True):
+        family = _family(name)
+        if family in families:
+            left_out[name] = f"smaller than {families[family]} of the same family"
+        elif len(students) == limit:
+            left_out[name] = f"fits, after the first {limit}"
+        else:
+            found = _count(name, budget.input_size)
+            reason = found.refused.get("model") or _too_large(found, most_parameters, most_macs)
+            if reason is not None or found.kind is None or not found.parameters or not found.macs:
+                left_out[name] = reason or "cannot be counted"
+                continue
+            assert found.input_size is not None
+            families[family] = name
+            students.append(
+                Suggestion(
+                    name=name,
+                    family=family,
+                    kind=found.kind,
+                    parameters=found.parameters,
+                    macs=found.macs,
+                    input_size=found.input_size,
+                    parameters_share=found.parameters / parameters,
+                    macs_share=found.macs / macs,
+                )
+            )
+    if not students:
+        raise UsageError(
+            f"No architecture of timm has at most {most_parameters:,} parameters and {most_macs:,} MACs and is "
+            "what was asked for.",
+            "Raise --max-parameters or --max-macs, or see why: --json.",
+        )
+    if measure:
+        students = sorted(
+            _timed(students, output), key=lambda student: student.latency.p50_ms if student.latency else 0
+        )
+    return Suggestions(
+        teacher=teacher,
+        teacher_parameters=parameters,
+        teacher_macs=macs,
+        max_parameters=most_parameters,
+        max_macs=most_macs,
+        counted_with=versions,
+        students=students,
+        left_out=left_out,
+    )
+
+
+@functools.cache
+def load_table() -> tuple[dict[str, Survey], dict[str, str]]:
+    """The packaged figures of all architectures, and the versions that they were made with."""
+    document = json.loads(TABLE.read_bytes())
+    surveys = TypeAdapter(dict[str, Survey]).validate_python(
+        {name: {"name": name, **facts} for name, facts in document["architectures"].items()}
+    )
+    return surveys, document["versions"]
+
+
+def _count(name: str, input_size: int | None) -> Survey:
+    survey = survey_architecture(name, input_size=input_size, classes=_CLASSES, count_up_to=None)
+    if survey.model_class is None:
+        raise ModelError(survey.refused["model"], "See: dskd-compress models list")
+    return survey
+
+
+def _family(name: str) -> str:
+    return str(import_timm().model_entrypoint(name).__module__).rsplit(".", 1)[-1]
+
+
+def _why_not(
+    name: str, survey: Survey | None, teacher: str, budget: Budget, most_parameters: int, most_macs: int
+) -> str | None:
+    if name == teacher.split(".")[0]:
+        return "is the teacher"
+    if name.startswith("test_"):
+        return "is made for tests"
+    if survey is None:
+        return "not in the table of architectures"
+    if "model" in survey.refused:
+        return survey.refused["model"]
+    if survey.parameters is None or survey.macs is None:
+        return "too large: its multiply-accumulates were not counted"
+    if budget.kind not in ("any", survey.kind):
+        return f"is a {survey.kind}"
+    if budget.pretrained and not import_timm().is_model_pretrained(name):
+        return "has no pretrained weights"
+    scaled = survey.model_copy(update={"macs": _scaled_macs(survey, budget.input_size)})
+    return _too_large(scaled, most_parameters, most_macs)
+
+
+def _scaled_macs(survey: Survey, input_size: int | None) -> int:
+    """Estimate at another size: MACs follow the number of pixels. What is shown is counted."""
+    assert survey.macs is not None
+    assert survey.input_size is not None
+    return survey.macs if input_size is None else int(survey.macs * (input_size / survey.input_size[1]) ** 2)
+
+
+def _too_large(survey: Survey, most_parameters: int, most_macs: int) -> str | None:
+    if survey.parameters is not None and survey.parameters > most_parameters:
+        return f"{survey.parameters:,} parameters, more than {most_parameters:,}"
+    if survey.macs is not None and survey.macs > most_macs:
+        return f"{survey.macs:,} MACs, more than {most_macs:,}"
+    return None
+
+
+def _used(survey: Survey, most_parameters: int, most_macs: int, input_size: int | None) -> float:
+    """Share of the budget that a student uses, the geometric mean of both."""
+    assert survey.parameters is not None
+    used: float = (survey.parameters / most_parameters * _scaled_macs(survey, input_size) / most_macs) ** 0.5
+    return used
+
+
+def _timed(students: list[Suggestion], output: Output) -> Iterator[Suggestion]:
+    with output.progress("Timing", len(students), unit="model") as progress:
+        for student in students:
+            size = student.input_size
+            model = create_model(StudentSection(name=student.name), num_classes=_CLASSES, input_size=size[1])
+            feeds = {"input": np.zeros((1, *size), dtype=np.float32)}
+            with TorchRunner(model) as runner:
+                timing = measure_latency(
+                    lambda runner=runner, feeds=feeds: runner.infer(feeds),  # type: ignore[misc]
+                    min_seconds=0.5,
+                    min_iterations=20,
+                    max_warmup_seconds=2.0,
+                )
+            progress.advance(1)
+            yield student.model_copy(update={"latency": timing.latency})

@@ -1,0 +1,151 @@
+"""A run's model for the Hugging Face Hub: what timm loads by name, the bundle, and the card."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dskd_compress.run_folder import RunFolder
+from dskd_compress.timm_import import import_timm
+from dskd_compress.weights import WeightsInfo, load_trained
+from dskd_export.bundle import open_bundle
+from dskd_export.errors import EnvironmentProblem, UsageError, require
+from dskd_export.files.atomic import sha256_file
+from dskd_export.report.card import model_card
+from dskd_export.report.load import load_run
+from dskd_export.report.staleness import FileHashes, check_stages
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file as it will lie on the Hub."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@contextlib.contextmanager
+def hub_folder(folder: RunFolder, repository: str) -> Iterator[Path]:
+    """The content of a repository, in a folder that is gone afterwards.
+
+    `model.safetensors` and `config.json` are what `timm.create_model("hf-hub:OWNER/NAME")` reads: plain weights,
+    classes and preprocessing. `bundle/` and `report.html` come along where the run has them.
+
+    Args:
+        folder: of the run.
+        repository: `OWNER/NAME`, for the card.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        DataError: the run has no student.
+    """
+    weights = folder.require("student.safetensors", "distill")
+    model, info = load_trained(weights)
+    run = load_run(folder.path)
+    stages = check_stages(run.stages, FileHashes(folder.path))
+    card = model_card(run, name=repository, stale=[check.record.stage for check in stages if check.stale])
+    with tempfile.TemporaryDirectory(prefix="dskd-hub-") as name:
+        made = Path(name)
+        import_timm()
+        from timm.models import save_for_hf
+
+        save_for_hf(
+            model,
+            str(made),
+            model_config={"label_names": list(info.classes)},
+            data_config=_data_config(info),
+            safe_serialization=True,
+        )
+        (made / "README.md").write_text(card, encoding="utf-8")
+        if folder.bundle.is_dir():
+            open_bundle(folder.bundle)
+            shutil.copytree(folder.bundle, made / "bundle")
+        if (folder / "report.html").is_file():
+            shutil.copy(folder / "report.html", made / "report.html")
+        yield made
+
+
+def files_of(made: Path) -> list[HubFile]:
+    """Every file of a folder, by name."""
+    paths = sorted(path for path in made.rglob("*") if path.is_file())
+    return [HubFile(path.relative_to(made).as_posix(), path.stat().st_size, sha256_file(path)) for path in paths]
+
+
+def push(made: Path, repository: str, *, private: bool, message: str) -> str:
+    """Upload a folder as one commit; the repository is made where there is none. Returns the commit's address.
+
+    Who one is comes from the Hub's own places: `hf auth login`, or HF_TOKEN.
+
+    Raises:
+        EnvironmentProblem: the Hub cannot be reached, or refuses.
+        MissingExtra: huggingface_hub is not installed.
+    """
+    hub, utils = _hub()
+    api = hub.HfApi(library_name="dskd-compress")
+    try:
+        repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+        return str(api.upload_folder(repo_id=repository, folder_path=made, commit_message=message).commit_url)
+    except utils.HfHubHTTPError as error:
+        forbidden = getattr(error.response, "status_code", None) in (401, 403)
+        raise EnvironmentProblem(
+            f"The Hub refuses {repository}: {_first_line(error)}",
+            "Log in with a token that may write there: hf auth login"
+            if forbidden
+            else "Look with --dry-run first.",
+        ) from error
+    except Exception as error:  # the client's transport has errors of its own
+        if not _is_of_the_network(error):
+            raise
+        raise EnvironmentProblem(
+            f"The Hub cannot be reached: {_first_line(error)}", "Check the network, or look with --dry-run first."
+        ) from error
+
+
+def check_repository(name: str) -> None:
+    """Refuse a name that the Hub would refuse.
+
+    Raises:
+        MissingExtra: huggingface_hub is not installed.
+        UsageError: it is no OWNER/NAME.
+    """
+    _, utils = _hub()
+    try:
+        utils.validate_repo_id(name)
+        if name.count("/") != 1:
+            raise utils.HFValidationError("it has no owner")
+    except utils.HFValidationError as error:
+        raise UsageError(f"{name} is no name of a repository: {_first_line(error)}", "Give OWNER/NAME.") from error
+
+
+def _hub() -> tuple[ModuleType, ModuleType]:
+    return require("huggingface_hub", "hub"), require("huggingface_hub.utils", "hub")
+
+
+def _data_config(info: WeightsInfo) -> dict[str, Any]:
+    return {
+        "input_size": info.input_size,
+        "mean": info.mean,
+        "std": info.std,
+        "interpolation": info.interpolation,
+        "crop_pct": info.crop_pct,
+        "crop_mode": info.crop_mode,
+    }
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    """httpx and requests, whichever the client uses, name theirs alike."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, OSError) or bool(
+        names & {"TransportError", "RequestException", "OfflineModeIsEnabled"}
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

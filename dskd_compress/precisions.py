@@ -1,0 +1,210 @@
+"""The precisions of an exported student: images to calibrate on, models, and what their making showed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import get_args
+
+import numpy as np
+
+from dskd_compress.config import ExportSection, Recipe
+from dskd_compress.data import DataSets, StreamSet, iter_images
+from dskd_compress.run_folder import RunFolder
+from dskd_export.bundle import BundledModel, CalibrationFacts, PrecisionCalibration
+from dskd_export.bundle.manifest import model_name
+from dskd_export.documents.export import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
+from dskd_export.documents.precision import QUANTIZED, Precision
+from dskd_export.errors import DataError
+from dskd_export.precision.build import Built, Settings, build_precision
+from dskd_export.precision.calibration import Calibration
+from dskd_export.precision.quantize import PERCENTILE
+from dskd_export.precision.search import SearchResult
+from dskd_export.precision.targets import TARGETS
+from dskd_export.runtime.images import pixel_sha256
+from dskd_export.runtime.preprocess import preprocess_batch
+from dskd_export.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """Images drawn for calibration, and the proof that none of them is judged.
+
+    Attributes:
+        calibration: the images.
+        evaluation_images: how many images' hashes they were held against.
+        left_out: training images that were drawn, but are also evaluation images, pixel by pixel.
+    """
+
+    calibration: Calibration
+    evaluation_images: int
+    left_out: int
+
+
+def wanted_precisions(section: ExportSection) -> tuple[Precision, ...]:
+    """The precisions beside fp32 that a recipe asks for, in the order in which they are made."""
+    chosen = TARGETS[section.target].precisions if section.precisions == "auto" else section.precisions
+    return tuple(dict.fromkeys(precision for precision in chosen if precision != "fp32"))
+
+
+def bundled_precisions(folder: RunFolder) -> list[Precision]:
+    """The precisions of the models in a run's bundle."""
+    return [name for name in get_args(Precision) if (folder.bundle / model_name(name)).is_file()]
+
+
+def with_bundled(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tuple[Recipe, list[str]]:
+    """Keep the precisions that a run's bundle holds, unless this command says what it is to hold.
+
+    A recipe file knows nothing of what `export --precision` made since; the run's own recipe does.
+
+    Args:
+        recipe: that a command is about to export with.
+        folder: its run.
+        given: what was set on this command line, `key=value`.
+
+    Returns:
+        The recipe, and the precisions in it that it did not want itself.
+    """
+    keys = {text.partition("=")[0].strip() for text in given}
+    chosen = {"export", "export.precisions"} | ({"export.target"} if recipe.export.precisions == "auto" else set())
+    wanted = wanted_precisions(recipe.export)
+    kept = [name for name in bundled_precisions(folder) if name not in ("fp32", *wanted)]
+    if not kept or keys & chosen:
+        return recipe, []
+    section = recipe.export.model_copy(update={"precisions": ("fp32", *wanted, *kept)})
+    if not any(key.startswith("export.") for key in keys) and (folder / "recipe.yaml").is_file():
+        own = folder.read_recipe().export
+        section = own if set(kept) <= set(wanted_precisions(own)) else section
+    return recipe.model_copy(update={"export": section}), list(kept)
+
+
+def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> CalibrationImages:
+    """Training images, spread over the classes, that are not among the evaluation images.
+
+    Compared are decoded pixels: the same photograph in both splits is found also under two names.
+    (CIFAR-100 holds such pairs.)
+
+    Raises:
+        DataError: every training image is an evaluation image as well.
+    """
+    section = recipe.export.calibration
+    seed = recipe.seed if section.seed is None else section.seed
+    tolerated = sets.max_unreadable
+    val = iter_images(sets.val, recipe.validation.images, recipe.seed, max_unreadable=tolerated)
+    judged = {pixel_sha256(image) for image, _, _ in val}
+    inputs, labels, hashes, left_out = [], [], [], 0
+    limit = None if isinstance(sets.train, StreamSet) else len(sets.train)  # with a limit they are spread
+    for image, label, _ in iter_images(sets.train, limit, seed, max_unreadable=tolerated):
+        sha256 = pixel_sha256(image)
+        if sha256 in judged:
+            left_out += 1
+            continue
+        inputs.append(preprocess_batch([image], spec))
+        labels.append(label)
+        hashes.append(sha256)
+        if len(inputs) == section.images:
+            break
+    if not inputs:
+        raise DataError(
+            f"All {left_out} training images of {sets.source} are also validation images: nothing is left to "
+            "calibrate on.",
+            "Keep training and validation images apart.",
+        )
+    calibration = Calibration(np.concatenate(inputs), np.array(labels, dtype=np.int64), tuple(hashes), seed)
+    calibration.check_disjoint(judged)
+    return CalibrationImages(calibration, len(judged), left_out)
+
+
+def build(model: bytes, precision: Precision, section: ExportSection, images: CalibrationImages) -> Built:
+    """Make a precision as the recipe asks for it.
+
+    Args:
+        model: the serialised fp32 model that it is made of.
+        precision: any but fp32.
+        section: of the recipe.
+        images: to calibrate on; the search scores on the first of them.
+
+    Raises:
+        MissingExtra: a tool is not installed.
+        UsageError: a tool cannot do what the recipe asks for.
+        ModelError: a tool failed.
+    """
+    calibration = images.calibration
+    searched = calibration.first(section.quantize.search_images)
+    return build_precision(model, precision, calibration, searched, settings_of(section))
+
+
+def settings_of(section: ExportSection) -> Settings:
+    """How the recipe has its precisions made."""
+    quantize = section.quantize
+    return Settings(
+        producer=quantize.producer,
+        method=quantize.method,
+        rest=TARGETS[section.target].rest if quantize.rest == "auto" else quantize.rest,
+        keep=quantize.keep,
+        search=quantize.search,
+        max_kl=quantize.max_kl,
+        max_kept=quantize.max_kept,
+    )
+
+
+def bundled(built: Built) -> BundledModel:
+    """A model as the bundle takes it."""
+    details: dict[str, object] = {
+        "opset": built.opset,
+        "rest": built.metadata.rest,
+        "kept_in_float": list(built.kept),
+    }
+    if built.search is not None:
+        details["search"] = {"evaluations": built.search.evaluations, "good": built.search.good}
+    return BundledModel(built.model, producer=built.metadata.producer, details=details)
+
+
+def calibration_facts(
+    built: Mapping[Precision, Built], images: CalibrationImages, section: ExportSection
+) -> CalibrationFacts:
+    """What the bundle says of the calibration."""
+    method = section.quantize.method
+    return CalibrationFacts(
+        seed=images.calibration.seed,
+        image_sha256=images.calibration.image_sha256,
+        evaluation_images=images.evaluation_images,
+        precisions={
+            precision: PrecisionCalibration(
+                method=method if precision in QUANTIZED else "ranges",
+                percentile=PERCENTILE if precision in QUANTIZED and method == "percentile" else None,
+                producer=model.metadata.producer,
+            )
+            for precision, model in built.items()
+        },
+    )
+
+
+def precision_facts(built: Built) -> PrecisionFacts:
+    """What `export.json` says of a model."""
+    return PrecisionFacts(
+        precision=built.metadata.precision,
+        producer=built.metadata.producer,
+        opset=built.opset,
+        rest=built.metadata.rest,
+        size_mb=len(built.model) / 1e6,
+        kept=list(built.kept),
+        search=None if built.search is None else _search_facts(built.search, built.searched_images),
+        seconds=built.seconds,
+    )
+
+
+def _search_facts(search: SearchResult, images: int) -> SearchFacts:
+    kept = set(search.kept)
+    return SearchFacts(
+        images=images,
+        before=ScoreFacts(**asdict(search.before)),
+        after=ScoreFacts(**asdict(search.after)),
+        good=search.good,
+        layers=[
+            LayerSensitivity(nodes=list(layer.nodes), kl=layer.kl, kept=kept.issuperset(layer.nodes))
+            for layer in search.layers
+        ],
+        evaluations=search.evaluations,
+        seconds=search.seconds,
+    )

@@ -1,0 +1,189 @@
+"""Show what was timed and what it was held to, and refuse what is too slow. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dskd_compress.console import Output
+from dskd_export.benchmark.budget import failures_of, name_of, verdict_of_budget
+from dskd_export.ci.summary import markdown_summary
+from dskd_export.documents.benchmark import AbDocument, BenchmarkDocument, RowJudgement
+from dskd_export.errors import GateFailed, NotShown
+from dskd_export.files.atomic import append_whole
+from dskd_export.validation.gate import sentence
+
+
+def print_scenarios(document: BenchmarkDocument, output: Output) -> None:
+    """What each scenario gave, with its interval."""
+    if not document.scenarios:
+        return
+    output.table(
+        "Scenarios",
+        ["scenario", "model", "runner", "images", "value", "95 %", "unit", ""],
+        [
+            [
+                one.scenario,
+                one.model,
+                f"{one.runner} {one.provider} {one.precision}",
+                str(one.samples_per_query),
+                "-" if one.value is None else f"{one.value.value:.4g}",
+                "-" if one.value is None else f"{one.value.low:.4g} to {one.value.high:.4g}",
+                one.metric.replace("_", " ") + (f", p99 within {one.bound_ms:g} ms" if one.bound_ms else ""),
+                one.reason if one.value is None else "" if one.stable else f"UNSTABLE: {one.reason}",
+            ]
+            for one in document.scenarios
+        ],
+    )
+
+
+def print_rows(documents: Sequence[tuple[str, BenchmarkDocument]], output: Output) -> None:
+    """One table of all that was timed; the first column names the device where there are several."""
+    several = any(name for name, _ in documents)
+    output.table(
+        "Latency",
+        [
+            *(["device"] if several else []),
+            *("model", "runner", "batch", "part", "p50 ms", "p99 ms", "images/s", "mJ/image", ""),
+        ],
+        [
+            [
+                *([name] if several else []),
+                row.model,
+                f"{row.runner} {row.provider} {row.precision}",
+                str(row.batch),
+                row.part.replace("_", " "),
+                f"{row.latency.p50_ms:.3f}",
+                f"{row.latency.p99_ms:.3f}",
+                f"{row.throughput_images_per_s:.0f}",
+                f"{row.energy_per_image_mj.value:.3g}" if row.energy_per_image_mj else "-",
+                "" if row.latency.stable else f"UNSTABLE: {row.latency.reason}",
+            ]
+            for name, document in documents
+            for row in document.rows
+            if row.latency is not None
+        ],
+    )
+
+
+def print_cross_checks(document: BenchmarkDocument, output: Output) -> None:
+    """Both clocks, side by side."""
+    if not document.cross_checks:
+        return
+    output.table(
+        "Cross-check",
+        ["engine", "batch", "p50 ms", "p99 ms", "tool", "p50 ms", "p99 ms", "ratio of p50"],
+        [
+            [
+                check.precision,
+                str(check.batch),
+                f"{check.own_p50_ms:.3f}",
+                f"{check.own_p99_ms:.3f}",
+                check.tool,
+                f"{check.p50_ms:.3f}" if check.p50_ms is not None else check.reason,
+                f"{check.p99_ms:.3f}" if check.p99_ms is not None else "-",
+                f"{check.ratio:.3f}" if check.ratio is not None else "-",
+            ]
+            for check in document.cross_checks
+        ],
+    )
+
+
+def print_comparisons(document: AbDocument, output: Output) -> None:
+    """What the second of two bundles is beside the first, model by model."""
+    output.table(
+        f"{document.second} beside {document.first}",
+        ["model", "batch", "time", "95 %", "verdict", ""],
+        [
+            [
+                one.second,
+                str(one.batch),
+                f"{one.ratio.value:.3f}",
+                f"{one.ratio.low:.3f} to {one.ratio.high:.3f}",
+                one.verdict,
+                "" if one.stable else f"UNSTABLE: {one.reason}",
+            ]
+            for one in document.comparisons
+        ],
+    )
+
+
+def print_judgements(title: str, judgements: Sequence[RowJudgement], output: Output) -> None:
+    """One line a check; nothing where nothing was judged."""
+    if not judgements:
+        return
+    output.table(
+        title,
+        ["model", "check", "value", "bound", "limit", "verdict"],
+        [
+            [
+                name_of(judgement),
+                check.name,
+                check.detail if check.value is None else f"{check.value:.4g}",
+                "" if check.bound is None else f"{check.bound:.4g}",
+                f"{check.comparison} {check.limit:g}",
+                check.verdict,
+            ]
+            for judgement in judgements
+            for check in judgement.checks
+        ],
+    )
+
+
+def add_summary(path: Path, document: BenchmarkDocument, older: Sequence[RowJudgement]) -> None:
+    """Add the Markdown summary to a file, which other steps of a CI job add to as well.
+
+    Raises:
+        EnvironmentProblem: the file cannot be written to.
+    """
+    append_whole(path, markdown_summary(document, older))
+
+
+def refuse_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement]) -> None:
+    """Raise where no model is shown to meet the budget, or one is slower than before.
+
+    Raises:
+        GateFailed: names every model that misses the budget, or is slower.
+        NotShown: one model at least misses no limit, but its interval reaches one.
+    """
+    missed = failures_of(judgements)
+    slower = [
+        f"{name_of(one)}: {'; '.join(sentence(check) for check in one.checks if check.failed)}"
+        for one in older
+        if one.failed
+    ]
+    verdict = verdict_of_budget(judgements)
+    if verdict == "FAIL":
+        raise GateFailed(
+            f"No model meets the budget: {' | '.join(missed)}",
+            "Ship another precision or device, allow more in budget, or measure longer (benchmark.min_seconds).",
+        )
+    if slower:
+        raise GateFailed(f"Slower than the baseline: {' | '.join(slower)}", "Look for what has changed since.")
+    if verdict == "NOT SHOWN":
+        raise NotShown(
+            f"No model is shown to meet the budget: {' | '.join(missed)}",
+            "Measure longer: --set benchmark.min_seconds=30",
+        )
+
+
+def refuse_slow_anywhere(documents: Sequence[BenchmarkDocument]) -> None:
+    """Raise the worst of what `refuse_slow` raises for each device.
+
+    Raises:
+        GateFailed: on one device no model meets the budget.
+        NotShown: on none does every model miss it, and on one none is shown to meet it.
+    """
+    problems: list[GateFailed | NotShown] = []
+    for document in documents:
+        try:
+            refuse_slow(document.judgements, [])
+        except (GateFailed, NotShown) as problem:
+            problems.append(problem)
+    raise_worst(problems)
+
+
+def raise_worst(problems: Sequence[GateFailed | NotShown]) -> None:
+    """Raise the first GateFailed, else the first NotShown; nothing where there is neither."""
+    if problems:
+        raise min(problems, key=lambda problem: problem.exit_code)

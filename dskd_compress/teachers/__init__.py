@@ -1,0 +1,1 @@
+"""Everything about who teaches: load, classes, probe, cache."""

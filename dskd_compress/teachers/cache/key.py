@@ -1,0 +1,158 @@
+"""What a teacher's output depends on, in words and as the sha256 that names its folder.
+
+Each output has a folder of its own, so that a method that reads logits alone and one that reads a tap
+as well, of the same teacher and images, have the logits in common.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dskd_compress.config import TeacherCacheSection
+from dskd_compress.methods.base import Teacher, TeacherOutput
+from dskd_compress.models import TeacherInput, architecture
+from dskd_compress.teachers.cache.rows import bytes_per_row
+
+FORMAT = 1
+"""Of the folder; a change of what lies in it raises it, and old folders are no longer read."""
+
+_PACKAGES = ("torch", "torchvision", "timm", "pillow")  # they draw the images and compute the outputs
+
+
+@dataclass(frozen=True)
+class CachedOutput:
+    """One output of a teacher, as it is kept.
+
+    Attributes:
+        name: field of `TeacherOutput`.
+        shape, dtype: of one image.
+        made_of: all that it depends on.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    made_of: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """sha256, 64 hexadecimal digits."""
+        text = json.dumps(self.made_of, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def bytes_per_image(self) -> int:
+        """On the disk."""
+        return bytes_per_row(self.shape, self.dtype)
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Which images the rows stand for.
+
+    Attributes:
+        data_sha256: of the data set.
+        augmentation_sha256: of everything that draws an image's augmentation, its seed among it.
+        preprocessing: of the student, whose images the teacher is given.
+        images: in the training set.
+        views: augmentations of an image.
+    """
+
+    data_sha256: str
+    augmentation_sha256: str
+    preprocessing: Mapping[str, Any]
+    images: int
+    views: int
+
+    @property
+    def rows(self) -> int:
+        """One for each view of each image."""
+        return self.images * self.views
+
+    def __str__(self) -> str:
+        return f"{self.views} {'view' if self.views == 1 else 'views'} of {self.images:,} images"
+
+
+def cached_outputs(
+    teacher: Teacher,
+    *,
+    teacher_sha256: str,
+    images: ImageFacts,
+    section: TeacherCacheSection,
+    precision: str,
+    device: torch.device,
+) -> list[CachedOutput]:
+    """The outputs that a method reads of a teacher, found by asking it about one grey image.
+
+    Args:
+        teacher: that is asked; where it lies now does not count.
+        teacher_sha256: of its weights and buffers.
+        images: that it will see.
+        section: how its outputs are kept.
+        precision: of the training: autocast changes what a teacher says.
+        device: of the training, likewise; only its type counts.
+    """
+    here = next(teacher.parameters()).device
+    with torch.no_grad():
+        output = teacher(torch.zeros(1, *images.preprocessing["input_size"], device=here))
+    common: dict[str, Any] = {
+        "format": FORMAT,
+        "teacher": {
+            "name": architecture(teacher.model),
+            "weights_sha256": teacher_sha256,
+            "structure_sha256": hashlib.sha256(str(teacher.model).encode()).hexdigest(),
+        },
+        "teacher_input": adapter_facts(teacher.adapt),
+        "computed": {"precision": precision, "device": device.type, "versions": versions()},
+        "images": {**dataclasses.asdict(images), "preprocessing": dict(images.preprocessing)},
+    }
+    found = []
+    for name, value in output_tensors(output).items():
+        dtype = "float32" if name == "logits_BK" else section.features
+        kept = {"name": name, "shape": list(value.shape[1:]), "dtype": dtype, "tap": _tap(teacher, name)}
+        made_of = json.loads(json.dumps({**common, "output": kept}))
+        found.append(CachedOutput(name, tuple(value.shape[1:]), dtype, made_of))
+    return found
+
+
+def output_tensors(output: TeacherOutput) -> dict[str, Tensor]:
+    """The tensors of a teacher's output by field; those that it has."""
+    values = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def adapter_facts(adapter: TeacherInput) -> dict[str, Any]:
+    """The way from the student's images to the teacher's: x scale + shift, then a resize."""
+    facts = {name: getattr(adapter, name).flatten().tolist() for name in ("scale", "shift")}
+    return {**facts, "size": adapter.size}
+
+
+def _tap(teacher: Teacher, name: str) -> dict[str, Any] | None:
+    if teacher.tap is None or name == "logits_BK":
+        return None
+    return {**teacher.tap.facts().model_dump(mode="json"), "prefix_tokens": teacher.tap.prefix_tokens}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that shape an output."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def as_stored(value: Tensor, dtype: str) -> Tensor:
+    """A tensor rounded to what is kept of it; float16 has a relative error of at most 2^-11."""
+    return value.to({"float16": torch.float16, "float32": torch.float32}[dtype])
+
+
+def array_of(value: Tensor) -> np.ndarray[Any, Any]:
+    """A tensor as a contiguous array on the host."""
+    return value.contiguous().cpu().numpy()

@@ -1,0 +1,1 @@
+"""Time models: plan, cells, statistics, budgets."""

@@ -1,0 +1,234 @@
+"""Is a model fast, small and frugal enough? One check a limit, by the end of the interval that speaks against it.
+
+The numbers were measured elsewhere. A budget is met where one model at least meets all of it: that is the one to
+ship. A baseline is another matter: every model that was timed before has to be as fast as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dskd_export.documents.base import DeviceFacts, Interval
+from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, RowJudgement
+from dskd_export.documents.validation import Check, Verdict
+from dskd_export.errors import UsageError
+from dskd_export.validation.gate import sentence
+from dskd_export.validation.verdicts import worst_of
+
+BASELINE_TOLERANCE = 0.02
+"""Two runs of one model on a quiet machine differ by less: benchmarks/results/repeatability.json."""
+
+
+class SpeedBudget(BaseModel):
+    """What a timed student may cost; None: that is not judged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    latency_p99_ms: float | None = Field(default=None, gt=0, description="by its upper 95 % bound")
+    throughput_images_per_s: float | None = Field(default=None, gt=0, description="by its lower 95 % bound")
+    energy_per_image_mj: float | None = Field(default=None, gt=0, description="by its upper 95 % bound")
+    memory_mb: float | None = Field(
+        default=None,
+        gt=0,
+        description="of the GPU where the model is there, else of the process",
+    )
+    size_mb: float | None = Field(default=None, gt=0, description="of the file or engine, 1 MB = 10^6 bytes")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Those that are set."""
+        return {key: value for key, value in self.model_dump().items() if value is not None}
+
+
+def judge_rows(budget: SpeedBudget, rows: Iterable[BenchmarkRow], *, batch: int, part: str) -> list[RowJudgement]:
+    """Hold the student's rows of one batch size and part to a budget; nothing where no limit is set.
+
+    What was not measured is NOT JUDGED, with its reason: never a pass.
+    """
+    if not budget.limits:
+        return []
+    judged = [row for row in rows if row.model == "student" and row.batch == batch and row.part == part]
+    return [_judgement(row, list(_checks(budget, row))) for row in judged]
+
+
+def _checks(budget: SpeedBudget, row: BenchmarkRow) -> Iterator[Check]:
+    latency, memory = row.latency, row.memory
+    why = row.unavailable or "it was not measured"
+    if budget.latency_p99_ms is not None:
+        found = None if latency is None else _interval(latency.intervals_ms.get("p99"), latency.p99_ms)
+        yield _check("p99 latency (ms)", found, "<=", budget.latency_p99_ms, why)
+    if budget.throughput_images_per_s is not None:
+        yield _check("throughput (images/s)", _throughput(row), ">=", budget.throughput_images_per_s, why)
+    if budget.energy_per_image_mj is not None:
+        reason = row.energy_reason or why
+        yield _check("energy (mJ/image)", row.energy_per_image_mj, "<=", budget.energy_per_image_mj, reason)
+    if budget.memory_mb is not None:
+        held = None if memory is None else memory.device_mb if memory.device_mb is not None else memory.resident_mb
+        yield _check("memory (MB)", _interval(None, held), "<=", budget.memory_mb, why)
+    if budget.size_mb is not None:
+        yield _check("size (MB)", _interval(None, row.size_mb), "<=", budget.size_mb, "it has no file")
+
+
+def _throughput(row: BenchmarkRow) -> Interval | None:
+    """Images a second are those of a call over its mean time."""
+    if row.latency is None or row.throughput_images_per_s is None:
+        return None
+    mean = row.latency.intervals_ms.get("mean")
+    value = row.throughput_images_per_s
+    if mean is None or mean.low <= 0:
+        return Interval(value=value, low=value, high=value)
+    return Interval(value=value, low=value * mean.value / mean.high, high=value * mean.value / mean.low)
+
+
+def _interval(interval: Interval | None, value: float | None) -> Interval | None:
+    """An interval, or where there is none the value alone."""
+    if interval is not None or value is None:
+        return interval
+    return Interval(value=value, low=value, high=value)
+
+
+def _check(name: str, found: Interval | None, comparison: Literal["<=", ">="], limit: float, why: str) -> Check:
+    if found is None:
+        return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="NOT JUDGED", detail=why)
+    upper = comparison == "<="
+    bound = found.high if upper else found.low
+    holds = [value <= limit if upper else value >= limit for value in (bound, found.value)]
+    verdict: Literal["PASS", "NOT SHOWN", "FAIL"] = "PASS" if holds[0] else "NOT SHOWN" if holds[1] else "FAIL"
+    detail = "the value is within the limit, its interval is not: measure longer" if verdict == "NOT SHOWN" else ""
+    return Check(
+        name=name,
+        value=found.value,
+        bound=bound if found.low != found.high else None,
+        limit=limit,
+        comparison=comparison,
+        verdict=verdict,
+        detail=detail,
+    )
+
+
+def _judgement(row: BenchmarkRow, checks: list[Check]) -> RowJudgement:
+    return RowJudgement(
+        model=row.model,
+        runner=row.runner,
+        provider=row.provider,
+        precision=row.precision,
+        batch=row.batch,
+        threads=row.threads,
+        part=row.part,
+        checks=checks,
+    )
+
+
+def verdict_of_model(judgement: RowJudgement) -> Verdict:
+    """The verdict on a timed model; a limit whose value could not be measured is not shown to be met."""
+    return worst_of("NOT SHOWN" if check.verdict == "NOT JUDGED" else check.verdict for check in judgement.checks)
+
+
+def reason_of_model(judgement: RowJudgement) -> str:
+    """What a timed model does not meet, in words; empty where it meets all."""
+    return "; ".join(sentence(check) for check in judgement.checks if check.verdict != "PASS")
+
+
+def verdict_of_budget(judgements: Sequence[RowJudgement]) -> Verdict:
+    """The verdict on a benchmark: that of its best model, as a budget wants one; NOT JUDGED without a budget."""
+    found = {verdict_of_model(judgement) for judgement in judgements}
+    order: tuple[Verdict, ...] = ("PASS", "NOT SHOWN", "FAIL")
+    return next((verdict for verdict in order if verdict in found), "NOT JUDGED")
+
+
+def name_of(judgement: RowJudgement) -> str:
+    """For example `onnxruntime:cpu:int8, batch 1`."""
+    return f"{judgement.runner}:{judgement.provider}:{judgement.precision}, batch {judgement.batch}"
+
+
+def failures_of(judgements: Sequence[RowJudgement]) -> list[str]:
+    """Why no model meets the budget, one line a model; empty where one does or nothing is judged."""
+    if verdict_of_budget(judgements) in ("PASS", "NOT JUDGED"):
+        return []
+    return [f"{name_of(one)}: {reason_of_model(one)}" for one in judgements]
+
+
+# --- a baseline
+
+Key = tuple[object, ...]
+
+
+def against_baseline(now: BenchmarkDocument, before: BenchmarkDocument) -> list[RowJudgement]:
+    """Hold every row to the same row of an older benchmark: p50 and p99, by the ends of both intervals.
+
+    A row fails where even the low end of its time is over 2 % above the high end of the older one.
+
+    Raises:
+        UsageError: the benchmarks are of other machines or power modes, or have no row in common.
+    """
+    refuse_other_machine(now.provenance.device, before.provenance.device)
+    _refuse_other_mode(now, before)
+    known = {_key(row): row for row in before.rows if row.latency is not None}
+    judged = []
+    for row in now.rows:
+        old = known.get(_key(row))
+        if old is not None and row.latency is not None:
+            judged.append(_judgement(row, list(_regressions(row, old))))
+    if not judged:
+        raise UsageError(
+            "The baseline has no measurement in common with this benchmark.",
+            "Time the same precisions, batches, threads and runners.",
+        )
+    return judged
+
+
+def _regressions(row: BenchmarkRow, old: BenchmarkRow) -> Iterator[Check]:
+    assert row.latency is not None
+    assert old.latency is not None
+    for name in ("p50", "p99"):
+        values = [getattr(one, f"{name}_ms") for one in (row.latency, old.latency)]
+        new_, old_ = (
+            one.intervals_ms.get(name) or Interval(value=value, low=value, high=value)
+            for one, value in zip((row.latency, old.latency), values, strict=True)
+        )
+        ratio, least = new_.value / old_.value, new_.low / old_.high
+        limit = 1 + BASELINE_TOLERANCE
+        yield Check(
+            name=f"{name} against the baseline",
+            value=ratio,
+            bound=least,
+            limit=limit,
+            comparison="<=",
+            verdict="FAIL" if least > limit else "PASS",
+            detail=f"{new_.value:.4g} ms, before {old_.value:.4g} ms",
+        )
+
+
+def refuse_other_machine(here: DeviceFacts, there: DeviceFacts) -> None:
+    """Times of two machines say nothing of a regression.
+
+    Raises:
+        UsageError: the baseline is of another one.
+    """
+    for what in ("cpu", "gpu", "cores"):
+        if getattr(here, what) != getattr(there, what):
+            raise UsageError(
+                f"The baseline was measured on another machine: {what} {getattr(there, what)}, here "
+                f"{getattr(here, what)}.",
+                "Compare benchmarks of one machine.",
+            )
+
+
+def _refuse_other_mode(now: BenchmarkDocument, before: BenchmarkDocument) -> None:
+    modes = [{row.telemetry.power_mode for row in one.rows if row.telemetry is not None} for one in (now, before)]
+    if all(modes) and modes[0] != modes[1]:
+        raise UsageError(
+            f"The baseline was measured in power mode {_words(modes[1])}, this in {_words(modes[0])}.",
+            "Set the same mode with nvpmodel.",
+        )
+
+
+def _words(modes: Iterable[str | None]) -> str:
+    return ", ".join(sorted(mode or "unknown" for mode in modes))
+
+
+def _key(row: BenchmarkRow) -> Key:
+    return (row.model, row.runner, row.provider, row.precision, row.batch, row.threads, row.streams, row.part)

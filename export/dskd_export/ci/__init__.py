@@ -1,0 +1,1 @@
+"""Results for continuous integration: JUnit and the job summary."""

@@ -1,0 +1,154 @@
+"""Verdicts as JUnit XML, which CI systems show test by test.
+
+The form that Jenkins' xUnit schema and the readers of GitHub and GitLab share: `testsuites` of
+`testsuite` with `properties` and `testcase`, and in a case `failure` or `skipped`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from xml.etree import ElementTree
+
+from dskd_export.documents.validation import Check, ValidationDocument
+from dskd_export.validation.gate import sentence
+
+# All that XML 1.0 cannot hold, escaped or not.
+_NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit_xml(document: ValidationDocument, accept_unproven: bool = False) -> str:
+    """One suite for the student, one for the bundle and one for each model on its provider, one case a check.
+
+    A check that is NOT SHOWN is a `failure` of that type, as the command then ends with 6. With `accept_unproven`,
+    which makes that 0, it is `skipped`, and its message begins with NOT SHOWN. A check that could not be judged,
+    and a model that could not be run, is `skipped`: never a pass.
+
+    Args:
+        document: the validation.
+        accept_unproven: as the command was started.
+    """
+    root = ElementTree.Element("testsuites", {"name": "dskd-compress validate"})
+    if document.student is not None:
+        facts = {"verdict": document.student.verdict, "reason": document.student.reason}
+        _suite(root, document, "student", document.student.checks, (), facts, accept_unproven)
+    facts = {"bundle_sha256": document.bundle_sha256, "reference": document.reference}
+    facts |= {"verdict": document.verdict, "reason": document.reason}
+    _suite(root, document, "bundle", document.checks, document.causes, facts, accept_unproven)
+    for judgement in document.judgements:
+        facts = {"verdict": judgement.verdict, "reference": document.reference}
+        if judgement.computed_in is not None:
+            facts["computed_in"] = judgement.computed_in
+        if judgement.native is not None:
+            facts["native"] = f"{str(judgement.native).lower()}: {judgement.native_reason}".rstrip(": ")
+        if judgement.size_mb is not None:
+            facts["size_mb"] = f"{judgement.size_mb:.3f}"
+        not_run = judgement.reason if judgement.verdict == "NOT RUN" else None
+        checks, causes = judgement.checks, judgement.causes
+        _suite(root, document, judgement.runner, checks, causes, facts, accept_unproven, not_run)
+    return tree_of(root, document.provenance.seconds)
+
+
+def suite(
+    root: ElementTree.Element, name: str, started_at: str, facts: Mapping[str, str] | None = None
+) -> ElementTree.Element:
+    """A new suite; `tree_of` counts its cases.
+
+    Args:
+        root: `testsuites`.
+        name: of the suite.
+        started_at: ISO 8601, UTC.
+        facts: its properties.
+    """
+    made = ElementTree.SubElement(
+        root, "testsuite", {"name": _text(name), "time": "0", "timestamp": started_at.removesuffix("Z")}
+    )
+    properties = ElementTree.SubElement(made, "properties")
+    for key, value in (facts or {}).items():
+        ElementTree.SubElement(properties, "property", {"name": key, "value": _text(value)})
+    return made
+
+
+def case(
+    within: ElementTree.Element,
+    class_name: str,
+    name: str,
+    *,
+    failure: str = "",
+    kind: str = "FAIL",
+    more: Iterable[str] = (),
+    skipped: str = "",
+) -> None:
+    """A case that passed, failed for a reason, or was skipped for one.
+
+    Args:
+        within: its suite.
+        class_name: where CI files it.
+        name: of the check.
+        failure: why it failed; empty: it did not.
+        kind: of the failure.
+        more: lines below the failure's own.
+        skipped: why it was not judged; empty: it was.
+    """
+    made = ElementTree.SubElement(
+        within, "testcase", {"classname": _text(class_name), "name": _text(name), "time": "0"}
+    )
+    if failure:
+        element = ElementTree.SubElement(made, "failure", {"type": kind, "message": _text(failure)})
+        element.text = _text("\n".join([failure, *more]))
+    elif skipped:
+        ElementTree.SubElement(made, "skipped", {"message": _text(skipped)})
+
+
+def tree_of(root: ElementTree.Element, seconds: float) -> str:
+    """The finished file: every suite, and all of them together, with the numbers of their cases.
+
+    Args:
+        root: `testsuites`.
+        seconds: that all of it took.
+    """
+    for one in root:
+        cases = one.findall("testcase")
+        one.set("tests", str(len(cases)))
+        one.set("failures", str(sum(item.find("failure") is not None for item in cases)))
+        one.set("errors", "0")
+        one.set("skipped", str(sum(item.find("skipped") is not None for item in cases)))
+    for name in ("tests", "failures", "errors", "skipped"):
+        root.set(name, str(sum(int(one.get(name, "0")) for one in root)))
+    root.set("time", f"{seconds:.3f}")
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _suite(
+    root: ElementTree.Element,
+    document: ValidationDocument,
+    name: str,
+    checks: Sequence[Check],
+    causes: Iterable[str],
+    facts: Mapping[str, str],
+    accept_unproven: bool,
+    not_run: str | None = None,
+) -> None:
+    made = suite(root, name, document.provenance.started_at, facts)
+    where = f"validate.{name.replace('.', '_').replace(':', '.')}"  # a dot opens a folder in Jenkins' tree
+    for check in checks:
+        unproven = check.verdict == "NOT SHOWN"
+        words = f"NOT SHOWN: {sentence(check)}" if unproven else sentence(check)
+        fails = check.failed or (unproven and not accept_unproven)
+        skipped = check.detail if check.verdict == "NOT JUDGED" else words if unproven else ""
+        case(
+            made,
+            where,
+            check.name,
+            failure=words if fails else "",
+            kind=check.verdict,
+            more=causes if check.failed else (),
+            skipped=skipped,
+        )
+    if not_run is not None:
+        case(made, where, "runs", skipped=not_run)
+
+
+def _text(value: str) -> str:
+    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", value)

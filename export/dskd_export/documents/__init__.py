@@ -1,0 +1,1 @@
+"""The JSON documents that stages write and others read: one pydantic model a file."""

@@ -1,0 +1,60 @@
+"""An ONNX model in memory: one protobuf, and beside it the weights where they are too many for one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dskd_export.files.atomic import write_atomic
+
+# Weights above this lie in a file of their own: a protobuf ends at 2 GB, and the graph needs some of it.
+MAX_SINGLE_FILE_BYTES = 1_900_000_000
+
+
+def weights_name(file_name: str) -> str:
+    """Name of the file that holds the weights of a model: `model.fp32.onnx` -> `model.fp32.onnx.data`."""
+    return f"{file_name}.data"
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A serialised ONNX model under the name that it must be written by.
+
+    Attributes:
+        file_name: for example `model.fp32.onnx`; with `weights` no other name will do, as `proto` refers to them.
+        proto: the protobuf.
+        weights: content of the file `weights_name(file_name)` beside it; None: everything is in `proto`.
+    """
+
+    file_name: str
+    proto: bytes
+    weights: bytes | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Of both files."""
+        return len(self.proto) + len(self.weights or b"")
+
+    def files(self) -> dict[str, bytes]:
+        """File name -> content, one or two of them."""
+        files = {self.file_name: self.proto}
+        if self.weights is not None:
+            files[weights_name(self.file_name)] = self.weights
+        return files
+
+    def write(self, folder: Path) -> Path:
+        """Write it into a folder, each file whole or not at all; a file of weights that is not its own goes.
+
+        Returns:
+            The path to open.
+
+        Raises:
+            EnvironmentProblem: the disk is full, or the place cannot be written to.
+        """
+        path = folder / self.file_name
+        # The weights first: what can be opened is complete.
+        for name, content in sorted(self.files().items(), reverse=True):
+            write_atomic(folder / name, content)
+        if self.weights is None:
+            (folder / weights_name(self.file_name)).unlink(missing_ok=True)
+        return path

@@ -1,0 +1,247 @@
+"""Labelled images of a folder: class folders named as the labels, or images with a `labels.csv` beside them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import posixpath
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dskd_export.documents.base import DataFacts
+from dskd_export.errors import DataError
+from dskd_export.files.bounded import read_bounded
+from dskd_export.files.names import printable
+from dskd_export.runtime.class_names import how_they_differ, look_alikes
+from dskd_export.runtime.folder_tree import DANGLING, FILE, DiskTree, kind_of
+from dskd_export.runtime.image_scan import UNLISTED, LeftOut, images_below, scan_classes
+from dskd_export.runtime.images import UnreadableImage, open_image, tolerating
+
+LABELS_CSV = "labels.csv"
+_MAX_TABLE = 128 << 20  # bytes
+_MAX_ROWS = 2_000_000
+
+_LAYOUT = (
+    f"Lay the images out as CLASS/IMAGE, or put a {LABELS_CSV} beside them with the columns file and label; "
+    "the classes are those of labels.txt in the bundle."
+)
+_NAMED = 3
+_MAX_DIGITS = 10  # of a class's number
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images with the class of each.
+
+    Attributes:
+        folder: where they lie.
+        files: relative to it.
+        labels: int64 [N], indices of the bundle's classes.
+        classes: of the bundle.
+        left_out: what else lies in the folder, counted by reason.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+    def first(self, count: int | None, seed: int) -> LabelledImages:
+        """At most so many, drawn at random: those of one class lie together in a folder."""
+        if count is None or count >= len(self.files):
+            return self
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self.files))[:count])
+        return replace(self, files=tuple(self.files[index] for index in chosen), labels=self.labels[chosen])
+
+    def read(self, skipped: list[str], max_unreadable: float | None) -> Iterator[tuple[Image.Image, int]]:
+        """Decode them one after the other.
+
+        Args:
+            skipped: gets the names of those that cannot be read.
+            max_unreadable: share of them that is tolerated; None: all have to be readable, whatever is set.
+
+        Raises:
+            DataError: more cannot be read.
+        """
+        for file, label in zip(self.files, self.labels, strict=True):
+            try:
+                image = open_image(self.folder / file, printable(file))
+            except UnreadableImage as error:
+                skipped.append(printable(file))
+                if len(skipped) > (max_unreadable or 0) * len(self.files):
+                    hint = "Repair or delete the files."
+                    if max_unreadable is not None:
+                        setting = tolerating(len(skipped), len(self.files))
+                        hint = f"Repair or delete the files, or leave them out: {setting}"
+                    raise DataError(
+                        f"{self.folder}: {len(skipped)} of {len(self.files)} images cannot be read, the last one: "
+                        f"{error.message}",
+                        hint,
+                    ) from error
+                continue
+            yield image, int(label)
+
+    def facts(self, skipped: Sequence[str]) -> DataFacts:
+        """Which images they are; the sha256 is that of their names, sizes and labels."""
+        digest = hashlib.sha256()
+        for file, label in zip(self.files, self.labels, strict=True):
+            try:
+                size = (self.folder / file).stat().st_size
+            except OSError:
+                size = 0  # unreadable, and reported as that
+            digest.update(f"{printable(file)}\0{size}\0{label}\n".encode())
+        return DataFacts(
+            source=printable(str(self.folder)),
+            sha256=digest.hexdigest(),
+            sha256_of="listing",
+            train_images=None,
+            val_images=len(self.files),
+            classes=list(self.classes),
+            skipped=list(skipped),
+            left_out=list(self.left_out),
+        )
+
+
+def open_labelled(folder: Path, classes: Sequence[str]) -> LabelledImages:
+    """Find the images of a folder and their classes.
+
+    Args:
+        folder: holds `labels.csv`, or a folder for each class. A class of the bundle may be missing.
+        classes: of the bundle, in the order of the logits.
+
+    Raises:
+        DataError: there are none, a class is not the bundle's, or a file of the table is not there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file, and --images takes a folder of labelled images.", _of_file(folder))
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder.", "Name a folder of labelled images with --images.")
+    index_of = {name: index for index, name in enumerate(classes)}
+    table = folder / LABELS_CSV
+    left_out = LeftOut()
+    found = (_of_table if kind_of(table) == FILE else _of_folders)(folder, index_of, left_out)
+    if not found:
+        raise DataError(f"{folder} holds no labelled images.", _LAYOUT)
+    return LabelledImages(
+        folder,
+        tuple(file for file, _ in found),
+        np.array([label for _, label in found], np.int64),
+        tuple(classes),
+        tuple(left_out.lines()),
+    )
+
+
+def _of_file(file: Path) -> str:
+    """What to do with a file that was given for a folder."""
+    if file.name == LABELS_CSV:
+        return f"Give the folder that it lies in: --images {shlex.quote(str(file.parent))}"
+    if ".tar" not in file.suffixes and file.suffix != ".tgz":
+        return _LAYOUT
+    folder = shlex.quote(file.name.partition(".")[0] or "images")
+    return f"Unpack it, and give the folder: mkdir {folder} && tar -xf {shlex.quote(str(file))} -C {folder}"
+
+
+def _of_folders(folder: Path, index_of: Mapping[str, int], left_out: LeftOut) -> list[tuple[str, int]]:
+    found = scan_classes(DiskTree(folder), "", left_out)
+    if found.loose:
+        raise DataError(
+            f"{folder} holds images without a class, for example {printable(found.loose[0])}.", _LAYOUT
+        )
+    unknown = [name for name in sorted(found.classes) if name not in index_of]
+    if unknown:
+        pairs = "; ".join(
+            f"{how_they_differ(*pair)} look the same" for pair in look_alikes(unknown, index_of)[:_NAMED]
+        )
+        raise DataError(
+            f"{folder}: {_some(unknown)} is no class of the bundle; it has {_some(list(index_of))}"
+            f"{f' ({pairs})' if pairs else ''}.",
+            _LAYOUT,
+        )
+    return [
+        (file, index_of[name])
+        for name in sorted(found.classes)
+        for file in sorted(found.classes[name], key=lambda file: file.split("/"))
+    ]
+
+
+def _of_table(folder: Path, index_of: Mapping[str, int], left_out: LeftOut) -> list[tuple[str, int]]:
+    table = folder / LABELS_CSV
+    found: dict[str, tuple[str, int, int]] = {}  # the plain path -> as written, label, line
+    for line, name, label in _rows(table):
+        index = index_of.get(label)
+        if index is None and len(label) < _MAX_DIGITS and label.isdecimal() and int(label) < len(index_of):
+            index = int(label)  # a class by its number, where none has that name
+        if index is None:
+            raise DataError(
+                f"{table}, line {line}: '{label}' is no class of the bundle; it has {_some(list(index_of))}.",
+                _LAYOUT,
+            )
+        path = _inside(folder, name)
+        # A link that leads nowhere is an image that cannot be read, as in a class folder.
+        if path is None or (kind := kind_of(folder / path)) not in (FILE, DANGLING):
+            raise DataError(f"{table}, line {line}: there is no image {name} in the folder.", _LAYOUT)
+        if kind == DANGLING and not os.path.lexists(folder / path):
+            raise DataError(f"{table}, line {line}: there is no image {name} in the folder.", _LAYOUT)
+        _, first, at = found.setdefault(path, (name, index, line))
+        if first != index:
+            raise DataError(
+                f"{table}: {name} has the label '{list(index_of)[first]}' in line {at} and "
+                f"'{list(index_of)[index]}' in line {line}.",
+                "Remove one of the two lines.",
+            )
+    for name in images_below(DiskTree(folder), "", LeftOut()):  # what else lies there, no one means to be an image
+        if name not in found:
+            left_out.add(UNLISTED, name)
+    return [(name, index) for name, index, _ in found.values()]
+
+
+def _rows(table: Path) -> list[tuple[int, str, str]]:
+    """Line, file and label of every row."""
+    rows = []
+    try:
+        text = read_bounded(table, _MAX_TABLE).decode("utf-8-sig")
+        if (lines := text.count("\n")) > _MAX_ROWS:
+            raise DataError(f"{table} has {lines:,} lines; at most {_MAX_ROWS:,} are read.", _LAYOUT)
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        columns = list(reader.fieldnames or ())
+        if not {"file", "label"} <= set(columns):
+            raise DataError(
+                f"{table} has no columns file and label{f': it has {_some(columns)}' if columns else ''}.", _LAYOUT
+            )
+        for row in reader:
+            if row["file"] is None or row["label"] is None or any(row.get(None, ())):
+                raise DataError(
+                    f"{table}, line {reader.line_num}: {len(columns)} columns, but another number of values.",
+                    "Separate them by commas, and quote what holds one.",
+                )
+            rows.append((reader.line_num, row["file"], row["label"]))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table} is not UTF-8.", "Save it again as CSV in UTF-8.") from error
+    except csv.Error as error:
+        raise DataError(f"{table} is no table of text: {error}.", _LAYOUT) from error
+    except OSError as error:
+        raise DataError(f"{table}: {error.strerror}.", "Make it readable for this user.") from error
+    return rows
+
+
+def _inside(folder: Path, name: str) -> str | None:
+    """The plain relative path of a file; None if it leads out of the folder other than by a link."""
+    if name.startswith("/"):
+        bases = [base for base in (folder.absolute(), folder.resolve()) if Path(name).is_relative_to(base)]
+        name = os.path.relpath(name, bases[0]) if bases else ".."
+    path = posixpath.normpath(name)
+    return None if path in ("", ".", "..") or path.startswith("../") else path
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(f"'{name}'" for name in names[:_NAMED]) + more

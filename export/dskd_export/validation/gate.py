@@ -1,0 +1,343 @@
+"""May a model ship? One check a limit, from numbers that were measured elsewhere.
+
+fp32 is the same function as its reference or it is not: it is held to `Limits`, image by image. A
+lower precision is another function, which may cost something: it is held to a `Budget`, by the end of
+the 95 % interval and not by the value. What few images leave open is NOT SHOWN, neither PASS nor FAIL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dskd_export.documents.base import Interval
+from dskd_export.documents.validation import (
+    Check,
+    PairedAccuracy,
+    Parity,
+    PreprocessParity,
+    ValidationDocument,
+    Verdict,
+)
+from dskd_export.validation.accuracy import MIN_CLASS_IMAGES
+from dskd_export.validation.intervals import images_for_drop, images_for_share
+
+Comparison = Literal["<=", ">="]
+
+NOT_FINITE = "NaN or Inf in the logits"
+NO_IMAGES = "no labelled images are compared"
+IS_REFERENCE = "on the labelled images it is the reference itself"
+
+
+class Limits(BaseModel):
+    """How far an fp32 model may be from its reference."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_abs_relative: float = Field(gt=0, description="largest logit difference / largest reference logit")
+    min_cosine: float = Field(ge=-1, le=1, description="of the worst image")
+    max_kl: float = Field(ge=0, description="nats, of the worst image")
+    min_agreement: float = Field(ge=0, le=1, description="share of images with the same first class")
+    max_top1_drop: float = Field(ge=0, le=1, description="accuracy that may be lost on these images, a fraction")
+
+
+class Budget(BaseModel):
+    """What a model may cost; None: that is not judged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top1_drop: float | None = Field(default=None, ge=0, le=1, description="accuracy that may be lost, a fraction")
+    worst_class_drop: float | None = Field(
+        default=None, ge=0, le=1, description="what no class may be shown to have lost, a fraction"
+    )
+    agreement: float | None = Field(
+        default=None, ge=0, le=1, description="share of images with the same first class"
+    )
+    mean_abs_relative: float | None = Field(
+        default=None, gt=0, description="mean logit difference / largest reference logit"
+    )
+    size_mb: float | None = Field(default=None, gt=0, description="of the model file, 1 MB = 10^6 bytes")
+
+
+def check_limits(
+    limits: Limits, parity: Sequence[Parity], accuracy: PairedAccuracy | None, missing: str = NO_IMAGES
+) -> list[Check]:
+    """Hold an fp32 model to its limits, each by the worst batch.
+
+    NaN or Inf in any logits fails every check: no value, and the reason.
+
+    Args:
+        limits: what is allowed.
+        parity: comparisons with the reference on the same inputs, one a batch size.
+        accuracy: comparison with the reference on labelled images; None: there is none, and what
+            needs it is not judged.
+        missing: why there is no accuracy.
+    """
+    if not parity:
+        raise ValueError("there is no comparison to judge")
+    finite = all(item.finite for item in parity)
+    relative, cosines, kls, agreements = (
+        [(item.batch, getattr(item, field)) for item in parity]
+        for field in ("max_abs_relative", "cosine_min", "kl_max", "top1_agreement")
+    )
+    if accuracy is None:
+        drop = _not_judged("top-1 drop", "<=", limits.max_top1_drop, missing)
+    else:
+        share = (accuracy.lost - accuracy.gained) / accuracy.images
+        drop = _check("top-1 drop", share, "<=", limits.max_top1_drop, f"on {accuracy.images} images")
+    return [
+        _worst("max abs / scale", relative, "<=", limits.max_abs_relative, finite),
+        _worst("cosine", cosines, ">=", limits.min_cosine, finite),
+        _worst("KL", kls, "<=", limits.max_kl, finite, "nats, "),
+        _worst("top-1 agreement", agreements, ">=", limits.min_agreement, finite),
+        drop if finite else _not_finite(drop.name, "<=", drop.limit),
+    ]
+
+
+def check_budget(
+    budget: Budget,
+    parity: Sequence[Parity],
+    accuracy: PairedAccuracy | None,
+    size_mb: float | None = None,
+    missing: str = NO_IMAGES,
+) -> list[Check]:
+    """Hold a model to a budget: one check for each key that is set.
+
+    A value within the limit whose interval is not is NOT SHOWN: the detail says how many images would do.
+
+    Args:
+        budget: what is allowed.
+        parity: comparisons with the reference on the same inputs, one a batch size.
+        accuracy: comparison with the reference on labelled images; None: there is none, and what
+            needs it is not judged.
+        size_mb: of the model file; None leaves it out.
+        missing: why there is no accuracy.
+    """
+    checks = []
+    if budget.mean_abs_relative is not None and parity:
+        relative = [(item.batch, item.mean_abs_relative) for item in parity]
+        finite = all(item.finite for item in parity)
+        checks.append(_worst("mean abs / scale", relative, "<=", budget.mean_abs_relative, finite))
+    if budget.agreement is not None:
+        limit = budget.agreement
+        checks.append(
+            _not_judged("top-1 agreement", ">=", limit, missing)
+            if accuracy is None
+            else _agreement(accuracy, limit)
+        )
+    if budget.top1_drop is not None:
+        limit = budget.top1_drop
+        checks.append(
+            _not_judged("top-1 drop", "<=", limit, missing)
+            if accuracy is None
+            else check_drop("top-1 drop", accuracy, limit)
+        )
+    if budget.worst_class_drop is not None:
+        limit = budget.worst_class_drop
+        checks.append(
+            _not_judged("worst class drop", "<=", limit, missing)
+            if accuracy is None
+            else _worst_class_drop(accuracy, limit)
+        )
+    if budget.size_mb is not None and size_mb is not None:
+        checks.append(_check("size", size_mb, "<=", budget.size_mb, "MB"))
+    return checks
+
+
+def check_finite(parity: Sequence[Parity]) -> Check:
+    """There is no NaN or Inf in the logits of any comparison."""
+    return check_count("finite logits", [] if all(item.finite for item in parity) else [NOT_FINITE])
+
+
+def check_golden(
+    parity: Parity, limit: float, measure: Literal["max_abs_relative", "mean_abs_relative"] = "max_abs_relative"
+) -> Check:
+    """The golden inputs still give the golden logits, within a limit relative to the largest logit."""
+    return _worst("golden logits", [(parity.batch, getattr(parity, measure))], "<=", limit, parity.finite)
+
+
+def check_inputs(parity: PreprocessParity, max_pixel_error: float) -> Check:
+    """Hold the device's input to timm's.
+
+    Args:
+        parity: of the two.
+        max_pixel_error: in 1/255 before normalisation.
+    """
+    detail = f"in 1/255, {parity.differing_pixels:,} pixels of {parity.images} images differ"
+    return _check("pixel difference", parity.max_abs_pixel, "<=", max_pixel_error, detail)
+
+
+def check_count(name: str, wrong: Sequence[str], what: str = "") -> Check:
+    """A check of things that are right or wrong: none may be wrong.
+
+    Args:
+        name: of the check.
+        wrong: what is wrong, in words.
+        what: the detail where nothing is.
+    """
+    return _check(name, float(len(wrong)), "<=", 0.0, "; ".join(wrong) or what)
+
+
+def sentence(check: Check) -> str:
+    """A check in words: what was found, and what the limit is."""
+    if check.verdict == "NOT JUDGED":
+        return f"{check.name} is not judged: {check.detail}"
+    value = "not measurable" if check.value is None else f"{check.value:.3g}"
+    bound = "" if check.bound is None else f" (95 % bound {check.bound:.3g})"
+    found = f"{check.name} is {value}{bound}, the limit is {check.comparison} {check.limit:g}"
+    return f"{found}: {check.detail}" if check.detail and check.verdict != "PASS" else found
+
+
+def checks_of(document: ValidationDocument) -> Iterator[tuple[str, Check]]:
+    """Every check of a validation with what it is of: `student`, `bundle` or the name of a runner."""
+    if document.student is not None:
+        yield from (("student", check) for check in document.student.checks)
+    yield from (("bundle", check) for check in document.checks)
+    for judgement in document.judgements:
+        yield from ((judgement.runner, check) for check in judgement.checks)
+
+
+def causes_of(document: ValidationDocument) -> list[str]:
+    """What the failures of a validation look like, each once."""
+    return list(dict.fromkeys([*document.causes, *(text for one in document.judgements for text in one.causes)]))
+
+
+def check_share(
+    name: str, share: Interval, images: int, limit: float, detail: str, comparison: Literal[">=", ">"] = ">="
+) -> Check:
+    """Check a share of images by the low end of its interval.
+
+    Args:
+        name: of the check.
+        share: with its Wilson score interval.
+        images: that it is a share of.
+        limit: that it has to reach, or with `>` to exceed.
+        detail: the share in words.
+        comparison: whether the limit itself passes.
+    """
+    holds = [value > limit or (comparison == ">=" and value == limit) for value in (share.low, share.value)]
+    verdict: Verdict = "PASS" if holds[0] else "NOT SHOWN" if holds[1] else "FAIL"
+    needed = None
+    if verdict == "NOT SHOWN":
+        needed = images_for_share(round(share.value * images), images, limit)
+        needed, detail = _would_show(needed, detail)
+    return Check(
+        name=name,
+        value=share.value,
+        bound=share.low,
+        limit=limit,
+        comparison=comparison,
+        verdict=verdict,
+        detail=detail,
+        images_needed=needed,
+    )
+
+
+def check_drop(name: str, accuracy: PairedAccuracy, limit: float, detail: str = "") -> Check:
+    """Check the accuracy that is lost by the high end of its interval.
+
+    Args:
+        name: of the check.
+        accuracy: of the two that are compared.
+        limit: that may be lost, a fraction.
+        detail: what was found in words; empty: the images lost and gained.
+    """
+    drop, images, lost, gained = accuracy.top1_drop, accuracy.images, accuracy.lost, accuracy.gained
+    verdict: Verdict = "PASS" if drop.high <= limit else "NOT SHOWN" if drop.value <= limit else "FAIL"
+    detail = detail or f"{lost} of {images} images lost{f', {gained} gained' if gained else ''}"
+    needed = None
+    if verdict == "NOT SHOWN":
+        needed, detail = _would_show(images_for_drop(lost, gained, images, limit), detail)
+    return Check(
+        name=name,
+        value=drop.value,
+        bound=drop.high,
+        limit=limit,
+        comparison="<=",
+        verdict=verdict,
+        detail=detail,
+        images_needed=needed,
+    )
+
+
+def _agreement(accuracy: PairedAccuracy, limit: float) -> Check:
+    share, images = accuracy.agreement, accuracy.images
+    detail = f"{round(share.value * images)} of {images} images agree"
+    return check_share("top-1 agreement", share, images, limit, detail)
+
+
+def _worst_class_drop(accuracy: PairedAccuracy, limit: float) -> Check:
+    """A veto: it fails where a class is shown to have lost more, by the lower bound of its drop.
+
+    To show of each class that it has not would take hundreds of images of each.
+    """
+    worst = accuracy.worst_class
+    if worst is None:
+        most = accuracy.largest_class_images
+        return Check(
+            name="worst class drop",
+            value=None,
+            limit=limit,
+            comparison="<=",
+            verdict="NOT JUDGED",
+            detail=f"no class has {MIN_CLASS_IMAGES} images; the largest has {most}",
+        )
+    return Check(
+        name="worst class drop",
+        value=worst.drop.value,
+        bound=worst.drop.low,
+        limit=limit,
+        comparison="<=",
+        verdict="PASS" if worst.drop.low <= limit else "FAIL",
+        detail=f"class {worst.name!r}: {worst.lost} of {worst.images} images lost, {worst.gained} gained",
+    )
+
+
+def _would_show(needed: int | None, detail: str) -> tuple[int | None, str]:
+    """How many images would show a value that is within its limit, as a number and in words."""
+    if needed is None:
+        return None, f"{detail}: the value is at the limit, which no number of images would show"
+    needed = _rounded_up(needed)
+    return needed, f"{detail}; {needed:,} images would show it"
+
+
+def _rounded_up(count: int) -> int:
+    """Two significant digits, upwards: it is an estimate."""
+    step = int(10 ** max(0, math.floor(math.log10(count)) - 1))
+    return -(-count // step) * step
+
+
+def _worst(
+    name: str,
+    values: Sequence[tuple[int, float]],
+    comparison: Comparison,
+    limit: float,
+    finite: bool,
+    unit: str = "",
+) -> Check:
+    """Check the worst value; each comes with the batch size that gave it."""
+    if not finite:
+        return _not_finite(name, comparison, limit)
+    pick = max if comparison == "<=" else min
+    batch, value = pick(values, key=lambda pair: pair[1])
+    return _check(name, value, comparison, limit, f"{unit}worst at batch {batch}")
+
+
+def _check(name: str, value: float, comparison: Comparison, limit: float, detail: str) -> Check:
+    if not math.isfinite(value):
+        reason = "not measurable: the reference is zero everywhere"
+        return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="FAIL", detail=reason)
+    passed = value <= limit if comparison == "<=" else value >= limit
+    verdict: Verdict = "PASS" if passed else "FAIL"
+    return Check(name=name, value=value, limit=limit, comparison=comparison, verdict=verdict, detail=detail)
+
+
+def _not_finite(name: str, comparison: Comparison, limit: float) -> Check:
+    return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="FAIL", detail=NOT_FINITE)
+
+
+def _not_judged(name: str, comparison: Comparison, limit: float, why: str) -> Check:
+    return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="NOT JUDGED", detail=why)

@@ -1,0 +1,187 @@
+"""Are two runners the same function, and are their inputs the same? Numbers only; `gate` judges them.
+
+All differences are relative to the scale of the reference's output, and all maths is float64.
+Shape suffixes: B or N images, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dskd_export.documents.validation import Parity, PreprocessParity
+from dskd_export.errors import DataError, ModelError
+from dskd_export.runtime.metrics import cosine, kl_divergence
+
+# Images that are compared at once: float64 copies of all logits would be the largest thing in memory.
+_ROWS = 1024
+
+
+def compare_outputs(
+    reference: NDArray[Any],
+    candidate: NDArray[Any],
+    *,
+    reference_name: str,
+    candidate_name: str,
+    batch: int,
+) -> Parity:
+    """Compare logits [N, K] of the same images.
+
+    With NaN or Inf anywhere, `finite` is False and the numbers are NaN, as there is nothing to
+    measure, but for the agreement: an image with NaN or Inf does not agree.
+
+    Args:
+        reference: logits [N, K] that are taken to be right.
+        candidate: logits [N, K] that are held against them.
+        reference_name: what gave the first.
+        candidate_name: what gave the second.
+        batch: images that were in one call.
+
+    Raises:
+        ModelError: the shapes differ.
+        DataError: there are no images.
+    """
+    if reference.shape != candidate.shape or reference.ndim != 2:
+        raise ModelError(
+            f"{candidate_name} gives logits of shape {list(candidate.shape)}, "
+            f"{reference_name} {list(reference.shape)}: they cannot be compared.",
+            "Export the candidate from this reference again.",
+        )
+    if not reference.size:
+        raise DataError("There are no logits to compare.", "Choose a data set that holds images.")
+    finite_N = np.isfinite(reference).all(axis=1) & np.isfinite(candidate).all(axis=1)
+    finite = bool(finite_N.all())
+    same_N = finite_N & (reference.argmax(axis=1) == candidate.argmax(axis=1))
+    scale = float(np.abs(reference).max()) if np.isfinite(reference).all() else math.nan
+    distance = _distance(reference, candidate) if finite else _Distance(*[math.nan] * 6)
+    return Parity(
+        reference=reference_name,
+        candidate=candidate_name,
+        batch=batch,
+        images=len(reference),
+        max_abs=distance.max_abs,
+        output_scale=scale,
+        max_abs_relative=_relative(distance.max_abs, scale),
+        mean_abs_relative=_relative(distance.mean_abs, scale),
+        cosine_min=distance.cosine_min,
+        cosine_mean=distance.cosine_mean,
+        kl_max=distance.kl_max,
+        kl_mean=distance.kl_mean,
+        top1_agreement=float(same_N.mean()),
+        top5_agreement=_top5_agreement(reference, candidate, finite_N),
+        finite=finite,
+    )
+
+
+@dataclass(frozen=True)
+class _Distance:
+    max_abs: float
+    mean_abs: float
+    cosine_min: float
+    cosine_mean: float
+    kl_max: float
+    kl_mean: float
+
+
+def _distance(reference_NK: NDArray[Any], candidate_NK: NDArray[Any]) -> _Distance:
+    absolute, cosines, divergences = [], [], []
+    for start in range(0, len(reference_NK), _ROWS):
+        a_NK, b_NK = (
+            logits_NK[start : start + _ROWS].astype(np.float64) for logits_NK in (reference_NK, candidate_NK)
+        )
+        difference_NK = np.abs(b_NK - a_NK)
+        absolute.append((difference_NK.max(), difference_NK.sum()))
+        cosines.append(cosine(a_NK, b_NK))
+        divergences.append(kl_divergence(a_NK, b_NK))
+    cosine_N, kl_N = np.concatenate(cosines), np.concatenate(divergences)
+    return _Distance(
+        max_abs=float(max(largest for largest, _ in absolute)),
+        mean_abs=float(sum(total for _, total in absolute) / reference_NK.size),
+        cosine_min=float(cosine_N.min()),
+        cosine_mean=float(cosine_N.mean()),
+        kl_max=float(kl_N.max()),
+        kl_mean=float(kl_N.mean()),
+    )
+
+
+def _top5_agreement(
+    reference_NK: NDArray[Any], candidate_NK: NDArray[Any], finite_N: NDArray[np.bool_]
+) -> float | None:
+    """Share of the reference's first five classes among the candidate's; an image with NaN or Inf has none."""
+    if reference_NK.shape[1] < 6:
+        return None
+    first_NK, second_NK = (_first_five(logits_NK[finite_N]) for logits_NK in (reference_NK, candidate_NK))
+    return float((first_NK & second_NK).sum() / (5 * len(finite_N)))
+
+
+def _first_five(logits_NK: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether a class is one of the first five; of equal logits the lower class comes first, as with argmax."""
+    fifth_N1 = np.partition(logits_NK, -5, axis=1)[:, -5, None]
+    above_NK, equal_NK = logits_NK > fifth_N1, logits_NK == fifth_N1
+    room_N1 = 5 - above_NK.sum(axis=1, keepdims=True)
+    first: NDArray[np.bool_] = above_NK | (equal_NK & (equal_NK.cumsum(axis=1) <= room_N1))
+    return first
+
+
+def compare_inputs(
+    reference_BCHW: NDArray[np.float32], candidate_BCHW: NDArray[np.float32], std: Sequence[float]
+) -> PreprocessParity:
+    """Compare preprocessed, normalised images of the same files.
+
+    Args:
+        reference_BCHW: as timm makes them.
+        candidate_BCHW: as the device makes them, in the same order.
+        std: of the normalisation that the model was trained with, C values for pixels in [0, 1].
+
+    Returns:
+        Differences in units of 1/255, after normalisation, and the number of differing pixels
+        (a pixel counts once, whatever channels differ).
+
+    Raises:
+        DataError: there are no images, or they are of different size.
+    """
+    if reference_BCHW.shape != candidate_BCHW.shape:
+        raise DataError(
+            f"Images are {list(reference_BCHW.shape[1:])} in the reference and "
+            f"{list(candidate_BCHW.shape[1:])} in the candidate.",
+            "Export the bundle again: its spec does not fit the model.",
+        )
+    if not len(reference_BCHW):
+        raise DataError("There are no images to compare.", "Choose a data set that holds images.")
+    step_C = np.asarray(std, dtype=np.float64) * 255
+    worst_C, differing = np.zeros(len(step_C)), 0
+    for reference_CHW, candidate_CHW in zip(reference_BCHW, candidate_BCHW, strict=True):
+        if np.array_equal(reference_CHW, candidate_CHW):  # nearly always, and ten times as fast as the rest
+            continue
+        difference_CHW = np.abs(candidate_CHW - reference_CHW)
+        worst_C = np.maximum(worst_C, difference_CHW.max(axis=(1, 2)))
+        # Less than half a step is the rounding of a division and no other pixel.
+        differing += int((difference_CHW * step_C[:, None, None] > 0.5).any(axis=0).sum())
+    return PreprocessParity(
+        images=len(reference_BCHW),
+        max_abs_pixel=round(float((worst_C * step_C).max()), 3),
+        max_abs_normalised=float(worst_C.max()),
+        differing_pixels=differing,
+    )
+
+
+def join_inputs(parts: Sequence[PreprocessParity]) -> PreprocessParity:
+    """Comparisons of several lots of images, as one of all of them."""
+    return PreprocessParity(
+        images=sum(part.images for part in parts),
+        max_abs_pixel=max(part.max_abs_pixel for part in parts),
+        max_abs_normalised=max(part.max_abs_normalised for part in parts),
+        differing_pixels=sum(part.differing_pixels for part in parts),
+    )
+
+
+def _relative(difference: float, scale: float) -> float:
+    """A difference in units of the scale; a reference of zeros has none, and only zeros equal it."""
+    if scale == 0:
+        return 0.0 if difference == 0 else math.inf
+    return difference / scale

@@ -1,0 +1,111 @@
+"""What the flags of a command say is kept in the run: `run` afterwards repeats nothing and makes nothing less."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from run_support import SMALL_STAGES, Finished, small_recipe
+
+from dskd_compress.cli import main
+from dskd_compress.precisions import with_bundled
+from dskd_compress.run_folder import STAGE_NAMES, RunFolder
+
+pytestmark = pytest.mark.usefixtures("no_document_yet")
+
+FEW = ["--set", "export.calibration.images=8", "--set", "export.quantize.search=false"]
+
+# Each stage with flags; all of them differ from what the run was made with.
+FLAGS = {
+    "train": ["--epochs", "1", "--batch-size", "64"],
+    "distill": ["--epochs", "1", "--method", "kd", "--lr", "0.001"],
+    "tune": ["--amp", "bf16", "--set", "tune.epochs=1", "--set", "tune.calibration_batches=1"],
+    "export": ["--precision", "fp16,int8", "--target", "ada", *FEW],
+    "validate": ["--precision", "fp32", "--precision", "fp16", "--images", "40", "--set", "budget.top1_drop=0.5"],
+    "benchmark": [
+        *("--batch", "1", "--runner", "onnxruntime", "--precision", "fp16"),
+        *("--set", "benchmark.teacher=false", "--set", "budget.latency_p99_ms=100000"),
+    ],
+    "report": ["--set", "report.title=Bolts"],
+}
+
+
+def stale(folder: RunFolder, stages: tuple[str, ...] = STAGE_NAMES) -> dict[str, str]:
+    """Stage -> why `run` would repeat it."""
+    recipe = folder.read_recipe()
+    found = {name: folder.why_rerun(name, recipe) for name in stages}
+    return {name: why for name, why in found.items() if why is not None}
+
+
+def models(folder: RunFolder) -> set[str]:
+    return {path.name.split(".")[1] for path in folder.bundle.glob("model.*.onnx")}
+
+
+def test_run_repeats_nothing_of_what_the_commands_made(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished.copy(tmp_path / "run")
+    assert set(FLAGS) == set(STAGE_NAMES)
+    for done, stage in enumerate(STAGE_NAMES, start=1):
+        assert main([stage, str(folder.path), *FLAGS[stage]]) in (0, 5, 6), capsys.readouterr().err
+        assert stale(folder, STAGE_NAMES[:done]) == {}, f"after {stage}"
+    written = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    main(["run", str(folder.path), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert [(one["stage"], one["why"]) for one in document["stages"]] == [
+        (name, "unchanged") for name in STAGE_NAMES
+    ]
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == written
+    assert models(folder) == {"fp32", "fp16", "int8"}
+
+
+def holding(folder: RunFolder, *precisions: str) -> RunFolder:
+    for name in precisions:
+        (folder.bundle / f"model.{name}.onnx").write_bytes(b"")
+    return folder
+
+
+def test_a_bundle_is_not_replaced_by_a_smaller_one(finished: Finished, tmp_path: Path) -> None:
+    folder = holding(finished.copy(tmp_path / "run"), "fp16", "int8")
+    recipe, kept = with_bundled(small_recipe(), folder, ["train.epochs=3", "export.opset=19"])
+    assert (recipe.export.precisions, kept) == (("fp32", "fp16", "int8"), ["fp16", "int8"])
+    more, kept = with_bundled(small_recipe("export.precisions=[bf16]"), folder, [])
+    assert (set(more.export.precisions), kept) == ({"fp32", "bf16", "fp16", "int8"}, ["fp16", "int8"])
+    same = small_recipe("export.precisions=[int8, fp16]")
+    assert with_bundled(same, folder, []) == (same, [])
+
+
+def test_the_settings_of_those_models_are_kept_too(finished: Finished, tmp_path: Path) -> None:
+    """A recipe file is given again after `export --precision fp16,int8 --target ada`."""
+    folder = holding(finished.copy(tmp_path / "run"), "fp16", "int8")
+    exported = small_recipe("export.precisions=[fp16, int8]", "export.target=ada")
+    folder.keep(exported, ["export"])
+    recipe, _ = with_bundled(small_recipe(), folder, ["train.epochs=3"])
+    assert recipe.export == exported.export
+    recipe, _ = with_bundled(small_recipe("export.target=hopper"), folder, ["export.target=hopper"])
+    assert (recipe.export.target, recipe.export.precisions) == ("hopper", ("fp32", "fp16", "int8"))
+
+
+@pytest.mark.parametrize("given", ["export.precisions=[fp32]", "export={}"])
+def test_it_is_where_the_command_says_so(finished: Finished, tmp_path: Path, given: str) -> None:
+    folder = holding(finished.copy(tmp_path / "run"), "fp16", "int8")
+    recipe = small_recipe(given)
+    assert with_bundled(recipe, folder, [given]) == (recipe, [])
+
+
+def test_what_leaves_the_bundle_is_named(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished.copy(tmp_path / "run")
+    (folder.bundle / "model.fp16.onnx").write_bytes(b"an earlier model")
+    assert main(["export", str(folder.path), "--precision", "fp32", "--set", "export.teacher=false"]) == 0
+    assert "No longer in the bundle: fp16" in capsys.readouterr().out
+
+
+def test_a_key_of_an_earlier_stage_holds_for_one_call(finished: Finished, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "run")
+    assert main(["report", str(folder.path), "--set", "train.epochs=50", "--set", "report.title=Bolts"]) == 0
+    assert folder.read_recipe() == small_recipe("report.title=Bolts")
+    assert stale(folder, SMALL_STAGES) == {}

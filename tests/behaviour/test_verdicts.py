@@ -1,0 +1,94 @@
+"""The verdicts through the commands: what is shipped, what is not, and with which exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from run_support import Finished
+
+from dskd_compress import console
+from dskd_compress.cli import main
+from dskd_compress.weights import load_trained, save_weights
+from dskd_export.documents.base import read_document
+from dskd_export.documents.benchmark import BenchmarkDocument
+from dskd_export.documents.validation import ValidationDocument
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The decision is the last line that a command prints, but for where its results are."""
+    lines = [line for line in capsys.readouterr().out.splitlines() if line and not line.startswith("Report: ")]
+    return lines[-1]
+
+
+def test_a_student_far_below_its_teacher_is_not_shipped_and_the_report_is_written(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_document_written", False)
+    folder = finished.copy(tmp_path / "run")
+    strict = ["--set", "budget.student_drop=0.02"]
+    assert main(["run", str(folder.path), *strict, "--accept-unproven"]) == 5
+    printed = capsys.readouterr()
+    document = read_document(folder / "validation.json", ValidationDocument)
+    assert document.student is not None
+    assert (document.verdict, document.student.verdict) == ("FAIL", "FAIL")
+    assert {one.verdict for one in document.judgements} == {"PASS"}  # the export itself is right
+    assert f"Do not ship: the student is {document.student.reason}." in printed.out
+    assert f"does not pass: student: {document.student.reason}." in printed.err
+    assert f"**FAIL**: Do not ship: the student is {document.student.reason}." in (folder / "report.md").read_text(
+        encoding="utf-8"
+    ).replace("\u00a0", " ")
+
+
+def test_a_student_that_always_says_the_commonest_class_is_not_shipped(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished.copy(tmp_path / "run")
+    model, info = load_trained(folder / "student.safetensors")
+    state = model.state_dict()
+    state["classifier.bias"][0] += 1000
+    save_weights(folder / "student.safetensors", state, info)
+    assert main(["export", str(folder.path), "--set", "export.teacher=false"]) == 0
+    assert main(["validate", str(folder.path), "--set", "budget.student_drop=null"]) == 5
+    assert last_line(capsys) == (
+        "Do not ship: the student is right on 10.0 % of 70 images; always answering '0' gives 10.0 %."
+    )
+
+
+def test_export_validate_benchmark_and_report_name_one_model(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything was timed the smallest, then the fastest."""
+    folder = finished.copy(tmp_path / "run")
+    path, loose = str(folder.path), ["--set", "budget.int8.top1_drop=0.5", "--set", "benchmark.teacher=false"]
+
+    def shipped() -> str:
+        assert main(["report", path]) == 0
+        capsys.readouterr()
+        (line,) = [
+            line
+            for line in (folder / "report.md").read_text(encoding="utf-8").splitlines()
+            if "| To ship |" in line
+        ]
+        return line.split("|")[2].split()[0]
+
+    assert main(["export", path, "--precision", "auto", "--set", "export.teacher=false", *loose]) == 0
+    decision = last_line(capsys)
+    assert decision.startswith("Ship onnxruntime:cpu:int8: the smallest of 2 that pass, ")
+    assert decision.endswith("Nothing was timed on this device.")
+    assert shipped() == "int8"
+
+    assert main(["benchmark", path, *loose]) == 0
+    decision = last_line(capsys)
+    rows = read_document(folder / "benchmark.json", BenchmarkDocument).rows
+    timed = {
+        row.precision: row.latency.p50_ms
+        for row in rows
+        if row.latency is not None and (row.runner, row.part, row.batch) == ("onnxruntime", "engine", 1)
+    }
+    assert set(timed) == {"fp32", "int8"}
+    fastest = min(timed, key=lambda precision: timed[precision])
+    assert decision.startswith(f"Ship onnxruntime:cpu:{fastest}: the fastest of 2 that pass on ")
+    assert shipped() == fastest
+    assert main(["validate", path, *loose]) == 0
+    assert last_line(capsys) == decision
