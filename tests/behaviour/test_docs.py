@@ -119,7 +119,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    page = (tmp_path / "reference" / "dskd_export.validation.parity.html").read_text(encoding="utf-8")
+    page = (tmp_path / "reference" / "dskd_export.validation.html").read_text(encoding="utf-8")
     assert "dskd_export.validation.parity.compare_outputs" in page
     assert (tmp_path / "export" / "index.html").is_file()
     assert (tmp_path / "docs" / "slurm.sbatch").is_file()
