@@ -54,7 +54,7 @@ ADDED = {
     "distill --teacher ": f"{TEACHER_GIVEN} {SMALL}",
     "validate bundle --images": "--accept-unproven",  # 24 images show nothing of another precision
     "benchmark runs/r18 --against": "--set benchmark.min_seconds=0.05",
-    "benchmark runs/r18 --scenario": "--set benchmark.scenario_seconds=0.02",
+    "benchmark runs/r18 --set": "--set benchmark.scenario_seconds=0.02",
     # One epoch makes a student that int8 spoils.
     "validate bundle ": "--precision fp32",
     "benchmark bundle ": "--set benchmark.min_seconds=0.02 --set benchmark.min_iterations=10 "
