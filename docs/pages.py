@@ -58,7 +58,7 @@ def _linked(paths: Iterator[str]) -> set[str]:
             continue
         for target in _LINK.findall((ROOT / path).read_text(encoding="utf-8")):
             file = (ROOT / path).parent / target
-            if "://" not in target and file.is_file():  # mkdocs itself complains of one that is not there
+            if "://" not in target and file.is_file():  # mkdocs reports missing files
                 waiting.append(str(file.resolve().relative_to(ROOT)))
     return found
 

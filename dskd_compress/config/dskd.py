@@ -11,7 +11,7 @@ from dskd_compress.config.logit import LogitLoss, LogitTemperature, LogitWeight
 
 Schedule = Literal["constant", "linear_decay", "linear_growth"]
 
-# Row numbers: the table of choices that the paper's available text does not settle (dskd README).
+# What the paper's available text does not settle. Most choices are measured in recipes/README.md.
 DSKD_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {

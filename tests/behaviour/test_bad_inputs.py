@@ -1,6 +1,6 @@
 """Bad inputs through the command line: one clear answer, the right exit code, earlier results untouched.
 
-The README's troubleshooting quotes exactly these answers.
+docs/troubleshooting.md quotes exactly these answers.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Case:
     """A bad input.
 
     Attributes:
-        title: of its entry in the README.
+        title: of its entry on the page.
         command: what is typed in a folder with `photos/` and the finished run `runs/r18`.
         prepare: makes the input bad.
     """
@@ -168,7 +168,7 @@ def normalised(line: str, root: Path) -> str:
 
 
 def assert_answer(title: str, code: int, stderr: str, root: Path) -> None:
-    """One error line and one hint, which may offer several commands, as in the README, and no traceback."""
+    """One error line and one hint, which may offer several commands, as on the page, and no traceback."""
     assert "Traceback" not in stderr
     assert "Warning" not in stderr
     lines = stderr.splitlines()
@@ -181,7 +181,7 @@ def assert_answer(title: str, code: int, stderr: str, root: Path) -> None:
     assert code == quoted.exit_code
 
 
-def test_the_readme_lists_exactly_these() -> None:
+def test_the_page_lists_exactly_these() -> None:
     tried = {case.title for case in CASES} | {FULL_DISK, UNWRITABLE, MISSING_EXTRA, NO_GPU}
     assert set(answers()) == tried
     assert len(tried) >= 10

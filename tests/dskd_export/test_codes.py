@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import re
+import runpy
 
-from readme_blocks import README, ROOT
+from readme_blocks import DOCS, ROOT
 
 from dskd_export import codes
 from dskd_export.codes import CODES, code_of, plain
@@ -16,8 +17,9 @@ def test_numbers_are_unique_and_in_order() -> None:
     assert all(code_of(code.number) is code for code in CODES)
 
 
-def test_the_readme_lists_every_code_and_no_other() -> None:
-    text = README.read_text(encoding="utf-8").partition("\n## Troubleshooting\n")[2].partition("\n## ")[0]
+def test_the_page_lists_every_code_and_no_other() -> None:
+    text = (DOCS / "codes.md").read_text(encoding="utf-8")
+    assert text == runpy.run_path(str(DOCS / "codes.py"))["codes_page"](), "run: python docs/codes.py"
     rows = re.findall(r"^\| `(DSKD-E\d+)` \| (.*?) \| (.*) \|$", text, re.MULTILINE)
     assert rows == [(str(code), code.title, code.cure) for code in CODES]
 

@@ -1,4 +1,4 @@
-"""What the README shows: fenced blocks, console commands, answers to bad inputs. And photos to run it on."""
+"""What README and docs show: fenced blocks, console commands, answers to bad inputs. And photos to run it on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,27 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 EXPORT_README = ROOT / "export" / "README.md"
+DOCS = ROOT / "docs"
+TROUBLESHOOTING = DOCS / "troubleshooting.md"
+
+PAGES = (
+    README,
+    DOCS / "training.md",
+    DOCS / "run-folder.md",
+    DOCS / "data.md",
+    ROOT / "recipes" / "README.md",
+    DOCS / "precisions.md",
+    EXPORT_README,
+    DOCS / "preprocessing.md",
+    DOCS / "tensorrt.md",
+    DOCS / "serving.md",
+    DOCS / "validation.md",
+    DOCS / "benchmarking.md",
+    DOCS / "distributed.md",
+    TROUBLESHOOTING,
+    DOCS / "codes.md",
+)
+"""The pages for users. Their commands run in this order in one folder: a page uses what those before it left."""
 
 TINY = {"resnet34": "test_resnet", "resnet18": "test_efficientnet"}
 """The README's models -> timm's test models, which take their place here."""
@@ -67,9 +88,9 @@ def commands(path: Path) -> list[Command]:
     return found
 
 
-def answers(path: Path = README) -> dict[str, Answer]:
+def answers(path: Path = TROUBLESHOOTING) -> dict[str, Answer]:
     """Title -> answer, of the entries `**title** (exit code N)` that a text block follows."""
-    text = path.read_text(encoding="utf-8").partition("\n## Troubleshooting\n")[2].partition("\n## ")[0]
+    text = path.read_text(encoding="utf-8")
     entry = r"^\*\*(.+?)\*\* \(exit code (\d+)\)\n\n```text\n(.*?)^```$"
     return {
         match[1]: Answer(int(match[2]), tuple(match[3].splitlines()))
