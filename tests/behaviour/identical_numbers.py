@@ -16,7 +16,8 @@ One line a number, sorted. A float is in hexadecimal, which is exact; bytes are 
 - every loss term, gradient norm, learning rate and monitor of each of the 20 steps, and the epoch's end;
 - the tensors of student.safetensors: names, types, shapes, bytes;
 - every ONNX model (the whole graph, and its weights alone), the arrays of golden.npz, labels.txt, spec.json;
-- every value of validation.json, compare.json, distill.json, teacher.json, export.json and manifest.json;
+- every value of validation.json, compare.json, distill.json, teacher.json, export.json, manifest.json and
+  calibration.json;
 - the exit codes, the names of all files written, and which rows benchmark.json holds.
 
 What is left out, and why:
@@ -24,7 +25,8 @@ What is left out, and why:
 - times, rates, memory, energy and telemetry: they vary between runs. Of benchmark.json only the rows' names stay;
 - provenance (command, dates, commit, versions, host), `producer` and the header fields of ONNX files: they name
   the tree and its libraries. The first lines of the output do that instead;
-- hashes and sizes of whole files: they cover the fields above. Hashes of the data and of the initial student stay;
+- hashes and sizes of whole files: they cover the fields above. Hashes of data, images and the initial
+  student stay;
 - sentences (reason, detail, causes, notes): they may be reworded;
 - stages/*.json: hashes of settings, inputs and outputs, with provenance;
 - report, model card, compare.md, recipe.yaml and checkpoints, but for their names: they repeat the numbers.
@@ -66,7 +68,7 @@ COMMANDS = {
     f"--set train.epochs=1 --set train.warmup_epochs=0 --set train.threads=1 --set benchmark.batches=[1] {_QUICK}",
     "bundle": "validate {work}/demo/bundle --images {work}/digits --out {work}/bundle",
     "bundle-benchmark": f"benchmark {{work}}/demo/bundle --batch 1 --out {{work}}/bundle-benchmark {_QUICK}",
-    "teacher": "train {recipe} --out {work}/teacher --epochs 2 --batch-size 64 --lr 0.003 --device cpu "
+    "teacher": "train {recipe} --out {work}/teacher --epochs 2 --batch-size 16 --lr 0.003 --device cpu "
     "--set teacher.train.optimizer=adamw --set teacher.train.threads=1",
     "compare": "compare {recipe} --methods none,kd --seeds 0,1 --out {work}/compare "
     "--set teacher.checkpoint={work}/teacher/teacher.safetensors",
@@ -102,7 +104,7 @@ DOCUMENTS = (
 )
 VARYING = {"provenance", "commits", "producer", "seconds", "images_per_s", "peak_memory_mb", "size", "size_mb"}
 SENTENCES = {"reason", "detail", "native_reason", "causes", "note", "notes"}
-KEPT_HASHES = ("data.sha256", "initial_sha256")
+KEPT_HASHES = ("data.sha256", "initial_sha256", "image_sha256")
 ROW = ("model", "runner", "provider", "precision", "batch", "streams", "part")
 
 
@@ -159,7 +161,7 @@ def read_model(path: Path) -> Iterator[tuple[str, str]]:
 
     model = onnx.load(path)
     for entry in model.metadata_props:
-        yield from hash_metadata(entry.key, entry.value)
+        yield f"metadata.{entry.key}", hash_values(entry.value)
     for field in ("metadata_props", "producer_name", "producer_version", "doc_string"):
         model.ClearField(field)
     yield "nodes", str(len(model.graph.node))
@@ -168,13 +170,13 @@ def read_model(path: Path) -> Iterator[tuple[str, str]]:
     yield "weights", hash_bytes(*(tensor.SerializeToString(deterministic=True) for tensor in weights))
 
 
-def hash_metadata(key: str, text: str) -> Iterator[tuple[str, str]]:
-    """Hash one entry of a model's metadata, JSON without what varies."""
+def hash_values(text: str) -> str:
+    """Hash a text; JSON without what varies between runs."""
     try:
         leaves = sorted(iter_leaves(json.loads(text)))
     except ValueError:
         leaves = [("", text)]
-    yield f"metadata.{key}", hash_bytes(*(f"{path} {value}".encode() for path, value in leaves))
+    return hash_bytes(*(f"{path} {value}".encode() for path, value in leaves))
 
 
 def read_arrays(path: Path) -> Iterator[tuple[str, str]]:
@@ -197,6 +199,11 @@ def read_document(path: Path) -> Iterator[tuple[str, str]]:
     yield from iter_leaves(json.loads(path.read_text(encoding="utf-8")))
 
 
+def read_calibration(path: Path) -> Iterator[tuple[str, str]]:
+    """Hash the list of the calibration images."""
+    yield "values", hash_values(path.read_text(encoding="utf-8"))
+
+
 def read_bytes(path: Path) -> Iterator[tuple[str, str]]:
     """Hash a whole file."""
     yield "sha256", hash_bytes(path.read_bytes())
@@ -209,6 +216,7 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
     "teacher.train.jsonl": read_training,
     "golden.npz": read_arrays,
     "labels.txt": read_bytes,
+    "calibration.json": read_calibration,
     ".safetensors": read_tensors,
     ".onnx": read_model,
 }
@@ -255,7 +263,7 @@ def run_command(label: str, work: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "dskd_compress", *shlex.split(line)]
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
     print(f"{label}: exit code {done.returncode}, {time.perf_counter() - began:.1f} s", file=sys.stderr)
-    lines = list(read_folder(work / label, label))
+    lines = [text.replace(str(work), "WORK") for text in read_folder(work / label, label)]
     if not lines:
         print(f"{shlex.join(command)}\n{done.stdout[-4000:]}{done.stderr[-4000:]}", file=sys.stderr)
         raise SystemExit(2)
