@@ -10,9 +10,8 @@ from dskd_compress.methods.diffusion.denoiser import (
     SinusoidalTime,
     make_denoiser,
     make_time_embedding,
-    predict_noise,
 )
-from dskd_compress.methods.diffusion.schedule import add_noise, linear_alphas_cumprod
+from dskd_compress.methods.diffusion.schedule import add_noise, linear_alphas_cumprod, predict_noise
 
 
 @pytest.mark.parametrize("norm", ["gn", "bn", "ln"])
