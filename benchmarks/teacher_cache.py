@@ -32,6 +32,7 @@ from torch import nn
 from dskd_compress.config import DskdMethod, KdMethod, Method, TeacherCacheSection, TrainSection
 from dskd_compress.data import Preprocessing
 from dskd_compress.methods import MethodTask, Pair, create_task
+from dskd_compress.methods.base import StepContext
 from dskd_compress.models import state_sha256
 from dskd_compress.teachers.cache.key import ImageFacts, cached_outputs
 from dskd_compress.teachers.cache.place import open_outputs
@@ -92,14 +93,13 @@ def make_steps(
         if cache:
             kept(task, place, size, batch, device)
         task.train()
-        task.progress = 0.5
         optimization = create_optimization(task.module, TrainSection(lr=1e-3), 100)
         numbers = itertools.cycle(range(BATCHES))
 
         def step() -> None:
             number = next(numbers)
-            task.position = (0, number)
-            result = task(batches[number], labels[number])
+            context = StepContext(progress=0.5, position=(0, number))
+            result = task(batches[number], labels[number], context)
             optimization.optimizer.zero_grad(set_to_none=True)
             result["loss"].backward()
             nn.utils.clip_grad_norm_(task.module.parameters(), 5.0)

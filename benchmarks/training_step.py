@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dskd_compress.config import DiffKdMethod, DskdMethod, KdMethod, Method, TrainSection
 from dskd_compress.data import Preprocessing
 from dskd_compress.methods import Pair, create_task
-from dskd_compress.methods.base import WATCH_EVERY
+from dskd_compress.methods.base import MONITOR_EVERY, StepContext
 from dskd_compress.timm_import import import_timm
 from dskd_compress.training.optim import create_optimization
 
@@ -77,16 +77,15 @@ def make_step(method: Method | None, setting: Setting) -> Callable[[], None]:
     task.to(memory_format=layout)
     task.fit_statistics([images])
     task.train()
-    task.progress = 0.5
     optimization = create_optimization(task.module, TrainSection(lr=1e-3), 100)
     count = 0
 
     def step() -> None:
         nonlocal count
-        task.module.watching = count % WATCH_EVERY == 0
+        context = StepContext(progress=0.5, wants_monitors=count % MONITOR_EVERY == 0)
         count += 1
         with autocast():
-            result = task(images, labels)
+            result = task(images, labels, context)
         optimization.optimizer.zero_grad(set_to_none=True)
         loss: Tensor = result["loss"]
         loss.backward()

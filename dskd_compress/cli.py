@@ -41,7 +41,7 @@ from dskd_compress.commands.train import train
 from dskd_compress.commands.tune import tune
 from dskd_compress.commands.validate import validate
 from dskd_compress.interrupt import ctrl_c_came, forget_ctrl_c, watch_for_ctrl_c
-from dskd_compress.launch import place_of_this_process
+from dskd_compress.launch import get_process_rank
 from dskd_compress.shortages import explain_shortage
 from dskd_compress.standard_output import forgiving_output
 from dskd_export.codes import GPU_MEMORY
@@ -121,7 +121,7 @@ def common(
       dskd-compress distill --teacher resnet34 --student resnet18 --data photos --out runs/r18
       dskd-compress recipes list
     """
-    place = place_of_this_process()
+    place = get_process_rank()
     if place.world_size > 1 and context.invoked_subcommand not in _TRAINS:
         raise UsageError(
             f"{context.invoked_subcommand} was started as {place.world_size} processes.",
@@ -196,7 +196,7 @@ def _run(given: list[str]) -> int:
         failure = describe(error)
         if _is_told_here(error):
             _show(failure, error if debug else None, json_output)
-        if place_of_this_process().world_size > 1:
+        if get_process_rank().world_size > 1:
             _leave(failure.exit_code)
         return failure.exit_code
 
@@ -210,9 +210,9 @@ def _leave(exit_code: int) -> NoReturn:
 
 def _is_told_here(error: BaseException) -> bool:
     """Whether this process shall tell of an error that others, which train with it, have as well."""
-    place = place_of_this_process()
+    place = get_process_rank()
     if isinstance(error, (Interrupted, TrainingDiverged, UsageError)):
-        return place.leads
+        return place.is_main
     if isinstance(error, ProcessLost):
         return place.local_rank <= 1  # two on each machine: one of them may be the lost one
     return True
@@ -286,8 +286,8 @@ def _show(failure: Failure, traceback_of: BaseException | None, json_output: boo
         traceback.print_exception(type(traceback_of), traceback_of, traceback_of.__traceback__, file=sys.stderr)
     color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     red, end = ("\033[1;31m", "\033[0m") if color else ("", "")
-    place = place_of_this_process()
-    where = "" if place.leads else f"process {place.rank} of {place.world_size}: "
+    place = get_process_rank()
+    where = "" if place.is_main else f"process {place.rank} of {place.world_size}: "
     code = f"{failure.code}: " if failure.code else ""
     sys.stderr.write(f"{red}error:{end} {where}{code}{_printable(failure.message)}\n")
     if failure.hint:
@@ -295,7 +295,7 @@ def _show(failure: Failure, traceback_of: BaseException | None, json_output: boo
     if json_output:
         from dskd_compress.console import document_written, write_document
 
-        if not place.leads:
+        if not place.is_main:
             return
         # A gate that failed after its document was printed has said everything in the document.
         if not document_written():

@@ -20,7 +20,7 @@ from rich.protocol import is_renderable
 from rich.table import Table
 from rich.text import Text
 
-from dskd_compress.launch import place_of_this_process
+from dskd_compress.launch import get_process_rank
 
 PLAIN_EVERY_S = 5.0
 """Least time between two progress lines where there is no terminal to redraw."""
@@ -67,7 +67,7 @@ class Output:
     """
 
     def __init__(self, json_output: bool) -> None:
-        heard = place_of_this_process().leads
+        heard = get_process_rank().is_main
         self.json_output = json_output and heard
         self.console = _console(stderr=json_output)
         self._errors = self.console if json_output else _console(stderr=True)

@@ -1,4 +1,4 @@
-"""Which of several processes this one is, as torchrun says it in the environment. Needs no torch."""
+"""The rank of this process, from the environment that torchrun sets. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Place:
-    """One process among those that train together.
+class ProcessRank:
+    """One of the processes that train together.
 
     Attributes:
         rank: 0 to world_size - 1, over all machines.
-        world_size: how many they are.
+        world_size: number of processes.
         local_rank: the number on this machine, which is also that of its GPU.
     """
 
@@ -21,24 +21,24 @@ class Place:
     local_rank: int = 0
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+    def is_main(self) -> bool:
+        """Whether this is the main process, which writes files and prints."""
         return self.rank == 0
 
 
-def place_of_this_process() -> Place:
-    """From what torchrun sets; a process that it did not start is alone.
+def get_process_rank() -> ProcessRank:
+    """Read the rank that torchrun sets; a process that it did not start is the only one.
 
     Slurm's own variables do not count: a batch script that asks for several tasks is not one of them.
     """
     try:
-        return Place(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+        return ProcessRank(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     except (KeyError, ValueError):
-        return Place()
+        return ProcessRank()
 
 
 def processes_here() -> int:
-    """How many processes of this training share this machine, as torchrun says it; 1 without torchrun."""
+    """Count the processes of this training on this machine; 1 without torchrun."""
     try:
         return max(1, int(os.environ["LOCAL_WORLD_SIZE"]))
     except (KeyError, ValueError):

@@ -31,7 +31,7 @@ from pydantic import BaseModel
 
 from dskd_compress.config import Recipe, TrainSection
 from dskd_compress.console import Output
-from dskd_compress.launch import place_of_this_process
+from dskd_compress.launch import get_process_rank
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
 from dskd_export.benchmark.budget import SpeedBudget
 from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
@@ -332,7 +332,7 @@ class RunFolder:
         Raises:
             EnvironmentProblem: another process writes to it, or it cannot be written to.
         """
-        if not place_of_this_process().leads:
+        if not get_process_rank().is_main:
             yield
             return
         with hold_folder(self.path, warn, names=_WRITTEN, folders=_WRITTEN_FOLDERS):

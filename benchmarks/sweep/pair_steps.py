@@ -12,6 +12,7 @@ from dskd_compress.catalogue.survey import shapes_of
 from dskd_compress.config import DataSection, DskdMethod, StudentSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.methods import Pair, create_task
+from dskd_compress.methods.base import StepContext
 from dskd_compress.models import create_model, has_fixed_input, state_sha256
 from dskd_compress.taps import find_tap, probe
 from dskd_export.errors import DskdError
@@ -67,8 +68,7 @@ def two_steps(student: nn.Module, student_size: int, teacher: nn.Module, teacher
     channels, height, width = formats[0].input_size
     for step in range(2):
         images_BCHW = torch.randn(2, channels, height, width, generator=generator)
-        task.progress = 0.5 + step / 4
-        result = task(images_BCHW, torch.tensor([step, 7]))
+        result = task(images_BCHW, torch.tensor([step, 7]), StepContext(progress=0.5 + step / 4))
         optimizer.zero_grad()
         result["loss"].backward()
         nn.utils.clip_grad_norm_(task.module.parameters(), 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dskd_compress.data.checks import check_data
 from dskd_compress.data.image_set import ArraySet, ImageSet
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, eval_transform, resolve_preprocessing
-from dskd_compress.data.share import Share
+from dskd_compress.data.shard import BatchShard
 from dskd_compress.data.sources import DataSets, open_data
 from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.train_loader import TrainLoader
@@ -15,11 +15,11 @@ from dskd_export.runtime.images import UnreadableImage
 
 __all__ = [
     "ArraySet",
+    "BatchShard",
     "DataSets",
     "ImageSet",
     "Normalise",
     "Preprocessing",
-    "Share",
     "StreamSet",
     "TrainLoader",
     "UnreadableImage",

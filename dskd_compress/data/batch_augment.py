@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dskd_compress.config import AugmentSection
-from dskd_compress.data.draws import uniform_draws
+from dskd_compress.data.counter_random import draw_uniform
 from dskd_compress.data.resample import FILTERS, enlarge_taps, resample, shift_taps
 from dskd_export.errors import RecipeError
 
@@ -67,7 +67,7 @@ class BatchAugment:
             keys_B2: int64 [B, 2], (view, index) of each.
         """
         height, width = images_BCHW.shape[2:]
-        draws_BD = uniform_draws(self.seed, keys_B2, _DRAWS)
+        draws_BD = draw_uniform(self.seed, keys_B2, _DRAWS)
         vflip_B, hflip_B = draws_BD[:, 0] < self.augment.vflip, draws_BD[:, 1] < self.augment.hflip
         place_B2, attempts_B2A = draws_BD[:, 2:4], draws_BD[:, 4:].reshape(-1, 2, _ATTEMPTS)
         if self.augment.crop == "pad":

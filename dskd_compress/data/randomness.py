@@ -7,6 +7,7 @@ import random
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,9 +15,20 @@ from numpy.typing import NDArray
 
 
 def seed_of(*parts: int) -> int:
-    """Mix integers into one seed in [0, 2^63)."""
-    digest = hashlib.blake2b(struct.pack(f"<{len(parts)}q", *parts), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+    """Mix integers into one seed in [0, 2^63), for the order and augmentation of images."""
+    return _hash_to_seed(struct.pack(f"<{len(parts)}q", *parts), "little")
+
+
+def seed_of_text(*parts: int | None) -> int:
+    """Mix integers into one seed in [0, 2^63), for the noise of a training step.
+
+    Differs from `seed_of` in its encoding only: one for both would change the numbers of every training.
+    """
+    return _hash_to_seed("/".join(map(str, parts)).encode(), "big")
+
+
+def _hash_to_seed(content: bytes, order: Literal["little", "big"]) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), order) >> 1
 
 
 def seed_all(*parts: int) -> None:

@@ -21,7 +21,7 @@ from dskd_compress.data.preprocessing import Normalise, Preprocessing, fit_trans
 from dskd_compress.data.randomness import epoch_order, kept_generators, seed_all, seed_of
 from dskd_compress.data.resident import DECODED_AT_ONCE, ResidentImages, TrainBatches, check_room
 from dskd_compress.data.samples import Batch, StreamSamples, TrainSamples, collate
-from dskd_compress.data.share import WHOLE, Share
+from dskd_compress.data.shard import WHOLE_BATCH, BatchShard
 from dskd_compress.data.shared_memory import batches_size, check_shared_memory
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet, shards
@@ -50,7 +50,7 @@ class TrainLoader:
     (seed, epoch, batch) and, for erasing, the place in it. Training's own random generators are left as
     they were.
 
-    With a share, only its images of each batch are decoded and given.
+    With a shard, only its images of each batch are decoded.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TrainLoader:
         seed: int,
         device: torch.device | str,
         dtype: torch.dtype | None = None,
-        share: Share = WHOLE,
+        shard: BatchShard = WHOLE_BATCH,
         batch_key: str = "train.batch_size",
     ) -> None:
         """Prepare; processes start with the first epoch.
@@ -72,17 +72,17 @@ class TrainLoader:
             sets: what `open_data` gave.
             section: the recipe's `data`: workers and augmentation.
             preprocessing: of the student.
-            batch_size: images a batch, over all shares; a multiple of their number.
+            batch_size: images a batch, over all shards; a multiple of their number.
             seed: of order and augmentation.
             device: where the batches are wanted.
             dtype: of the images; None: float32.
-            share: which part of each batch to give.
+            shard: part of each batch to yield.
             batch_key: the recipe's key of the batch size, for messages.
 
         Raises:
-            DataError: fewer images than one batch holds, shares of a stream, or no room for resident images.
+            DataError: fewer images than one batch holds, shards of a stream, or no room for resident images.
             EnvironmentProblem: no room in shared memory for the batches of the workers.
-            RecipeError: mixing with an odd batch or share, an augmentation policy that timm does not know, or
+            RecipeError: mixing with an odd batch or shard, an augmentation policy that timm does not know, or
                 with `loader: resident` one that works on single images, or a stream.
         """
         import_timm()
@@ -96,7 +96,7 @@ class TrainLoader:
         self._augment = augment
         self._preprocessing = preprocessing
         self._batch_size = batch_size
-        self._rows = share.rows(batch_size).tolist()
+        self._rows = shard.rows(batch_size).tolist()
         self._device = torch.device(device)
         self._normalise = Normalise(preprocessing, self._device, dtype)
         self._mixup: Any = None
@@ -123,9 +123,9 @@ class TrainLoader:
         self._order: _EpochBatches | None = None
         self._stream: StreamSet | None = None
         if isinstance(sets.train, StreamSet):
-            if share.count > 1:
+            if shard.world_size > 1:
                 raise DataError(
-                    f"{sets.source}: a stream cannot be shared by {share.count} processes.",
+                    f"{sets.source}: a stream cannot be shared by {shard.world_size} processes.",
                     "Train with one process, or bring the images into folders, a .npz or a .tar.",
                 )
             self._stream = sets.train
@@ -134,7 +134,7 @@ class TrainLoader:
             length = self._stream_samples(self._stream, 0).length()
         else:
             length = len(sets.train)
-            self._order = _EpochBatches(length, batch_size, seed, augment.views, share)
+            self._order = _EpochBatches(length, batch_size, seed, augment.views, shard)
             if section.loader == "resident":
                 self._resident = TrainBatches(
                     ResidentImages(sets.train, fit_transform(preprocessing), self._device, section.workers),
@@ -146,7 +146,7 @@ class TrainLoader:
         if length is not None and length < batch_size:
             raise DataError(
                 f"{sets.source}: {length} training images are fewer than one batch of {batch_size}.",
-                _smaller_batch(length, share, batch_key),
+                _smaller_batch(length, shard, batch_key),
             )
         self._length = length
         at_once = len(self._rows) if self._resident is None else DECODED_AT_ONCE
@@ -275,9 +275,9 @@ class TrainLoader:
 class _EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (view, index) of the epoch that is set, without those to skip."""
 
-    def __init__(self, length: int, batch_size: int, seed: int, views: int | None, share: Share) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int, views: int | None, shard: BatchShard) -> None:
         self.length, self.batch_size, self.seed, self.views = length, batch_size, seed, views
-        self.rows = share.rows(batch_size)
+        self.rows = shard.rows(batch_size)
         self.epoch = 0
         self.skip_batches = 0
         self._ordered: tuple[int, NDArray[np.int64]] | None = None
@@ -298,8 +298,8 @@ class _EpochBatches(Sampler[list[tuple[int, int]]]):
             yield [(view, index) for view, index in self.keys(epoch, number)[self.rows].tolist()]
 
 
-def _smaller_batch(length: int, share: Share, key: str) -> str:
+def _smaller_batch(length: int, shard: BatchShard, key: str) -> str:
     """What to do where a batch has more images than there are: a power of two for each process."""
-    each = length // share.count
-    most = share.count << (each.bit_length() - 1) if each else 0
+    each = length // shard.world_size
+    most = shard.world_size << (each.bit_length() - 1) if each else 0
     return f"Add images, or take a smaller batch: --set {key}={most}" if most >= 2 else "Add images."

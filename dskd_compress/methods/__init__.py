@@ -1,4 +1,4 @@
-"""Distillation methods: one file (or folder) each, one visible table here."""
+"""Distillation methods: one file or folder each, all listed here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dskd_compress.config import (
     DiffKdMethod,
     DistMethod,
     DkdMethod,
+    DskdMethod,
     FeatureMethod,
     FitNetMethod,
     KdMethod,
@@ -16,12 +17,11 @@ from dskd_compress.config import (
     Method,
     NoneMethod,
 )
-from dskd_compress.methods.base import MethodTask, StudentModule, Teacher
+from dskd_compress.methods.base import LogitModule, MethodTask, StudentModule, Teacher
 from dskd_compress.methods.diffkd import DiffKdModule
 from dskd_compress.methods.dist import DistModule
 from dskd_compress.methods.dkd import DkdModule
-from dskd_compress.methods.dskd.task import DskdModule
-from dskd_compress.methods.features import FeatureModule, FeatureTask
+from dskd_compress.methods.dskd.method import DskdModule
 from dskd_compress.methods.fitnet import FitNetModule
 from dskd_compress.methods.kd import KdModule
 from dskd_compress.methods.lshfm import LshfmModule
@@ -32,12 +32,12 @@ __all__ = ["MethodTask", "Pair", "Taps", "create_task", "find_taps", "needs_teac
 
 
 def needs_teacher(method: Method) -> bool:
-    """Whether a method asks a teacher anything."""
+    """Report whether a method reads a teacher."""
     return not isinstance(method, NoneMethod)
 
 
 def statistics_batches(method: Method) -> int:
-    """Training batches that a method looks at before its first step."""
+    """Count the training batches that a method needs before its first step."""
     return method.stats_batches if isinstance(method, FeatureMethod) else 0
 
 
@@ -50,7 +50,7 @@ def create_task(
     seed: int,
     device: torch.device,
 ) -> MethodTask:
-    """Put a student, a teacher and a method together.
+    """Create the task of a method for a student and its teacher.
 
     Args:
         method: the recipe's section.
@@ -71,30 +71,24 @@ def create_task(
     if isinstance(method, FeatureMethod):
         taps = find_taps(method, pair)
         teacher = Teacher(pair.teacher, pair.adapter(), taps.teacher, taps.head)
-        return FeatureTask(_feature_module(method, student, taps, label_smoothing, seed), teacher, device)
-    return MethodTask(
-        _logit_module(method, student, label_smoothing), Teacher(pair.teacher, pair.adapter()), device
-    )
+        module = _create_feature_module(method, student, taps, label_smoothing, seed)
+        return MethodTask(module, teacher, device, taps.student)
+    module = LOGIT_MODULES[type(method)](student, method, label_smoothing)
+    return MethodTask(module, Teacher(pair.teacher, pair.adapter()), device)
 
 
-def _logit_module(
-    method: KdMethod | DkdMethod | DistMethod, student: nn.Module, label_smoothing: float
-) -> StudentModule:
-    if isinstance(method, KdMethod):
-        return KdModule(student, method, label_smoothing)
-    if isinstance(method, DkdMethod):
-        return DkdModule(student, method, label_smoothing)
-    return DistModule(student, method, label_smoothing)
+LOGIT_MODULES: dict[type, type[LogitModule]] = {KdMethod: KdModule, DkdMethod: DkdModule, DistMethod: DistModule}
 
 
-def _feature_module(
+def _create_feature_module(
     method: FeatureMethod, student: nn.Module, taps: Taps, label_smoothing: float, seed: int
-) -> FeatureModule:
-    if isinstance(method, FitNetMethod):
-        return FitNetModule(student, taps.student, taps.teacher, method, label_smoothing)
-    if isinstance(method, DiffKdMethod):
-        return DiffKdModule(student, taps.student, taps.teacher, method, label_smoothing)
-    if isinstance(method, LshfmMethod):
-        return LshfmModule(student, taps.student, taps.teacher, taps.head, method, label_smoothing, seed)
-    assert taps.head is not None
-    return DskdModule(student, taps.student, taps.teacher, taps.head, method, label_smoothing, seed)
+) -> StudentModule:
+    match method:
+        case FitNetMethod():
+            return FitNetModule(student, taps, method, label_smoothing)
+        case DiffKdMethod():
+            return DiffKdModule(student, taps, method, label_smoothing)
+        case LshfmMethod():
+            return LshfmModule(student, taps, method, label_smoothing, seed)
+        case DskdMethod():
+            return DskdModule(student, taps, method, label_smoothing, seed)

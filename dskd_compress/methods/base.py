@@ -1,8 +1,8 @@
 """What all methods share: the frozen teacher, the trainable module, and the task around them.
 
 A method is a `timm.task.TrainingTask`. Everything that is trained lies in one module whose forward
-returns the losses (`trainable_module`), so that distributed training wraps one thing; the student
-in it is a plain timm model, and the heads beside it are task state, never part of its weights.
+returns the losses (`trainable_module`), so distributed training wraps a single module. The student
+in it is a plain timm model. The training-only heads next to it are task state, never part of its weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dskd_compress.methods.draws import Draws
+from dskd_compress.config import DistMethod, DkdMethod, KdMethod
+from dskd_compress.methods.noise import StepNoise
 from dskd_compress.models import TeacherInput
 from dskd_compress.taps import Tap, TapHead
 from dskd_compress.timm_import import import_timm
@@ -26,16 +27,52 @@ from timm.task import TrainingTask  # noqa: E402
 from timm.utils import unwrap_model  # noqa: E402
 
 Position = tuple[int, int]
-"""Where a step stands in the training: epoch and number of the batch in it, 0-based."""
+"""Epoch and number of the batch in it, 0-based."""
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a forward pass may depend on next to its images: where in the training it stands.
+
+    Attributes:
+        step: number of the update, 0-based.
+        progress: finished part of the training, 0 to 1.
+        position: epoch and batch; None outside of a training.
+        rows: rows of the whole batch that the images at hand are; a process or a micro-batch has some of them
+            only. None: all of them.
+        seed: of the step's noise; None draws from torch's own generator.
+        wants_monitors: whether monitors are computed that cost something.
+    """
+
+    step: int = 0
+    progress: float = 0.0
+    position: Position | None = None
+    rows: tuple[int, ...] | None = None
+    seed: int | None = None
+    wants_monitors: bool = True
+
+    def noise(self) -> StepNoise:
+        """Open the noise of this step at its first draw."""
+        return StepNoise(self.seed, self.rows or ())
+
+
+OUTSIDE = StepContext()
+"""The context of a batch outside of a training."""
 
 
 @dataclass(frozen=True)
 class TeacherOutput:
-    """What the teacher says of a batch. The tap is None where the method does not read it."""
+    """Outputs of the teacher for a batch. The tap's are None where the method does not read it."""
 
     logits_BK: Tensor
     feat: Tensor | None = None
     prefix_BPC: Tensor | None = None
+
+    @property
+    def tapped(self) -> Tensor:
+        """F_t, the feature at the tap, for a method that reads it."""
+        assert self.feat is not None, "this teacher has no tap"
+        return self.feat
 
 
 class Teacher(nn.Module):
@@ -66,12 +103,12 @@ class Teacher(nn.Module):
     def at(
         self, images_BCHW: Tensor, position: Position | None, rows: Sequence[int] | None = None
     ) -> TeacherOutput:
-        """The output for images of a training step.
+        """Compute the output for images of a training step.
 
         Args:
             images_BCHW: as in `forward`.
             position: of their batch; None is a batch outside of the training.
-            rows: their places in that batch; None: they are all of it.
+            rows: their rows in that batch; None: they are all of it.
         """
         output: TeacherOutput = self(images_BCHW)
         return output
@@ -87,34 +124,34 @@ class Losses:
 
 
 def labels_of(target: Tensor) -> Tensor:
-    """Class indices [B], or a mixed BxK distribution -> its likeliest class, [B]."""
+    """Convert class indices [B], or a mixed BxK distribution, to class indices [B] of the likeliest class."""
     return target if target.ndim == 1 else target.argmax(dim=1)
 
 
 def ramp(progress: float, fraction: float) -> float:
-    """Weight of the distillation, 0 to 1: rises linearly over the first `fraction` of the training."""
+    """Compute the weight of the distillation: it rises linearly to 1 over a first `fraction` of the training."""
     return min(1.0, progress / fraction) if fraction > 0 else 1.0
 
 
 def agreement(logits_BK: Tensor, teacher: TeacherOutput) -> dict[str, Tensor]:
-    """Monitor: share of images on which student and teacher say the same class."""
+    """Monitor the part of the images on which student and teacher predict the same class."""
     same_B = logits_BK.argmax(dim=1) == teacher.logits_BK.argmax(dim=1)
     return {"student_agrees_with_teacher": same_B.float().mean()}
 
 
-WATCH_EVERY = 10
-"""Steps from one look at the costly monitors to the next."""
+MONITOR_EVERY = 10
+"""Steps between two computations of the costly monitors."""
 
 
 class StudentModule(nn.Module):
-    """A student with whatever is trained beside it; forward gives the losses.
+    """A student with its training-only heads.
+
+    A method's `forward(images_BCHW, target, teacher, context) -> Losses` takes the teacher's output; that of
+    plain cross-entropy takes None.
 
     Attributes:
-        draws: where forward gets its random numbers from.
-        head_terms: loss terms that train only what is beside the student, by design. Any other term that
+        head_terms: loss terms that train only the heads, by design. Any other term that
             gives the student no gradient is a fault (see `dskd_compress.training.diagnosis`).
-        watching: whether this step's monitors are wanted, where they cost something; the training loop
-            sets it for every tenth step.
     """
 
     head_terms: frozenset[str] = frozenset()
@@ -123,23 +160,47 @@ class StudentModule(nn.Module):
         super().__init__()
         self.student = student
         self.label_smoothing = label_smoothing
-        self.draws = Draws()
-        self.watching = True
 
     def cross_entropy(self, logits_BK: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy with class indices [B] or mixed targets BxK, in fp32, mean over the batch."""
         return F.cross_entropy(logits_BK.float(), target, label_smoothing=self.label_smoothing)
 
     def no_weight_decay(self) -> set[str]:
-        """The student's own list, with the names it has here (timm's optimizers ask for it)."""
+        """List what the student excludes from weight decay, by its names here; timm's optimizers call it."""
         names: set[str] = getattr(self.student, "no_weight_decay", set)()
         return {f"student.{name}" for name in names}
 
-    def forward(
-        self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput | None, progress: float
-    ) -> Losses:
-        """Losses of a batch; `progress` is the share of the training that is done, 0 to 1."""
-        raise TypeError("a method overrides forward")
+    def fit(self, feats: Iterable[Tensor]) -> None:
+        """Set constants from the teacher's features of some training images. Most methods have none."""
+
+
+class LogitModule(StudentModule):
+    """A student that learns from labels and the teacher's logits: L = ce_weight CE + distillation.
+
+    Args:
+        student: a timm model.
+        method: the recipe's section; its name is that of the distillation term.
+        label_smoothing: of the cross-entropy.
+    """
+
+    def __init__(
+        self, student: nn.Module, method: KdMethod | DkdMethod | DistMethod, label_smoothing: float
+    ) -> None:
+        super().__init__(student, label_smoothing)
+        self.method: Any = method
+
+    def distil(self, student_BK: Tensor, teacher_BK: Tensor, target: Tensor, progress: float) -> Tensor:
+        """Compute the weighted distillation term."""
+        raise NotImplementedError
+
+    def forward(self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput, context: StepContext) -> Losses:
+        """Compute the losses of a batch."""
+        logits_BK = self.student(images_BCHW)
+        terms = {
+            "ce": self.method.ce_weight * self.cross_entropy(logits_BK, target),
+            self.method.name: self.distil(logits_BK, teacher.logits_BK, target, context.progress),
+        }
+        return Losses(logits_BK, terms, agreement(logits_BK, teacher))
 
 
 class MethodTask(TrainingTask):
@@ -147,31 +208,26 @@ class MethodTask(TrainingTask):
 
     Args:
         module: student and training-only heads.
-        teacher: None for a method that has none.
-
-    Attributes:
-        progress: share of the training that is done, 0 to 1; set before each step.
-        position: epoch and number of the batch in it, 0-based; set before each step, None without a training.
-        rows: places in that batch of the images that the task is called with: a process or a piece of a step
-            has some of them only; None without a training.
+        teacher: None for plain cross-entropy.
+        device: where the training runs.
+        student_tap: where a method that reads features reads the student.
     """
 
-    def __init__(self, module: StudentModule, teacher: Teacher | None, device: torch.device) -> None:
+    def __init__(
+        self, module: StudentModule, teacher: Teacher | None, device: torch.device, student_tap: Tap | None = None
+    ) -> None:
         super().__init__(device=device, verbose=False)
         self.trainable_module: nn.Module = module
-        self.teacher = teacher
-        self.progress = 0.0
-        self.position: Position | None = None
-        self.rows: list[int] | None = None
+        self.teacher, self.student_tap = teacher, student_tap
         self.to(device)
 
     def train(self, mode: bool = True) -> MethodTask:
-        """Set the mode of the trainable module; the teacher stays in eval mode by itself."""
+        """Set the mode of the trainable module; the teacher stays in eval mode."""
         super().train(mode)
         return self
 
     def prepare_distributed(self, device_ids: list[int] | None = None, **ddp_kwargs: Any) -> MethodTask:
-        """Wrap the trainable module for torchrun; the frozen teacher stays as it is."""
+        """Wrap the trainable module for torchrun; the frozen teacher stays unwrapped."""
         from torch.nn.parallel import DistributedDataParallel
 
         self.trainable_module = DistributedDataParallel(self.trainable_module, device_ids=device_ids, **ddp_kwargs)
@@ -216,26 +272,31 @@ class MethodTask(TrainingTask):
         student = {f"student.{name}": value for name, value in holder.student.state_dict().items()}
         holder.load_state_dict({**student, **(state or {})}, strict=strict)
 
+    @torch.no_grad()
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
-        """Look at some training images before the first step. Most methods need nothing of them."""
+        """Set the method's constants from some training images, before the first step."""
+        if self.teacher is not None and self.teacher.tap is not None:
+            teacher = self.teacher
+            self.module.fit(teacher(images_BCHW).tapped for images_BCHW in batches)
 
     @property
     def taps(self) -> dict[str, Tap]:
         """Where `teacher` and `student` are read; empty for a method that reads logits only."""
-        return {}
+        taps = {"teacher": None if self.teacher is None else self.teacher.tap, "student": self.student_tap}
+        return {role: tap for role, tap in taps.items() if tap is not None}
 
     def discarded(self) -> dict[str, int]:
-        """Training-only modules and their parameter counts: what the exported student does not have."""
+        """Count the parameters of the training-only modules, which the exported student does not have."""
         return {
             name: count
             for name, child in self.module.named_children()
             if name != "student" and (count := sum(parameter.numel() for parameter in child.parameters()))
         }
 
-    def forward(self, input: Tensor, target: Tensor) -> dict[str, Any]:
+    def forward(self, input: Tensor, target: Tensor, context: StepContext = OUTSIDE) -> dict[str, Any]:
         """Images BxCxHxW and targets -> `loss`, `output` (logits), `terms`, `monitors`, `teacher` (its output)."""
-        teacher = self.teacher.at(input, self.position, self.rows) if self.teacher is not None else None
-        losses = self.trainable_module(input, target, teacher, self.progress)
+        teacher = None if self.teacher is None else self.teacher.at(input, context.position, context.rows)
+        losses = self.trainable_module(input, target, teacher, context)
         loss = torch.stack(list(losses.terms.values())).sum()
         return {
             "loss": loss,

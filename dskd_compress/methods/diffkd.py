@@ -1,44 +1,41 @@
 """Student features denoised by a diffusion model of the teacher's (DiffKD, arXiv 2305.15712).
 
     u       = trans(F_s)                               1x1 convolution into the teacher's channels
-    z       = g u + (1 - g) eps,  g = adapter(u)       the noise adapter (section 3.4)
+    z       = gamma u + (1 - gamma) eps                gamma = adapter(u), the noise adapter (section 3.4)
     refined = proj(DDIM(z, from t0))                   the gradient flows through the whole chain
     L_feat  = || refined - F_t ||^2                    (section 3.2)
     L_diff  = || eps_theta(F_t noised to t) - eps ||^2 (section 3.3, equation 5)
     L_rec   = || F_t - dec(enc(F_t)) ||^2              with an autoencoder, enc(F_t) in F_t's place (section 3.3)
 
-The same once more on logits, with a KL divergence in the place of the squared error. The denoiser is
+The same once more on logits, with a KL divergence in place of the squared error. The denoiser is
 DiffKD's: batch norm, no skip, full width, time embedding of unit variance. All of it is trained with
-the student and thrown away. Layers as in the published code; biases in front of a batch norm are left out.
+the student and then discarded. Layers as in the published code; biases in front of a batch norm are left out.
 
 Shape suffixes: B images, C channels, H and W grid, K classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dskd_compress.config import DiffKdMethod
-from dskd_compress.methods.base import Losses, TeacherOutput, agreement, ramp
-from dskd_compress.methods.diffusion.denoiser import Bottleneck, make_denoiser, predict_noise
-from dskd_compress.methods.diffusion.schedule import (
-    ddim_sample,
-    diffusion_loss,
-    linear_alphas_cumprod,
-    sampling_steps,
-)
-from dskd_compress.methods.draws import Draws
-from dskd_compress.methods.features import FeatureModule, Projection, pool
+from dskd_compress.methods.base import Losses, StepContext, StudentModule, TeacherOutput, agreement, ramp
+from dskd_compress.methods.diffusion.denoiser import Bottleneck, make_denoiser
+from dskd_compress.methods.diffusion.schedule import Diffusion
+from dskd_compress.methods.features import FeatureSpace, Projection, pool, read_student
 from dskd_compress.methods.kd import kd_loss
 from dskd_compress.methods.logit import logit_terms
-from dskd_compress.taps import Tap, TapKind
+from dskd_compress.methods.noise import StepNoise
+from dskd_compress.methods.pairing import Taps
+from dskd_compress.taps import TapKind
 
 
 class NoiseAdapter(nn.Module):
-    """g in (0, 1) of each image: the share of the feature in the starting point, the rest is noise."""
+    """gamma in (0, 1) of each image: the weight of the feature in the starting point, the rest is noise."""
 
     def __init__(self, kind: TapKind, channels: int) -> None:
         super().__init__()
@@ -56,8 +53,8 @@ class NoiseAdapter(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         """BxC or BxCxHxW -> [B]."""
-        share_B: Tensor = self.predict(pool(self.body(feat))).float().softmax(dim=1)[:, 0]
-        return share_B
+        gamma_B: Tensor = self.predict(pool(self.body(feat))).float().softmax(dim=1)[:, 0]
+        return gamma_B
 
 
 class Autoencoder(nn.Module):
@@ -82,17 +79,17 @@ def _pointwise(kind: TapKind, channels: int, to: int) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Refined:
-    """What one branch makes of a batch: the losses of its own parts, and what is to be compared."""
+    """Outputs of a branch for a batch: the losses of its own parts, and the features to compare."""
 
     feat: Tensor
     target: Tensor
     diffusion: Tensor
     reconstruction: Tensor | None
-    share_B: Tensor
+    gamma_B: Tensor
 
 
 class DiffusionBranch(nn.Module):
-    """Denoiser, noise adapter and projection for one kind of feature, and an autoencoder where asked for.
+    """Denoiser, noise adapter and projection for one kind of feature, with an optional autoencoder.
 
     Args:
         trans: the student's feature -> the denoiser's channels, without the batch norm of P.
@@ -102,8 +99,6 @@ class DiffusionBranch(nn.Module):
         start_step: t0.
         sample_steps: denoiser calls.
     """
-
-    alphas_cumprod: Tensor
 
     def __init__(
         self,
@@ -123,75 +118,60 @@ class DiffusionBranch(nn.Module):
         )
         self.adapter = NoiseAdapter(kind, width)
         self.proj = _pointwise(kind, width, width)
-        self.register_buffer("alphas_cumprod", linear_alphas_cumprod(), persistent=False)
-        self.abar: list[float] = linear_alphas_cumprod().tolist()
-        self.steps = sampling_steps(start_step, sample_steps)
+        self.diffusion = Diffusion(start_step, sample_steps)
 
-    def forward(self, student: Tensor, teacher: Tensor, draws: Draws) -> Refined:
-        """Features of student and teacher, in the shapes of their taps, and where the noise comes from."""
+    def forward(self, student: Tensor, teacher: Tensor, noise: StepNoise) -> Refined:
+        """Denoise features of the student, in the shape of its tap, and compute the branch's own losses."""
         target, reconstruction = (teacher, None) if self.autoencoder is None else self.autoencoder(teacher)
-        diffusion = diffusion_loss(self.denoiser, target, self.alphas_cumprod, draws)
+        diffusion = self.diffusion.loss(self.denoiser, target, noise)
         u = self.trans(student).float()
-        share_B = self.adapter(u)
-        share = share_B.view(-1, *[1] * (u.ndim - 1))
-        clean = ddim_sample(
-            share * u + (1 - share) * draws.randn_like(u),
-            lambda z, step: predict_noise(self.denoiser, z, step),
-            None,
-            self.abar,
-            self.steps,
-        )
-        return Refined(self.proj(clean).float(), target, diffusion, reconstruction, share_B.detach())
+        gamma_B = self.adapter(u)
+        gamma = gamma_B.view(-1, *[1] * (u.ndim - 1))
+        clean = self.diffusion.sample(self.denoiser, gamma * u + (1 - gamma) * noise.randn_like(u))
+        return Refined(self.proj(clean).float(), target, diffusion, reconstruction, gamma_B.detach())
 
 
-class DiffKdModule(FeatureModule):
+class DiffKdModule(StudentModule):
     """L = CE + L_feat + L_logits + L_diff of both + L_rec + logit term."""
 
     head_terms = frozenset({"diffusion", "reconstruction"})  # of the teacher's features alone
 
-    def __init__(
-        self,
-        student: nn.Module,
-        student_tap: Tap,
-        teacher_tap: Tap,
-        method: DiffKdMethod,
-        label_smoothing: float,
-    ) -> None:
-        super().__init__(student, label_smoothing, student_tap, teacher_tap.channels, method.feature_norm)
-        self.method = method
+    def __init__(self, student: nn.Module, taps: Taps, method: DiffKdMethod, label_smoothing: float) -> None:
+        super().__init__(student, label_smoothing)
+        self.method, self.tap = method, taps.student
+        kind, channels = taps.teacher.kind, taps.teacher.channels
+        self.space = FeatureSpace(channels, method.feature_norm)
         chain = method.start_step, method.sample_steps
-        trans = Projection(student_tap, teacher_tap, norm=False, channels=method.ae_channels)
-        self.feature_branch = DiffusionBranch(
-            trans, teacher_tap.kind, teacher_tap.channels, method.ae_channels, *chain
-        )
+        trans = Projection(taps.student, taps.teacher, norm=False, channels=method.ae_channels)
+        self.feature_branch = DiffusionBranch(trans, kind, channels, method.ae_channels, *chain)
         self.logit_branch = None
         if method.denoised_logit_weight > 0:
             classes = int(student.num_classes)  # type: ignore[arg-type]
             self.logit_branch = DiffusionBranch(nn.Linear(classes, classes), "vector", classes, None, *chain)
 
-    def forward(
-        self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput | None, progress: float
-    ) -> Losses:
-        """Losses of a batch."""
-        assert teacher is not None
-        assert teacher.feat is not None
-        method = self.method
-        logits_BK, feat = self.read(images_BCHW)
-        refined = self.feature_branch(feat, self.standardise(teacher.feat), self.draws)
-        diffusion, monitors = refined.diffusion, {"feature_share": refined.share_B.mean()}
+    def forward(self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput, context: StepContext) -> Losses:
+        """Compute the losses of a batch."""
+        method, noise = self.method, context.noise()
+        logits_BK, feat = read_student(self.student, self.tap, images_BCHW)
+        refined = self.feature_branch(feat, self.space.standardise(teacher.tapped), noise)
+        diffusion, monitors = refined.diffusion, {"feature_share": refined.gamma_B.mean()}
         distillation = {"feature": method.feature_weight * F.mse_loss(refined.feat, refined.target)}
         if self.logit_branch is not None:
-            denoised = self.logit_branch(logits_BK, teacher.logits_BK, self.draws)
+            denoised = self.logit_branch(logits_BK, teacher.logits_BK, noise)
             diffusion = diffusion + denoised.diffusion
             divergence = kd_loss(denoised.feat, denoised.target, temperature=1.0)
             distillation["denoised_logit"] = method.denoised_logit_weight * divergence
         distillation |= logit_terms(method, logits_BK, teacher.logits_BK, target)
-        share = ramp(progress, method.ramp_fraction)
+        weight = ramp(context.progress, method.ramp_fraction)
         terms = {
             "ce": method.ce_weight * self.cross_entropy(logits_BK, target),
             "diffusion": method.diffusion_weight * diffusion,
-            **{name: share * term for name, term in distillation.items()},
+            **{name: weight * term for name, term in distillation.items()},
         }
         if refined.reconstruction is not None:
             terms["reconstruction"] = method.reconstruction_weight * refined.reconstruction
         return Losses(logits_BK, terms, monitors | agreement(logits_BK, teacher))
+
+    def fit(self, feats: Iterable[Tensor]) -> None:
+        """Set m and sigma from the teacher's features of some training images."""
+        self.space.fit(feats)

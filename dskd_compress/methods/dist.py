@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from dskd_compress.config import DistMethod
-from dskd_compress.methods.base import Losses, StudentModule, TeacherOutput, agreement
-from dskd_compress.methods.draws import sum_over_processes
+from dskd_compress.methods.base import LogitModule
+from dskd_compress.methods.collectives import all_reduce_sum
 
 PUBLISHED_WEIGHT = 2.0
 _TINY = 1e-8
@@ -26,12 +25,12 @@ def pearson(one_RN: Tensor, other_RN: Tensor) -> Tensor:
 
 def pearson_over_batch(one_BK: Tensor, other_BK: Tensor) -> Tensor:
     """Pearson correlation of each column over the batch of all processes, [K]; 0 for a constant column."""
-    count = sum_over_processes(one_BK.new_tensor(one_BK.shape[0]))
+    count = all_reduce_sum(one_BK.new_tensor(one_BK.shape[0]))
     one_BK, other_BK = (
-        values_BK - sum_over_processes(values_BK.sum(dim=0)) / count for values_BK in (one_BK, other_BK)
+        values_BK - all_reduce_sum(values_BK.sum(dim=0)) / count for values_BK in (one_BK, other_BK)
     )
     products = torch.stack((one_BK * other_BK, one_BK.square(), other_BK.square())).sum(dim=1)
-    covariance_K, *squares = sum_over_processes(products).unbind()
+    covariance_K, *squares = all_reduce_sum(products).unbind()
     norms = [square_K.clamp(min=_TINY**2).sqrt() for square_K in squares]
     return covariance_K / (norms[0] * norms[1])
 
@@ -67,28 +66,11 @@ def dist_loss(
     return temperature**2 * (inter_weight * inter + intra_weight * intra)
 
 
-class DistModule(StudentModule):
+class DistModule(LogitModule):
     """L = ce_weight CE(student, label) + DIST(teacher, student)."""
 
-    def __init__(self, student: nn.Module, method: DistMethod, label_smoothing: float) -> None:
-        super().__init__(student, label_smoothing)
-        self.method = method
-
-    def forward(
-        self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput | None, progress: float
-    ) -> Losses:
-        """Losses of a batch."""
-        assert teacher is not None
+    def distil(self, student_BK: Tensor, teacher_BK: Tensor, target: Tensor, progress: float) -> Tensor:
+        """Compute the DIST loss."""
         method = self.method
-        logits_BK = self.student(images_BCHW)
-        terms = {
-            "ce": method.ce_weight * self.cross_entropy(logits_BK, target),
-            "dist": dist_loss(
-                logits_BK,
-                teacher.logits_BK,
-                inter_weight=method.inter_weight,
-                intra_weight=method.intra_weight,
-                temperature=method.temperature,
-            ),
-        }
-        return Losses(logits_BK, terms, agreement(logits_BK, teacher))
+        weights = {"inter_weight": method.inter_weight, "intra_weight": method.intra_weight}
+        return dist_loss(student_BK, teacher_BK, temperature=method.temperature, **weights)

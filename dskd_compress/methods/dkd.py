@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from dskd_compress.config import DkdMethod
-from dskd_compress.methods.base import Losses, StudentModule, TeacherOutput, agreement, labels_of, ramp
+from dskd_compress.methods.base import LogitModule, labels_of, ramp
 
 PUBLISHED_OTHER_WEIGHT = 8.0
 
@@ -53,30 +52,12 @@ def _divergence(logits_2BN: Tensor) -> Tensor:
     return F.kl_div(student_log_BN, teacher_log_BN, reduction="batchmean", log_target=True)
 
 
-class DkdModule(StudentModule):
+class DkdModule(LogitModule):
     """L = ce_weight CE(student, label) + ramp DKD(teacher, student)."""
 
-    def __init__(self, student: nn.Module, method: DkdMethod, label_smoothing: float) -> None:
-        super().__init__(student, label_smoothing)
-        self.method = method
-
-    def forward(
-        self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput | None, progress: float
-    ) -> Losses:
-        """Losses of a batch."""
-        assert teacher is not None
+    def distil(self, student_BK: Tensor, teacher_BK: Tensor, target: Tensor, progress: float) -> Tensor:
+        """Compute the DKD loss, ramped up."""
         method = self.method
-        logits_BK = self.student(images_BCHW)
-        loss = dkd_loss(
-            logits_BK,
-            teacher.logits_BK,
-            target,
-            target_weight=method.target_weight,
-            other_weight=method.other_weight,
-            temperature=method.temperature,
-        )
-        terms = {
-            "ce": method.ce_weight * self.cross_entropy(logits_BK, target),
-            "dkd": ramp(progress, method.ramp_fraction) * loss,
-        }
-        return Losses(logits_BK, terms, agreement(logits_BK, teacher))
+        weights = {"target_weight": method.target_weight, "other_weight": method.other_weight}
+        loss = dkd_loss(student_BK, teacher_BK, target, temperature=method.temperature, **weights)
+        return ramp(progress, method.ramp_fraction) * loss

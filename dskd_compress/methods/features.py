@@ -1,18 +1,17 @@
-"""What methods that read features share: the space they work in, and the way into it from the student's.
+"""What methods that read features share: the teacher's feature space, and the projection into it.
 
 Shape suffixes: B images, C channels, H and W grid, N features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dskd_compress.methods.base import MethodTask, StudentModule
 from dskd_compress.taps import Tap
 
 
@@ -76,72 +75,37 @@ class Projection(nn.Module):
         return out
 
 
-class FeatureModule(StudentModule):
-    """A student that is read at a tap, and the constants m and sigma of the space of the teacher's features.
+class FeatureSpace(nn.Module):
+    """The space of the teacher's features: z = (F - m) / sigma in each channel.
 
     Args:
-        student: a timm model.
-        label_smoothing: of the cross-entropy.
-        student_tap: where it is read.
         channels: C of the teacher's tap.
-        feature_norm: `teacher_stats` puts z_T = (F_t - m) / sigma in the place of F_t.
+        norm: `teacher_stats` fits m and sigma to the teacher's features; `none` leaves F as it is.
     """
 
     mean_C: Tensor
     std_C: Tensor
 
-    def __init__(
-        self,
-        student: nn.Module,
-        label_smoothing: float,
-        student_tap: Tap,
-        channels: int,
-        feature_norm: Literal["teacher_stats", "none"],
-    ) -> None:
-        super().__init__(student, label_smoothing)
-        self.student_tap = student_tap
-        self.feature_norm = feature_norm
+    def __init__(self, channels: int, norm: Literal["teacher_stats", "none"]) -> None:
+        super().__init__()
+        self.norm = norm
         self.register_buffer("mean_C", torch.zeros(channels))
         self.register_buffer("std_C", torch.ones(channels))
 
-    def read(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Images -> the student's logits BxK and its tap, from one pass."""
-        features = self.student.forward_features(images_BCHW)  # type: ignore[operator]
-        logits_BK: Tensor = self.student.forward_head(features)  # type: ignore[operator]
-        return logits_BK, self.student_tap.read(self.student, features)[0]
-
     def standardise(self, feat: Tensor) -> Tensor:
-        """F_t -> z_T, of the same shape."""
+        """Map F to z, of the same shape."""
         return (feat - channels_like(self.mean_C, feat)) / channels_like(self.std_C, feat)
 
-    def fit(self, batches: Iterator[Tensor]) -> None:
+    def fit(self, feats: Iterable[Tensor]) -> None:
         """Set m and sigma from batches of the teacher's features."""
-        if self.feature_norm == "teacher_stats":
-            mean_C, std_C = channel_statistics(batches)
+        if self.norm == "teacher_stats":
+            mean_C, std_C = channel_statistics(feats)
             self.mean_C.copy_(mean_C)
             self.std_C.copy_(std_C)
 
 
-class FeatureTask(MethodTask):
-    """The task around a `FeatureModule`."""
-
-    @property
-    def features(self) -> FeatureModule:
-        """The trainable module."""
-        module = self.module
-        assert isinstance(module, FeatureModule)
-        return module
-
-    @property
-    def taps(self) -> dict[str, Tap]:
-        """Where both models are read."""
-        assert self.teacher is not None
-        assert self.teacher.tap is not None
-        return {"teacher": self.teacher.tap, "student": self.features.student_tap}
-
-    @torch.no_grad()
-    def fit_statistics(self, batches: Iterable[Tensor]) -> None:
-        """Show the module the teacher's features of some training images."""
-        teacher = self.teacher
-        assert teacher is not None
-        self.features.fit(feat for images in batches if (feat := teacher(images).feat) is not None)
+def read_student(student: nn.Module, tap: Tap, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the student's logits BxK and its feature at the tap, in one pass."""
+    features = student.forward_features(images_BCHW)  # type: ignore[operator]
+    logits_BK: Tensor = student.forward_head(features)  # type: ignore[operator]
+    return logits_BK, tap.read(student, features)[0]

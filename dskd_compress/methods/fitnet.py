@@ -7,15 +7,17 @@ layer in the middle. `logit_loss: kl` adds the second part.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dskd_compress.config import FitNetMethod
-from dskd_compress.methods.base import Losses, TeacherOutput, agreement, ramp
-from dskd_compress.methods.features import FeatureModule, Projection
+from dskd_compress.methods.base import Losses, StepContext, StudentModule, TeacherOutput, agreement, ramp
+from dskd_compress.methods.features import FeatureSpace, Projection, read_student
 from dskd_compress.methods.logit import logit_terms
-from dskd_compress.taps import Tap
+from dskd_compress.methods.pairing import Taps
 
 
 def hint_loss(regressed: Tensor, feat: Tensor) -> Tensor:
@@ -28,36 +30,30 @@ def hint_loss(regressed: Tensor, feat: Tensor) -> Tensor:
     return F.mse_loss(regressed, feat.detach())
 
 
-class FitNetModule(FeatureModule):
+class FitNetModule(StudentModule):
     """L = CE + feature_weight hint + logit term; r is a 1x1 convolution on maps, a linear layer on vectors."""
 
-    def __init__(
-        self,
-        student: nn.Module,
-        student_tap: Tap,
-        teacher_tap: Tap,
-        method: FitNetMethod,
-        label_smoothing: float,
-    ) -> None:
-        super().__init__(student, label_smoothing, student_tap, teacher_tap.channels, method.feature_norm)
-        self.method = method
-        self.regressor = Projection(student_tap, teacher_tap, norm=False)
+    def __init__(self, student: nn.Module, taps: Taps, method: FitNetMethod, label_smoothing: float) -> None:
+        super().__init__(student, label_smoothing)
+        self.method, self.tap = method, taps.student
+        self.space = FeatureSpace(taps.teacher.channels, method.feature_norm)
+        self.regressor = Projection(taps.student, taps.teacher, norm=False)
 
-    def forward(
-        self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput | None, progress: float
-    ) -> Losses:
-        """Losses of a batch."""
-        assert teacher is not None
-        assert teacher.feat is not None
+    def forward(self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput, context: StepContext) -> Losses:
+        """Compute the losses of a batch."""
         method = self.method
-        logits_BK, feat = self.read(images_BCHW)
+        logits_BK, feat = read_student(self.student, self.tap, images_BCHW)
         regressed = self.regressor(feat)
         with torch.autocast(images_BCHW.device.type, enabled=False):
             distillation = {
-                "hint": method.feature_weight * hint_loss(regressed, self.standardise(teacher.feat)),
+                "hint": method.feature_weight * hint_loss(regressed, self.space.standardise(teacher.tapped)),
                 **logit_terms(method, logits_BK, teacher.logits_BK, target),
             }
-            share = ramp(progress, method.ramp_fraction)
+            weight = ramp(context.progress, method.ramp_fraction)
             terms = {"ce": method.ce_weight * self.cross_entropy(logits_BK, target)}
-            terms |= {name: share * term for name, term in distillation.items()}
+            terms |= {name: weight * term for name, term in distillation.items()}
         return Losses(logits_BK, terms, agreement(logits_BK, teacher))
+
+    def fit(self, feats: Iterable[Tensor]) -> None:
+        """Set m and sigma from the teacher's features of some training images."""
+        self.space.fit(feats)

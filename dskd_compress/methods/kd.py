@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from dskd_compress.config import KdMethod
-from dskd_compress.methods.base import Losses, StudentModule, TeacherOutput, agreement
+from dskd_compress.methods.base import LogitModule
 
 
 def kd_loss(student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> Tensor:
@@ -25,21 +24,10 @@ def kd_loss(student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> Tenso
     return divergence * temperature**2
 
 
-class KdModule(StudentModule):
+class KdModule(LogitModule):
     """L = ce_weight CE(student, label) + kd_weight tau^2 KL(teacher || student)."""
 
-    def __init__(self, student: nn.Module, method: KdMethod, label_smoothing: float) -> None:
-        super().__init__(student, label_smoothing)
-        self.method = method
-
-    def forward(
-        self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput | None, progress: float
-    ) -> Losses:
-        """Losses of a batch."""
-        assert teacher is not None
-        logits_BK = self.student(images_BCHW)
-        terms = {
-            "ce": self.method.ce_weight * self.cross_entropy(logits_BK, target),
-            "kd": self.method.kd_weight * kd_loss(logits_BK, teacher.logits_BK, self.method.temperature),
-        }
-        return Losses(logits_BK, terms, agreement(logits_BK, teacher))
+    def distil(self, student_BK: Tensor, teacher_BK: Tensor, target: Tensor, progress: float) -> Tensor:
+        """Compute the weighted KL divergence."""
+        weight: float = self.method.kd_weight
+        return weight * kd_loss(student_BK, teacher_BK, self.method.temperature)

@@ -1,33 +1,22 @@
-"""The logit term that every feature method can be given beside its own loss.
+"""The optional logit term of every feature method.
 
 Shape suffixes: B images, K classes.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from torch import Tensor
 
-from dskd_compress.config.logit import LogitLoss
+from dskd_compress.config import FeatureMethod
 from dskd_compress.methods.dist import dist_loss
 from dskd_compress.methods.dkd import dkd_loss
 from dskd_compress.methods.kd import kd_loss
 
 
-class LogitTerm(Protocol):
-    """The keys of a method's section that describe the term."""
-
-    @property
-    def logit_loss(self) -> LogitLoss: ...  # noqa: D102
-    @property
-    def logit_weight(self) -> float: ...  # noqa: D102
-    @property
-    def temperature(self) -> float: ...  # noqa: D102
-
-
-def logit_terms(method: LogitTerm, student_BK: Tensor, teacher_BK: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """The weighted term as `logit`, with the published weights between the parts of DIST and DKD; or nothing.
+def logit_terms(
+    method: FeatureMethod, student_BK: Tensor, teacher_BK: Tensor, target: Tensor
+) -> dict[str, Tensor]:
+    """Compute the weighted term `logit`, if any, with the published weights between the parts of DIST and DKD.
 
     Args:
         method: which loss, its weight and temperature.

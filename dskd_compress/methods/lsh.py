@@ -1,4 +1,4 @@
-"""Locality-sensitive-hashing loss: the student's feature shall fall on the target's side of random planes.
+"""Locality-sensitive-hashing loss: pull the student's feature to the target's side of random planes.
 
 After LSHFM, "Distilling knowledge by mimicking features" (arXiv 2011.01424, equations 5 to 7). The
 target is the teacher's feature in LSHFM, the denoised student feature in DSKD.
@@ -8,17 +8,18 @@ Shape suffixes: B features, C channels, M hash bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dskd_compress.config import DskdMethod, LshfmMethod
 from dskd_compress.methods.base import labels_of
-from dskd_compress.methods.draws import mean_over_processes
-from dskd_compress.methods.features import FeatureModule, by_location, pool
-from dskd_compress.taps import Tap, TapHead
+from dskd_compress.methods.collectives import all_reduce_mean
+from dskd_compress.methods.features import FeatureSpace, by_location, pool
+from dskd_compress.taps import TapHead
 from dskd_export.errors import TapError
 
 
@@ -84,27 +85,14 @@ def bit_entropy(hashed_BM: Tensor) -> Tensor:
     return -(share_M * share_M.log2() + (1 - share_M) * (1 - share_M).log2()).mean()
 
 
-class LshSettings(Protocol):
-    """The keys of a method's section that describe the hash loss."""
+class HashLoss(nn.Module):
+    """L_LSH with its constants: the normals W and offsets b of the planes.
 
-    @property
-    def feature_norm(self) -> Literal["teacher_stats", "none"]: ...  # noqa: D102
-    @property
-    def lsh_loss(self) -> Literal["lshl2", "lsh", "l2"]: ...  # noqa: D102
-    @property
-    def lsh_on(self) -> Literal["pooled", "location"]: ...  # noqa: D102
-    @property
-    def hash_bits(self) -> int | None: ...  # noqa: D102
-    @property
-    def hash_std(self) -> Literal["auto", "fc"]: ...  # noqa: D102
-    @property
-    def hash_bias(self) -> Literal["zero", "median"]: ...  # noqa: D102
-    @property
-    def correct_only(self) -> bool: ...  # noqa: D102
-
-
-class LshModule(FeatureModule):
-    """A student whose feature is hashed; the constants W and b are buffers.
+    Args:
+        channels: C of the teacher's tap.
+        head: of the teacher; only `hash_std: fc` reads it.
+        method: the recipe's section.
+        seed: of W.
 
     Raises:
         TapError: `hash_std: fc` and the teacher's classifier is no linear layer.
@@ -113,22 +101,13 @@ class LshModule(FeatureModule):
     planes_MC: Tensor
     bias_M: Tensor
 
-    def __init__(
-        self,
-        student: nn.Module,
-        label_smoothing: float,
-        student_tap: Tap,
-        channels: int,
-        teacher_head: TapHead | None,
-        settings: LshSettings,
-        seed: int,
-    ) -> None:
-        super().__init__(student, label_smoothing, student_tap, channels, settings.feature_norm)
-        self.settings = settings
-        bits = settings.hash_bits or default_hash_bits(channels)
+    def __init__(self, channels: int, head: TapHead | None, method: DskdMethod | LshfmMethod, seed: int) -> None:
+        super().__init__()
+        self.method = method
+        bits = method.hash_bits or default_hash_bits(channels)
         std = channels**-0.5
-        if settings.hash_std == "fc":
-            linear = None if teacher_head is None else teacher_head.linear
+        if method.hash_std == "fc":
+            linear = None if head is None else head.linear
             if linear is None:
                 raise TapError(
                     "method.hash_std: fc needs a teacher whose classifier is one linear layer.",
@@ -138,34 +117,34 @@ class LshModule(FeatureModule):
         self.register_buffer("planes_MC", hash_planes(channels, bits, std, seed))
         self.register_buffer("bias_M", torch.zeros(bits))
 
-    def distil_loss(self, u: Tensor, target_feat: Tensor, teacher_BK: Tensor, target: Tensor) -> Tensor:
-        """The hash loss from the student's feature u to another, mean over images (all, or those that count)."""
-        settings = self.settings
-        arrange = pool if settings.lsh_on == "pooled" else by_location
-        loss = lsh_loss(arrange(u), arrange(target_feat), self.planes_MC, self.bias_M, settings.lsh_loss)
+    def forward(self, u: Tensor, v: Tensor, teacher_BK: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss from the student's feature u to v, mean over images (all, or those that count)."""
+        method = self.method
+        arrange = pool if method.lsh_on == "pooled" else by_location
+        loss = lsh_loss(arrange(u), arrange(v), self.planes_MC, self.bias_M, method.lsh_loss)
         loss_B = loss.view(u.shape[0], -1).mean(dim=1)
-        if not settings.correct_only:
+        if not method.correct_only:
             return loss_B.mean()
-        right_B = (teacher_BK.argmax(dim=1) == labels_of(target)).float()
-        # Over all processes: their losses are averaged, and each may have another share of right ones.
-        return (loss_B * right_B).mean() / mean_over_processes(right_B.mean()).clamp(min=1e-6)
+        right_B = (teacher_BK.argmax(dim=1) == labels_of(labels)).float()
+        # Over all processes: their losses are averaged, and the teacher is right on another part of each batch.
+        return (loss_B * right_B).mean() / all_reduce_mean(right_B.mean()).clamp(min=1e-6)
 
-    def fit(self, batches: Iterator[Tensor]) -> None:
-        """Set m and sigma and, where asked for, b = -median(W z_T)."""
-        if self.settings.hash_bias == "zero":
-            super().fit(batches)
+    def fit(self, feats: Iterable[Tensor], space: FeatureSpace) -> None:
+        """Fit the space and, where the method wants it, b = -median(W z_T) in it."""
+        if self.method.hash_bias == "zero":
+            space.fit(feats)
             return
         pooled: list[Tensor] = []
 
-        def seen() -> Iterator[Tensor]:
-            for feat in batches:
+        def pool_each() -> Iterator[Tensor]:
+            for feat in feats:
                 pooled.append(pool(feat))
                 yield feat
 
-        rest = seen()
-        super().fit(rest)
-        for _ in rest:  # without standardisation nobody has looked at them
+        rest = pool_each()
+        space.fit(rest)
+        for _ in rest:  # a space without statistics has not read them
             pass
-        z_NC = (torch.cat(pooled) - self.mean_C) / self.std_C
+        z_NC = space.standardise(torch.cat(pooled))
         hashed_NM = hash_logits(z_NC, self.planes_MC, torch.zeros_like(self.bias_M))
         self.bias_M.copy_(-hashed_NM.median(dim=0).values)

@@ -13,54 +13,49 @@ Shape suffixes: B images, C channels, M hash bits.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from dskd_compress.config import LshfmMethod
-from dskd_compress.methods.base import Losses, TeacherOutput, agreement, ramp
-from dskd_compress.methods.features import Projection, pool
+from dskd_compress.methods.base import Losses, StepContext, StudentModule, TeacherOutput, agreement, ramp
+from dskd_compress.methods.features import FeatureSpace, Projection, pool, read_student
 from dskd_compress.methods.logit import logit_terms
-from dskd_compress.methods.lsh import LshModule, hash_agreement
-from dskd_compress.taps import Tap, TapHead
+from dskd_compress.methods.lsh import HashLoss, hash_agreement
+from dskd_compress.methods.pairing import Taps
 
 
-class LshfmModule(LshModule):
+class LshfmModule(StudentModule):
     """L = CE + lsh_weight LSH(P(F_s) -> z_T) + logit term."""
 
     def __init__(
-        self,
-        student: nn.Module,
-        student_tap: Tap,
-        teacher_tap: Tap,
-        teacher_head: TapHead | None,
-        method: LshfmMethod,
-        label_smoothing: float,
-        seed: int,
+        self, student: nn.Module, taps: Taps, method: LshfmMethod, label_smoothing: float, seed: int
     ) -> None:
-        super().__init__(student, label_smoothing, student_tap, teacher_tap.channels, teacher_head, method, seed)
-        self.method = method
-        self.projection = Projection(student_tap, teacher_tap)
+        super().__init__(student, label_smoothing)
+        self.method, self.tap = method, taps.student
+        self.space = FeatureSpace(taps.teacher.channels, method.feature_norm)
+        self.hash_loss = HashLoss(taps.teacher.channels, taps.head, method, seed)
+        self.projection = Projection(taps.student, taps.teacher)
 
-    def forward(
-        self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput | None, progress: float
-    ) -> Losses:
-        """Losses of a batch."""
-        assert teacher is not None
-        assert teacher.feat is not None
+    def forward(self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput, context: StepContext) -> Losses:
+        """Compute the losses of a batch."""
         method = self.method
-        logits_BK, feat = self.read(images_BCHW)
+        logits_BK, feat = read_student(self.student, self.tap, images_BCHW)
         u = self.projection(feat)
         with torch.autocast(images_BCHW.device.type, enabled=False):
-            z_teacher = self.standardise(teacher.feat)
-            distillation = {
-                "lsh": method.lsh_weight * self.distil_loss(u, z_teacher, teacher.logits_BK, target),
-                **logit_terms(method, logits_BK, teacher.logits_BK, target),
-            }
-            share = ramp(progress, method.ramp_fraction)
+            z_T = self.space.standardise(teacher.tapped)
+            lsh = method.lsh_weight * self.hash_loss(u, z_T, teacher.logits_BK, target)
+            distillation = {"lsh": lsh, **logit_terms(method, logits_BK, teacher.logits_BK, target)}
+            weight = ramp(context.progress, method.ramp_fraction)
             terms = {"ce": method.ce_weight * self.cross_entropy(logits_BK, target)}
-            terms |= {name: share * term for name, term in distillation.items()}
+            terms |= {name: weight * term for name, term in distillation.items()}
             monitors = agreement(logits_BK, teacher)
-            if self.watching:
-                found = hash_agreement(pool(u.detach()), pool(z_teacher), self.planes_MC, self.bias_M)
-                monitors["hash_agreement"] = found
+            if context.wants_monitors:
+                planes_MC, bias_M = self.hash_loss.planes_MC, self.hash_loss.bias_M
+                monitors["hash_agreement"] = hash_agreement(pool(u.detach()), pool(z_T), planes_MC, bias_M)
         return Losses(logits_BK, terms, monitors)
+
+    def fit(self, feats: Iterable[Tensor]) -> None:
+        """Set m, sigma and b from the teacher's features of some training images."""
+        self.hash_loss.fit(feats, self.space)

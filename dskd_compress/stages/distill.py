@@ -48,14 +48,14 @@ def _distill(
 ) -> TrainingDocument:
     section, method, device = recipe.train, recipe.method, group.device
     configure(section, device)
-    read = group.from_leader(lambda: folder.inputs(DISTILL, recipe))
+    read = group.run_on_main(lambda: folder.inputs(DISTILL, recipe))
     sets = open_checked_data(recipe, output)
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
     probe = None
     if recipe.teacher.probe is not None:
         own = make_pair(student, format, load_own_teacher(recipe, folder, sets))
-        probe = group.from_leader(lambda: ensure_probe(recipe, folder, sets, own, facts.sha256, device, output))
+        probe = group.run_on_main(lambda: ensure_probe(recipe, folder, sets, own, facts.sha256, device, output))
     teacher = load_teacher(recipe, folder, sets)
     pair = make_pair(student, format, teacher)
     loaders = Loaders.open(recipe, section, sets, format, group)
@@ -88,7 +88,7 @@ def _distill(
     adapt = pair.adapter().to(device)
     teacher_on_device = teacher.model.to(device).eval()
     output.print("Evaluating the teacher.")
-    of_teacher = group.from_leader(
+    of_teacher = group.run_on_main(
         lambda: teacher_accuracy(
             recipe,
             folder,
@@ -108,7 +108,7 @@ def _distill(
         seen_before = None
         # timm's facts on its own weights, and ours on those we trained, are right.
         if recipe.teacher.checkpoint is not None and teacher.origin is not None and task.teacher is not None:
-            seen_before = group.from_leader(lambda: compare_normalisations(sets, pair, device))
+            seen_before = group.run_on_main(lambda: compare_normalisations(sets, pair, device))
         diagnosis = Diagnosis(
             recipe.diagnosis,
             task,
@@ -135,7 +135,7 @@ def _distill(
         raise as_error(changed_symptom(None, "during the distillation"))
     kept = None
     if cache is not None and cached is not None:
-        kept = cache.facts(cached, group.of_all((cached.read, cached.computed)))
+        kept = cache.facts(cached, group.all_gather_object((cached.read, cached.computed)))
         output.print(f"Teacher cache: {kept.images_read:,} images read, {kept.images_computed:,} computed.")
 
     def write() -> TrainingDocument:
@@ -171,7 +171,7 @@ def _distill(
         folder.record_stage(DISTILL, recipe, provenance, read, facts.sha256)
         return document
 
-    return group.from_leader(write)
+    return group.run_on_main(write)
 
 
 def _accuracy_when_trained(recipe: Recipe, folder: RunFolder) -> float | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dskd_compress.config import Recipe, TrainSection
 from dskd_compress.console import Output
-from dskd_compress.data import DataSets, Preprocessing, Share, TrainLoader, ValLoader, worker_death_explained
+from dskd_compress.data import BatchShard, DataSets, Preprocessing, TrainLoader, ValLoader, worker_death_explained
 from dskd_compress.methods import MethodTask
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.training.checkpoint import CheckpointStore
@@ -62,7 +62,7 @@ class Loaders:
         group: Group,
     ) -> Loaders:
         """Open both for the device of this process."""
-        place, device = group.place, group.device
+        process, device = group.process, group.device
         return cls(
             TrainLoader(
                 sets,
@@ -71,7 +71,7 @@ class Loaders:
                 batch_size=section.batch_size,
                 seed=recipe.seed,
                 device=device,
-                share=Share(place.rank, place.world_size),
+                shard=BatchShard(process.rank, process.world_size),
                 batch_key=f"{'teacher.' if section is recipe.teacher.train else ''}train.batch_size",
             ),
             ValLoader(
@@ -95,7 +95,7 @@ class Loaders:
         Epoch -1 leaves the order of the training alone.
         """
         for images_BCHW, _ in islice(self.train.epoch(-1), batches):
-            yield from self.group.whole_batch(images_BCHW)
+            yield from self.group.all_gather(images_BCHW)
         self.train.close()  # batches that nobody takes would stay in shared memory
 
 
@@ -159,7 +159,7 @@ def train(
         task.fit_statistics(loaders.some_images(statistics_batches))
     # A worker that dies is reported from a signal handler, at any point of a step.
     with worker_death_explained(loaders.train.workers):
-        if group.leads:
+        if group.is_main:
             _log_training(trainer, folder.log(role), section, role, recipe, folder, output, diagnosis)
         else:
             # All processes look for faults at the same steps: what a method sends to the others is then answered.
@@ -172,7 +172,7 @@ def train(
         more = ", ..." if len(skipped) > 5 else ""
         output.warn(f"left out {images} that cannot be read: {', '.join(skipped[:5])}{more}")
     return Trained(
-        state=store.load_best(done.best_epoch) if group.leads else {},
+        state=store.load_best(done.best_epoch) if group.is_main else {},
         best_epoch=done.best_epoch,
         best=Accuracy.model_validate(done.best),
         last=Accuracy.model_validate(done.last),

@@ -47,7 +47,7 @@ def _train(
 ) -> TrainingDocument:
     device = group.device
     configure(section, device)
-    inputs = group.from_leader(lambda: folder.inputs(TRAIN, recipe))
+    inputs = group.run_on_main(lambda: folder.inputs(TRAIN, recipe))
     sets = open_checked_data(recipe, output)
     model, format = create_untrained_teacher(
         recipe, len(sets.classes), lambda sentence: output.print(escape(sentence))
@@ -91,4 +91,4 @@ def _train(
         folder.record_stage(TRAIN, recipe, provenance, inputs, facts.sha256)
         return document
 
-    return group.from_leader(write)
+    return group.run_on_main(write)

@@ -69,7 +69,7 @@ def _tune(
     method, device = recipe.method, group.device
     configure(section, device)
     path = folder.require("student.safetensors", DISTILL)
-    read = group.from_leader(lambda: folder.inputs(TUNE, recipe))
+    read = group.run_on_main(lambda: folder.inputs(TUNE, recipe))
     student, info = load_trained(path)
     names = list(student.state_dict())
     sets = open_checked_data(recipe, output)
@@ -82,7 +82,7 @@ def _tune(
     inputs = {"data": facts.sha256, "teacher": state_sha256(teacher.model)}
     initial_sha256 = state_sha256(student)
     student.to(device)
-    before = group.from_leader(lambda: loaders.accuracy(student.eval())[0])
+    before = group.run_on_main(lambda: loaders.accuracy(student.eval())[0])
     # The taps are found in the plain model; after that its layers get their quantisers, in place.
     task = create_task(
         method,
@@ -93,7 +93,7 @@ def _tune(
         device=device,
     )
     insert_fake_quant(student, tune.precision, loaders.some_images(tune.calibration_batches))
-    rounded = group.from_leader(lambda: loaders.accuracy(student.eval())[0])
+    rounded = group.run_on_main(lambda: loaders.accuracy(student.eval())[0])
     output.print(
         f"Student: top-1 {before.top1.value:.2%}, and rounded to {tune.precision} without tuning "
         f"{rounded.top1.value:.2%}"
@@ -140,7 +140,7 @@ def _tune(
         folder.record_stage(TUNE, recipe, provenance, read, facts.sha256)
         return document
 
-    return group.from_leader(write)
+    return group.run_on_main(write)
 
 
 def _take_heads(task: MethodTask, folder: RunFolder, settings_sha256: str) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dskd_compress.methods.collectives import all_reduce_sum
 from dskd_compress.timm_import import import_timm
 
 import_timm()  # before anything of timm: it may need torchvision to be mended first
@@ -14,27 +15,8 @@ from timm.layers import BatchNormAct2d  # noqa: E402
 
 
 def _mean(value_C: Tensor) -> Tensor:
-    """Over all processes; gradients flow back to all of them."""
-    summed_C: Tensor = _Sum.apply(value_C)  # type: ignore[no-untyped-call]
-    return summed_C / distributed.get_world_size()
-
-
-class _Sum(torch.autograd.Function):
-    """The sum over all processes; its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(context: object, value: Tensor) -> Tensor:
-        """Add up."""
-        value = value.clone()
-        distributed.all_reduce(value)
-        return value
-
-    @staticmethod
-    def backward(context: object, gradient: Tensor) -> Tensor:
-        """Add up the gradients."""
-        gradient = gradient.clone()
-        distributed.all_reduce(gradient)
-        return gradient
+    """Average over all processes; gradients flow back to all of them."""
+    return all_reduce_sum(value_C) / distributed.get_world_size()
 
 
 def _like(value_C: Tensor, feat: Tensor) -> Tensor:
@@ -72,10 +54,10 @@ class CpuSyncBatchNorm(_BatchNorm):
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
-        share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+        weight = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
         count *= distributed.get_world_size()
-        self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), share)
-        self.running_var.lerp_((var_C * count / (count - 1)).to(self.running_var.dtype), share)
+        self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), weight)
+        self.running_var.lerp_((var_C * count / (count - 1)).to(self.running_var.dtype), weight)
 
 
 class CpuSyncBatchNormAct(CpuSyncBatchNorm):

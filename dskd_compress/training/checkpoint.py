@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from dskd_export.errors import CheckpointError
 from dskd_export.files.atomic import atomic_path
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass

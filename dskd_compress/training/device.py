@@ -9,31 +9,31 @@ import sys
 import torch
 
 from dskd_compress.config import TrainSection
-from dskd_compress.launch import Place
+from dskd_compress.launch import ProcessRank
 from dskd_compress.shortages import cannot_compile
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.telemetry.host import usable_cores
 
 
-def resolve_device(requested: str, place: Place | None = None) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` -> a device that is really there.
+def resolve_device(requested: str, process: ProcessRank | None = None) -> torch.device:
+    """Resolve `auto`, `cpu`, `cuda` or `cuda:N` to a device of this machine.
 
     Args:
         requested: the recipe's `train.device`.
-        place: of a process among several, each of which takes the GPU of its number.
+        process: this one of several, each of which takes the GPU of its local rank.
 
     Raises:
         UsageError: not a device's name, or one GPU for several processes.
         EnvironmentProblem: the device is not there. Only `auto` ever falls back to the CPU.
     """
-    if place is not None and place.world_size > 1:
+    if process is not None and process.world_size > 1:
         if requested.startswith("cuda:"):
             raise UsageError(
-                f"train.device is {requested}, but {place.world_size} processes cannot share one GPU.",
+                f"train.device is {requested}, but {process.world_size} processes cannot share one GPU.",
                 "Use train.device cuda: each process takes its own.",
             )
         if requested == "cuda" or (requested == "auto" and torch.cuda.is_available()):
-            requested = f"cuda:{place.local_rank}"
+            requested = f"cuda:{process.local_rank}"
     if requested == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,14 +1,14 @@
 """The training loop: a generator of records, so that logging and display stay outside.
 
 Everything random in a step is seeded by (seed, step), and the order and augmentation of images by
-(seed, epoch, image), so a run that was stopped ends as if it had not been. Several processes take
-equal parts of each batch, and `train.grad_accumulation` pieces of a part come one after the other.
+(seed, epoch, image), so a resumed run ends bit for bit like an uninterrupted one. Several processes take
+equal shards of each batch, and process them in `train.grad_accumulation` micro-batches.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,26 +18,28 @@ import torch
 from torch import Tensor, nn
 
 from dskd_compress.config import TrainSection
-from dskd_compress.data import Share
-from dskd_compress.launch import Place
-from dskd_compress.methods.base import WATCH_EVERY, MethodTask
+from dskd_compress.data import BatchShard
+from dskd_compress.data.randomness import seed_of_text
+from dskd_compress.launch import ProcessRank
+from dskd_compress.methods.base import MONITOR_EVERY, MethodTask, StepContext
 from dskd_compress.models import recompute_activations
 from dskd_compress.training.checkpoint import CheckpointStore, Progress
 from dskd_compress.training.device import autocast
 from dskd_compress.training.distributed import Group
+from dskd_compress.training.guard import UpdateGuard, spread_nonfinite
 from dskd_compress.training.optim import create_optimization
-from dskd_compress.training.readings import Reading, StepNumbers, read
 from dskd_compress.training.signals import StopRequest
+from dskd_compress.training.step_values import DeviceStep, StepValues, fetch
 from dskd_export.documents.base import Accuracy
 from dskd_export.documents.training import EpochRecord, StepRecord
 from dskd_export.errors import EnvironmentProblem, Interrupted, TrainingDiverged
 
-# Reading a number from a GPU waits for it; so many steps are read together.
-_STEPS_PER_READ = {"cpu": 1, "cuda": 20}
+# Fetching a number from a GPU waits for it, so the numbers of several steps are fetched together.
+_STEPS_PER_FETCH = {"cpu": 1, "cuda": 20}
 
 
 class EpochLoader(Protocol):
-    """Training batches: the same for the same seed, epoch and position; this process's share of each."""
+    """Training batches: the same for the same seed, epoch and position; this process's shard of each."""
 
     @property
     def skipped(self) -> list[str]:
@@ -51,18 +53,6 @@ class EpochLoader(Protocol):
         ...
 
 
-def step_seed(seed: int, step: int, part: int = 0) -> int:
-    """Seed of all noise of one step: depends on nothing else, so a resumed run draws the same.
-
-    Args:
-        seed: of the training.
-        step: number of the step.
-        part: of the batch, for what is drawn within a model (dropout): each part draws its own.
-    """
-    text = f"{seed}/{step}/{part}" if part else f"{seed}/{step}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
-
-
 class Trainer:
     """One training of one task.
 
@@ -73,9 +63,9 @@ class Trainer:
         section: how to train.
         seed: of all randomness within a step.
         store: where checkpoints go.
-        group: the processes that train together; None: this one alone. Only the leader validates and saves.
-        after_backward: called with the number of the step (0-based) and the task once the gradients are there,
-            unscaled and not yet clipped; it changes nothing.
+        group: the processes that train together; None: only this one. The main process validates and saves.
+        after_backward: called with the step's context once the gradients are there, unscaled and not yet
+            clipped; it changes nothing.
 
     Raises:
         ModelError: `train.grad_checkpointing` with a student that has none.
@@ -91,13 +81,13 @@ class Trainer:
         seed: int,
         store: CheckpointStore,
         group: Group | None = None,
-        after_backward: Callable[[int, MethodTask], None] | None = None,
+        after_backward: Callable[[StepContext], None] | None = None,
     ) -> None:
         self.task, self.loader, self.validate = task, loader, validate
         self.section, self.seed, self.store = section, seed, store
         self.after_backward = after_backward
         self.device = task.device
-        self.group = group if group is not None else Group(Place(), self.device)
+        self.group = group if group is not None else Group(ProcessRank(), self.device)
         self.autocast = autocast(section, self.device)
         if section.grad_checkpointing:
             recompute_activations(task.module.student)
@@ -108,20 +98,21 @@ class Trainer:
             task.setup_ema(decay=section.ema_decay, use_warmup=True)
         self.progress = Progress()
         self.total_steps = section.epochs * len(loader)
-        place = self.group.place
-        self._rows: list[int] = Share(place.rank, place.world_size).rows(section.batch_size).tolist()
-        self._pending: list[StepNumbers] = []
+        shard = BatchShard(self.group.process.rank, self.group.process.world_size)
+        self._rows: tuple[int, ...] = tuple(shard.rows(section.batch_size).tolist())
+        self._guard = UpdateGuard(task, self.optimization.optimizer)
+        self._pending: list[DeviceStep] = []
         self._agreed_to_stop = False
 
     def resume(self) -> bool:
-        """Go on from the last good checkpoint of the same settings; False where there is none.
+        """Resume from the last good checkpoint of the same settings; False where there is none.
 
         Raises:
             CheckpointError: there are only damaged ones.
             EnvironmentProblem: the processes do not see the same checkpoint.
         """
         found = self.store.load(self.device)
-        steps = self.group.of_all(0 if found is None else found[0].step)
+        steps = self.group.all_gather_object(0 if found is None else found[0].step)
         if len(set(steps)) > 1:
             raise EnvironmentProblem(
                 f"The processes find different checkpoints in {self.store.folder}: of the steps {steps}.",
@@ -138,10 +129,10 @@ class Trainer:
         return True
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
-        skipped = [name for names in self.group.of_all(self.loader.skipped) for name in names]
+        """Write a checkpoint."""
+        skipped = [name for names in self.group.all_gather_object(self.loader.skipped) for name in names]
         self.progress.skipped = sorted({*self.progress.skipped, *skipped})
-        if not self.group.leads:
+        if not self.group.is_main:
             return
         ema = self.task.get_trainable_module(ema=True)
         self.store.save(
@@ -156,7 +147,7 @@ class Trainer:
 
     @property
     def student(self) -> nn.Module:
-        """What is evaluated and kept: the weight average where there is one."""
+        """The model that is evaluated and kept: the weight average where there is one."""
         return self.task.get_eval_model(ema=self.task.has_ema())
 
     def run(self) -> Iterator[StepRecord | EpochRecord]:
@@ -164,12 +155,12 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM came to any of the processes; the state was saved.
-            TrainingDiverged: a loss is NaN or Inf; the last checkpoint is from before it.
+            TrainingDiverged: a loss or gradient is NaN or Inf; weights and last checkpoint are from before it.
         """
         # Last, so that state and averages are those of the bare modules.
         if self.section.compile:
             self.task.compile()
-        with self.group.wrapped(self.task), StopRequest() as stop:
+        with self.group.distribute(self.task), StopRequest() as stop:
             for epoch in range(self.progress.epoch, self.section.epochs):
                 epoch_began = time.perf_counter()
                 yield from self._train_epoch(epoch, stop)
@@ -185,7 +176,7 @@ class Trainer:
         if self.progress.batch == 0:
             self.progress.epoch_loss_sum = 0.0
         began = time.perf_counter()
-        read_every = _STEPS_PER_READ.get(self.device.type, 1)
+        fetch_every = _STEPS_PER_FETCH.get(self.device.type, 1)
         for images_BCHW, target in self.loader.epoch(epoch, skip_batches=self.progress.batch):
             self._pending.append(self._step(epoch, images_BCHW, target))
             self.progress.batch += 1
@@ -193,83 +184,91 @@ class Trainer:
                 self.section.checkpoint_steps is not None
                 and self.progress.step % self.section.checkpoint_steps == 0
             )
-            # Processes read after the same steps: a signal that came to one of them waits for that.
-            wanted = self.group.alone and stop.requested is not None
-            if len(self._pending) >= read_every or save or wanted:
-                yield from self._read_pending(epoch, began, stop)
+            # All processes fetch after the same steps: a signal to one of them waits for that.
+            wanted = self.group.is_single and stop.requested is not None
+            if len(self._pending) >= fetch_every or save or wanted:
+                yield from self._fetch_pending(epoch, began, stop)
                 began = time.perf_counter()
             if save:
                 self.save()
             self._stop_if_requested(stop)
-        yield from self._read_pending(epoch, began, stop)
+        yield from self._fetch_pending(epoch, began, stop)
 
-    def _step(self, epoch: int, images_BCHW: Tensor, target: Tensor) -> StepNumbers:
-        """One optimisation step; returns numbers that are still on the device."""
+    def _step(self, epoch: int, images_BCHW: Tensor, target: Tensor) -> DeviceStep:
+        """Take one optimisation step; returns numbers that are still on the device."""
         step = self.progress.step
         learning_rate = self.optimization.set_step(step)
-        self.task.progress = step / self.total_steps
-        self.task.position = (epoch, self.progress.batch)
-        self.task.module.watching = step % WATCH_EVERY == 0
+        context = StepContext(
+            step,
+            step / self.total_steps,
+            (epoch, self.progress.batch),
+            self._rows,
+            seed_of_text(self.seed, step),
+            step % MONITOR_EVERY == 0,
+        )
         if self.section.channels_last:
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
         optimizer = self.optimization.optimizer
         optimizer.zero_grad(set_to_none=True)
-        pieces = self._forward_and_backward(step, images_BCHW, target)
+        self._guard.hold_statistics()
+        results = self._forward_and_backward(context, images_BCHW, target)
         self.scaler.unscale_(optimizer)
         if self.after_backward is not None:
-            self.after_backward(step, self.task)
+            self.after_backward(context)
         # Student and training-only heads together: a projection that escapes the clipping can ruin both.
         parameters = list(self.task.module.parameters())
         limit = self.section.clip_grad if self.section.clip_grad is not None else math.inf
         grad_norm = nn.utils.clip_grad_norm_(parameters, limit)
-        self.scaler.step(optimizer)
-        self.scaler.update()
         self.progress.step += 1
-        self.task.update_ema(step=self.progress.step)
-        return StepNumbers.of(images_BCHW.shape[0], learning_rate, grad_norm, pieces)
+        if self.scaler.is_enabled():  # it skips a step with non-finite gradients and lowers its scale
+            self.scaler.step(optimizer)
+            self.scaler.update()
+            self.task.update_ema(step=self.progress.step)
+        else:
+            self._guard.update(grad_norm, self.progress.step)
+        return DeviceStep.of(images_BCHW.shape[0], learning_rate, grad_norm, results)
 
     def _forward_and_backward(
-        self, step: int, images_BCHW: Tensor, target: Tensor
+        self, context: StepContext, images_BCHW: Tensor, target: Tensor
     ) -> list[tuple[float, dict[str, Any]]]:
-        """Add up the gradients of the pieces of a batch; returns each one's share of it and its losses."""
-        count, rank = self.section.grad_accumulation, self.group.place.rank
-        parts = zip(images_BCHW.tensor_split(count), target.tensor_split(count), strict=True)
+        """Accumulate the gradients of the micro-batches; returns the weight of each, and its losses."""
+        count, rank = self.section.grad_accumulation, self.group.process.rank
+        micro_batches = zip(images_BCHW.tensor_split(count), target.tensor_split(count), strict=True)
         results, first = [], 0
-        for number, (images, labels) in enumerate(parts):
+        for number, (images, labels) in enumerate(micro_batches):
             rows = self._rows[first : first + images.shape[0]]
             first += images.shape[0]
-            share = images.shape[0] / images_BCHW.shape[0]
-            torch.manual_seed(step_seed(self.seed, step, rank * count + number))
-            self.task.rows = rows
-            self.task.module.draws.begin(step_seed(self.seed, step), rows)
-            last = number == count - 1
-            # Processes add up their gradients once, with the last piece.
-            with contextlib.nullcontext() if last else self.task.no_sync():
+            weight = images.shape[0] / images_BCHW.shape[0]
+            part = rank * count + number  # what is drawn within a model (dropout) differs in each
+            torch.manual_seed(seed_of_text(self.seed, context.step, *([part] if part else [])))
+            # Processes add up their gradients once, with the last micro-batch.
+            with contextlib.nullcontext() if number == count - 1 else self.task.no_sync():
                 with self.autocast:
-                    result = self.task(images, labels)
-                self.scaler.scale(result["loss"] * share if count > 1 else result["loss"]).backward()
-            results.append((share, result))
+                    result = self.task(images, labels, dataclasses.replace(context, rows=rows))
+                loss = spread_nonfinite(result["loss"] * weight if count > 1 else result["loss"])
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            results.append((weight, result))
         return results
 
-    def _read_pending(self, epoch: int, began: float, stop: StopRequest) -> Iterator[StepRecord]:
-        """Turn the steps since the last reading into records, and look for NaN and Inf."""
+    def _fetch_pending(self, epoch: int, began: float, stop: StopRequest) -> Iterator[StepRecord]:
+        """Turn the steps since the last fetch into records, and check them for NaN and Inf."""
         pending, self._pending = self._pending, []
         if not pending:
             return
         first = self.progress.step - len(pending) + 1
-        readings, self._agreed_to_stop = read(pending, self.group, stop.requested is not None)
-        for number, reading in enumerate(readings, first):
-            self._refuse_nonfinite(reading, number, epoch)
-            self.progress.epoch_loss_sum += reading.losses["loss"]
+        steps, self._agreed_to_stop = fetch(pending, self.group, stop.requested is not None)
+        for number, values in enumerate(steps, first):
+            self._refuse_nonfinite(values, number, epoch)
+            self.progress.epoch_loss_sum += values.losses["loss"]
         seconds = time.perf_counter() - began
-        images = sum(reading.images for reading in readings)
+        images = sum(values.images for values in steps)
         self.progress.train_seconds += seconds
         self.progress.train_images += images
-        for number, reading in enumerate(readings, first):
-            yield reading.record(number, epoch, images / seconds)
+        for number, values in enumerate(steps, first):
+            yield values.record(number, epoch, images / seconds)
 
-    def _refuse_nonfinite(self, reading: Reading, step: int, epoch: int) -> None:
-        bad = reading.nonfinite()
+    def _refuse_nonfinite(self, values: StepValues, step: int, epoch: int) -> None:
+        bad = values.nonfinite(self.scaler.is_enabled())
         if bad is None:
             return
         kept = (
@@ -278,15 +277,15 @@ class Trainer:
             else "There is no checkpoint from before it."
         )
         raise TrainingDiverged(
-            f"Step {step} (epoch {epoch}): the loss term '{bad[0]}' is {bad[1]}. {kept}",
+            f"Step {step} (epoch {epoch}): {bad}. {kept}",
             "Lower train.lr, set train.clip_grad, or use train.precision fp32.",
         )
 
     def _validate(self, epoch: int, began: float) -> EpochRecord:
-        accuracy, val_loss = self.group.from_leader(lambda: self.validate(self.student))
+        accuracy, val_loss = self.group.run_on_main(lambda: self.validate(self.student))
         best = self.progress.best_epoch < 0 or accuracy.top1.value > self.progress.best["top1"]["value"]
         if best:
-            if self.group.leads:
+            if self.group.is_main:
                 self.store.save_best(self.student, epoch)
             self.progress.best_epoch, self.progress.best = epoch, accuracy.model_dump()
         record = EpochRecord(
@@ -303,13 +302,13 @@ class Trainer:
         return record
 
     def _stop_if_requested(self, stop: StopRequest) -> None:
-        wanted = stop.requested is not None if self.group.alone else self._agreed_to_stop
+        wanted = stop.requested is not None if self.group.is_single else self._agreed_to_stop
         if not wanted or self.progress.step >= self.total_steps:
             return
         self.save()
-        self.group.wait()  # for the leader to have written: torchrun ends all when one has ended
+        self.group.barrier()  # until the main process has written: torchrun ends all when one has ended
         raise Interrupted(
             f"Stopped by {stop.requested or 'another process'} after step {self.progress.step} of "
             f"{self.total_steps}; the state is in {self.store.last_path}.",
-            "The same command goes on from there.",
+            "The same command resumes from there.",
         )

@@ -13,7 +13,7 @@ import torch
 from support import make_pair
 
 from dskd_compress.config import AugmentSection, DataSection, Method, NoneMethod, TrainSection
-from dskd_compress.data import Share, TrainLoader, ValLoader, open_data
+from dskd_compress.data import BatchShard, TrainLoader, ValLoader, open_data
 from dskd_compress.methods import create_task
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.distributed import join
@@ -53,7 +53,7 @@ def train_case(case: Case, folder: Path) -> list[dict[str, Any]]:
             seed=0,
             device=group.device,
         )
-        share = Share(group.place.rank, group.place.world_size)
+        shard = BatchShard(group.process.rank, group.process.world_size)
         loader = TrainLoader(
             sets,
             data,
@@ -61,7 +61,7 @@ def train_case(case: Case, folder: Path) -> list[dict[str, Any]]:
             batch_size=case.section.batch_size,
             seed=0,
             device=group.device,
-            share=share,
+            shard=shard,
         )
         validation = ValLoader(sets, pair.student_format, batch_size=256, device=group.device, workers=0)
         trainer = Trainer(
@@ -74,7 +74,7 @@ def train_case(case: Case, folder: Path) -> list[dict[str, Any]]:
             group=group,
         )
         if not trainer.resume():
-            some = (part for part in group.whole_batch(next(iter(loader.epoch(-1)))[0]))
+            some = (part for part in group.all_gather(next(iter(loader.epoch(-1)))[0]))
             task.fit_statistics(some)
         records = [record.model_dump(exclude={"images_per_s", "seconds"}) for record in trainer.run()]
         assert all(isinstance(record, dict) for record in records)

@@ -1,7 +1,7 @@
 """The light-weight denoiser: features of one step t in, the noise in them out.
 
 After DiffKD (arXiv 2305.15712, section 3.3): two bottleneck blocks and a 1x1 convolution on maps,
-two narrow MLPs on vectors. Thrown away when the training ends.
+two narrow MLPs on vectors. Discarded when the training ends.
 
 Two deviations for DSKD, both measured on the pooled features of a small ResNet (96 channels, 600 steps of SGD,
 group norm; mean squared error of the noise, 1 is what predicting nothing gives):
@@ -72,7 +72,7 @@ class Bottleneck(nn.Module):
 
 
 class SinusoidalTime(nn.Module):
-    """A vector for each step, a linear map of sines and cosines of it; small at first beside unit variance.
+    """A vector for each step, a linear map of sines and cosines of it; small at first compared with unit variance.
 
     A table of a thousand rows, nearly all of which a step leaves alone, still costs its whole size in
     every update: 12 ms of a processor's time for 2048 channels, against 1.5.
@@ -109,7 +109,7 @@ class MapDenoiser(nn.Module):
         skip: predict a correction to the input.
         max_hidden: four times the largest width of the 3x3 convolutions, and of the rank of the last one
             where there are more channels than this.
-        time: how the step is told.
+        time: embedding of the step.
     """
 
     def __init__(self, channels: int, norm: NormKind, skip: bool, max_hidden: int, time: TimeKind) -> None:
@@ -150,7 +150,7 @@ class VectorDenoiser(nn.Module):
         skip: predict a correction to the input.
         max_hidden: largest hidden size. Without a limit the denoiser of a teacher with 2048 channels has
             more weights than most students, and costs as much as they do.
-        time: how the step is told.
+        time: embedding of the step.
     """
 
     def __init__(
@@ -193,10 +193,3 @@ def make_denoiser(
     if kind == "map":
         return MapDenoiser(channels, norm, skip, max_hidden, time)
     return VectorDenoiser(channels, width, norm, skip, max_hidden, time)
-
-
-def predict_noise(denoiser: nn.Module, noisy: Tensor, step: int) -> Tensor:
-    """One denoiser call at the same step for the whole batch, in fp32 out."""
-    steps_B = torch.full((noisy.shape[0],), step, dtype=torch.long, device=noisy.device)
-    out: Tensor = denoiser(noisy, steps_B)
-    return out.float()

@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dskd_compress.methods.draws import Draws
+from dskd_compress.methods.noise import StepNoise
 
 TRAIN_STEPS = 1000
+
+Guide = Callable[[Tensor, Tensor, float], Tensor]
+"""(z_t, eps, abar_t) -> what to subtract from eps."""
 
 
 def linear_alphas_cumprod(steps: int = TRAIN_STEPS, first: float = 1e-4, last: float = 0.02) -> Tensor:
@@ -38,9 +41,9 @@ def sampling_steps(start: int, count: int) -> list[int]:
 
 def add_noise(clean: Tensor, noise: Tensor, abar: Tensor | float) -> Tensor:
     """x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps; `abar` is a number or broadcasts over `clean`."""
-    share = torch.as_tensor(abar, dtype=clean.dtype, device=clean.device)
-    noisy: Tensor = share.sqrt() * clean + (1 - share).sqrt() * noise
-    return noisy
+    abar = torch.as_tensor(abar, dtype=clean.dtype, device=clean.device)
+    x_t: Tensor = abar.sqrt() * clean + (1 - abar).sqrt() * noise
+    return x_t
 
 
 def clean_estimate(noisy: Tensor, noise: Tensor, abar: float) -> Tensor:
@@ -52,7 +55,7 @@ def clean_estimate(noisy: Tensor, noise: Tensor, abar: float) -> Tensor:
 def ddim_sample(
     start: Tensor,
     predict_noise: Callable[[Tensor, int], Tensor],
-    guide: Callable[[Tensor, Tensor, float], Tensor] | None,
+    guide: Guide | None,
     alphas_cumprod: Sequence[float],
     steps: Sequence[int],
 ) -> Tensor:
@@ -77,19 +80,45 @@ def ddim_sample(
     return z
 
 
-def diffusion_loss(denoiser: nn.Module, clean: Tensor, alphas_cumprod: Tensor, draws: Draws) -> Tensor:
-    """mean || eps_theta(sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps, t) - eps ||^2, t uniform (DDPM, equation 14).
+def predict_noise(denoiser: nn.Module, noisy: Tensor, step: int) -> Tensor:
+    """Call the denoiser at the same step for the whole batch, in fp32 out."""
+    steps_B = torch.full((noisy.shape[0],), step, dtype=torch.long, device=noisy.device)
+    out: Tensor = denoiser(noisy, steps_B)
+    return out.float()
 
-    z_0 is always detached: features that could move would become easy to denoise instead of useful.
+
+class Diffusion(nn.Module):
+    """The noise schedule, the loss of a denoiser, and the sampler from t0.
 
     Args:
-        denoiser: (noisy, steps [B]) -> noise.
-        clean: z_0, any shape with the batch first.
-        alphas_cumprod: abar of each of the T steps, where `clean` is.
-        draws: of steps and noise.
+        start_step: t0.
+        sample_steps: denoiser calls of a sample.
     """
-    clean = clean.detach()
-    step_B = draws.randint(TRAIN_STEPS, like=clean)
-    noise = draws.randn_like(clean)
-    abar = alphas_cumprod[step_B].view(-1, *[1] * (clean.ndim - 1))
-    return F.mse_loss(denoiser(add_noise(clean, noise, abar), step_B).float(), noise)
+
+    alphas_cumprod: Tensor
+
+    def __init__(self, start_step: int, sample_steps: int) -> None:
+        super().__init__()
+        self.register_buffer("alphas_cumprod", linear_alphas_cumprod(), persistent=False)
+        self.abar: list[float] = linear_alphas_cumprod().tolist()  # plain numbers: the sampler waits for no device
+        self.steps = sampling_steps(start_step, sample_steps)
+
+    def loss(self, denoiser: nn.Module, clean: Tensor, noise: StepNoise) -> Tensor:
+        """mean || eps_theta(sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps, t) - eps ||^2, t uniform (DDPM, equation 14).
+
+        z_0 is always detached: features that could move would become easy to denoise instead of useful.
+
+        Args:
+            denoiser: (noisy, steps [B]) -> noise.
+            clean: z_0, any shape with the batch first.
+            noise: source of t and eps.
+        """
+        clean = clean.detach()
+        step_B = noise.randint(TRAIN_STEPS, like=clean)
+        eps = noise.randn_like(clean)
+        abar = self.alphas_cumprod[step_B].view(-1, *[1] * (clean.ndim - 1))
+        return F.mse_loss(denoiser(add_noise(clean, eps, abar), step_B).float(), eps)
+
+    def sample(self, denoiser: nn.Module, start: Tensor, guide: Guide | None = None) -> Tensor:
+        """Denoise a sample at t0 to the clean end; see `ddim_sample`."""
+        return ddim_sample(start, lambda z, t: predict_noise(denoiser, z, t), guide, self.abar, self.steps)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from dskd_compress.training.diagnosis.symptom import Symptom
 
-WINDOW = 3  # looks in a row
+WINDOW = 3  # snapshots in a row
 DEAD = 1e-6  # a term's gradient for its value, relative to that of the liveliest term
 EXPLODING = 1e3  # times the largest cross-entropy so far, in value or gradient
 YARDSTICK = "ce"
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """Weighted loss terms and the norms of their gradients at one step; None: no gradient at all."""
 
     step: int
@@ -29,7 +29,7 @@ def unreached_symptoms(terms: Sequence[str], reaching: Set[str], head_terms: Set
     Args:
         terms: all of them.
         reaching: those with a path to a parameter of the student.
-        head_terms: those that are meant to train only what is beside the student.
+        head_terms: those that train only the training-only heads, by design.
     """
     return [
         _dead(
@@ -42,56 +42,56 @@ def unreached_symptoms(terms: Sequence[str], reaching: Set[str], head_terms: Set
     ]
 
 
-def dead_symptoms(looks: Sequence[Look]) -> list[Symptom]:
-    """Terms whose gradient was next to nothing at each of the last looks.
+def dead_symptoms(snapshots: Sequence[Snapshot]) -> list[Symptom]:
+    """Terms whose gradient was next to nothing at each of the last snapshots.
 
-    A gradient is held against the value of its own term, so that a weight that rises from zero, or a loss
+    A gradient is compared with the value of its own term, so that a weight that rises from zero, or a loss
     that is nearly solved, is not taken for a dead one. A value of exactly 0 counts only for a term that has
     never been alive: some have nothing to say of some batches.
     """
-    if len(looks) < WINDOW:
+    if len(snapshots) < WINDOW:
         return []
     return [
         _dead(
             term,
-            f"The gradient of the loss term '{term}' was {_plain(looks[-1].norms[term])} at {WINDOW} looks in a "
-            f"row, with a weighted loss of {looks[-1].values[term]:.3g}.",
+            f"The gradient of the loss term '{term}' was {_plain(snapshots[-1].norms[term])} at {WINDOW} checks "
+            f"in a row, with a weighted loss of {snapshots[-1].values[term]:.3g}.",
             "If its weight is 0 on purpose, nothing is wrong. Otherwise look for a saturated loss "
             "(method.hash_std, method.temperature), a weight of 0, or a target that "
             "already equals the student's feature.",
         )
-        for term in looks[-1].norms
-        if all(_is_dead(term, look) for look in looks[-WINDOW:])
-        and (looks[-1].values[term] != 0 or all(_is_dead(term, look) for look in looks))
+        for term in snapshots[-1].norms
+        if all(_is_dead(term, shot) for shot in snapshots[-WINDOW:])
+        and (snapshots[-1].values[term] != 0 or all(_is_dead(term, shot) for shot in snapshots))
     ]
 
 
-def exploding_symptoms(looks: Sequence[Look]) -> list[Symptom]:
-    """Terms that were more than a thousand times the cross-entropy at the last two looks."""
-    if len(looks) < 2:
+def exploding_symptoms(snapshots: Sequence[Snapshot]) -> list[Symptom]:
+    """Terms that were more than a thousand times the cross-entropy at the last two snapshots."""
+    if len(snapshots) < 2:
         return []
-    value = max((look.values.get(YARDSTICK, 0.0) for look in looks), default=0.0)
-    norm = max((look.norms.get(YARDSTICK) or 0.0 for look in looks), default=0.0)
+    value = max((shot.values.get(YARDSTICK, 0.0) for shot in snapshots), default=0.0)
+    norm = max((shot.norms.get(YARDSTICK) or 0.0 for shot in snapshots), default=0.0)
     found = []
-    for term in looks[-1].values:
+    for term in snapshots[-1].values:
         if term == YARDSTICK:
             continue
-        by_value = value > 0 and all(look.values.get(term, 0.0) > EXPLODING * value for look in looks[-2:])
-        by_norm = norm > 0 and all((look.norms.get(term) or 0.0) > EXPLODING * norm for look in looks[-2:])
+        by_value = value > 0 and all(shot.values.get(term, 0.0) > EXPLODING * value for shot in snapshots[-2:])
+        by_norm = norm > 0 and all((shot.norms.get(term) or 0.0) > EXPLODING * norm for shot in snapshots[-2:])
         if by_value or by_norm:
-            found.append(_exploding(term, looks[-1], value, norm))
+            found.append(_exploding(term, snapshots[-1], value, norm))
     return found
 
 
-def _is_dead(term: str, look: Look) -> bool:
-    if term not in look.norms:
+def _is_dead(term: str, shot: Snapshot) -> bool:
+    if term not in shot.norms:
         return False
-    norm, value = look.norms[term], look.values[term]
+    norm, value = shot.norms[term], shot.values[term]
     if not norm:
         return True
     if not math.isfinite(norm) or value == 0:
         return False
-    rates = [other / abs(look.values[name]) for name, other in look.norms.items() if other and look.values[name]]
+    rates = [other / abs(shot.values[name]) for name, other in shot.norms.items() if other and shot.values[name]]
     return norm / abs(value) < DEAD * max(rates)
 
 
@@ -99,11 +99,11 @@ def _dead(term: str, seen: str, cure: str) -> Symptom:
     return Symptom("dead_term", term, seen, "The student learns nothing from this term.", cure)
 
 
-def _exploding(term: str, look: Look, value: float, norm: float) -> Symptom:
+def _exploding(term: str, shot: Snapshot, value: float, norm: float) -> Symptom:
     return Symptom(
         "exploding_term",
         term,
-        f"The loss term '{term}' is {look.values[term]:.3g} with a gradient of {_plain(look.norms.get(term))}, "
+        f"The loss term '{term}' is {shot.values[term]:.3g} with a gradient of {_plain(shot.norms.get(term))}, "
         f"the cross-entropy was at most {value:.3g} with a gradient of {norm:.3g}.",
         "The gradient is all this term's: after clipping nothing is left of the labels.",
         f"Lower its weight (method.{term}_weight, where the method has it) or train.lr; where method.feature_norm "

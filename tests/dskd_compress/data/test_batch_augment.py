@@ -10,7 +10,7 @@ from scipy import stats
 
 from dskd_compress.config import AugmentSection
 from dskd_compress.data.batch_augment import BatchAugment, crop_boxes
-from dskd_compress.data.draws import uniform_draws
+from dskd_compress.data.counter_random import draw_uniform
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import RecipeError
 
@@ -33,7 +33,7 @@ def keys(count: int, view: int = 0) -> np.ndarray:
 )
 def test_boxes_are_distributed_as_timms(size, scale, ratio) -> None:
     count = 4000
-    draws = uniform_draws(0, keys(count), 22)
+    draws = draw_uniform(0, keys(count), 22)
     ours = np.stack(crop_boxes(draws[:, :2], draws[:, 2:].reshape(-1, 2, 10), size, scale, ratio), axis=1)
     image = Image.new("RGB", (size[1], size[0]))
     random.seed(0)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from dskd_compress.config import DiffKdMethod, DskdMethod
 from dskd_compress.methods import MethodTask, Pair, create_task
 from dskd_compress.methods.diffkd import DiffKdModule, DiffusionBranch, NoiseAdapter
-from dskd_compress.methods.draws import Draws
 from dskd_compress.methods.dskd.guidance import TeacherHead
-from dskd_compress.methods.dskd.task import DskdModule
+from dskd_compress.methods.dskd.method import DskdModule
+from dskd_compress.methods.noise import StepNoise
 
 
 def make_task(method: DiffKdMethod | DskdMethod, pair: Pair) -> MethodTask:
@@ -60,7 +60,7 @@ def test_a_branch_equals_the_equations_and_so_does_its_gradient(kind: str) -> No
     student, teacher = features(kind)
     again = student.detach().clone().requires_grad_()
     torch.manual_seed(7)
-    found = branch(student, teacher, Draws())
+    found = branch(student, teacher, StepNoise())
     torch.manual_seed(7)
     refined, diffusion = by_hand(other, again, teacher)
     torch.testing.assert_close(found.feat, refined, rtol=1e-3, atol=1e-5)
@@ -78,7 +78,7 @@ def test_a_branch_equals_the_equations_and_so_does_its_gradient(kind: str) -> No
 def test_the_autoencoder_is_taught_by_its_reconstruction_alone(kind: str) -> None:
     branch = make_branch(kind, latent=16)
     student, teacher = features(kind)
-    found = branch(student, teacher, Draws())
+    found = branch(student, teacher, StepNoise())
     assert found.feat.shape[1] == found.target.shape[1] == 16
     (F.mse_loss(found.feat, found.target) + found.diffusion).backward(retain_graph=True)
     assert branch.autoencoder is not None
@@ -122,10 +122,10 @@ def test_without_noise_and_projection_it_is_dskd_without_guidance(images_BCHW: T
     for method in ("diffkd", "dskd"):
         own = feat.clone().requires_grad_()
         if method == "diffkd":
-            refined = branch(own, teacher.feat, Draws()).feat
+            refined = branch(own, teacher.feat, StepNoise()).feat
         else:
-            head = TeacherHead(dskd.teacher_head, dskd.mean_C, dskd.std_C)
-            refined = dskd.denoise(dskd.projection(own), head, teacher.logits_BK.softmax(dim=1), 0.5)
+            head = TeacherHead(dskd.teacher_head, dskd.space.mean_C, dskd.space.std_C)
+            refined = dskd.denoise(dskd.projection(own), head, teacher.logits_BK.softmax(dim=1), 0.5, StepNoise())
         F.mse_loss(refined, teacher.feat).backward()
         gradients.append((refined.detach(), own.grad))
     torch.testing.assert_close(gradients[0][0], gradients[1][0])

@@ -43,7 +43,7 @@ def test_the_term_equals_numpy(
     if norm == "teacher_stats":
         std = theirs.std(axis=0)
         z = (theirs - theirs.mean(axis=0)) / np.maximum(std, 0.01 * np.sort(std)[(len(std) - 1) // 2])
-    planes = module.planes_MC.double().numpy()
+    planes = module.hash_loss.planes_MC.double().numpy()
     bias = -np.sort(z @ planes.T, axis=0)[3]  # of an even number torch takes the lower median
     bits, p = (z @ planes.T + bias) > 1e-7, expit(u @ planes.T + bias)
     entropy = -np.where(bits, np.log(p), np.log(1 - p)).mean(axis=1)
@@ -90,4 +90,4 @@ def test_the_student_that_is_deployed_has_no_layer_of_the_method(cnn_pair: Pair)
     task = make_task(LshfmMethod(), cnn_pair)
     assert set(task.get_eval_model().state_dict()) == set(cnn_pair.student.state_dict())
     assert set(task.discarded()) == {"projection"}
-    assert {"mean_C", "std_C", "planes_MC", "bias_M"} <= set(task.get_task_state())
+    assert {"space.mean_C", "space.std_C", "hash_loss.planes_MC", "hash_loss.bias_M"} <= set(task.get_task_state())

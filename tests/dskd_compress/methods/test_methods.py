@@ -22,11 +22,11 @@ from dskd_compress.config import (
     NoneMethod,
 )
 from dskd_compress.methods import MethodTask, Pair, create_task, find_taps, needs_teacher, statistics_batches
+from dskd_compress.methods.base import StepContext
 from dskd_compress.methods.diffkd import DiffKdModule
 from dskd_compress.methods.dist import DistModule
 from dskd_compress.methods.dkd import DkdModule
-from dskd_compress.methods.dskd.task import DskdModule
-from dskd_compress.methods.features import FeatureTask
+from dskd_compress.methods.dskd.method import DskdModule
 from dskd_compress.methods.fitnet import FitNetModule
 from dskd_compress.methods.kd import KdModule
 from dskd_compress.methods.lshfm import LshfmModule
@@ -82,7 +82,7 @@ def test_every_method_makes_its_task(kind: type, cnn_pair: Pair, images_BCHW: Te
     pair = cnn_pair if needs_teacher(method) else None
     task = create_task(method, cnn_pair.student, pair, label_smoothing=0.1, seed=0, device=CPU)
     assert type(task.module) is module
-    assert isinstance(task, FeatureTask) == (kind in READS_FEATURES)
+    assert set(task.taps) == ({"teacher", "student"} if kind in READS_FEATURES else set())
     assert (task.teacher is not None) is (kind in TAUGHT)
     assert task.module.student is cnn_pair.student
     assert task.module.label_smoothing == 0.1
@@ -99,10 +99,9 @@ def test_one_step_changes_every_trainable_parameter_and_nothing_of_the_teacher(k
     images_BCHW, labels_B = batch_of(task, size)
     task.fit_statistics([images_BCHW])
     task.train()
-    task.progress = 0.5
     frozen, before = state_sha256(pair.teacher), {n: p.clone() for n, p in task.module.named_parameters()}
     optimizer = torch.optim.SGD(task.module.parameters(), lr=0.1)
-    task(images_BCHW, labels_B)["loss"].backward()
+    task(images_BCHW, labels_B, StepContext(progress=0.5))["loss"].backward()
     for name, parameter in task.module.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name

@@ -86,7 +86,7 @@ def test_other_settings(store: CheckpointStore) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"junk", {"format": 2}, [1, 2], {"format": 2, "settings_sha256": "settings", "progress": {"stp": 1}}],
+    [b"", b"junk", {"format": 3}, [1, 2], {"format": 3, "settings_sha256": "settings", "progress": {"stp": 1}}],
     ids=str,
 )
 def test_a_damaged_state(content: object, store: CheckpointStore) -> None:
@@ -124,7 +124,7 @@ class RunsCode:
 
 def test_code_in_a_checkpoint_is_not_run(store: CheckpointStore, capsys: pytest.CaptureFixture[str]) -> None:
     store.folder.mkdir(parents=True)
-    torch.save({"format": 2, "settings_sha256": "settings", "progress": RunsCode()}, store.last_path)
+    torch.save({"format": 3, "settings_sha256": "settings", "progress": RunsCode()}, store.last_path)
     with pytest.raises(CheckpointError, match="damaged"):
         store.load(CPU)
     assert capsys.readouterr().out == ""

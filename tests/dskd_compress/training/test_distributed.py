@@ -17,7 +17,7 @@ from trainer_support import Case, train_case, train_cases
 
 from dskd_compress.cli import main
 from dskd_compress.config import DistMethod, DskdMethod, KdMethod, NoneMethod, TrainSection
-from dskd_compress.launch import Place, place_of_this_process
+from dskd_compress.launch import ProcessRank, get_process_rank
 from dskd_compress.recipe import dump_recipe
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.training.distributed import join
@@ -192,4 +192,4 @@ def test_slurm_alone_makes_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch script has these of all its tasks, and is one process."""
     for name, value in (("SLURM_NTASKS", "8"), ("SLURM_PROCID", "0"), ("SLURM_LOCALID", "0")):
         monkeypatch.setenv(name, value)
-    assert place_of_this_process() == Place()
+    assert get_process_rank() == ProcessRank()

@@ -24,10 +24,10 @@ from dskd_compress.config import (
 )
 from dskd_compress.data import TrainLoader, ValLoader, open_data
 from dskd_compress.methods import create_task
-from dskd_compress.methods.base import MethodTask
+from dskd_compress.methods.base import OUTSIDE, MethodTask, StepContext
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.evaluate import evaluate_model
-from dskd_compress.training.loop import Trainer, step_seed
+from dskd_compress.training.loop import Trainer
 from dskd_export.documents.training import EpochRecord, StepRecord
 from dskd_export.errors import (
     CheckpointError,
@@ -178,9 +178,9 @@ def test_every_setting_trains(change: dict[str, object], tmp_path: Path) -> None
 class Diverging(MethodTask):
     """A term that becomes NaN at the third step."""
 
-    def forward(self, input: Tensor, target: Tensor) -> dict[str, object]:
-        result = super().forward(input, target)
-        if self.progress >= 0.2:
+    def forward(self, input: Tensor, target: Tensor, context: StepContext = OUTSIDE) -> dict[str, object]:
+        result = super().forward(input, target, context)
+        if context.progress >= 0.2:
             result["terms"]["kd"] = result["terms"]["kd"] * math.nan
             result["loss"] = result["loss"] * math.nan
         return result
@@ -228,14 +228,13 @@ def test_the_gradient_is_clipped_over_student_and_heads_together(tmp_path: Path)
 def test_the_hook_sees_gradients_before_they_are_clipped_and_the_position(tmp_path: Path) -> None:
     section = TrainSection.model_validate({**SECTION.model_dump(), "clip_grad": 1e-3})
     trainer = make_trainer(tmp_path, section=section)
-    assert trainer.task.position is None
     seen: list[tuple[int, tuple[int, int] | None, float]] = []
 
-    def look(step: int, task: MethodTask) -> None:
-        squares = [parameter.grad.square().sum() for parameter in task.module.parameters()]  # type: ignore[union-attr]
-        seen.append((step, task.position, torch.stack(squares).sum().sqrt().item()))
+    def record(context: StepContext) -> None:
+        squares = [p.grad.square().sum() for p in trainer.task.module.parameters()]  # type: ignore[union-attr]
+        seen.append((context.step, context.position, torch.stack(squares).sum().sqrt().item()))
 
-    trainer.after_backward = look
+    trainer.after_backward = record
     steps = [record for record in trainer.run() if isinstance(record, StepRecord)]
     assert [(step, position) for step, position, _ in seen] == [(k, divmod(k, 5)) for k in range(10)]
     assert [norm for _, _, norm in seen] == pytest.approx([record.grad_norm for record in steps], rel=1e-5)
@@ -259,10 +258,10 @@ def test_pieces_of_a_step_add_up_to_the_whole(name: str, tmp_path: Path) -> None
         trainer = make_trainer(
             tmp_path / str(pieces), method, changed, pair_names=("test_convnext", "test_resnet")
         )
-        rows: list[list[int] | None] = []
+        rows: list[tuple[int, ...] | None] = []
         real = trainer.task.forward
-        trainer.task.forward = lambda *a, real=real, rows=rows, task=trainer.task: (  # type: ignore[method-assign]
-            rows.append(task.rows),
+        trainer.task.forward = lambda *a, real=real, rows=rows: (  # type: ignore[method-assign]
+            rows.append(a[2].rows),
             real(*a),
         )[1]
         steps = [record for record in trainer.run() if isinstance(record, StepRecord)]
@@ -388,13 +387,6 @@ def test_an_unknown_optimizer_lists_those_there(tmp_path: Path) -> None:
 def test_fp16_needs_a_gpu(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="fp16 needs a CUDA device"):
         make_trainer(tmp_path, NoneMethod(), TrainSection(precision="fp16"))
-
-
-def test_step_seeds_differ_and_repeat() -> None:
-    seeds = {step_seed(seed, step) for seed in range(3) for step in range(100)}
-    assert len(seeds) == 300
-    assert step_seed(1, 2) == step_seed(1, 2)
-    assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 @pytest.mark.gpu

@@ -16,11 +16,7 @@ from dskd_export.documents.validation import Parity
 from dskd_export.errors import DataError, ModelError
 from dskd_export.runtime.metrics import cosine, kl_divergence
 from dskd_export.validation import parity as module
-from dskd_export.validation.parity import (
-    compare_inputs,
-    compare_outputs,
-    join_inputs,
-)
+from dskd_export.validation.parity import compare_inputs, compare_outputs, join_inputs
 
 logit = st.floats(-50, 50, width=32)
 pairs = st.tuples(st.integers(1, 6), st.integers(1, 9)).flatmap(

@@ -5,14 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dskd_compress.methods.diffusion.denoiser import (
-    NormKind,
-    SinusoidalTime,
-    make_denoiser,
-    make_time_embedding,
-    predict_noise,
-)
-from dskd_compress.methods.diffusion.schedule import add_noise, linear_alphas_cumprod
+from dskd_compress.methods.diffusion.denoiser import NormKind, SinusoidalTime, make_denoiser, make_time_embedding
+from dskd_compress.methods.diffusion.schedule import add_noise, linear_alphas_cumprod, predict_noise
 
 
 @pytest.mark.parametrize("norm", ["gn", "bn", "ln"])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dskd_compress.config import DskdMethod, KdMethod, Method, TeacherCacheSection
 from dskd_compress.methods import Pair, create_task
-from dskd_compress.methods.base import Teacher, TeacherOutput
+from dskd_compress.methods.base import StepContext, Teacher, TeacherOutput
 from dskd_compress.models import state_sha256
 from dskd_compress.teachers.cache.key import ImageFacts, cached_outputs, output_tensors
 from dskd_compress.teachers.cache.place import open_outputs
@@ -232,9 +232,9 @@ def test_the_task_asks_by_its_position(tmp_path: Path) -> None:
             task.teacher = cached(task.teacher, tmp_path, 64)
         task.train()
         for epoch in (0, 2, 4):
-            task.position = (epoch, 0)
             torch.manual_seed(epoch)
-            result = task(batch_at(epoch, 0, 64), torch.arange(BATCH) % CLASSES)
+            context = StepContext(position=(epoch, 0))
+            result = task(batch_at(epoch, 0, 64), torch.arange(BATCH) % CLASSES, context)
             losses.append(float(result["loss"].detach()))
     assert losses[:3] == losses[3:]
     assert isinstance(task.teacher, CachedTeacher)

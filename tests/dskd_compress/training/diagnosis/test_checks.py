@@ -21,7 +21,7 @@ from dskd_compress.training.diagnosis.gradients import TermGradients
 from dskd_compress.training.diagnosis.paired import clearly_better
 from dskd_compress.training.diagnosis.target import collapsed_symptom
 from dskd_compress.training.diagnosis.teacher import checksum, first_difference
-from dskd_compress.training.diagnosis.terms import Look, dead_symptoms, exploding_symptoms
+from dskd_compress.training.diagnosis.terms import Snapshot, dead_symptoms, exploding_symptoms
 
 RNG = np.random.default_rng(0)
 
@@ -129,8 +129,8 @@ def test_norms_of_terms_are_those_of_their_own_backward_passes() -> None:
     assert gradients.reaching == {"ce", "size"}
 
 
-def look(step: int, **terms: tuple[float, float | None]) -> Look:
-    return Look(step, {k: v for k, (v, _) in terms.items()}, {k: n for k, (_, n) in terms.items()})
+def look(step: int, **terms: tuple[float, float | None]) -> Snapshot:
+    return Snapshot(step, {k: v for k, (v, _) in terms.items()}, {k: n for k, (_, n) in terms.items()})
 
 
 def test_a_weight_that_rises_from_zero_is_neither_dead_nor_lets_others_explode() -> None:

@@ -16,7 +16,7 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)  # the odd number nearest to 2^64 / golde
 _MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
-def uniform_draws(seed: int, keys_B2: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+def draw_uniform(seed: int, keys_B2: NDArray[np.int64], count: int) -> NDArray[np.float64]:
     """Draw `count` numbers for every image.
 
     Args:

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from dskd_compress.config import DskdMethod
 from dskd_compress.methods import Pair, create_task
+from dskd_compress.methods.base import StepContext
 from dskd_compress.methods.diffusion.schedule import ddim_sample, sampling_steps
 from dskd_compress.methods.dskd.guidance import TeacherHead
-from dskd_compress.methods.dskd.task import DskdModule, at_scale_of
+from dskd_compress.methods.dskd.method import DskdModule, rescale_to
 from dskd_compress.methods.features import by_location, pool
 from dskd_compress.methods.lsh import lsh_loss
+from dskd_compress.methods.noise import StepNoise
 from dskd_compress.taps import find_head, find_tap, probe
 from dskd_export.errors import TapError
 
@@ -30,8 +32,7 @@ def make_task(method: DskdMethod, pair: Pair):  # type: ignore[no-untyped-def]
 
 def forward(task, images: Tensor, labels: Tensor, progress: float = 1.0) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
     task.train()
-    task.progress = progress
-    return task(images, labels)  # type: ignore[no-any-return]
+    return task(images, labels, StepContext(progress=progress))  # type: ignore[no-any-return]
 
 
 def touched(task) -> set[str]:  # type: ignore[no-untyped-def]
@@ -94,16 +95,16 @@ def test_without_detaching_the_whole_chain_is_trained(
 def test_scale_zero_is_plain_ddim(tap: str, cnn_pair: Pair, images_BCHW: Tensor) -> None:
     task = make_task(DskdMethod(tap=tap, guide_scale=0.0), cnn_pair)
     module, teacher = task.module.eval(), task.teacher(images_BCHW)
-    head = TeacherHead(module.teacher_head, module.mean_C, module.std_C)
+    head = TeacherHead(module.teacher_head, module.space.mean_C, module.space.std_C)
     u = torch.randn_like(teacher.feat)
     target = teacher.logits_BK.softmax(dim=1)
-    abar = module.abar
+    abar = module.diffusion.abar
 
     def noise_of(z: Tensor, step: int) -> Tensor:
         return module.denoiser(z, torch.full((z.shape[0],), step))  # type: ignore[no-any-return]
 
     plain = ddim_sample(abar[400] ** 0.5 * u, noise_of, None, abar, sampling_steps(400, 5))
-    torch.testing.assert_close(module.denoise(u, head, target, 0.5), plain)
+    torch.testing.assert_close(module.denoise(u, head, target, 0.5, StepNoise()), plain)
 
 
 @pytest.mark.parametrize("on", ["x0", "xt"])
@@ -115,10 +116,10 @@ def test_likelihood_of_the_target_rises_with_the_scale(
     for scale in (0.0, 0.5, 1.0, 2.0):
         task = make_task(DskdMethod(tap=tap, guide_scale=scale, guide_on=on, guide_clip=None), cnn_pair)
         module, teacher = task.module.eval(), task.teacher(images_BCHW)
-        head = TeacherHead(module.teacher_head, module.mean_C, module.std_C)
+        head = TeacherHead(module.teacher_head, module.space.mean_C, module.space.std_C)
         u = torch.randn(teacher.feat.shape, generator=torch.Generator().manual_seed(0))
         target = F.one_hot(labels_B, CLASSES).float()
-        v = module.denoise(u, head, target, 0.5)
+        v = module.denoise(u, head, target, 0.5, StepNoise())
         likelihoods.append(float((target * head.logits(v).log_softmax(dim=1)).sum().detach()))
     assert likelihoods == sorted(likelihoods)
     assert likelihoods[-1] > likelihoods[0]
@@ -128,9 +129,9 @@ def test_likelihood_of_the_target_rises_with_the_scale(
 def test_the_target_does_not_follow_the_students_size(shape: tuple[int, ...]) -> None:
     """Or both would grow: the target with the student, the student with the target."""
     u, z_teacher = torch.randn(shape, requires_grad=True), 3 * torch.randn(shape)
-    scaled = at_scale_of(z_teacher, u)
+    scaled = rescale_to(z_teacher, u)
     torch.testing.assert_close(pool(scaled).square().mean(), pool(z_teacher).square().mean())
-    torch.testing.assert_close(at_scale_of(z_teacher, 7 * u), scaled)
+    torch.testing.assert_close(rescale_to(z_teacher, 7 * u), scaled)
     gradient = torch.autograd.grad(scaled.sum(), u)[0]
     assert float(gradient.std()) == pytest.approx(0.0, abs=1e-6)  # one constant factor
 
@@ -156,9 +157,11 @@ def test_with_the_teachers_feature_as_target_it_is_lshfm(cnn_pair: Pair, images_
     task = make_task(DskdMethod(tap="vector"), cnn_pair)
     module, z_teacher = task.module, task.teacher(images_BCHW).feat
     u = torch.randn_like(z_teacher)
-    bits = (z_teacher @ module.planes_MC.T > 0).float()
-    expected = F.mse_loss(u, z_teacher) + F.binary_cross_entropy_with_logits(u @ module.planes_MC.T, bits)
-    found = module.distil_loss(u, z_teacher, torch.zeros(8, CLASSES), torch.zeros(8, dtype=torch.long))
+    bits = (z_teacher @ module.hash_loss.planes_MC.T > 0).float()
+    expected = F.mse_loss(u, z_teacher) + F.binary_cross_entropy_with_logits(
+        u @ module.hash_loss.planes_MC.T, bits
+    )
+    found = module.hash_loss(u, z_teacher, torch.zeros(8, CLASSES), torch.zeros(8, dtype=torch.long))
     torch.testing.assert_close(found, expected)
 
 
@@ -169,15 +172,15 @@ def test_undetached_unguided_l2_is_diffkds_feature_branch(cnn_pair: Pair, images
     )
     task = make_task(method, cnn_pair)
     module, teacher = task.module.eval(), task.teacher(images_BCHW)
-    head = TeacherHead(module.teacher_head, module.mean_C, module.std_C)
+    head = TeacherHead(module.teacher_head, module.space.mean_C, module.space.std_C)
     u = torch.randn(teacher.feat.shape, requires_grad=True)
-    refined = module.denoise(u, head, teacher.logits_BK.softmax(dim=1), 0.5)
+    refined = module.denoise(u, head, teacher.logits_BK.softmax(dim=1), 0.5, StepNoise())
     ours = F.mse_loss(refined, teacher.feat)
 
     other = u.detach().clone().requires_grad_()
     z, steps = other, [400, 300, 200, 100, 0]
     for step, following in zip(steps, [*steps[1:], None], strict=True):
-        a, b = module.abar[step], 1.0 if following is None else module.abar[following]
+        a, b = module.diffusion.abar[step], 1.0 if following is None else module.diffusion.abar[following]
         noise = module.denoiser(z, torch.full((8,), step))
         z = b**0.5 * (z - (1 - a) ** 0.5 * noise) / a**0.5 + (1 - b) ** 0.5 * noise
     theirs = F.mse_loss(z, teacher.feat)
@@ -201,18 +204,20 @@ def test_statistics_are_the_teachers(tap: str, cnn_pair: Pair, images_BCHW: Tens
     task = make_task(DskdMethod(tap=tap, hash_bias="median"), cnn_pair)
     task.fit_statistics([images_BCHW[:3], images_BCHW[3:]])
     places = by_location(task.teacher(images_BCHW).feat)
-    torch.testing.assert_close(task.module.mean_C, places.mean(dim=0), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(task.module.space.mean_C, places.mean(dim=0), rtol=1e-3, atol=1e-4)
     std = places.std(dim=0, unbiased=False)
-    torch.testing.assert_close(task.module.std_C, std.clamp(min=0.01 * std.median()), rtol=1e-2, atol=1e-4)
-    z = (pool(task.teacher(images_BCHW).feat) - task.module.mean_C) / task.module.std_C
-    torch.testing.assert_close(task.module.bias_M, -(z @ task.module.planes_MC.T).median(dim=0).values)
+    torch.testing.assert_close(task.module.space.std_C, std.clamp(min=0.01 * std.median()), rtol=1e-2, atol=1e-4)
+    z = (pool(task.teacher(images_BCHW).feat) - task.module.space.mean_C) / task.module.space.std_C
+    torch.testing.assert_close(
+        task.module.hash_loss.bias_M, -(z @ task.module.hash_loss.planes_MC.T).median(dim=0).values
+    )
 
 
 def test_without_feature_norm_the_space_is_the_teachers_own(cnn_pair: Pair, images_BCHW: Tensor) -> None:
     task = make_task(DskdMethod(tap="vector", feature_norm="none"), cnn_pair)
     task.fit_statistics([images_BCHW])
-    assert torch.equal(task.module.mean_C, torch.zeros_like(task.module.mean_C))
-    assert torch.equal(task.module.std_C, torch.ones_like(task.module.std_C))
+    assert torch.equal(task.module.space.mean_C, torch.zeros_like(task.module.space.mean_C))
+    assert torch.equal(task.module.space.std_C, torch.ones_like(task.module.space.std_C))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +288,7 @@ def test_student_state_is_that_of_plain_timm(cnn_pair: Pair) -> None:
         assert task.get_eval_model(ema=ema).state_dict().keys() == plain.keys()
     heads = task.get_task_state()
     assert not any(name.startswith("student.") for name in heads)
-    assert {name.split(".")[0] for name in heads} >= {"projection", "denoiser", "planes_MC"}
+    assert {name.split(".")[0] for name in heads} >= {"projection", "denoiser", "hash_loss", "space"}
     assert set(task.discarded()) == {"projection", "denoiser"}
 
 
@@ -343,16 +348,16 @@ def optimise(module: nn.Module, step, images: Tensor, labels: Tensor, epochs: in
             schedule.step()
 
 
-def denoised_accuracy(task, images: Tensor, labels: Tensor, scale: float) -> float:  # type: ignore[no-untyped-def]
+def accuracy_of_denoised(task, images: Tensor, labels: Tensor, scale: float) -> float:  # type: ignore[no-untyped-def]
     """Accuracy of the teacher's own head on denoised student features."""
     task.eval()
     module = task.module
     module.method = module.method.model_copy(update={"guide_scale": scale})
     with torch.no_grad():
         features = module.student.forward_features(images)
-        u = module.projection(module.student_tap.read(module.student, features)[0])
-        head = TeacherHead(module.teacher_head, module.mean_C, module.std_C)
-        v = module.denoise(u, head, task.teacher(images).logits_BK.softmax(dim=1), 1.0)
+        u = module.projection(module.tap.read(module.student, features)[0])
+        head = TeacherHead(module.teacher_head, module.space.mean_C, module.space.std_C)
+        v = module.denoise(u, head, task.teacher(images).logits_BK.softmax(dim=1), 1.0, StepNoise())
         return float((head.logits(v).argmax(dim=1) == labels).float().mean())
 
 
@@ -373,8 +378,8 @@ def test_without_the_anchor_the_denoised_features_mean_nothing_to_the_teacher() 
         optimise(
             task.module, lambda x, y, t=task: forward(t, x, y)["loss"], images[train], labels[train], epochs=6
         )
-        guided[head_weight] = denoised_accuracy(task, images[held_out], labels[held_out], scale=1.0)
-        unguided[head_weight] = denoised_accuracy(task, images[held_out], labels[held_out], scale=0.0)
+        guided[head_weight] = accuracy_of_denoised(task, images[held_out], labels[held_out], scale=1.0)
+        unguided[head_weight] = accuracy_of_denoised(task, images[held_out], labels[held_out], scale=0.0)
     assert guided[1.0] > 0.9
     assert guided[0.0] < 0.65
     assert unguided[1.0] > unguided[0.0] + 0.25

@@ -6,22 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from dskd_compress.data import Share
-from dskd_compress.methods.draws import BLOCK, Draws, mean_over_processes
+from dskd_compress.data import BatchShard
+from dskd_compress.methods.collectives import all_reduce_mean
+from dskd_compress.methods.noise import BLOCK, StepNoise
 
 
 def draw(rows: list[int], seed: int = 7, shape: tuple[int, ...] = (3, 2)) -> tuple[Tensor, Tensor, Tensor]:
-    draws = Draws()
-    draws.begin(seed, rows)
+    noise = StepNoise(seed, tuple(rows))
     feat = torch.zeros(len(rows), *shape)
-    return draws.randint(1000, like=feat), draws.randn_like(feat), draws.randn_like(feat)
+    return noise.randint(1000, like=feat), noise.randn_like(feat), noise.randn_like(feat)
 
 
 @pytest.mark.parametrize(("size", "count"), [(32, 2), (48, 2), (24, 4), (20, 5)])
 def test_an_image_gets_its_noise_wherever_it_is_worked_on(size: int, count: int) -> None:
     whole = draw(list(range(size)))
     for index in range(count):
-        rows = Share(index, count).rows(size).tolist()
+        rows = BatchShard(index, count).rows(size).tolist()
         for pieces in (1, 2):
             for piece in (rows[: len(rows) // pieces], rows[-(len(rows) // pieces) :]):
                 for some, all_of_it in zip(draw(piece), whole, strict=True):
@@ -52,13 +52,9 @@ def test_they_are_what_they_say() -> None:
 
 def test_several_rows_an_image() -> None:
     """The teacher's and the student's features one below the other."""
-    draws = Draws()
-    draws.begin(1, [0, 1, 5])
-    both = draws.randn_like(torch.zeros(6, 4))
+    both = StepNoise(1, (0, 1, 5)).randn_like(torch.zeros(6, 4))
     assert not torch.equal(both[:3], both[3:])
-    whole = Draws()
-    whole.begin(1, list(range(8)))
-    expected = whole.randn_like(torch.zeros(16, 4))
+    expected = StepNoise(1, tuple(range(8))).randn_like(torch.zeros(16, 4))
     assert torch.equal(both, expected[[0, 1, 5, 8, 9, 13]])
 
 
@@ -66,13 +62,13 @@ def test_outside_of_a_training_torchs_generator_is_drawn_from() -> None:
     torch.manual_seed(3)
     expected = torch.randn(4, 2), torch.randint(9, (4,))
     torch.manual_seed(3)
-    draws = Draws()
-    assert torch.equal(draws.randn_like(torch.zeros(4, 2)), expected[0])
-    assert torch.equal(draws.randint(9, like=torch.zeros(4, 2)), expected[1])
+    noise = StepNoise()
+    assert torch.equal(noise.randn_like(torch.zeros(4, 2)), expected[0])
+    assert torch.equal(noise.randint(9, like=torch.zeros(4, 2)), expected[1])
 
 
 def test_the_mean_of_one_process_is_its_own_and_has_no_gradient() -> None:
     value = torch.tensor(2.0, requires_grad=True)
-    mean = mean_over_processes(value)
+    mean = all_reduce_mean(value)
     assert float(mean) == 2.0
     assert not mean.requires_grad

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from dskd_compress.data.draws import uniform_draws
+from dskd_compress.data.counter_random import draw_uniform
 
 MASK = (1 << 64) - 1
 
@@ -24,7 +24,7 @@ def test_splitmix64_published_sequence() -> None:
 
 def test_draws_are_a_counter_of_each_key() -> None:
     keys = np.array([[0, 0], [3, 17], [-1, 5], [2**40, 2**50]])
-    draws = uniform_draws(42, keys, 5)
+    draws = draw_uniform(42, keys, 5)
     for (view, index), row in zip(keys.tolist(), draws, strict=True):
         state = mixed(42)
         for part in (view, index):
@@ -35,14 +35,14 @@ def test_draws_are_a_counter_of_each_key() -> None:
 
 def test_uniform_and_independent() -> None:
     keys = np.stack(np.meshgrid(np.arange(20), np.arange(1000)), axis=-1).reshape(-1, 2)
-    draws = uniform_draws(0, keys, 4)
+    draws = draw_uniform(0, keys, 4)
     assert draws.min() >= 0
     assert draws.max() < 1
     for column in draws.T:
         assert stats.kstest(column, "uniform").pvalue > 1e-3
     # Neighbours in every direction: draw, view, index, seed.
     grid = draws.reshape(1000, 20, 4)
-    other = uniform_draws(1, keys, 4).reshape(1000, 20, 4)
+    other = draw_uniform(1, keys, 4).reshape(1000, 20, 4)
     for one, two in (
         (grid[..., 0], grid[..., 1]),
         (grid[:, 1:, 0], grid[:, :-1, 0]),

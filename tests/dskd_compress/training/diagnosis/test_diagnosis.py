@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from dskd_compress.config import DiagnosisSection, KdMethod, Method, NoneMethod
 from dskd_compress.label_space import ClassNames, resolve_class_map
 from dskd_compress.methods import MethodTask
-from dskd_compress.methods.base import Teacher
-from dskd_compress.methods.dskd.task import DskdModule
+from dskd_compress.methods.base import StepContext, Teacher
+from dskd_compress.methods.dskd.method import DskdModule
+from dskd_compress.methods.lsh import HashLoss
 from dskd_compress.models import Norm, TeacherInput
 from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.training.diagnosis import Formats
@@ -36,11 +38,9 @@ def the_one(seen: Watched, kind: FindingKind, within: int) -> Finding:
     return finding
 
 
-def with_faulty(task: MethodTask, method: str, replacement: Any) -> MethodTask:
-    """The task with one method of its module replaced."""
-    module = task.module
+def with_faulty_method(module: nn.Module, method: str, replacement: Any) -> None:
+    """Replace one method of a module."""
     module.__class__ = type("Faulty", (type(module),), {method: replacement})
-    return task
 
 
 # --- healthy
@@ -134,9 +134,9 @@ def test_a_teacher_that_changes(what: str, digits: Digits, tmp_path: Path) -> No
         judge = trainer.after_backward
         assert judge is not None
 
-        def change(step: int, task: MethodTask) -> None:
-            judge(step, task)
-            if step == 4:
+        def change(context: StepContext) -> None:
+            judge(context)
+            if context.step == 4:
                 named[name].data[0] += 1e-6 + named[name].data[0].abs() * 1e-6
 
         trainer.after_backward = change
@@ -243,23 +243,24 @@ def test_a_short_training_is_judged_at_its_last_step(digits: Digits, tmp_path: P
 # --- loss terms
 
 
-def detached(self: DskdModule, u: Tensor, *rest: Tensor) -> Tensor:
-    return DskdModule.distil_loss(self, u.detach(), *rest)
-
-
-def faint(self: DskdModule, u: Tensor, *rest: Tensor) -> Tensor:
-    return DskdModule.distil_loss(self, u.detach() + 1e-12 * (u - u.detach()), *rest)
+def with_faulty_hash(digits: Digits, fault: Callable[[Tensor], Tensor]) -> MethodTask:
+    """A task whose hash loss sees the student's feature through a fault."""
+    task = digits.task(DSKD)
+    with_faulty_method(
+        task.module.hash_loss, "forward", lambda self, u, *rest: HashLoss.forward(self, fault(u), *rest)
+    )
+    return task
 
 
 def test_a_term_that_is_detached_from_the_student(digits: Digits, tmp_path: Path) -> None:
-    task = with_faulty(digits.task(DSKD), "distil_loss", detached)
+    task = with_faulty_hash(digits, Tensor.detach)
     finding = the_one(watch(digits, tmp_path, task, steps=STEPS), "dead_term", within=1)
     assert finding.term == "lsh"
     assert "detach()" in finding.cure
 
 
 def test_a_term_whose_gradient_vanishes(digits: Digits, tmp_path: Path) -> None:
-    task = with_faulty(digits.task(DSKD), "distil_loss", faint)
+    task = with_faulty_hash(digits, lambda u: u.detach() + 1e-12 * (u - u.detach()))
     seen = watch(digits, tmp_path, task, steps=STEPS, section=OFTEN)
     assert the_one(seen, "dead_term", within=25).term == "lsh"
 
@@ -286,7 +287,8 @@ def test_denoised_features_that_collapse(digits: Digits, tmp_path: Path) -> None
         v = DskdModule.denoise(self, *arguments)
         return v.mean(dim=0, keepdim=True) + 0.01 * (v - v.mean(dim=0, keepdim=True))
 
-    task = with_faulty(digits.task(DSKD), "denoise", collapse)
+    task = digits.task(DSKD)
+    with_faulty_method(task.module, "denoise", collapse)
     finding = the_one(watch(digits, tmp_path, task, steps=STEPS, section=OFTEN), "collapsed_target", within=50)
     assert finding.term == "denoised_spread"
 
@@ -304,7 +306,7 @@ def test_the_recipe_says_what_ends_the_training(digits: Digits, tmp_path: Path) 
 
 
 def test_a_fault_is_told_once(digits: Digits, tmp_path: Path) -> None:
-    task = with_faulty(digits.task(DSKD), "distil_loss", detached)
+    task = with_faulty_hash(digits, Tensor.detach)
     seen = watch(digits, tmp_path, task, steps=3, whole=True)
     assert len(seen.looks) == 3
     assert len(seen.findings) == 1
