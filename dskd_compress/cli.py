@@ -42,19 +42,9 @@ from dskd_compress.commands.tune import tune
 from dskd_compress.commands.validate import validate
 from dskd_compress.interrupt import ctrl_c_came, forget_ctrl_c, watch_for_ctrl_c
 from dskd_compress.launch import place_of_this_process
-from dskd_compress.shortages import explain_shortage
+from dskd_compress.shortages import explain_error, first_line
 from dskd_compress.standard_output import forgiving_output
-from dskd_export.codes import GPU_MEMORY
-from dskd_export.errors import (
-    EXTRA_OF,
-    DskdError,
-    Interrupted,
-    MissingExtra,
-    ProcessLost,
-    TrainingDiverged,
-    UsageError,
-)
-from dskd_export.files.system_faults import explain_fault
+from dskd_export.errors import DskdError, Interrupted, ProcessLost, TrainingDiverged, UsageError
 
 PROGRAM = "dskd-compress"
 
@@ -219,46 +209,23 @@ def _is_told_here(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> Failure:
-    """What to tell of an error; everything that nobody foresaw is our bug."""
-    error = _cause_of(error)
-    if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").split(".")[0]) in EXTRA_OF:
-        error = MissingExtra(module, EXTRA_OF[module])
+    """What to report of an error; everything that nobody foresaw is our bug."""
+    error = explain_error(error)
     if isinstance(error, DskdError):
         code = None if error.code is None else str(error.code)
         return Failure(type(error).__name__, error.message, error.hint, error.exit_code, code)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return Failure(
-            "Interrupted", "Interrupted.", "What was saved is kept; the same command goes on from there.", 130
-        )
+        return Failure("Interrupted", "Interrupted.", "Saved progress is kept; the same command resumes it.", 130)
     if _is_usage_error(error):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else PROGRAM
         return Failure("UsageError", error.format_message(), f"See: {command} --help", 2)  # type: ignore[attr-defined]
-    if isinstance(error, OSError) and (fault := explain_fault(error)) is not None:
-        return Failure("EnvironmentProblem", *fault, 4)
-    if _is_gpu_out_of_memory(error):
-        return Failure(
-            "EnvironmentProblem",
-            f"The GPU is out of memory: {_first_line(error)}",
-            "Lower train.batch_size, or set train.precision=bf16.",
-            4,
-            str(GPU_MEMORY),
-        )
     return Failure(
         "Bug",
-        f"this is a bug in dskd-compress: {type(error).__name__}: {_first_line(error)}",
+        f"this is a bug in dskd-compress: {type(error).__name__}: {first_line(error)}",
         "Run the same command with --debug and report the traceback.",
         1,
     )
-
-
-def _cause_of(error: BaseException) -> BaseException:
-    """What the machine lacks, where a library's error says it in its own way."""
-    if isinstance(error, DskdError):
-        return error
-    workers = sys.modules.get("dskd_compress.data.workers")  # it brings torch
-    explained: BaseException = explain_shortage(error) if workers is None else workers.explain_worker(error)
-    return explained
 
 
 def _is_usage_error(error: BaseException) -> bool:
@@ -268,15 +235,6 @@ def _is_usage_error(error: BaseException) -> bool:
 
 def _is_help(error: BaseException) -> bool:
     return type(error).__name__ == "NoArgsIsHelpError"
-
-
-def _is_gpu_out_of_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")  # where torch was never imported, it is not torch's error
-    return torch is not None and isinstance(error, torch.OutOfMemoryError)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def _show(failure: Failure, traceback_of: BaseException | None, json_output: bool) -> None:

@@ -64,10 +64,11 @@ class Output:
 
     Args:
         json_output: stdout is kept for the document; all else goes to stderr.
+        quiet: nothing is shown at all.
     """
 
-    def __init__(self, json_output: bool) -> None:
-        heard = place_of_this_process().leads
+    def __init__(self, json_output: bool, *, quiet: bool = False) -> None:
+        heard = place_of_this_process().leads and not quiet
         self.json_output = json_output and heard
         self.console = _console(stderr=json_output)
         self._errors = self.console if json_output else _console(stderr=True)
@@ -115,7 +116,7 @@ class Output:
     def progress(self, description: str, total: int, unit: str = "it") -> Iterator[Progress]:
         """Show how far `total` units of work are: a bar on a terminal, else a line now and then."""
         meter = _Meter(description, total, unit)
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             with _bar(self.console) as bar:
                 yield _Bar(meter, bar)
             return

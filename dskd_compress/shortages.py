@@ -1,6 +1,6 @@
-"""What a machine runs out of, found in the errors of libraries, which wrap the system's reason.
+"""What a machine runs out of or lacks, found in the errors of libraries, which wrap the system's reason.
 
-Needs no torch: the command line asks it about any error.
+Needs no torch: the command line and the Python API ask it about any error.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ import errno
 import os
 import re
 import resource
+import sys
 
-from dskd_export.errors import EnvironmentProblem
+from dskd_export.codes import GPU_MEMORY
+from dskd_export.errors import EXTRA_OF, DskdError, EnvironmentProblem, MissingExtra
+from dskd_export.files.system_faults import explain_fault
 
 SHARED_MEMORY = "/dev/shm"
 SHARED_MEMORY_HINT = (
@@ -30,6 +33,31 @@ _THREADS = re.compile(r"can't start new thread|resource temporarily unavailable|
 # Python's own form, also within the traceback that a worker process hands on, and torch's.
 _ERRNO = re.compile(r"\[Errno (?P<number>\d+)\] [^:\n]*(?:: '(?P<file>[^'\n]+)')?")
 _TORCH_ERRNO = re.compile(r"file <(?P<file>/torch_[^>]*)>.*\((?P<number>\d+)\)")
+
+
+def explain_error(error: BaseException) -> BaseException:
+    """Give the error of ours that stands for any error that a user can act on; any other one as it is."""
+    if isinstance(error, DskdError):
+        return error
+    workers = sys.modules.get("dskd_compress.data.workers")  # it brings torch
+    error = explain_shortage(error) if workers is None else workers.explain_worker(error)
+    if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").split(".")[0]) in EXTRA_OF:
+        return MissingExtra(module, EXTRA_OF[module])
+    if isinstance(error, OSError) and (fault := explain_fault(error)) is not None:
+        return EnvironmentProblem(*fault)
+    torch = sys.modules.get("torch")  # where torch was never imported, it is not torch's error
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return EnvironmentProblem(
+            f"The GPU is out of memory: {first_line(error)}",
+            "Lower train.batch_size, or set train.precision=bf16.",
+            code=GPU_MEMORY,
+        )
+    return error
+
+
+def first_line(error: BaseException) -> str:
+    """Give the first line of an error's message."""
+    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def explain_shortage(error: BaseException) -> BaseException:

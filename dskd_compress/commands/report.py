@@ -35,18 +35,9 @@ def report(
       dskd-compress report runs/r18 runs/r18-kd results/r18 --out report.html
     """
     from dskd_compress.console import Output
-    from dskd_compress.run_folder import RunFolder
-    from dskd_compress.stages.report import Written, report_several, results_within, run_report
+    from dskd_compress.stages.report import report_sources
 
     output = Output(json_output)
-    folders = [folder for source in sources for folder in results_within(source)]
-    written: Written
-    if len(folders) > 1 or out is not None:
-        written = report_several(folders, out, set_ or [], output)
-    elif not (folders[0] / "recipe.yaml").is_file() and (folders[0] / "stages").is_dir():
-        written = report_several(folders, folders[0] / "report.html", set_ or [], output)
-    else:
-        folder = RunFolder(folders[0])
-        written = run_report(folder.read_recipe(set_ or []), folder, output)
+    written = report_sources(sources, out, set_ or [], output)
     output.plain(f"Report: {written.html}")
     output.result({"html": str(written.html), "markdown": str(written.markdown), "csv": str(written.csv)})

@@ -45,6 +45,21 @@ def run_report(recipe: Recipe, folder: RunFolder, output: Output) -> Written:
     return written
 
 
+def report_sources(sources: Sequence[Path], out: Path | None, overrides: list[str], output: Output) -> Written:
+    """Write the report of run folders, results of bundles on devices, or folders of these.
+
+    Raises what `results_within` and `report_several` do.
+    """
+    folders = [folder for source in sources for folder in results_within(source)]
+    first = folders[0]
+    if len(folders) == 1 and out is None:
+        if (first / "recipe.yaml").is_file() or not (first / "stages").is_dir():
+            run = RunFolder(first)
+            return run_report(run.read_recipe(overrides), run, output)
+        out = first / "report.html"
+    return report_several(folders, out, overrides, output)
+
+
 def report_several(folders: Sequence[Path], out: Path | None, overrides: list[str], output: Output) -> Written:
     """Write a report of several folders.
 

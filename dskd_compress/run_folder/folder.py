@@ -1,264 +1,31 @@
-"""The run folder: the only owner of artifact names, hashes and the state of stages.
-
-recipe.yaml              what was asked for, resolved
-teacher.safetensors      teacher.json  teacher.train.jsonl     (only where the recipe trains one)
-teacher_probe.safetensors                                      (only where the recipe fits one)
-student.safetensors      distill.json  train.jsonl
-checkpoint/teacher|student/                                    what an interrupted training goes on from
-teacher_cache/                                                 what the teacher said, where the recipe keeps it
-trackers/                                                      files of TensorBoard, wandb, mlflow where asked for
-bundle/  export.json     teacher.fp32.onnx                     the deliverable, and what it is compared to
-validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md  report.csv
-MODEL_CARD.md            engines/<device>/                      for the Hub; from build
-stages/<stage>.json      what each stage read and wrote, by sha256
-.dskd-compress.lock      who writes to the folder, while somebody does
-"""
+"""One run's folder: names of its files, its lock, its recipe, and the state of its stages."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
-from pydantic import BaseModel
-
-from dskd_compress.config import Recipe, TrainSection
+from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.launch import place_of_this_process
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
-from dskd_export.benchmark.budget import SpeedBudget
+from dskd_compress.run_folder.stages import (
+    WRITTEN,
+    WRITTEN_FOLDERS,
+    Stage,
+    hash_outside_files,
+    stage_named,
+)
 from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files.atomic import sha256_file, write_atomic
+from dskd_export.files.digest import digest
 from dskd_export.files.folder_lock import hold_folder, refuse_links
-
-TRAIN, DISTILL, TUNE, EXPORT = "train", "distill", "tune", "export"
-VALIDATE, BENCHMARK, REPORT = "validate", "benchmark", "report"
-TEACHER_PROBE = "teacher_probe.safetensors"
-MODEL_CARD = "MODEL_CARD.md"
-
-
-def tuned_weights(precision: str) -> str:
-    """Name of the weights of a student that was tuned for a precision."""
-    return f"student.{precision}.safetensors"
-
-
-TUNED_WEIGHTS = tuple(tuned_weights(precision) for precision in ("int8", "fp8"))
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a stage depends on and makes.
-
-    Attributes:
-        settings: recipe -> what of it shapes the result.
-        inputs: files of earlier stages, relative to the run folder; those that are there count.
-        outputs: files that it makes; all of them, unless `optional` says otherwise.
-        roles: models whose files, where the recipe names some, are read from outside the run folder.
-    """
-
-    name: str
-    settings: Callable[[Recipe], Mapping[str, Any]]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    roles: tuple[Literal["teacher", "student"], ...] = ()
-
-
-def _dump(section: BaseModel) -> Any:
-    return section.model_dump(mode="json")
-
-
-def _training(section: TrainSection | None) -> Any:
-    # How often it is saved, and how long a process waits for others, shapes nothing of a training.
-    kept_out = {"checkpoint_steps", "keep_checkpoints", "distributed_timeout_s"}
-    return None if section is None else section.model_dump(mode="json", exclude=kept_out)
-
-
-def _ready_teacher(recipe: Recipe) -> Any:
-    # How it was trained shows in its weights.
-    return recipe.teacher.model_dump(mode="json", exclude={"train", "cache"})
-
-
-def _speed(recipe: Recipe) -> Any:
-    # What a budget says of accuracy is judged by another stage.
-    return recipe.budget.model_dump(mode="json", include={*SpeedBudget.model_fields, "batch", "part", "devices"})
-
-
-def _accuracy(recipe: Recipe) -> Any:
-    # What a budget says of speed alone is judged by the benchmark.
-    return recipe.budget.model_dump(
-        mode="json", exclude={*SpeedBudget.model_fields, "batch", "part"} - {"size_mb"}
-    )
-
-
-def _rounding(recipe: Recipe) -> str | None:
-    # Of the cache only this shapes a student; where it lies does not, nor a cache of exact numbers.
-    cache = recipe.teacher.cache
-    return cache.features if cache.enabled and cache.features != "float32" else None
-
-
-# The order is the order of the pipeline.
-STAGES: tuple[Stage, ...] = (
-    Stage(
-        TRAIN,
-        lambda r: {
-            "seed": r.seed,
-            "data": _dump(r.data),
-            "teacher": {**_ready_teacher(r), "train": _training(r.teacher.train)},
-            "student": r.student.name,
-        },
-        (),
-        ("teacher.safetensors", "teacher.json", "teacher.train.jsonl"),
-        roles=("teacher",),
-    ),
-    Stage(
-        DISTILL,
-        lambda r: {
-            "seed": r.seed,
-            "data": _dump(r.data),
-            "teacher": {**_ready_teacher(r), "cache": _rounding(r)},
-            "student": _dump(r.student),
-            "method": _dump(r.method),
-            "train": _training(r.train),
-        },
-        ("teacher.safetensors",),
-        ("student.safetensors", "distill.json", "train.jsonl"),
-        optional=(TEACHER_PROBE,),
-        roles=("teacher", "student"),
-    ),
-    Stage(
-        TUNE,
-        lambda r: {
-            "seed": r.seed,
-            "data": _dump(r.data),
-            "method": _dump(r.method),
-            "train": _training(r.train),
-            "tune": None if r.tune is None else _dump(r.tune),
-        },
-        ("student.safetensors", "teacher.safetensors", TEACHER_PROBE),
-        ("tune.json", "tuned.train.jsonl"),
-        optional=TUNED_WEIGHTS,
-        roles=("teacher",),
-    ),
-    Stage(
-        EXPORT,
-        # The teacher is exported as well, and a method without one gives the same student for any of them.
-        lambda r: {
-            "export": _dump(r.export),
-            "teacher": _ready_teacher(r),
-            "tune": None if r.tune is None else _dump(r.tune),
-        },
-        ("student.safetensors", *TUNED_WEIGHTS, "teacher.safetensors", TEACHER_PROBE),
-        (
-            "bundle/manifest.json",
-            "bundle/spec.json",
-            "bundle/labels.txt",
-            "bundle/golden.npz",
-            "bundle/model.fp32.onnx",
-            "export.json",
-        ),
-        optional=(
-            "bundle/calibration.json",
-            *(f"bundle/model.{precision}.onnx" for precision in ("fp16", "bf16", "int8", "fp8")),
-            "bundle/model.fp32.onnx.data",
-            "teacher.fp32.onnx",
-            "teacher.fp32.onnx.data",
-        ),
-        roles=("teacher",),
-    ),
-    Stage(
-        VALIDATE,
-        # The student is judged by the teacher as well, unless nothing is asked of it.
-        lambda r: {
-            "validate": _dump(r.validation),
-            "budget": _accuracy(r),
-            "teacher": None if r.budget.student_drop is None else _ready_teacher(r),
-        },
-        ("bundle/manifest.json", "student.safetensors", "teacher.safetensors", TEACHER_PROBE),
-        ("validation.json",),
-        roles=("teacher",),
-    ),
-    Stage(
-        BENCHMARK,
-        lambda r: {"benchmark": _dump(r.benchmark), "budget": _speed(r), "teacher": _ready_teacher(r)},
-        (
-            "bundle/manifest.json",
-            "student.safetensors",
-            "teacher.safetensors",
-            TEACHER_PROBE,
-            "teacher.fp32.onnx",
-            "teacher.fp32.onnx.data",
-        ),
-        ("benchmark.json", "benchmark.samples.npz"),
-        roles=("teacher",),
-    ),
-    Stage(
-        REPORT,
-        lambda r: {"report": _dump(r.report)},
-        (
-            "teacher.json",
-            "teacher.train.jsonl",
-            "distill.json",
-            "train.jsonl",
-            "bundle/manifest.json",
-            "export.json",
-            "validation.json",
-            "benchmark.json",
-        ),
-        ("report.html", "report.md", "report.csv"),
-        optional=(MODEL_CARD,),
-    ),
-)
-STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
-
-# What is written at the top of the folder, and the folders of which all is written by stages.
-_WRITTEN = frozenset(
-    ["recipe.yaml", "bundle", *(name for stage in STAGES for name in stage.outputs + stage.optional)]
-)
-_WRITTEN_FOLDERS = (
-    "stages",
-    "checkpoint",
-    "checkpoint/*",
-    "trackers",
-    "engines",
-    "engines/*",
-    "benchmark.partial",
-)
-
-
-def stage_named(name: str) -> Stage:
-    """The stage of a name in `STAGE_NAMES`."""
-    return next(stage for stage in STAGES if stage.name == name)
-
-
-def stages_of(recipe: Recipe) -> list[Stage]:
-    """The stages that a recipe has: `train` only where it trains the teacher, `tune` only where it tunes."""
-    left_out = {name for name, section in ((TRAIN, recipe.teacher.train), (TUNE, recipe.tune)) if section is None}
-    return [stage for stage in STAGES if stage.name not in left_out]
-
-
-def _outside(stage: Stage, recipe: Recipe) -> dict[str, str]:
-    """sha256 of the files that the recipe names outside the run folder; a missing one is the reader's error."""
-    named = {f"{role}.checkpoint": getattr(recipe, role).checkpoint for role in stage.roles}
-    if "teacher" in stage.roles:
-        named["teacher.class_map"] = recipe.teacher.class_map
-        named["teacher.class_names"] = Path(recipe.teacher.class_names) if recipe.teacher.class_names else None
-    return {name: sha256_file(path) for name, path in named.items() if isinstance(path, Path) and path.is_file()}
-
-
-def digest(value: Any) -> str:
-    """sha256 of the canonical JSON of a value."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -335,7 +102,7 @@ class RunFolder:
         if not place_of_this_process().leads:
             yield
             return
-        with hold_folder(self.path, warn, names=_WRITTEN, folders=_WRITTEN_FOLDERS):
+        with hold_folder(self.path, warn, names=WRITTEN, folders=WRITTEN_FOLDERS):
             refuse_links(self.path, ("teacher_cache", "trackers/*"))
             yield
 
@@ -410,7 +177,7 @@ class RunFolder:
         """Hash what a stage reads; called before it reads, so that a file that changes later shows as changed."""
         stage = stage_named(stage_name)
         within = {name: sha256_file(self / name) for name in stage.inputs if (self / name).is_file()}
-        return {**within, **_outside(stage, recipe)}
+        return {**within, **hash_outside_files(stage, recipe)}
 
     def _settings(self, stage: Stage, recipe: Recipe) -> dict[str, str]:
         return {name: digest(value) for name, value in stage.settings(recipe).items()}
@@ -418,7 +185,7 @@ class RunFolder:
     def settings_digest(self, stage_name: str, recipe: Recipe, inputs: Mapping[str, str]) -> str:
         """One digest of all that shapes a stage's result; checkpoints are bound to it."""
         stage = stage_named(stage_name)
-        return digest([self._settings(stage, recipe), {**_outside(stage, recipe), **inputs}])
+        return digest([self._settings(stage, recipe), {**hash_outside_files(stage, recipe), **inputs}])
 
     def why_rerun(self, stage_name: str, recipe: Recipe, data_sha256: str | None = None) -> str | None:
         """Why a stage has to run, in words; None where its results are still those of these inputs.
@@ -499,6 +266,3 @@ def writes_run(
 def recipe_sha256(recipe: Recipe) -> str:
     """Digest of the whole recipe."""
     return digest(section_digests(recipe))
-
-
-__all__ = ["STAGES", "STAGE_NAMES", "RunFolder", "Stage", "recipe_sha256", "writes_run"]
