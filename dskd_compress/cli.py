@@ -35,6 +35,7 @@ from dskd_compress.commands.export import export
 from dskd_compress.commands.models import app as models
 from dskd_compress.commands.push_to_hub import push_to_hub
 from dskd_compress.commands.recipes import app as recipes
+from dskd_compress.commands.renamed import rename_flags
 from dskd_compress.commands.report import report
 from dskd_compress.commands.run import run
 from dskd_compress.commands.train import train
@@ -143,13 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     with forgiving_output() as lost:
         code = _run(given)
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            code = _pipe_closed()
+        sys.stdout.flush()
         forget_ctrl_c()
         if code != 0 or lost.error is None:
             return code
+        if isinstance(lost.error, BrokenPipeError):  # the reader left, as `head` does: nobody is listening
+            return _PIPE_CLOSED
         failure = Failure(
             "EnvironmentProblem",
             f"Standard output cannot be written: {lost.error.strerror}.",
@@ -163,18 +163,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: list[str]) -> int:
     options = given[: given.index("--")] if "--" in given else given
     debug, json_output = "--debug" in options, "--json" in options
-    rest = [word for word in options if word != "--debug"] + given[len(options) :]
+    rest = rename_flags([word for word in options if word != "--debug"]) + given[len(options) :]
     try:
         code = app(args=rest, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
         if code == 130:  # newer Typers make this of a KeyboardInterrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        return _pipe_closed()
-    except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):
-            return _pipe_closed()
+    except SystemExit:
         raise  # shell completion ends this way
     except BaseException as error:
         if ctrl_c_came() and not isinstance(error, Interrupted):
@@ -184,7 +180,7 @@ def _run(given: list[str]) -> int:
             error.show()  # type: ignore[attr-defined]
             return 2
         failure = describe(error)
-        if _is_told_here(error):
+        if _is_reported_here(error):
             _show(failure, error if debug else None, json_output)
         if place_of_this_process().world_size > 1:
             _leave(failure.exit_code)
@@ -198,8 +194,8 @@ def _leave(exit_code: int) -> NoReturn:
     os._exit(exit_code)
 
 
-def _is_told_here(error: BaseException) -> bool:
-    """Whether this process shall tell of an error that others, which train with it, have as well."""
+def _is_reported_here(error: BaseException) -> bool:
+    """Whether this process reports an error that the processes which train with it have as well."""
     place = place_of_this_process()
     if isinstance(error, (Interrupted, TrainingDiverged, UsageError)):
         return place.leads
@@ -255,7 +251,7 @@ def _show(failure: Failure, traceback_of: BaseException | None, json_output: boo
 
         if not place.leads:
             return
-        # A gate that failed after its document was printed has said everything in the document.
+        # A gate that failed after its document was printed needs no second one.
         if not document_written():
             write_document(
                 {
@@ -273,9 +269,3 @@ def _show(failure: Failure, traceback_of: BaseException | None, json_output: boo
 def _printable(text: str) -> str:
     """File names may hold anything; nothing of it reaches the terminal as a control sequence."""
     return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
-
-
-def _pipe_closed() -> int:
-    """The reader of our output has gone, as `head` does: nothing is wrong, and nobody is listening."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return _PIPE_CLOSED

@@ -1,4 +1,7 @@
-"""Standard output that never stops the work: what it cannot encode is escaped, what it cannot take is dropped."""
+"""Standard output that never stops the work: what it cannot encode is escaped, what it cannot take is dropped.
+
+A reader that leaves, as `head` does, ends no training: `LostOutput` keeps the reason until the work is done.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class LostOutput:
 
 
 class _Forgiving(io.FileIO):
-    """A descriptor that takes everything. A closed pipe still raises: nobody waits for the result then."""
+    """A descriptor that takes everything, and remembers why it dropped some of it."""
 
     def __init__(self, descriptor: int, lost: LostOutput) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -31,8 +34,6 @@ class _Forgiving(io.FileIO):
         if self._lost.error is None:
             try:
                 return super().write(data)
-            except BrokenPipeError:
-                raise
             except OSError as error:
                 self._lost.error = error
         return len(data)

@@ -16,20 +16,13 @@ stages/<stage>.json      what each stage read and wrote, by sha256
 
 from __future__ import annotations
 
+from dskd_compress.names import BENCHMARK, DISTILL, EXPORT, REPORT, STAGE_NAMES, TRAIN, TUNE, VALIDATE
 from dskd_compress.run_folder.folder import RunFolder, recipe_sha256, writes_run
 from dskd_compress.run_folder.resolve import names_a_run, resolve_run
 from dskd_compress.run_folder.stages import (
-    BENCHMARK,
-    DISTILL,
-    EXPORT,
     MODEL_CARD,
-    REPORT,
-    STAGE_NAMES,
     STAGES,
     TEACHER_PROBE,
-    TRAIN,
-    TUNE,
-    VALIDATE,
     Stage,
     stage_named,
     stages_of,

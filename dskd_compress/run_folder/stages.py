@@ -10,11 +10,10 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from dskd_compress.config import Recipe, TrainSection
+from dskd_compress.names import BENCHMARK, DISTILL, EXPORT, REPORT, TRAIN, TUNE, VALIDATE
 from dskd_export.benchmark.budget import SpeedBudget
 from dskd_export.files.atomic import sha256_file
 
-TRAIN, DISTILL, TUNE, EXPORT = "train", "distill", "tune", "export"
-VALIDATE, BENCHMARK, REPORT = "validate", "benchmark", "report"
 TEACHER_PROBE = "teacher_probe.safetensors"
 MODEL_CARD = "MODEL_CARD.md"
 
@@ -191,7 +190,6 @@ STAGES: tuple[Stage, ...] = (
         optional=(MODEL_CARD,),
     ),
 )
-STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
 
 # What is written at the top of the folder, and the folders of which all is written by stages.
 WRITTEN = frozenset(

@@ -4,8 +4,8 @@
     OUT/LABEL/seed-N/                one run folder each, as `distill` writes it
     OUT/compare.json  compare.md     the table
 
-Every run is a process of its own, so that its peak memory is its own, and a run that was killed is gone on
-with when the comparison is started again; a finished one is kept as long as its recipe is the same.
+Every run is a separate process, so that its peak memory is its own. A run that was killed resumes when the
+comparison is started again; a finished one is kept as long as its recipe is the same.
 """
 
 from __future__ import annotations
@@ -69,6 +69,32 @@ class Variant:
         return cls(name, (f"method.name={name}",))
 
 
+def parse_variants(methods: str, variants: Sequence[str], against: str | None) -> list[Variant]:
+    """Read `--methods` and `--variant`.
+
+    Raises:
+        UsageError: a variant cannot be read, or `against` is none of them.
+    """
+    named = [Variant.of_method(word.strip()) for word in methods.split(",") if word.strip()]
+    found = [*named, *(Variant.parse(text) for text in variants)]
+    labels = [variant.label for variant in found]
+    if against is not None and against not in labels:
+        raise UsageError(f"--against: '{against}' is none of the methods.", f"Choose one of: {', '.join(labels)}.")
+    return found
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read `--seeds`.
+
+    Raises:
+        UsageError: it is no list of numbers.
+    """
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--seeds: '{text}' is no list of numbers.", "Write for example --seeds 0,1,2") from error
+
+
 @dataclass(frozen=True)
 class Run:
     """One training of a comparison."""
@@ -121,8 +147,8 @@ def run_comparison(
         runs: what `plan_runs` gave.
         out: folder of the comparison.
         epoch: whose accuracy counts. The best epoch is chosen on the images that it is measured on.
-        against: the method that the table holds the others against.
-        jobs: trainings side by side. They share cores or a GPU, which shows in their seconds.
+        against: the method that the table compares the others with.
+        jobs: trainings at the same time. They share cores or a GPU, which shows in their seconds.
 
     Raises:
         DskdError: a training failed; the message is the training's own.
@@ -187,7 +213,7 @@ def _with_trained_teacher(run: Run, out: Path, output: Output) -> Run:
 
 
 def _train(run: Run, stage: str) -> None:
-    """One stage in a process of its own; its output goes to a file beside the run."""
+    """Run one stage in a separate process; its output goes to a file next to the run."""
     run.folder.path.mkdir(parents=True, exist_ok=True)
     recipe = run.folder.path.with_suffix(".yaml")
     log = run.folder.path.with_suffix(".log")
@@ -202,7 +228,7 @@ def _train(run: Run, stage: str) -> None:
     kind = Interrupted if code == Interrupted.exit_code else DskdError
     error = kind(
         f"{run.label}, seed {run.seed}: {said.removeprefix('error: ')}",
-        f"See {log}. The same command goes on with what is left.",
+        f"See {log}. The same command resumes what is left.",
     )
     error.exit_code = code if code > 0 else 1
     raise error

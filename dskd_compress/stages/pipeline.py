@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dskd_compress.config import Recipe
@@ -20,6 +20,8 @@ from dskd_compress.run_folder import (
     RunFolder,
     stages_of,
 )
+from dskd_compress.show.benchmark import print_judgements
+from dskd_compress.show.verdicts import decision_in, print_validation
 from dskd_compress.stages.benchmark import run_benchmark
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.stages.export import run_export
@@ -99,7 +101,7 @@ def _run_stages(
     for name in names:
         why = folder.why_rerun(name, recipe, data_sha256)
         if why is None and name == first:
-            why = "it was asked for with --from"
+            why = "requested with --from"
         if why is None:
             output.print(f"[dim]{name}: unchanged, skipped[/dim]")
             yield StageOutcome(name, ran=False, why="unchanged")
@@ -110,13 +112,29 @@ def _run_stages(
         yield StageOutcome(name, ran=True, why=why)
 
 
-def validation_of(folder: RunFolder) -> ValidationDocument | None:
-    """The last validation, where there is one."""
-    path = folder / "validation.json"
-    return read_document(path, ValidationDocument) if path.exists() else None
-
-
-def benchmark_of(folder: RunFolder) -> BenchmarkDocument | None:
-    """The last benchmark, where there is one."""
-    path = folder / "benchmark.json"
-    return read_document(path, BenchmarkDocument) if path.exists() else None
+def print_outcomes(
+    outcomes: Sequence[StageOutcome], folder: RunFolder, output: Output
+) -> tuple[ValidationDocument | None, BenchmarkDocument | None]:
+    """Print what the stages of `run` found, and give their verdicts; None of a stage that was not among them."""
+    stages = {outcome.stage: outcome for outcome in outcomes}
+    document = read_document(folder / "validation.json", ValidationDocument) if VALIDATE in stages else None
+    timed = read_document(folder / "benchmark.json", BenchmarkDocument) if BENCHMARK in stages else None
+    decision = decision_in(folder.path)
+    if timed is not None:
+        print_judgements("Budget", timed.judgements, output)
+    if document is not None:
+        print_validation(document, decision, output)
+    report = folder / "report.html"
+    if REPORT in stages and stages[REPORT].ran:  # an older one does not show this run
+        output.plain(f"Report: {report}")
+    output.result(
+        {
+            "run": str(folder.path),
+            "stages": [vars(outcome) for outcome in outcomes],
+            "verdict": None if document is None else document.verdict,
+            "passed": None if document is None else document.passed,
+            "ship": None if document is None or decision.verdict != "PASS" else vars(decision.model),
+            "report": str(report) if REPORT in stages else None,
+        }
+    )
+    return document, timed

@@ -47,7 +47,7 @@ def test_an_unknown_name_is_an_attribute_error(package: str) -> None:
     [
         ("import dskd_compress, dskd_export", set()),
         ("from dskd_compress import distill, export, load_recipe, validate, benchmark, report", set()),
-        ("import dskd_compress; dskd_compress.load_recipe('digits/resnet18-to-mobilenetv3_small_050')", {"pydantic"}),
+        ("import dskd_compress as d; d.load_recipe('digits/resnet18-to-mobilenetv3_small_050')", {"pydantic"}),
         ("from dskd_export import open_bundle, preprocess_batch, Monitor", {"numpy", "PIL", "pydantic"}),
     ],
 )
