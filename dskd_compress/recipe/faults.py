@@ -143,9 +143,9 @@ def _fault(details: Mapping[str, Any], path: KeyPath, what: str, origins: Origin
     return Fault(origins.of_conflict(path, what), path, what, way_out)
 
 
-def close_match(word: object, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` where one of the known words is close, else nothing."""
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+def close_match(word: object, known: Iterable[str], least: float = 0.6) -> str:
+    """Write `, did you mean 'x'?` where one of the known words is close, else nothing."""
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=least)
     return f", did you mean '{close[0]}'?" if close else ""
 
 
@@ -193,8 +193,10 @@ def _unknown_key(path: KeyPath, owners: Sequence[type[Section]]) -> str:
     key = str(path[-1])
     kind = "section" if len(path) == 1 else "key"
     known = keys_of(owners[0]) if owners else []
-    meant = close_match(key, known)
-    if not meant:
-        elsewhere = [dotted((*place, key)) for place, section in all_sections(Recipe) if key in keys_of(section)]
-        meant = f", did you mean '{elsewhere[0]}'?" if elsewhere else f" (one of {', '.join(known)})"
-    return f"unknown {kind}{meant}"
+    elsewhere = [dotted((*place, key)) for place, section in all_sections(Recipe) if key in keys_of(section)]
+    # A slip of the pen first, then the same key in another section: of several the one nearest to the top.
+    meant = close_match(key, known, least=0.8)
+    if not meant and elsewhere:
+        meant = f", did you mean '{min(elsewhere, key=lambda path: path.count('.'))}'?"
+    one_of = f" (one of {', '.join(known)})"
+    return f"unknown {kind}{meant or close_match(key, known) or one_of}"
