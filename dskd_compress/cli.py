@@ -28,16 +28,16 @@ from dskd_compress.commands.build import build
 from dskd_compress.commands.bundle import app as bundle
 from dskd_compress.commands.compare import compare
 from dskd_compress.commands.dashboard import dashboard
-from dskd_compress.commands.deploy import deploy
+from dskd_compress.commands.deploy import DeployCommand, deploy
 from dskd_compress.commands.distill import distill
 from dskd_compress.commands.doctor import doctor
 from dskd_compress.commands.export import export
 from dskd_compress.commands.models import app as models
 from dskd_compress.commands.push_to_hub import push_to_hub
 from dskd_compress.commands.recipes import app as recipes
-from dskd_compress.commands.renamed import rename_flags
 from dskd_compress.commands.report import report
 from dskd_compress.commands.run import run
+from dskd_compress.commands.settings import TrainingCommand
 from dskd_compress.commands.train import train
 from dskd_compress.commands.tune import tune
 from dskd_compress.commands.validate import validate
@@ -61,8 +61,8 @@ app = typer.Typer(
 
 PIPELINE = "The pipeline, in order"
 app.command(rich_help_panel=PIPELINE)(run)
-app.command(rich_help_panel=PIPELINE)(train)
-app.command(rich_help_panel=PIPELINE)(distill)
+app.command(rich_help_panel=PIPELINE, cls=TrainingCommand)(train)
+app.command(rich_help_panel=PIPELINE, cls=TrainingCommand)(distill)
 app.command(rich_help_panel=PIPELINE)(tune)
 app.command(rich_help_panel=PIPELINE)(export)
 app.command(rich_help_panel=PIPELINE)(build)
@@ -73,7 +73,7 @@ app.command(rich_help_panel=PIPELINE)(report)
 AROUND = "Around it"
 app.command(rich_help_panel=AROUND)(compare)
 app.command(rich_help_panel=AROUND)(dashboard)
-app.command(rich_help_panel=AROUND)(deploy)
+app.command(rich_help_panel=AROUND, cls=DeployCommand)(deploy)
 app.command(rich_help_panel=AROUND)(doctor)
 app.command("push-to-hub", rich_help_panel=AROUND)(push_to_hub)
 app.add_typer(bundle, name="bundle", rich_help_panel=AROUND)
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: list[str]) -> int:
     options = given[: given.index("--")] if "--" in given else given
     debug, json_output = "--debug" in options, "--json" in options
-    rest = rename_flags([word for word in options if word != "--debug"]) + given[len(options) :]
+    rest = [word for word in options if word != "--debug"] + given[len(options) :]
     try:
         code = app(args=rest, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()

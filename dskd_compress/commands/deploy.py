@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, ClassVar, Optional
 
 import typer
 
 from dskd_compress.commands import options
+from dskd_compress.commands.renamed_options import RenamedOptions
+
+
+class DeployCommand(RenamedOptions):
+    """`deploy`, with the names that its options had before."""
+
+    renamed: ClassVar = {"--target": "--artifact", "--device": "--platform"}
 
 
 class Artifact(str, Enum):

@@ -11,15 +11,22 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
 import typer
 
 from dskd_compress.commands.options import Overrides, make_override
+from dskd_compress.commands.renamed_options import RenamedOptions
 from dskd_compress.names import AMP_NAMES, METHOD_NAMES, PRECISION_NAMES, TARGET_NAMES, listed
 
 if TYPE_CHECKING:
     from dskd_compress.recipe import FlagOverride
+
+
+class TrainingCommand(RenamedOptions):
+    """`train` and `distill`, with the names that their options had before."""
+
+    renamed: ClassVar = {"--precision": "--amp"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Setting:
         help: one sentence.
         hidden: accepted, but left out of the help of a command that has many flags.
         parse: value as typed -> value of the key.
-        also: further override that the flag brings along.
+        also: key that the flag sets to null.
     """
 
     key: str
@@ -57,8 +64,9 @@ class Setting:
 
     def overrides(self, value: Any) -> list[str]:
         """What a value that was given sets."""
-        made = [make_override(self.key, self.parse(value) if self.parse else value, f"{self.flag} {value}")]
-        return made if self.also is None else [*made, type(made[0])(self.also, f"{self.flag} {value}")]
+        typed = f"{self.flag} {value}"
+        made = [make_override(self.key, self.parse(value) if self.parse else value, typed)]
+        return made if self.also is None else [*made, make_override(self.also, None, typed)]
 
 
 def hidden(*settings: Setting) -> tuple[Setting, ...]:
@@ -114,7 +122,7 @@ TEACHER_START = Setting(
     "Weights of the teacher: .safetensors, or a torch file of tensors.",
 )
 # Weights of one's own need no training here, unless --set teacher.train.* says so.
-TEACHER_CHECKPOINT = replace(TEACHER_START, also="teacher.train=null")
+TEACHER_CHECKPOINT = replace(TEACHER_START, also="teacher.train")
 STUDENT = Setting("student.name", "--student", str, "timm name of the student.")
 STUDENT_CHECKPOINT = Setting(
     "student.checkpoint",

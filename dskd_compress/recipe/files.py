@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def list_recipes() -> list[RecipeInfo]:
     return [RecipeInfo(name, folder / f"{name}.yaml", load_recipe(name)) for name in recipe_names()]
 
 
-def load_recipe(name_or_path: str, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Load a recipe by the name of one that comes with the tool, or from a file.
 
     A file wins over a name. Relative paths in the recipe count from the working directory.

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -129,7 +129,7 @@ class RunFolder:
         names = [name for name, info in Recipe.model_fields.items() if (info.alias or name) in set(sections)]
         self.write_recipe(self.read_recipe().model_copy(update={name: getattr(recipe, name) for name in names}))
 
-    def read_recipe(self, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
+    def read_recipe(self, overrides: Sequence[str] = ()) -> Recipe:
         """The recipe that the run was made from, with overrides.
 
         Raises:
