@@ -2,13 +2,13 @@
 
 | exit code | meaning                                             |
 |-----------|-----------------------------------------------------|
-| 0         | fine                                                |
+| 0         | success                                             |
 | 1         | a bug in dskd-compress                              |
 | 2         | the command line or the recipe is wrong             |
 | 3         | the images or the model are wrong                   |
 | 4         | this machine cannot do it                           |
-| 5         | the work was done, a limit of the recipe is crossed |
-| 6         | the work was done, too little to show a pass        |
+| 5         | the result exceeds a limit of the recipe            |
+| 6         | too few images or calls to show that it passes      |
 | 130       | interrupted, progress is saved                      |
 """
 
@@ -101,10 +101,10 @@ def common(
         bool, typer.Option("--debug", help="Show the traceback of an error. Accepted anywhere on the line.")
     ] = False,
 ) -> None:
-    """Distil a timm teacher into a small timm student with DSKD, and carry it to the device.
+    """Compress a timm model: train a small student from it with DSKD, export, validate and benchmark it.
 
-    Exit codes: 0 fine, 1 a bug, 2 command line or recipe, 3 images or model,
-    4 this machine, 5 a limit is crossed, 6 not shown to pass, 130 interrupted.
+    Exit codes: 0 success, 1 bug, 2 command line or recipe, 3 images or model,
+    4 this machine, 5 limit exceeded, 6 not shown to pass, 130 interrupted.
 
     [bold]Examples[/bold]
 
@@ -116,13 +116,13 @@ def common(
     if place.world_size > 1 and context.invoked_subcommand not in _TRAINS:
         raise UsageError(
             f"{context.invoked_subcommand} was started as {place.world_size} processes.",
-            "With torchrun, use train, distill and tune; then start the others once, without torchrun.",
+            "Use torchrun for train, distill and tune alone; run the others without it.",
         )
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An error as the user gets to see it."""
+    """An error as it is reported."""
 
     kind: str
     message: str
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure = Failure(
             "EnvironmentProblem",
             f"Standard output cannot be written: {lost.error.strerror}.",
-            "The files of this command are written; only its text is lost. Send stdout elsewhere.",
+            "All files are written; only the printed text is lost. Redirect stdout to another place.",
             4,
         )
         _show(failure, None, json_output=False)

@@ -1,4 +1,4 @@
-"""What a command shows: text and tables, progress, and with `--json` one document on stdout."""
+"""Output of a command: text and tables, progress, and with `--json` one document on stdout."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _document_written = False
 
 
 def document_written() -> bool:
-    """Whether this process has already printed its JSON document, which stays the last line."""
+    """Check whether this process has printed its JSON document, which stays the last line."""
     return _document_written
 
 
@@ -48,19 +48,19 @@ def write_document(document: BaseModel | Mapping[str, Any]) -> None:
 
 
 class Progress(Protocol):
-    """A piece of work that is under way."""
+    """Progress of a task."""
 
     def advance(self, n: float = 1, **fields: object) -> None:
-        """`n` more are done; fields are shown beside the count, for example `loss="1.23"`."""
+        """Add `n` units; fields are shown next to the count, for example `loss="1.23"`."""
         ...
 
     def update(self, *, description: str) -> None:
-        """The work is at something else now."""
+        """Change the description."""
         ...
 
 
 class Output:
-    """Where a command writes. Of several processes that train together only the leader is heard.
+    """Where a command writes. Of several processes that train together only the main one prints.
 
     Args:
         json_output: stdout is kept for the document; all else goes to stderr.
@@ -114,7 +114,7 @@ class Output:
 
     @contextmanager
     def progress(self, description: str, total: int, unit: str = "it") -> Iterator[Progress]:
-        """Show how far `total` units of work are: a bar on a terminal, else a line now and then."""
+        """Show progress towards `total` units: a bar on a terminal, else a line every few seconds."""
         meter = _Meter(description, total, unit)
         if self.console.is_terminal and not self.console.quiet:
             with _bar(self.console) as bar:
@@ -148,7 +148,7 @@ def _is_number(cell: RenderableType) -> bool:
 
 
 class _Meter:
-    """Counts, and knows the rate of the last half minute."""
+    """Counts units and estimates the rate over the last 30 seconds."""
 
     def __init__(self, description: str, total: int, unit: str, now: Callable[[], float] = time.monotonic) -> None:
         self.description = description
@@ -170,7 +170,7 @@ class _Meter:
 
     @property
     def rate(self) -> float | None:
-        """Units per second; None before it can be told."""
+        """Units per second; None before two calls."""
         if len(self._seen) < 2:
             return None
         (began, first), (ended, last) = self._seen[0], self._seen[-1]
@@ -254,7 +254,7 @@ class _Lines:
         self._meter.description = description
 
     def close(self) -> None:
-        """The last line, also where the work ended early; not twice."""
+        """Print the last line, also where the work ended early."""
         if self._shown != self._meter.done:
             self._line()
 

@@ -36,7 +36,7 @@ _TORCH_ERRNO = re.compile(r"file <(?P<file>/torch_[^>]*)>.*\((?P<number>\d+)\)")
 
 
 def explain_error(error: BaseException) -> BaseException:
-    """Give the error of ours that stands for any error that a user can act on; any other one as it is."""
+    """Turn an error that a user can act on into one of ours; return any other unchanged."""
     if isinstance(error, DskdError):
         return error
     workers = sys.modules.get("dskd_compress.data.workers")  # it brings torch
@@ -56,12 +56,12 @@ def explain_error(error: BaseException) -> BaseException:
 
 
 def first_line(error: BaseException) -> str:
-    """Give the first line of an error's message."""
+    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def explain_shortage(error: BaseException) -> BaseException:
-    """Give the shortage that is behind an error of any class.
+    """Find the shortage behind an error of any class.
 
     Returns:
         An `EnvironmentProblem` where memory, shared memory, threads, room in a file or a compiler is missing;
@@ -91,7 +91,7 @@ def explain_shortage(error: BaseException) -> BaseException:
 
 
 def shared_memory_full(detail: str = "") -> EnvironmentProblem:
-    """Say that the processes that decode images cannot hand over their batches."""
+    """Make the error for full shared memory, through which worker processes pass batches."""
     return EnvironmentProblem(f"Shared memory ({SHARED_MEMORY}) is full{detail}.", SHARED_MEMORY_HINT)
 
 
@@ -122,7 +122,7 @@ def _of_shared_memory(number: int, error: BaseException) -> BaseException:
 
 
 def cannot_compile(error: BaseException) -> EnvironmentProblem:
-    """Say that torch.compile does not work here."""
+    """Make the error for a machine on which torch.compile does not work."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     if "InvalidCxxCompiler" in reason:
         reason = "there is no C++ compiler"
@@ -133,12 +133,12 @@ def cannot_compile(error: BaseException) -> EnvironmentProblem:
 
 
 def memory_is_limited() -> bool:
-    """Whether this shell limits the address space of a process (`ulimit -v`)."""
+    """Check whether this shell limits the address space of a process (`ulimit -v`)."""
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def no_memory() -> EnvironmentProblem:
-    """Say that memory ended, and by which limit."""
+    """Make the error for exhausted memory, with the limit that applied."""
     if memory_is_limited():
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         return EnvironmentProblem(

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 
 class LostOutput:
-    """What became of the text on stdout.
+    """Record of text that stdout did not take.
 
     Attributes:
         error: why some of it is lost; None: it is complete.
@@ -43,10 +43,10 @@ class _Forgiving(io.FileIO):
 def forgiving_output() -> Iterator[LostOutput]:
     """Let `sys.stdout` and `sys.stderr` take any text for as long as the body runs.
 
-    Streams that somebody has put in their place, as a test does, stay as they are.
+    Streams that were replaced, as a test does, stay as they are.
 
     Yields:
-        What became of stdout. Of stderr nobody could hear.
+        The record for stdout; text lost on stderr is not recorded.
     """
     _open_missing()
     lost = LostOutput()

@@ -19,7 +19,7 @@ Variants = Annotated[
     typer.Option(
         "--variant",
         metavar="'LABEL=METHOD KEY=VALUE ...'",
-        help="A method with settings of its own, for example 'map=dskd tap=map'; repeatable.",
+        help="A method with other settings, for example 'map=dskd tap=map'; repeatable.",
     ),
 ]
 Seeds = Annotated[str, typer.Option("--seeds", help="Seeds, with commas.")]

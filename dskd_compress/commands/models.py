@@ -11,7 +11,7 @@ import typer
 from dskd_compress.commands import options
 
 app = typer.Typer(
-    no_args_is_help=True, help="List timm models, look at their taps, and find students for a teacher."
+    no_args_is_help=True, help="List timm models, inspect their taps, and suggest students for a teacher."
 )
 
 
@@ -50,7 +50,7 @@ def inspect_model(
     input_size: options.InputSize = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Show a model's size, input and taps. Weights are random: nothing is downloaded.
+    """Show the size, input and taps of a model, with random weights: nothing is downloaded.
 
     [bold]Examples[/bold]
 
@@ -100,10 +100,12 @@ class Kind(str, Enum):
 def suggest(
     teacher: Annotated[str, typer.Option("--teacher", help="timm architecture of the teacher.")],
     max_parameters: Annotated[
-        Optional[float], typer.Option("--max-parameters", min=0.001, help="In millions. Default: a quarter.")
+        Optional[float],
+        typer.Option("--max-parameters", min=0.001, help="In millions. Default: a quarter."),
     ] = None,
     max_macs: Annotated[
-        Optional[float], typer.Option("--max-macs", min=0.001, help="In millions an image. Default: a quarter.")
+        Optional[float],
+        typer.Option("--max-macs", min=0.001, help="In millions per image. Default: a quarter."),
     ] = None,
     input_size: options.InputSize = None,
     kind: Annotated[Kind, typer.Option("--kind", help="vit: with attention or tokens; cnn: neither.")] = Kind.any,
@@ -111,17 +113,17 @@ def suggest(
         bool, typer.Option("--pretrained", help="Only students that timm has pretrained weights for.")
     ] = False,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time them on this machine's CPU, batch 1; the fastest comes first.")
+        bool, typer.Option("--measure", help="Measure their latency on this CPU at batch 1; fastest first.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Students to show.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Number of students to show.")] = 10,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say why each other model was left out.")
+        bool, typer.Option("--verbose", "-v", help="List the other models and why they were left out.")
     ] = False,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Suggest students for a teacher: the largest of each family of timm that fits, closest to the budget first.
+    """Suggest students for a teacher: of each timm family the largest that fits, closest to the budget first.
 
-    Parameters and multiply-accumulates count a classifier of 1000 classes. Nothing is downloaded.
+    Parameters and multiply-accumulates include a classifier of 1000 classes. Nothing is downloaded.
 
     [bold]Examples[/bold]
 

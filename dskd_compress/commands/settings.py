@@ -121,7 +121,7 @@ TEACHER_START = Setting(
     Path,
     "Weights of the teacher: .safetensors, or a torch file of tensors.",
 )
-# Weights of one's own need no training here, unless --set teacher.train.* says so.
+# A ready teacher is not trained here, unless --set teacher.train.* says so.
 TEACHER_CHECKPOINT = replace(TEACHER_START, also="teacher.train")
 STUDENT = Setting("student.name", "--student", str, "timm name of the student.")
 STUDENT_CHECKPOINT = Setting(

@@ -8,12 +8,12 @@ from dskd_export.files.digest import digest
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Every key with its value, in the order of the sections; loads back to an equal recipe."""
+    """Write every key with its value, in the order of the sections; loads back to an equal recipe."""
     values = recipe.model_dump(mode="json", by_alias=True)
     return dump_yaml(values)
 
 
 def section_digests(recipe: Recipe) -> dict[str, str]:
-    """Top-level key, as written in the file -> sha256 of its canonical JSON."""
+    """Hash each top-level key, as written in the file: key -> sha256 of its canonical JSON."""
     values = recipe.model_dump(mode="json", by_alias=True)
     return {key: digest(value) for key, value in values.items()}

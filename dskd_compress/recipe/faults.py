@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, each fault with its place, all of them at once."""
+"""Faults of a recipe: all of them at once, each with its place."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _ALL_KEYS = "All keys with their meaning and range: dskd-compress recipes init -
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: `ORIGIN: section.key: what`.
+    """One fault: `ORIGIN: section.key: what`.
 
     Attributes:
-        way_out: an option that mends it, where there is one.
+        way_out: option that fixes it, where there is one.
     """
 
     origin: str
@@ -72,17 +72,17 @@ class Origins:
     overrides: dict[KeyPath, str] = field(default_factory=dict)
 
     def override(self, path: KeyPath, text: str) -> None:
-        """From now on an override stands for this key and for all below it."""
+        """Note that an override sets this key and all below it."""
         for known in [known for known in self.lines if known[: len(path)] == path]:
             del self.lines[known]
         self.overrides[path] = as_typed(text)
 
     def is_set(self, path: KeyPath) -> bool:
-        """Whether an override sets this key, or one below it."""
+        """Check whether an override sets this key, or one below it."""
         return any(key[: len(path)] == path for key in self.overrides)
 
     def of_conflict(self, path: KeyPath, what: str) -> str:
-        """The overrides below a section that a message names, else the section's place."""
+        """Find the overrides below a section that a message names, else the section's place."""
         named = [
             typed
             for key, typed in self.overrides.items()
@@ -93,7 +93,7 @@ class Origins:
         return ", ".join(dict.fromkeys(named)) or self.of(path)
 
     def of(self, path: KeyPath) -> str:
-        """The place of a key, or of the nearest section around it."""
+        """Find the place of a key, or of the nearest section around it."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.overrides:
                 return self.overrides[path[:length]]

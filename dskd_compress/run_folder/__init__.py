@@ -1,17 +1,17 @@
 """The run folder: the only owner of artifact names, hashes and the state of stages.
 
-recipe.yaml              what was asked for, resolved
+recipe.yaml              the resolved recipe
 teacher.safetensors      teacher.json  teacher.train.jsonl     (only where the recipe trains one)
 teacher_probe.safetensors                                      (only where the recipe fits one)
 student.safetensors      distill.json  train.jsonl
-checkpoint/teacher|student/                                    what an interrupted training goes on from
-teacher_cache/                                                 what the teacher said, where the recipe keeps it
-trackers/                                                      files of TensorBoard, wandb, mlflow where asked for
-bundle/  export.json     teacher.fp32.onnx                     the deliverable, and what it is compared to
+checkpoint/teacher|student/                                    what an interrupted training resumes from
+teacher_cache/                                                 outputs of the teacher, where the recipe keeps them
+trackers/                                                      files of TensorBoard, wandb, mlflow, where requested
+bundle/  export.json     teacher.fp32.onnx                     the deliverable, and the teacher to compare it with
 validation.json  benchmark.json  benchmark.samples.npz  report.html  report.md  report.csv
 MODEL_CARD.md            engines/<device>/                      for the Hub; from build
 stages/<stage>.json      what each stage read and wrote, by sha256
-.dskd-compress.lock      who writes to the folder, while somebody does
+.dskd-compress.lock      the process that writes to the folder
 """
 
 from __future__ import annotations

@@ -73,14 +73,14 @@ class RunFolder:
         return self.path / "trackers"
 
     def create(self) -> None:
-        """Make the folder and prove that it can be written to.
+        """Create the folder and check that it can be written to.
 
         Raises:
             EnvironmentProblem: it cannot.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):  # no name that a link could have
+            with tempfile.TemporaryFile(dir=self.path):  # without a name that a link could have
                 pass
         except OSError as error:
             raise EnvironmentProblem(
@@ -89,9 +89,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def writing(self, warn: Callable[[str], None]) -> Iterator[None]:
-        """Hold the folder alone while the body writes into it; of several processes that train, the leader does.
+        """Lock the folder while the body writes into it; of several processes that train, the main one does.
 
-        Whoever holds it already, as `run` does for its stages, may take it again.
+        A process that holds the lock, as `run` does for its stages, may take it again.
 
         Args:
             warn: called where the file system has no locks.
@@ -107,17 +107,17 @@ class RunFolder:
             yield
 
     def write_recipe(self, recipe: Recipe) -> None:
-        """Keep the resolved recipe beside what is made from it."""
+        """Write the resolved recipe, unless the same one is there."""
         data = dump_recipe(recipe).encode()
         path = self / "recipe.yaml"
-        with self.writing(lambda _: None):  # a stage, which warns, holds the folder already
+        with self.writing(lambda _: None):  # the stage holds the lock already and has warned
             if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
                 write_atomic(path, data)
 
     def keep(self, recipe: Recipe, sections: Iterable[str]) -> None:
-        """Write some sections of a recipe into that of the run, so that the next command means the same.
+        """Write sections of a recipe into that of the run, so that the next command uses the same settings.
 
-        The others stay: a command that is given another key of the training's has not trained with it.
+        Other sections stay: a command that changes a key of the training has not trained with it.
 
         Args:
             recipe: what a command ran with.
@@ -130,7 +130,7 @@ class RunFolder:
         self.write_recipe(self.read_recipe().model_copy(update={name: getattr(recipe, name) for name in names}))
 
     def read_recipe(self, overrides: Sequence[str] = ()) -> Recipe:
-        """The recipe that the run was made from, with overrides.
+        """Read the run's recipe, with overrides.
 
         Raises:
             DataError: this is no run folder.
@@ -139,12 +139,12 @@ class RunFolder:
         if not path.is_file():
             if self.path.name == "bundle" and (self.path.parent / "recipe.yaml").is_file():
                 raise DataError(
-                    f"{self.path}: there is no bundle here, and it is no run folder either.",
+                    f"{self.path} holds neither a bundle nor a run.",
                     f"Make the bundle: dskd-compress export {shlex.quote(str(self.path.parent))}",
                 )
             raise DataError(
                 f"{self.path} is not a run folder: it holds no recipe.yaml.",
-                "Give the folder that 'dskd-compress distill' or 'run' wrote.",
+                "Give a folder that dskd-compress distill or run has written.",
             )
         return load_recipe(str(path), overrides)
 
@@ -155,10 +155,10 @@ class RunFolder:
         return path
 
     def require(self, name: str, stage: str) -> Path:
-        """A file that an earlier stage wrote.
+        """Return the path of a file that an earlier stage wrote.
 
         Raises:
-            DataError: it is not there; the message names the command that makes it.
+            DataError: it is missing; the hint is the command that makes it.
         """
         path = self / name
         if not path.exists():
@@ -174,7 +174,7 @@ class RunFolder:
     # --- the state of stages
 
     def inputs(self, stage_name: str, recipe: Recipe) -> dict[str, str]:
-        """Hash what a stage reads; called before it reads, so that a file that changes later shows as changed."""
+        """Hash the inputs of a stage; call it before the stage reads, so that a later change shows."""
         stage = stage_named(stage_name)
         within = {name: sha256_file(self / name) for name in stage.inputs if (self / name).is_file()}
         return {**within, **hash_outside_files(stage, recipe)}
@@ -183,17 +183,17 @@ class RunFolder:
         return {name: digest(value) for name, value in stage.settings(recipe).items()}
 
     def settings_digest(self, stage_name: str, recipe: Recipe, inputs: Mapping[str, str]) -> str:
-        """One digest of all that shapes a stage's result; checkpoints are bound to it."""
+        """Digest everything that shapes a stage's result; checkpoints are bound to it."""
         stage = stage_named(stage_name)
         return digest([self._settings(stage, recipe), {**hash_outside_files(stage, recipe), **inputs}])
 
     def why_rerun(self, stage_name: str, recipe: Recipe, data_sha256: str | None = None) -> str | None:
-        """Why a stage has to run, in words; None where its results are still those of these inputs.
+        """Return the reason why a stage has to run; None where it is up to date.
 
         Args:
             stage_name: one of `STAGE_NAMES`.
-            recipe: what is asked for now.
-            data_sha256: of the images as they are now; None does not ask.
+            recipe: of the current command.
+            data_sha256: of the current images; None: not compared.
         """
         stage = stage_named(stage_name)
         path = self / f"stages/{stage_name}.json"
@@ -227,14 +227,14 @@ class RunFolder:
         inputs: Mapping[str, str],
         data_sha256: str | None = None,
     ) -> None:
-        """Write down what a finished stage read and wrote, and keep the settings that it was given.
+        """Record what a finished stage read and wrote, and keep its settings in the run's recipe.
 
         Args:
             stage_name: one of `STAGE_NAMES`.
-            recipe: that it ran.
+            recipe: it ran with.
             provenance: of the result.
             inputs: as `inputs` gave them before the stage read anything.
-            data_sha256: of the images that it used; None: it used none.
+            data_sha256: of its images; None: it used none.
         """
         stage = stage_named(stage_name)
         self.keep(recipe, stage.settings(recipe))
@@ -253,7 +253,7 @@ class RunFolder:
 def writes_run(
     stage: Callable[Concatenate[Recipe, RunFolder, Output, P], T],
 ) -> Callable[Concatenate[Recipe, RunFolder, Output, P], T]:
-    """Let a stage hold its run folder alone while it runs: see `RunFolder.writing`."""
+    """Lock the run folder while a stage runs: see `RunFolder.writing`."""
 
     @functools.wraps(stage)
     def held(recipe: Recipe, folder: RunFolder, output: Output, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -264,5 +264,5 @@ def writes_run(
 
 
 def recipe_sha256(recipe: Recipe) -> str:
-    """Digest of the whole recipe."""
+    """Digest the whole recipe."""
     return digest(section_digests(recipe))

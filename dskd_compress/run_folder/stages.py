@@ -19,7 +19,7 @@ MODEL_CARD = "MODEL_CARD.md"
 
 
 def tuned_weights(precision: str) -> str:
-    """Name of the weights of a student that was tuned for a precision."""
+    """Name the weights of a student that was tuned for a precision."""
     return f"student.{precision}.safetensors"
 
 
@@ -28,13 +28,14 @@ TUNED_WEIGHTS = tuple(tuned_weights(precision) for precision in ("int8", "fp8"))
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage depends on and makes.
+    """Inputs, settings and outputs of a stage.
 
     Attributes:
-        settings: recipe -> what of it shapes the result.
-        inputs: files of earlier stages, relative to the run folder; those that are there count.
-        outputs: files that it makes; all of them, unless `optional` says otherwise.
-        roles: models whose files, where the recipe names some, are read from outside the run folder.
+        settings: recipe -> the parts of it that shape the result.
+        inputs: files of earlier stages, relative to the run folder; missing ones are ignored.
+        outputs: files that it always writes.
+        optional: files that it may write.
+        roles: models whose files the recipe may name outside the run folder.
     """
 
     name: str
@@ -207,18 +208,18 @@ WRITTEN_FOLDERS = (
 
 
 def stage_named(name: str) -> Stage:
-    """The stage of a name in `STAGE_NAMES`."""
+    """Find a stage by its name in `STAGE_NAMES`."""
     return next(stage for stage in STAGES if stage.name == name)
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
-    """The stages that a recipe has: `train` only where it trains the teacher, `tune` only where it tunes."""
+    """List the stages of a recipe: `train` only where it trains the teacher, `tune` only where it tunes."""
     left_out = {name for name, section in ((TRAIN, recipe.teacher.train), (TUNE, recipe.tune)) if section is None}
     return [stage for stage in STAGES if stage.name not in left_out]
 
 
 def hash_outside_files(stage: Stage, recipe: Recipe) -> dict[str, str]:
-    """sha256 of the files that the recipe names outside the run folder; a missing one is the reader's error."""
+    """Hash the files that the recipe names outside the run folder; missing ones are the reader's error."""
     named = {f"{role}.checkpoint": getattr(recipe, role).checkpoint for role in stage.roles}
     if "teacher" in stage.roles:
         named["teacher.class_map"] = recipe.teacher.class_map

@@ -1,4 +1,4 @@
-"""The chain of stages: run what changed, skip what did not, say why."""
+"""The pipeline: run the stages that changed, skip the others, print why."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RUN: dict[str, Callable[[Recipe, RunFolder, Output], object]] = {
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What happened to a stage."""
+    """Outcome of a stage."""
 
     stage: str
     ran: bool
@@ -57,14 +57,14 @@ class StageOutcome:
 
 
 def select_stages(recipe: Recipe, first: str | None, last: str | None) -> list[str]:
-    """The stages from `first` to `last`, both included, that the recipe has.
+    """Select the stages of the recipe from `first` to `last`, both included.
 
     Raises:
         UsageError: no such stage, or an empty range.
     """
     for option, name in (("--from", first), ("--to", last)):
         if name is not None and name not in STAGE_NAMES:
-            raise UsageError(f"{option}: there is no stage '{name}'.", f"Choose one of: {', '.join(STAGE_NAMES)}.")
+            raise UsageError(f"{option}: '{name}' is no stage.", f"Choose one of: {', '.join(STAGE_NAMES)}.")
     begin = STAGE_NAMES.index(first) if first else 0
     end = STAGE_NAMES.index(last) if last else len(STAGE_NAMES) - 1
     if begin > end:
@@ -96,7 +96,7 @@ def _run_stages(
     data_sha256 = sets.facts().sha256
     recipe = with_probe_where_needed(recipe, sets, output)
     pending = [name for name in names if name == first or folder.why_rerun(name, recipe, data_sha256) is not None]
-    # What follows a stage that runs may run as well: a package that is missing ends it now, not after hours.
+    # Later stages may run as well: report a missing package now, not after hours.
     check_tools(recipe, names[names.index(pending[0]) :] if pending else [])
     for name in names:
         why = folder.why_rerun(name, recipe, data_sha256)

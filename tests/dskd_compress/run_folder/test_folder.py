@@ -340,7 +340,7 @@ def test_the_same_recipe_is_not_written_again(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_recipe_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is not a run folder: it holds no recipe\.yaml.*distill"):
+    with pytest.raises(DataError, match=r"recipe\.yaml.*distill"):
         RunFolder(tmp_path).read_recipe()
 
 
@@ -382,7 +382,7 @@ def test_a_folder_that_is_a_link_stops_whoever_writes(name: str, tmp_path: Path)
     folder = RunFolder(tmp_path / "run")
     (folder / name).parent.mkdir(parents=True)
     (folder / name).symlink_to(victim)
-    with pytest.raises(EnvironmentProblem, match="is a link"), folder.writing(str):
+    with pytest.raises(EnvironmentProblem, match=name.partition("/")[0]), folder.writing(str):
         pass
     assert list(victim.iterdir()) == []
 
@@ -412,14 +412,14 @@ def test_the_record_is_of_what_was_read_and_not_of_what_is_there_at_the_end(run:
 @pytest.mark.parametrize("below", ["", "run"])
 def test_a_place_that_cannot_be_written_to(below: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(EnvironmentProblem, match=r"cannot be written to.*--out"):
+    with pytest.raises(EnvironmentProblem, match=r"--out"):
         RunFolder(tmp_path / "file" / below).create()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(EnvironmentProblem, match="cannot be written to"):
+    with pytest.raises(EnvironmentProblem, match=r"--out"):
         RunFolder(tmp_path / "run").create()
 
 
@@ -431,7 +431,7 @@ def test_what_is_missing_names_the_command_that_makes_it(tmp_path: Path) -> None
         ("student.safetensors", "distill"),
         ("teacher.safetensors", "train"),
     ):
-        with pytest.raises(DataError, match=rf"{name} is missing") as caught:
+        with pytest.raises(DataError, match=name) as caught:
             folder.require(name, stage)
         _, _, line = str(caught.value.hint).partition(": ")
         assert shlex.split(line) == ["dskd-compress", stage, str(folder.path)]
@@ -445,11 +445,11 @@ def test_what_is_missing_names_the_command_that_makes_it(tmp_path: Path) -> None
 def test_a_run_without_its_bundle(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "my run")
     folder.write_recipe(small_recipe())
-    with pytest.raises(DataError, match="no bundle") as caught:
+    with pytest.raises(DataError, match=r"run/bundle|bundle:") as caught:
         RunFolder(folder / "bundle").read_recipe()
     _, _, line = str(caught.value.hint).partition(": ")
     assert shlex.split(line) == ["dskd-compress", "export", str(folder.path)]
-    with pytest.raises(DataError, match="not a run folder"):
+    with pytest.raises(DataError, match=r"recipe\.yaml"):
         RunFolder(tmp_path / "bundle").read_recipe()
 
 
