@@ -1,9 +1,9 @@
 """The Python API: the commands as functions that take a recipe or a run folder and return the typed document.
 
 Every function takes recipe keys as keywords, a section as a dictionary of the keys to change:
-`distill("recipe.yaml", train={"epochs": 3, "lr": 0.01}, seed=1)`. They print nothing unless `progress=True`, raise
-the errors of `dskd_export.errors`, hold the run folder's lock while they write, and record what they were given in
-the run's recipe, as the commands do.
+`distill("recipe.yaml", train={"epochs": 3, "lr": 0.01}, seed=1)`. They print nothing unless `progress=True`, which
+prints what the command prints. They raise the errors of `dskd_export.errors`, lock the run folder while they write,
+and keep the settings in the run's recipe, as the commands do.
 """
 
 from __future__ import annotations
@@ -70,8 +70,6 @@ def distill(
     Args:
         recipe: see `load_recipe`.
         out: run folder to write; None: that of the recipe, else `runs/<recipe name>`.
-        progress: print what `dskd-compress run` prints.
-        overrides: recipe keys.
 
     Returns:
         The content of `distill.json`.
@@ -96,7 +94,6 @@ def export(run: Path | str, *, progress: bool = False, **overrides: Any) -> Expo
 
     Args:
         run: run folder.
-        progress: print what `dskd-compress export` prints.
         overrides: recipe keys, for example `export={"precisions": ["fp16", "int8"]}`.
 
     Returns:
@@ -131,7 +128,6 @@ def validate(
         source: run folder, or bundle.
         images: labelled images for a bundle; a run has its own.
         out: folder for the results of a bundle; None: `results/<bundle>/<device>`.
-        progress: print what `dskd-compress validate` prints.
         overrides: recipe keys; of a bundle those of validate and budget.
 
     Returns:
@@ -167,7 +163,6 @@ def benchmark(
         images: labelled images for a bundle; None: noise. A run has its own.
         out: folder for the results of a bundle; None: `results/<bundle>/<device>`.
         fresh: repeat what an interrupted benchmark has measured already.
-        progress: print what `dskd-compress benchmark` prints.
         overrides: recipe keys; of a bundle those of benchmark and budget.
 
     Returns:
@@ -194,7 +189,6 @@ def report(*sources: Path | str, out: Path | str | None = None, progress: bool =
     Args:
         sources: run folders, results of bundles, or folders of these.
         out: HTML file; needed where there are several sources.
-        progress: print what `dskd-compress report` prints.
         overrides: recipe keys, for example `report={"title": "Bolts, revision 4"}`.
 
     Returns:

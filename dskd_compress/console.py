@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn
+from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.progress import Task as RichTask
 from rich.protocol import is_renderable
 from rich.table import Table
 from rich.text import Text
@@ -27,8 +28,6 @@ PLAIN_EVERY_S = 5.0
 
 PLAIN_WIDTH = 120
 """Columns of a table that goes to a file or a pipe."""
-
-_RATE_WINDOW_S = 30.0
 
 _document_written = False
 
@@ -115,16 +114,13 @@ class Output:
     @contextmanager
     def progress(self, description: str, total: int, unit: str = "it") -> Iterator[Progress]:
         """Show progress towards `total` units: a bar on a terminal, else a line every few seconds."""
-        meter = _Meter(description, total, unit)
-        if self.console.is_terminal and not self.console.quiet:
-            with _bar(self.console) as bar:
-                yield _Bar(meter, bar)
-            return
-        lines = _Lines(meter, self.print)
-        try:
-            yield lines
-        finally:
-            lines.close()
+        on_terminal = self.console.is_terminal and not self.console.quiet
+        with _open_bar(self.console, disable=not on_terminal) as bar:
+            task = _Task(bar, description, total, unit, None if on_terminal else self.print)
+            try:
+                yield task
+            finally:
+                task.close()
 
 
 def _console(*, stderr: bool) -> Console:
@@ -147,119 +143,56 @@ def _is_number(cell: RenderableType) -> bool:
     return True
 
 
-class _Meter:
-    """Counts units and estimates the rate over the last 30 seconds."""
+class _Facts(ProgressColumn):
+    """Count, rate over the last 30 seconds, time left, and what `advance` was given."""
 
-    def __init__(self, description: str, total: int, unit: str, now: Callable[[], float] = time.monotonic) -> None:
-        self.description = description
-        self.total = total
-        self.unit = unit
-        self.done: float = 0
-        self.fields: dict[str, object] = {}
-        self._now = now
-        self._seen: deque[tuple[float, float]] = deque()
-
-    def advance(self, n: float, fields: Mapping[str, object]) -> None:
-        self.done += n
-        self.fields.update(fields)
-        now = self._now()
-        # The first call only sets the zero: a resumed run begins with what was done before.
-        self._seen.append((now, self.done))
-        while len(self._seen) > 2 and now - self._seen[0][0] > _RATE_WINDOW_S:
-            self._seen.popleft()
-
-    @property
-    def rate(self) -> float | None:
-        """Units per second; None before two calls."""
-        if len(self._seen) < 2:
-            return None
-        (began, first), (ended, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (ended - began) if ended > began else None
-
-    @property
-    def rate_text(self) -> str:
-        rate = self.rate
-        if not rate:
-            return ""
-        return f"{rate:.1f} {self.unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{self.unit}"
-
-    @property
-    def eta_text(self) -> str:
-        rate = self.rate
-        if not rate or self.done >= self.total:
-            return ""
-        minutes, seconds = divmod(round((self.total - self.done) / rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"ETA {hours}:{minutes:02}:{seconds:02}"
-
-    @property
-    def count_text(self) -> str:
-        return f"{self.done:g}/{self.total} {self.unit}"
-
-    @property
-    def fields_text(self) -> str:
-        return " ".join(f"{name} {value}" for name, value in self.fields.items())
+    def render(self, task: RichTask) -> Text:
+        """Write them on one line."""
+        unit, left = task.fields["unit"], task.time_remaining
+        parts = [f"{task.completed:g}/{task.total} {unit}"]
+        if speed := task.speed:
+            parts.append(f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}")
+            parts += [f"ETA {timedelta(seconds=int(left))}"] if left else []
+        parts.append(" ".join(f"{name} {value}" for name, value in task.fields["shown"].items()))
+        return Text(", ".join(filter(None, parts)))
 
 
-def _bar(console: Console) -> RichProgress:
-    return RichProgress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        *(TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("count", "rate", "eta", "shown")),
-        console=console,
-        expand=True,
-    )
+def _open_bar(console: Console, *, disable: bool, now: Callable[[], float] = time.monotonic) -> RichProgress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), _Facts())
+    return RichProgress(*columns, console=console, expand=True, disable=disable, get_time=now)
 
 
-class _Bar:
-    def __init__(self, meter: _Meter, bar: RichProgress) -> None:
-        self._meter = meter
-        self._bar = bar
-        self._task = bar.add_task(meter.description, total=meter.total, **self._texts())
+class _Task:
+    """A task on a bar; where no terminal redraws it, `show` gets a line every few seconds."""
 
-    def _texts(self) -> dict[str, Any]:
-        meter = self._meter
-        return {
-            "count": meter.count_text,
-            "rate": meter.rate_text,
-            "eta": meter.eta_text,
-            "shown": meter.fields_text,
-        }
-
-    def advance(self, n: float = 1, **fields: object) -> None:
-        self._meter.advance(n, fields)
-        self._bar.update(self._task, completed=self._meter.done, **self._texts())
-
-    def update(self, *, description: str) -> None:
-        self._meter.description = description
-        self._bar.update(self._task, description=description)
-
-
-class _Lines:
     def __init__(
-        self, meter: _Meter, show: Callable[[str], None], now: Callable[[], float] = time.monotonic
+        self, bar: RichProgress, description: str, total: int, unit: str, show: Callable[[str], None] | None
     ) -> None:
-        self._meter = meter
+        self._bar = bar
         self._show = show
-        self._now = now
-        self._last = now()
+        self._id = bar.add_task(description, total=total, unit=unit, shown={})
+        self._last_s = bar.get_time()
         self._shown = -1.0
 
+    @property
+    def _task(self) -> RichTask:
+        return self._bar.tasks[0]
+
     def advance(self, n: float = 1, **fields: object) -> None:
-        self._meter.advance(n, fields)
-        if self._now() - self._last >= PLAIN_EVERY_S:
-            self._line()
+        self._task.fields["shown"].update(fields)
+        self._bar.advance(self._id, n)
+        if self._bar.get_time() - self._last_s >= PLAIN_EVERY_S:
+            self._print_line()
 
     def update(self, *, description: str) -> None:
-        self._meter.description = description
+        self._bar.update(self._id, description=description)
 
     def close(self) -> None:
         """Print the last line, also where the work ended early."""
-        if self._shown != self._meter.done:
-            self._line()
+        if self._shown != self._task.completed:
+            self._print_line()
 
-    def _line(self) -> None:
-        meter = self._meter
-        parts = (meter.count_text, meter.rate_text, meter.eta_text, meter.fields_text)
-        self._show(escape(f"{meter.description}: {', '.join(part for part in parts if part)}"))
-        self._last, self._shown = self._now(), meter.done
+    def _print_line(self) -> None:
+        self._last_s, self._shown = self._bar.get_time(), self._task.completed
+        if self._show is not None:
+            self._show(escape(f"{self._task.description}: {_Facts().render(self._task)}"))

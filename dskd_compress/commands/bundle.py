@@ -76,52 +76,34 @@ def show(path: AnyBundle, json_output: options.JsonFlag = False) -> None:
 
     output = Output(json_output)
     found = _read(bundle_of(path))
-    manifest, spec = found.manifest, found.spec
-    _table(
-        output,
-        "Precisions",
-        ["precision", "size, MB", "made by", "calibrated on"],
-        [
-            [
-                name,
-                f"{_model_size(found, name) / 1e6:.2f}",
-                manifest.models[name].producer,
-                _calibrated(found, name),
-            ]
-            for name in found.precisions
-        ],
-    )
-    _table(
-        output,
-        "Model",
-        ["", ""],
-        [
-            ["architecture", spec.architecture],
-            ["input", f"{spec.input_name} {spec.channels}x{spec.height}x{spec.width}"],
-            ["output", f"{spec.output_name}, {len(spec.classes):,} classes, opset {spec.opset}"],
-            ["normalisation", f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}"],
-            ["resize", f"{spec.interpolation}, crop {spec.crop_pct:g} {spec.crop_mode}"],
-        ],
-    )
-    origin = manifest.provenance
-    _table(
-        output,
-        "Origin",
-        ["", ""],
-        [
-            ["student", f"{origin.student}, {origin.student_sha256}"],
-            ["teacher", f"{origin.teacher} ({origin.teacher_weights})" if origin.teacher else "none"],
-            ["method", f"{origin.method}, seed {origin.seed}"],
-            ["recipe", f"{origin.recipe}, {origin.recipe_sha256}"],
-            ["data", origin.data_sha256],
-            ["licence", _license(origin.licenses.weights)],
-            ["licence of the start", _license(origin.licenses.student_start)],
-            ["licence of the teacher", _license(origin.licenses.teacher)],
-            ["versions", ", ".join(f"{name} {version}" for name, version in origin.versions.items())],
-        ],
-    )
-    rows = [[name, f"{facts.size:,}", facts.sha256] for name, facts in sorted(manifest.files.items())]
-    _table(output, "Files", ["file", "bytes", "sha256"], [*rows, ["manifest.json", "", found.sha256]])
+    manifest, spec, origin = found.manifest, found.spec, found.manifest.provenance
+    models = [
+        [name, f"{_model_size(found, name) / 1e6:.2f}", manifest.models[name].producer, _calibrated(found, name)]
+        for name in found.precisions
+    ]
+    model = {
+        "architecture": spec.architecture,
+        "input": f"{spec.input_name} {spec.channels}x{spec.height}x{spec.width}",
+        "output": f"{spec.output_name}, {len(spec.classes):,} classes, opset {spec.opset}",
+        "normalisation": f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}",
+        "resize": f"{spec.interpolation}, crop {spec.crop_pct:g} {spec.crop_mode}",
+    }
+    source = {
+        "student": f"{origin.student}, {origin.student_sha256}",
+        "teacher": f"{origin.teacher} ({origin.teacher_weights})" if origin.teacher else "none",
+        "method": f"{origin.method}, seed {origin.seed}",
+        "recipe": f"{origin.recipe}, {origin.recipe_sha256}",
+        "data": origin.data_sha256,
+        "licence": _license(origin.licenses.weights),
+        "licence of the start": _license(origin.licenses.student_start),
+        "licence of the teacher": _license(origin.licenses.teacher),
+        "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()),
+    }
+    files = [[name, f"{facts.size:,}", facts.sha256] for name, facts in sorted(manifest.files.items())]
+    _table(output, "Precisions", ["precision", "size, MB", "made by", "calibrated on"], models)
+    _table(output, "Model", ["", ""], model.items())
+    _table(output, "Origin", ["", ""], source.items())
+    _table(output, "Files", ["file", "bytes", "sha256"], [*files, ["manifest.json", "", found.sha256]])
     output.result(
         {
             "sha256": found.sha256,

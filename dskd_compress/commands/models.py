@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from dskd_compress.commands import options
+
+if TYPE_CHECKING:
+    from dskd_compress.catalogue.suggest import Suggestions
+    from dskd_compress.console import Output
 
 app = typer.Typer(
     no_args_is_help=True, help="List timm models, inspect their taps, and suggest students for a teacher."
@@ -143,6 +147,13 @@ def suggest(
         pretrained,
     )
     found = suggest_students(teacher, budget, limit=limit, measure=measure, output=output)
+    _print_students(found, measure, output)
+    if verbose:
+        output.table("Left out", ["model", "why"], [list(item) for item in found.left_out.items()])
+    output.result(found)
+
+
+def _print_students(found: Suggestions, measured: bool, output: Output) -> None:
     columns = ["student", "kind", "parameters, M", "MACs, M", "input", "of the teacher's"]
     rows = []
     for student in found.students:
@@ -156,9 +167,6 @@ def suggest(
         f"Students for {found.teacher} ({found.teacher_parameters / 1e6:.1f} M parameters, "
         f"{found.teacher_macs / 1e6:,.0f} M MACs): at most {found.max_parameters / 1e6:.2f} M parameters and "
         f"{found.max_macs / 1e6:,.0f} M MACs",
-        [*columns, "p50, ms"] if measure else columns,
+        [*columns, "p50, ms"] if measured else columns,
         rows,
     )
-    if verbose:
-        output.table("Left out", ["model", "why"], [list(item) for item in found.left_out.items()])
-    output.result(found)

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dskd_compress.comparison import check_fair, markdown, paired_differences
+from dskd_compress.comparison import check_fair, markdown, mean_with_interval, paired_differences
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import dump_recipe
 from dskd_compress.run_folder import DISTILL, TRAIN, RunFolder, recipe_sha256
-from dskd_compress.statistics import mean_with_interval
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparedMethod, ComparisonDocument, TrainingDocument
 from dskd_export.errors import DskdError, Interrupted, UsageError
@@ -156,19 +155,18 @@ def run_comparison(
     """
     watch = Stopwatch()
     with hold_folder(out, output.warn, names=("compare.json", "compare.md")):
-        return _compare(runs, out, output, watch, epoch=epoch, jobs=jobs, against=against)
+        runs = _train_missing(runs, out, output, jobs)
+        documents = {
+            (run.label, run.seed): read_document(run.folder / "distill.json", TrainingDocument) for run in runs
+        }
+        check_fair(documents)
+        document = _comparison(runs, documents, epoch, jobs, watch)
+        write_atomic(out / "compare.json", document.model_dump_json(indent=1) + "\n")
+        write_atomic(out / "compare.md", markdown(document, against))
+    return document
 
 
-def _compare(
-    runs: Sequence[Run],
-    out: Path,
-    output: Output,
-    watch: Stopwatch,
-    *,
-    epoch: Literal["last", "best"],
-    jobs: int,
-    against: str,
-) -> ComparisonDocument:
+def _train_missing(runs: Sequence[Run], out: Path, output: Output, jobs: int) -> list[Run]:
     runs = [_with_trained_teacher(run, out, output) for run in runs]
     waiting = [run for run in runs if run.folder.why_rerun(DISTILL, run.recipe) is not None]
     if len(waiting) < len(runs):
@@ -187,14 +185,7 @@ def _compare(
             for future in pending:
                 future.cancel()
             raise
-    documents = {
-        (run.label, run.seed): read_document(run.folder / "distill.json", TrainingDocument) for run in runs
-    }
-    check_fair(documents)
-    document = _comparison(runs, documents, epoch, jobs, watch)
-    write_atomic(out / "compare.json", document.model_dump_json(indent=1) + "\n")
-    write_atomic(out / "compare.md", markdown(document, against))
-    return document
+    return runs
 
 
 def _with_trained_teacher(run: Run, out: Path, output: Output) -> Run:
