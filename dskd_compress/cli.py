@@ -2,13 +2,13 @@
 
 | exit code | meaning                                             |
 |-----------|-----------------------------------------------------|
-| 0         | fine                                                |
+| 0         | success                                             |
 | 1         | a bug in dskd-compress                              |
 | 2         | the command line or the recipe is wrong             |
 | 3         | the images or the model are wrong                   |
 | 4         | this machine cannot do it                           |
-| 5         | the work was done, a limit of the recipe is crossed |
-| 6         | the work was done, too little to show a pass        |
+| 5         | the result exceeds a limit of the recipe            |
+| 6         | too few images or calls to show that it passes      |
 | 130       | interrupted, progress is saved                      |
 """
 
@@ -28,7 +28,7 @@ from dskd_compress.commands.build import build
 from dskd_compress.commands.bundle import app as bundle
 from dskd_compress.commands.compare import compare
 from dskd_compress.commands.dashboard import dashboard
-from dskd_compress.commands.deploy import deploy
+from dskd_compress.commands.deploy import DeployCommand, deploy
 from dskd_compress.commands.distill import distill
 from dskd_compress.commands.doctor import doctor
 from dskd_compress.commands.export import export
@@ -37,24 +37,15 @@ from dskd_compress.commands.push_to_hub import push_to_hub
 from dskd_compress.commands.recipes import app as recipes
 from dskd_compress.commands.report import report
 from dskd_compress.commands.run import run
+from dskd_compress.commands.settings import TrainingCommand
 from dskd_compress.commands.train import train
 from dskd_compress.commands.tune import tune
 from dskd_compress.commands.validate import validate
 from dskd_compress.interrupt import ctrl_c_came, forget_ctrl_c, watch_for_ctrl_c
 from dskd_compress.launch import get_process_rank
-from dskd_compress.shortages import explain_shortage
+from dskd_compress.shortages import explain_error, first_line
 from dskd_compress.standard_output import forgiving_output
-from dskd_export.codes import GPU_MEMORY
-from dskd_export.errors import (
-    EXTRA_OF,
-    DskdError,
-    Interrupted,
-    MissingExtra,
-    ProcessLost,
-    TrainingDiverged,
-    UsageError,
-)
-from dskd_export.files.system_faults import explain_fault
+from dskd_export.errors import DskdError, Interrupted, ProcessLost, TrainingDiverged, UsageError
 
 PROGRAM = "dskd-compress"
 
@@ -70,8 +61,8 @@ app = typer.Typer(
 
 PIPELINE = "The pipeline, in order"
 app.command(rich_help_panel=PIPELINE)(run)
-app.command(rich_help_panel=PIPELINE)(train)
-app.command(rich_help_panel=PIPELINE)(distill)
+app.command(rich_help_panel=PIPELINE, cls=TrainingCommand)(train)
+app.command(rich_help_panel=PIPELINE, cls=TrainingCommand)(distill)
 app.command(rich_help_panel=PIPELINE)(tune)
 app.command(rich_help_panel=PIPELINE)(export)
 app.command(rich_help_panel=PIPELINE)(build)
@@ -82,7 +73,7 @@ app.command(rich_help_panel=PIPELINE)(report)
 AROUND = "Around it"
 app.command(rich_help_panel=AROUND)(compare)
 app.command(rich_help_panel=AROUND)(dashboard)
-app.command(rich_help_panel=AROUND)(deploy)
+app.command(rich_help_panel=AROUND, cls=DeployCommand)(deploy)
 app.command(rich_help_panel=AROUND)(doctor)
 app.command("push-to-hub", rich_help_panel=AROUND)(push_to_hub)
 app.add_typer(bundle, name="bundle", rich_help_panel=AROUND)
@@ -110,10 +101,10 @@ def common(
         bool, typer.Option("--debug", help="Show the traceback of an error. Accepted anywhere on the line.")
     ] = False,
 ) -> None:
-    """Distil a timm teacher into a small timm student with DSKD, and carry it to the device.
+    """Compress a timm model: train a small student from it with DSKD, export, validate and benchmark it.
 
-    Exit codes: 0 fine, 1 a bug, 2 command line or recipe, 3 images or model,
-    4 this machine, 5 a limit is crossed, 6 not shown to pass, 130 interrupted.
+    Exit codes: 0 success, 1 bug, 2 command line or recipe, 3 images or model,
+    4 this machine, 5 limit exceeded, 6 not shown to pass, 130 interrupted.
 
     [bold]Examples[/bold]
 
@@ -125,13 +116,13 @@ def common(
     if place.world_size > 1 and context.invoked_subcommand not in _TRAINS:
         raise UsageError(
             f"{context.invoked_subcommand} was started as {place.world_size} processes.",
-            "With torchrun, use train, distill and tune; then start the others once, without torchrun.",
+            "Use torchrun for train, distill and tune alone; run the others without it.",
         )
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An error as the user gets to see it."""
+    """An error as it is reported."""
 
     kind: str
     message: str
@@ -153,17 +144,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     with forgiving_output() as lost:
         code = _run(given)
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            code = _pipe_closed()
+        sys.stdout.flush()
         forget_ctrl_c()
         if code != 0 or lost.error is None:
             return code
+        if isinstance(lost.error, BrokenPipeError):  # the reader left, as `head` does: nobody is listening
+            return _PIPE_CLOSED
         failure = Failure(
             "EnvironmentProblem",
             f"Standard output cannot be written: {lost.error.strerror}.",
-            "The files of this command are written; only its text is lost. Send stdout elsewhere.",
+            "All files are written; only the printed text is lost. Redirect stdout to another place.",
             4,
         )
         _show(failure, None, json_output=False)
@@ -180,11 +170,7 @@ def _run(given: list[str]) -> int:
         if code == 130:  # newer Typers make this of a KeyboardInterrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        return _pipe_closed()
-    except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):
-            return _pipe_closed()
+    except SystemExit:
         raise  # shell completion ends this way
     except BaseException as error:
         if ctrl_c_came() and not isinstance(error, Interrupted):
@@ -194,7 +180,7 @@ def _run(given: list[str]) -> int:
             error.show()  # type: ignore[attr-defined]
             return 2
         failure = describe(error)
-        if _is_told_here(error):
+        if _is_reported_here(error):
             _show(failure, error if debug else None, json_output)
         if get_process_rank().world_size > 1:
             _leave(failure.exit_code)
@@ -208,8 +194,8 @@ def _leave(exit_code: int) -> NoReturn:
     os._exit(exit_code)
 
 
-def _is_told_here(error: BaseException) -> bool:
-    """Whether this process shall tell of an error that others, which train with it, have as well."""
+def _is_reported_here(error: BaseException) -> bool:
+    """Whether this process reports an error that the processes which train with it have as well."""
     place = get_process_rank()
     if isinstance(error, (Interrupted, TrainingDiverged, UsageError)):
         return place.is_main
@@ -219,46 +205,23 @@ def _is_told_here(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> Failure:
-    """What to tell of an error; everything that nobody foresaw is our bug."""
-    error = _cause_of(error)
-    if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").split(".")[0]) in EXTRA_OF:
-        error = MissingExtra(module, EXTRA_OF[module])
+    """What to report of an error; everything that nobody foresaw is our bug."""
+    error = explain_error(error)
     if isinstance(error, DskdError):
         code = None if error.code is None else str(error.code)
         return Failure(type(error).__name__, error.message, error.hint, error.exit_code, code)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return Failure(
-            "Interrupted", "Interrupted.", "What was saved is kept; the same command goes on from there.", 130
-        )
+        return Failure("Interrupted", "Interrupted.", "Saved progress is kept; the same command resumes it.", 130)
     if _is_usage_error(error):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else PROGRAM
         return Failure("UsageError", error.format_message(), f"See: {command} --help", 2)  # type: ignore[attr-defined]
-    if isinstance(error, OSError) and (fault := explain_fault(error)) is not None:
-        return Failure("EnvironmentProblem", *fault, 4)
-    if _is_gpu_out_of_memory(error):
-        return Failure(
-            "EnvironmentProblem",
-            f"The GPU is out of memory: {_first_line(error)}",
-            "Lower train.batch_size, or set train.precision=bf16.",
-            4,
-            str(GPU_MEMORY),
-        )
     return Failure(
         "Bug",
-        f"this is a bug in dskd-compress: {type(error).__name__}: {_first_line(error)}",
+        f"this is a bug in dskd-compress: {type(error).__name__}: {first_line(error)}",
         "Run the same command with --debug and report the traceback.",
         1,
     )
-
-
-def _cause_of(error: BaseException) -> BaseException:
-    """What the machine lacks, where a library's error says it in its own way."""
-    if isinstance(error, DskdError):
-        return error
-    workers = sys.modules.get("dskd_compress.data.workers")  # it brings torch
-    explained: BaseException = explain_shortage(error) if workers is None else workers.explain_worker(error)
-    return explained
 
 
 def _is_usage_error(error: BaseException) -> bool:
@@ -268,15 +231,6 @@ def _is_usage_error(error: BaseException) -> bool:
 
 def _is_help(error: BaseException) -> bool:
     return type(error).__name__ == "NoArgsIsHelpError"
-
-
-def _is_gpu_out_of_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")  # where torch was never imported, it is not torch's error
-    return torch is not None and isinstance(error, torch.OutOfMemoryError)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def _show(failure: Failure, traceback_of: BaseException | None, json_output: bool) -> None:
@@ -297,7 +251,7 @@ def _show(failure: Failure, traceback_of: BaseException | None, json_output: boo
 
         if not place.is_main:
             return
-        # A gate that failed after its document was printed has said everything in the document.
+        # A gate that failed after its document was printed needs no second one.
         if not document_written():
             write_document(
                 {
@@ -315,9 +269,3 @@ def _show(failure: Failure, traceback_of: BaseException | None, json_output: boo
 def _printable(text: str) -> str:
     """File names may hold anything; nothing of it reaches the terminal as a control sequence."""
     return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
-
-
-def _pipe_closed() -> int:
-    """The reader of our output has gone, as `head` does: nothing is wrong, and nobody is listening."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return _PIPE_CLOSED

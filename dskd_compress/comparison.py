@@ -1,20 +1,22 @@
-"""The arithmetic and the table of a comparison: is it fair, who is better by how much, at what cost."""
+"""Comparison of methods: fairness check, paired differences, table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 
-from dskd_compress.statistics import mean_with_interval
+import numpy as np
+
+from dskd_export.documents.base import Interval
 from dskd_export.documents.training import ComparedMethod, ComparisonDocument, PairedDifference, TrainingDocument
 from dskd_export.errors import DataError
 
 
 def check_fair(documents: Mapping[tuple[str, int], TrainingDocument]) -> None:
-    """What makes numbers comparable, read off what the runs say of themselves.
+    """Check that runs are comparable: same images, steps, teacher, student, and initial student of a seed.
 
     Args:
-        documents: (label, seed) -> what the training ended with.
+        documents: (label, seed) -> result of the training.
 
     Raises:
         DataError: images, steps, teacher, student or a seed's initial student differ.
@@ -44,12 +46,33 @@ def _same(
         examples = " and ".join(names[0] for names in list(found.values())[:2])
         raise DataError(
             f"The runs are not comparable: the {name} differs, for example between {examples}.",
-            "Give the comparison a folder of its own with --out, and the same settings to all its methods.",
+            "Give the comparison a new folder with --out, and all methods the same settings.",
         )
 
 
+def mean_with_interval(values: Sequence[float]) -> Interval | None:
+    """Mean and its 95 % interval by Student's t with n - 1 degrees of freedom.
+
+    For paired differences, give the differences: what both members of a pair share cancels.
+
+    Args:
+        values: one independent measurement each, for example one a seed.
+
+    Returns:
+        None with fewer than two values: nothing is then known of their spread.
+    """
+    if len(values) < 2:
+        return None
+    from scipy import stats
+
+    array = np.asarray(values, dtype=np.float64)
+    mean = float(array.mean())
+    half = float(stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / len(array) ** 0.5)
+    return Interval(value=mean, low=mean - half, high=mean + half)
+
+
 def paired_differences(methods: Sequence[ComparedMethod]) -> Iterator[PairedDifference]:
-    """Every pair of methods, seed by seed."""
+    """Compute the differences of every pair of methods, paired by seed."""
     for one, other in combinations(methods, 2):
         differences = [a - b for a, b in zip(one.top1, other.top1, strict=True)]
         yield PairedDifference(
@@ -63,7 +86,7 @@ def paired_differences(methods: Sequence[ComparedMethod]) -> Iterator[PairedDiff
 
 
 def difference_of(document: ComparisonDocument, first: str, second: str) -> PairedDifference:
-    """`first - second`, whichever way round it was written down."""
+    """Find `first - second`, whichever way round it is stored."""
     for pair in document.differences:
         if (pair.first, pair.second) == (first, second):
             return pair
@@ -81,7 +104,7 @@ def difference_of(document: ComparisonDocument, first: str, second: str) -> Pair
 
 
 def table_rows(document: ComparisonDocument, against: str) -> list[list[str]]:
-    """Method, accuracy, difference of `against` from it, and cost, as text; percent and points."""
+    """Format the rows: method, accuracy, difference of `against` from it, cost; in percent and points."""
     rows = []
     for method in document.methods:
         spread = method.interval
@@ -109,12 +132,12 @@ def table_rows(document: ComparisonDocument, against: str) -> list[list[str]]:
 
 
 def headings(against: str) -> list[str]:
-    """Of `table_rows`."""
+    """List the column heads of `table_rows`."""
     return ["method", "top-1 %", f"{against} minus it", "seconds", "images/s", "peak MB"]
 
 
 def markdown(document: ComparisonDocument, against: str) -> str:
-    """The comparison as a Markdown page."""
+    """Format the comparison as a Markdown page."""
     seeds = document.methods[0].seeds
     teacher = "" if document.teacher_top1 is None else f" ({100 * document.teacher_top1:.2f} %)"
     head = headings(against)

@@ -1,21 +1,22 @@
-"""What a command shows: text and tables, progress, and with `--json` one document on stdout."""
+"""Output of a command: text and tables, progress, and with `--json` one document on stdout."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn
+from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.progress import Task as RichTask
 from rich.protocol import is_renderable
 from rich.table import Table
 from rich.text import Text
@@ -28,13 +29,11 @@ PLAIN_EVERY_S = 5.0
 PLAIN_WIDTH = 120
 """Columns of a table that goes to a file or a pipe."""
 
-_RATE_WINDOW_S = 30.0
-
 _document_written = False
 
 
 def document_written() -> bool:
-    """Whether this process has already printed its JSON document, which stays the last line."""
+    """Check whether this process has printed its JSON document, which stays the last line."""
     return _document_written
 
 
@@ -48,26 +47,27 @@ def write_document(document: BaseModel | Mapping[str, Any]) -> None:
 
 
 class Progress(Protocol):
-    """A piece of work that is under way."""
+    """Progress of a task."""
 
     def advance(self, n: float = 1, **fields: object) -> None:
-        """`n` more are done; fields are shown beside the count, for example `loss="1.23"`."""
+        """Add `n` units; fields are shown next to the count, for example `loss="1.23"`."""
         ...
 
     def update(self, *, description: str) -> None:
-        """The work is at something else now."""
+        """Change the description."""
         ...
 
 
 class Output:
-    """Where a command writes. Of several processes that train together only the leader is heard.
+    """Where a command writes. Of several processes that train together only the main one prints.
 
     Args:
         json_output: stdout is kept for the document; all else goes to stderr.
+        quiet: nothing is shown at all.
     """
 
-    def __init__(self, json_output: bool) -> None:
-        heard = get_process_rank().is_main
+    def __init__(self, json_output: bool, *, quiet: bool = False) -> None:
+        heard = get_process_rank().is_main and not quiet
         self.json_output = json_output and heard
         self.console = _console(stderr=json_output)
         self._errors = self.console if json_output else _console(stderr=True)
@@ -113,17 +113,14 @@ class Output:
 
     @contextmanager
     def progress(self, description: str, total: int, unit: str = "it") -> Iterator[Progress]:
-        """Show how far `total` units of work are: a bar on a terminal, else a line now and then."""
-        meter = _Meter(description, total, unit)
-        if self.console.is_terminal:
-            with _bar(self.console) as bar:
-                yield _Bar(meter, bar)
-            return
-        lines = _Lines(meter, self.print)
-        try:
-            yield lines
-        finally:
-            lines.close()
+        """Show progress towards `total` units: a bar on a terminal, else a line every few seconds."""
+        on_terminal = self.console.is_terminal and not self.console.quiet
+        with _open_bar(self.console, disable=not on_terminal) as bar:
+            task = _Task(bar, description, total, unit, None if on_terminal else self.print)
+            try:
+                yield task
+            finally:
+                task.close()
 
 
 def _console(*, stderr: bool) -> Console:
@@ -146,119 +143,56 @@ def _is_number(cell: RenderableType) -> bool:
     return True
 
 
-class _Meter:
-    """Counts, and knows the rate of the last half minute."""
+class _Facts(ProgressColumn):
+    """Count, rate over the last 30 seconds, time left, and what `advance` was given."""
 
-    def __init__(self, description: str, total: int, unit: str, now: Callable[[], float] = time.monotonic) -> None:
-        self.description = description
-        self.total = total
-        self.unit = unit
-        self.done: float = 0
-        self.fields: dict[str, object] = {}
-        self._now = now
-        self._seen: deque[tuple[float, float]] = deque()
-
-    def advance(self, n: float, fields: Mapping[str, object]) -> None:
-        self.done += n
-        self.fields.update(fields)
-        now = self._now()
-        # The first call only sets the zero: a resumed run begins with what was done before.
-        self._seen.append((now, self.done))
-        while len(self._seen) > 2 and now - self._seen[0][0] > _RATE_WINDOW_S:
-            self._seen.popleft()
-
-    @property
-    def rate(self) -> float | None:
-        """Units per second; None before it can be told."""
-        if len(self._seen) < 2:
-            return None
-        (began, first), (ended, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (ended - began) if ended > began else None
-
-    @property
-    def rate_text(self) -> str:
-        rate = self.rate
-        if not rate:
-            return ""
-        return f"{rate:.1f} {self.unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{self.unit}"
-
-    @property
-    def eta_text(self) -> str:
-        rate = self.rate
-        if not rate or self.done >= self.total:
-            return ""
-        minutes, seconds = divmod(round((self.total - self.done) / rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"ETA {hours}:{minutes:02}:{seconds:02}"
-
-    @property
-    def count_text(self) -> str:
-        return f"{self.done:g}/{self.total} {self.unit}"
-
-    @property
-    def fields_text(self) -> str:
-        return " ".join(f"{name} {value}" for name, value in self.fields.items())
+    def render(self, task: RichTask) -> Text:
+        """Write them on one line."""
+        unit, left = task.fields["unit"], task.time_remaining
+        parts = [f"{task.completed:g}/{task.total} {unit}"]
+        if speed := task.speed:
+            parts.append(f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}")
+            parts += [f"ETA {timedelta(seconds=int(left))}"] if left else []
+        parts.append(" ".join(f"{name} {value}" for name, value in task.fields["shown"].items()))
+        return Text(", ".join(filter(None, parts)))
 
 
-def _bar(console: Console) -> RichProgress:
-    return RichProgress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        *(TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("count", "rate", "eta", "shown")),
-        console=console,
-        expand=True,
-    )
+def _open_bar(console: Console, *, disable: bool, now: Callable[[], float] = time.monotonic) -> RichProgress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), _Facts())
+    return RichProgress(*columns, console=console, expand=True, disable=disable, get_time=now)
 
 
-class _Bar:
-    def __init__(self, meter: _Meter, bar: RichProgress) -> None:
-        self._meter = meter
-        self._bar = bar
-        self._task = bar.add_task(meter.description, total=meter.total, **self._texts())
+class _Task:
+    """A task on a bar; where no terminal redraws it, `show` gets a line every few seconds."""
 
-    def _texts(self) -> dict[str, Any]:
-        meter = self._meter
-        return {
-            "count": meter.count_text,
-            "rate": meter.rate_text,
-            "eta": meter.eta_text,
-            "shown": meter.fields_text,
-        }
-
-    def advance(self, n: float = 1, **fields: object) -> None:
-        self._meter.advance(n, fields)
-        self._bar.update(self._task, completed=self._meter.done, **self._texts())
-
-    def update(self, *, description: str) -> None:
-        self._meter.description = description
-        self._bar.update(self._task, description=description)
-
-
-class _Lines:
     def __init__(
-        self, meter: _Meter, show: Callable[[str], None], now: Callable[[], float] = time.monotonic
+        self, bar: RichProgress, description: str, total: int, unit: str, show: Callable[[str], None] | None
     ) -> None:
-        self._meter = meter
+        self._bar = bar
         self._show = show
-        self._now = now
-        self._last = now()
+        self._id = bar.add_task(description, total=total, unit=unit, shown={})
+        self._last_s = bar.get_time()
         self._shown = -1.0
 
+    @property
+    def _task(self) -> RichTask:
+        return self._bar.tasks[0]
+
     def advance(self, n: float = 1, **fields: object) -> None:
-        self._meter.advance(n, fields)
-        if self._now() - self._last >= PLAIN_EVERY_S:
-            self._line()
+        self._task.fields["shown"].update(fields)
+        self._bar.advance(self._id, n)
+        if self._bar.get_time() - self._last_s >= PLAIN_EVERY_S:
+            self._print_line()
 
     def update(self, *, description: str) -> None:
-        self._meter.description = description
+        self._bar.update(self._id, description=description)
 
     def close(self) -> None:
-        """The last line, also where the work ended early; not twice."""
-        if self._shown != self._meter.done:
-            self._line()
+        """Print the last line, also where the work ended early."""
+        if self._shown != self._task.completed:
+            self._print_line()
 
-    def _line(self) -> None:
-        meter = self._meter
-        parts = (meter.count_text, meter.rate_text, meter.eta_text, meter.fields_text)
-        self._show(escape(f"{meter.description}: {', '.join(part for part in parts if part)}"))
-        self._last, self._shown = self._now(), meter.done
+    def _print_line(self) -> None:
+        self._last_s, self._shown = self._bar.get_time(), self._task.completed
+        if self._show is not None:
+            self._show(escape(f"{self._task.description}: {_Facts().render(self._task)}"))

@@ -1,4 +1,4 @@
-"""A run's model for the Hugging Face Hub: what timm loads by name, the bundle, and the card."""
+"""Upload of a run to the Hugging Face Hub: weights that timm loads by name, the bundle, the card."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dskd_export.report.staleness import FileHashes, check_stages
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file as it will lie on the Hub."""
+    """One file of the repository."""
 
     name: str
     size: int
@@ -33,10 +33,10 @@ class HubFile:
 
 @contextlib.contextmanager
 def hub_folder(folder: RunFolder, repository: str) -> Iterator[Path]:
-    """The content of a repository, in a folder that is gone afterwards.
+    """Write the content of a repository into a temporary folder.
 
     `model.safetensors` and `config.json` are what `timm.create_model("hf-hub:OWNER/NAME")` reads: plain weights,
-    classes and preprocessing. `bundle/` and `report.html` come along where the run has them.
+    classes and preprocessing. `bundle/` and `report.html` are added where the run has them.
 
     Args:
         folder: of the run.
@@ -73,15 +73,15 @@ def hub_folder(folder: RunFolder, repository: str) -> Iterator[Path]:
 
 
 def files_of(made: Path) -> list[HubFile]:
-    """Every file of a folder, by name."""
+    """List the files of a folder, sorted by name."""
     paths = sorted(path for path in made.rglob("*") if path.is_file())
     return [HubFile(path.relative_to(made).as_posix(), path.stat().st_size, sha256_file(path)) for path in paths]
 
 
 def push(made: Path, repository: str, *, private: bool, message: str) -> str:
-    """Upload a folder as one commit; the repository is made where there is none. Returns the commit's address.
+    """Upload a folder as one commit, to a repository that is created if missing; return the commit's URL.
 
-    Who one is comes from the Hub's own places: `hf auth login`, or HF_TOKEN.
+    The login comes from `hf auth login` or HF_TOKEN.
 
     Raises:
         EnvironmentProblem: the Hub cannot be reached, or refuses.
@@ -98,13 +98,13 @@ def push(made: Path, repository: str, *, private: bool, message: str) -> str:
             f"The Hub refuses {repository}: {_first_line(error)}",
             "Log in with a token that may write there: hf auth login"
             if forbidden
-            else "Look with --dry-run first.",
+            else "Check the content first: --dry-run",
         ) from error
-    except Exception as error:  # the client's transport has errors of its own
+    except Exception as error:  # the client's transport raises its own classes
         if not _is_of_the_network(error):
             raise
         raise EnvironmentProblem(
-            f"The Hub cannot be reached: {_first_line(error)}", "Check the network, or look with --dry-run first."
+            f"The Hub cannot be reached: {_first_line(error)}", "Check the network; --dry-run needs none."
         ) from error
 
 
@@ -121,7 +121,7 @@ def check_repository(name: str) -> None:
         if name.count("/") != 1:
             raise utils.HFValidationError("it has no owner")
     except utils.HFValidationError as error:
-        raise UsageError(f"{name} is no name of a repository: {_first_line(error)}", "Give OWNER/NAME.") from error
+        raise UsageError(f"{name} is no valid name: {_first_line(error)}", "Give OWNER/NAME.") from error
 
 
 def _hub() -> tuple[ModuleType, ModuleType]:

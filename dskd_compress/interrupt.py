@@ -1,4 +1,4 @@
-"""Ctrl-C, remembered: a library may turn the KeyboardInterrupt into another error."""
+"""Remember Ctrl-C: a library may turn the KeyboardInterrupt into another error."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def watch_for_ctrl_c() -> None:
 
 
 def forget_ctrl_c() -> None:
-    """Begin anew: the command is over."""
+    """Forget an earlier Ctrl-C: its command has ended."""
     global _came
     _came = False
 
 
 def ctrl_c_came() -> bool:
-    """Whether Ctrl-C was pressed and nothing has saved the work for it."""
+    """Check whether Ctrl-C was pressed and no work was saved for it."""
     return _came
 
 

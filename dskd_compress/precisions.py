@@ -1,4 +1,4 @@
-"""The precisions of an exported student: images to calibrate on, models, and what their making showed."""
+"""Precisions of an exported student: calibration images, models, facts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CalibrationImages:
 
     Attributes:
         calibration: the images.
-        evaluation_images: how many images' hashes they were held against.
+        evaluation_images: number of images whose hashes they were compared with.
         left_out: training images that were drawn, but are also evaluation images, pixel by pixel.
     """
 
@@ -42,18 +42,18 @@ class CalibrationImages:
 
 
 def wanted_precisions(section: ExportSection) -> tuple[Precision, ...]:
-    """The precisions beside fp32 that a recipe asks for, in the order in which they are made."""
+    """List the requested precisions other than fp32, in build order."""
     chosen = TARGETS[section.target].precisions if section.precisions == "auto" else section.precisions
     return tuple(dict.fromkeys(precision for precision in chosen if precision != "fp32"))
 
 
 def bundled_precisions(folder: RunFolder) -> list[Precision]:
-    """The precisions of the models in a run's bundle."""
+    """List the precisions in the bundle of a run."""
     return [name for name in get_args(Precision) if (folder.bundle / model_name(name)).is_file()]
 
 
 def with_bundled(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tuple[Recipe, list[str]]:
-    """Keep the precisions that a run's bundle holds, unless this command says what it is to hold.
+    """Keep the precisions of a run's bundle, unless this command chooses them.
 
     A recipe file knows nothing of what `export --precision` made since; the run's own recipe does.
 
@@ -79,7 +79,7 @@ def with_bundled(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tup
 
 
 def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> CalibrationImages:
-    """Training images, spread over the classes, that are not among the evaluation images.
+    """Draw training images, spread over the classes, that are not among the evaluation images.
 
     Compared are decoded pixels: the same photograph in both splits is found also under two names.
     (CIFAR-100 holds such pairs.)
@@ -116,7 +116,7 @@ def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> Calibra
 
 
 def build(model: bytes, precision: Precision, section: ExportSection, images: CalibrationImages) -> Built:
-    """Make a precision as the recipe asks for it.
+    """Build one precision from the fp32 model.
 
     Args:
         model: the serialised fp32 model that it is made of.
@@ -135,7 +135,7 @@ def build(model: bytes, precision: Precision, section: ExportSection, images: Ca
 
 
 def settings_of(section: ExportSection) -> Settings:
-    """How the recipe has its precisions made."""
+    """Collect the recipe's settings for building precisions."""
     quantize = section.quantize
     return Settings(
         producer=quantize.producer,
@@ -149,7 +149,7 @@ def settings_of(section: ExportSection) -> Settings:
 
 
 def bundled(built: Built) -> BundledModel:
-    """A model as the bundle takes it."""
+    """Wrap a built model for the bundle."""
     details: dict[str, object] = {
         "opset": built.opset,
         "rest": built.metadata.rest,
@@ -163,7 +163,7 @@ def bundled(built: Built) -> BundledModel:
 def calibration_facts(
     built: Mapping[Precision, Built], images: CalibrationImages, section: ExportSection
 ) -> CalibrationFacts:
-    """What the bundle says of the calibration."""
+    """Collect the calibration facts for the bundle."""
     method = section.quantize.method
     return CalibrationFacts(
         seed=images.calibration.seed,
@@ -181,7 +181,7 @@ def calibration_facts(
 
 
 def precision_facts(built: Built) -> PrecisionFacts:
-    """What `export.json` says of a model."""
+    """Collect the facts of a model for `export.json`."""
     return PrecisionFacts(
         precision=built.metadata.precision,
         producer=built.metadata.producer,

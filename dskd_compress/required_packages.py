@@ -1,4 +1,4 @@
-"""What stages need that may not be installed, asked before any of them starts."""
+"""Check that the packages of all stages are installed before the first one starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dskd_export.precision.tools import check_precision_tool, is_installed
 
 
 def check_tools(recipe: Recipe, stages: Collection[str]) -> None:
-    """Refuse stages whose packages are not installed; imports none of them.
+    """Refuse stages whose packages are not installed, without importing them.
 
     Raises:
         MissingExtra: names the package, what needs it, and the command that installs it.

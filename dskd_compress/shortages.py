@@ -1,6 +1,6 @@
-"""What a machine runs out of, found in the errors of libraries, which wrap the system's reason.
+"""What a machine runs out of or lacks, found in the errors of libraries, which wrap the system's reason.
 
-Needs no torch: the command line asks it about any error.
+Needs no torch: the command line and the Python API ask it about any error.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ import errno
 import os
 import re
 import resource
+import sys
 
-from dskd_export.errors import EnvironmentProblem
+from dskd_export.codes import GPU_MEMORY
+from dskd_export.errors import EXTRA_OF, DskdError, EnvironmentProblem, MissingExtra
+from dskd_export.files.system_faults import explain_fault
 
 SHARED_MEMORY = "/dev/shm"
 SHARED_MEMORY_HINT = (
@@ -32,8 +35,33 @@ _ERRNO = re.compile(r"\[Errno (?P<number>\d+)\] [^:\n]*(?:: '(?P<file>[^'\n]+)')
 _TORCH_ERRNO = re.compile(r"file <(?P<file>/torch_[^>]*)>.*\((?P<number>\d+)\)")
 
 
+def explain_error(error: BaseException) -> BaseException:
+    """Turn an error that a user can act on into one of ours; return any other unchanged."""
+    if isinstance(error, DskdError):
+        return error
+    workers = sys.modules.get("dskd_compress.data.workers")  # it brings torch
+    error = explain_shortage(error) if workers is None else workers.explain_worker(error)
+    if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").split(".")[0]) in EXTRA_OF:
+        return MissingExtra(module, EXTRA_OF[module])
+    if isinstance(error, OSError) and (fault := explain_fault(error)) is not None:
+        return EnvironmentProblem(*fault)
+    torch = sys.modules.get("torch")  # where torch was never imported, it is not torch's error
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return EnvironmentProblem(
+            f"The GPU is out of memory: {first_line(error)}",
+            "Lower train.batch_size, or set train.precision=bf16.",
+            code=GPU_MEMORY,
+        )
+    return error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
 def explain_shortage(error: BaseException) -> BaseException:
-    """Give the shortage that is behind an error of any class.
+    """Find the shortage behind an error of any class.
 
     Returns:
         An `EnvironmentProblem` where memory, shared memory, threads, room in a file or a compiler is missing;
@@ -63,7 +91,7 @@ def explain_shortage(error: BaseException) -> BaseException:
 
 
 def shared_memory_full(detail: str = "") -> EnvironmentProblem:
-    """Say that the processes that decode images cannot hand over their batches."""
+    """Make the error for full shared memory, through which worker processes pass batches."""
     return EnvironmentProblem(f"Shared memory ({SHARED_MEMORY}) is full{detail}.", SHARED_MEMORY_HINT)
 
 
@@ -94,7 +122,7 @@ def _of_shared_memory(number: int, error: BaseException) -> BaseException:
 
 
 def cannot_compile(error: BaseException) -> EnvironmentProblem:
-    """Say that torch.compile does not work here."""
+    """Make the error for a machine on which torch.compile does not work."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     if "InvalidCxxCompiler" in reason:
         reason = "there is no C++ compiler"
@@ -105,12 +133,12 @@ def cannot_compile(error: BaseException) -> EnvironmentProblem:
 
 
 def memory_is_limited() -> bool:
-    """Whether this shell limits the address space of a process (`ulimit -v`)."""
+    """Check whether this shell limits the address space of a process (`ulimit -v`)."""
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def no_memory() -> EnvironmentProblem:
-    """Say that memory ended, and by which limit."""
+    """Make the error for exhausted memory, with the limit that applied."""
     if memory_is_limited():
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         return EnvironmentProblem(

@@ -1,4 +1,7 @@
-"""Standard output that never stops the work: what it cannot encode is escaped, what it cannot take is dropped."""
+"""Standard output that never stops the work: what it cannot encode is escaped, what it cannot take is dropped.
+
+A reader that leaves, as `head` does, ends no training: `LostOutput` keeps the reason until the work is done.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, TextIO
 
 
 class LostOutput:
-    """What became of the text on stdout.
+    """Record of text that stdout did not take.
 
     Attributes:
         error: why some of it is lost; None: it is complete.
@@ -21,7 +24,7 @@ class LostOutput:
 
 
 class _Forgiving(io.FileIO):
-    """A descriptor that takes everything. A closed pipe still raises: nobody waits for the result then."""
+    """A descriptor that takes everything, and remembers why it dropped some of it."""
 
     def __init__(self, descriptor: int, lost: LostOutput) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -31,8 +34,6 @@ class _Forgiving(io.FileIO):
         if self._lost.error is None:
             try:
                 return super().write(data)
-            except BrokenPipeError:
-                raise
             except OSError as error:
                 self._lost.error = error
         return len(data)
@@ -42,10 +43,10 @@ class _Forgiving(io.FileIO):
 def forgiving_output() -> Iterator[LostOutput]:
     """Let `sys.stdout` and `sys.stderr` take any text for as long as the body runs.
 
-    Streams that somebody has put in their place, as a test does, stay as they are.
+    Streams that were replaced, as a test does, stay as they are.
 
     Yields:
-        What became of stdout. Of stderr nobody could hear.
+        The record for stdout; text lost on stderr is not recorded.
     """
     _open_missing()
     lost = LostOutput()

@@ -24,10 +24,10 @@ Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle, or run f
 
 @app.command("verify")
 def verify(path: AnyBundle, json_output: options.JsonFlag = False) -> None:
-    """Check a bundle down to the last byte: hashes, sizes, names, and what is in each file.
+    """Verify a bundle: hashes, sizes, names, and the content of each file.
 
-    Exit codes: 0 it is what was exported; 3 it is damaged, incomplete or unsafe,
-    and the first line says where; 4 a .tar.zst, and zstandard is not installed.
+    Exit codes: 0 as exported; 3 damaged, incomplete or unsafe (the first line names the place);
+    4 a .tar.zst, and zstandard is not installed.
 
     [bold]Examples[/bold]
 
@@ -46,7 +46,7 @@ def verify(path: AnyBundle, json_output: options.JsonFlag = False) -> None:
     megabytes = found.manifest.size / 1e6
     output.print(
         escape(
-            f"{place} is sound: {', '.join(found.precisions)}; {files} files, {megabytes:.1f} MB, {found.sha256}"
+            f"{place} is valid: {', '.join(found.precisions)}; {files} files, {megabytes:.1f} MB, {found.sha256}"
         )
     )
     output.result(
@@ -64,7 +64,7 @@ def verify(path: AnyBundle, json_output: options.JsonFlag = False) -> None:
 
 @app.command("show")
 def show(path: AnyBundle, json_output: options.JsonFlag = False) -> None:
-    """Show what a bundle holds and where it comes from, once it is verified.
+    """Verify a bundle, then show its content and origin.
 
     [bold]Examples[/bold]
 
@@ -76,52 +76,34 @@ def show(path: AnyBundle, json_output: options.JsonFlag = False) -> None:
 
     output = Output(json_output)
     found = _read(bundle_of(path))
-    manifest, spec = found.manifest, found.spec
-    _table(
-        output,
-        "Precisions",
-        ["precision", "size, MB", "made by", "calibrated on"],
-        [
-            [
-                name,
-                f"{_model_size(found, name) / 1e6:.2f}",
-                manifest.models[name].producer,
-                _calibrated(found, name),
-            ]
-            for name in found.precisions
-        ],
-    )
-    _table(
-        output,
-        "Model",
-        ["", ""],
-        [
-            ["architecture", spec.architecture],
-            ["input", f"{spec.input_name} {spec.channels}x{spec.height}x{spec.width}"],
-            ["output", f"{spec.output_name}, {len(spec.classes):,} classes, opset {spec.opset}"],
-            ["normalisation", f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}"],
-            ["resize", f"{spec.interpolation}, crop {spec.crop_pct:g} {spec.crop_mode}"],
-        ],
-    )
-    origin = manifest.provenance
-    _table(
-        output,
-        "Where it comes from",
-        ["", ""],
-        [
-            ["student", f"{origin.student}, {origin.student_sha256}"],
-            ["teacher", f"{origin.teacher} ({origin.teacher_weights})" if origin.teacher else "none"],
-            ["method", f"{origin.method}, seed {origin.seed}"],
-            ["recipe", f"{origin.recipe}, {origin.recipe_sha256}"],
-            ["data", origin.data_sha256],
-            ["licence", _license(origin.licenses.weights)],
-            ["licence of the start", _license(origin.licenses.student_start)],
-            ["licence of the teacher", _license(origin.licenses.teacher)],
-            ["versions", ", ".join(f"{name} {version}" for name, version in origin.versions.items())],
-        ],
-    )
-    rows = [[name, f"{facts.size:,}", facts.sha256] for name, facts in sorted(manifest.files.items())]
-    _table(output, "Files", ["file", "bytes", "sha256"], [*rows, ["manifest.json", "", found.sha256]])
+    manifest, spec, origin = found.manifest, found.spec, found.manifest.provenance
+    models = [
+        [name, f"{_model_size(found, name) / 1e6:.2f}", manifest.models[name].producer, _calibrated(found, name)]
+        for name in found.precisions
+    ]
+    model = {
+        "architecture": spec.architecture,
+        "input": f"{spec.input_name} {spec.channels}x{spec.height}x{spec.width}",
+        "output": f"{spec.output_name}, {len(spec.classes):,} classes, opset {spec.opset}",
+        "normalisation": f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}",
+        "resize": f"{spec.interpolation}, crop {spec.crop_pct:g} {spec.crop_mode}",
+    }
+    source = {
+        "student": f"{origin.student}, {origin.student_sha256}",
+        "teacher": f"{origin.teacher} ({origin.teacher_weights})" if origin.teacher else "none",
+        "method": f"{origin.method}, seed {origin.seed}",
+        "recipe": f"{origin.recipe}, {origin.recipe_sha256}",
+        "data": origin.data_sha256,
+        "licence": _license(origin.licenses.weights),
+        "licence of the start": _license(origin.licenses.student_start),
+        "licence of the teacher": _license(origin.licenses.teacher),
+        "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()),
+    }
+    files = [[name, f"{facts.size:,}", facts.sha256] for name, facts in sorted(manifest.files.items())]
+    _table(output, "Precisions", ["precision", "size, MB", "made by", "calibrated on"], models)
+    _table(output, "Model", ["", ""], model.items())
+    _table(output, "Origin", ["", ""], source.items())
+    _table(output, "Files", ["file", "bytes", "sha256"], [*files, ["manifest.json", "", found.sha256]])
     output.result(
         {
             "sha256": found.sha256,
@@ -137,11 +119,11 @@ def pack(
     path: Folder,
     out: Annotated[
         Optional[Path],
-        typer.Option("--out", "-o", help="File ending in .tar.zst or .tar.gz. Default: beside the bundle."),
+        typer.Option("--out", "-o", help="File ending in .tar.zst or .tar.gz. Default: next to the bundle."),
     ] = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Verify a bundle and pack it into one file; the same bundle gives the same bytes.
+    """Verify a bundle and pack it into one file. The same bundle gives the same bytes.
 
     Without --out it is a .tar.zst where zstandard is installed, else a .tar.gz.
 
@@ -167,13 +149,13 @@ def pack(
 def unpack(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Packed bundle.")],
     out: Annotated[
-        Optional[Path], typer.Option("--out", "-o", help="Folder to write. Default: beside the file.")
+        Optional[Path], typer.Option("--out", "-o", help="Folder to write. Default: next to the file.")
     ] = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Unpack a bundle into a folder, which appears only once all of it is verified.
+    """Unpack a bundle into a folder, which appears once all of it is verified.
 
-    A bundle that lies there is replaced; anything else is left alone.
+    An existing bundle is replaced; anything else is refused.
 
     [bold]Examples[/bold]
 
@@ -203,7 +185,7 @@ def _read(path: Path) -> Contents:
 
 
 def _table(output: Output, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of a stranger's texts: nothing of them reaches the terminal as a control sequence."""
+    """Print a table of untrusted texts: no control sequence of them reaches the terminal."""
     from dskd_export.bundle.strict_json import one_line
 
     output.table(title, columns, [[one_line(cell) for cell in row] for row in rows])

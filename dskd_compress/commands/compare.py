@@ -7,7 +7,25 @@ from typing import Annotated, Optional
 
 import typer
 
-from dskd_compress.commands import options
+from dskd_compress.commands import options, settings
+from dskd_compress.names import METHOD_NAMES
+
+Methods = Annotated[
+    str,
+    typer.Option("--methods", help=f"Methods, with commas, of {', '.join(METHOD_NAMES)}."),
+]
+Variants = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--variant",
+        metavar="'LABEL=METHOD KEY=VALUE ...'",
+        help="A method with other settings, for example 'map=dskd tap=map'; repeatable.",
+    ),
+]
+Seeds = Annotated[str, typer.Option("--seeds", help="Seeds, with commas.")]
+Against = Annotated[
+    Optional[str], typer.Option("--against", help="Method that the others are compared with. Default: the last.")
+]
 
 
 class Epoch(str, Enum):
@@ -17,40 +35,25 @@ class Epoch(str, Enum):
     best = "best"
 
 
+@settings.takes(settings.DATA, settings.DEVICE, settings.AMP)
 def compare(
+    *,
     recipe: options.RecipeName = None,
     out: options.Out = None,
-    methods: Annotated[
-        str, typer.Option("--methods", help="Methods, with commas; each with the recipe's or its own defaults.")
-    ] = "",
-    variant: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            "--variant",
-            metavar="'LABEL=METHOD KEY=VALUE ...'",
-            help="A method with settings of its own, for example 'map=dskd tap=map'; repeatable.",
-        ),
-    ] = None,
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds, with commas.")] = "0,1,2",
-    against: Annotated[
-        Optional[str],
-        typer.Option("--against", help="Method that the others are held against. Default: the last."),
-    ] = None,
-    epoch: Annotated[
-        Epoch, typer.Option("--epoch", help="Accuracy of the last or of the best epoch.")
-    ] = Epoch.last,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings side by side.")] = 1,
-    data: options.Data = None,
-    device: options.Device = None,
-    amp: options.Amp = None,
-    set_: options.Overrides = None,
+    methods: Methods = "",
+    variant: Variants = None,
+    seeds: Seeds = "0,1,2",
+    against: Against = None,
+    epoch: Annotated[Epoch, typer.Option("--epoch", help="Accuracy of the last or the best epoch.")] = Epoch.last,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at the same time.")] = 1,
+    changes: list[str],
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Train methods under the same steps, data order and initial student, and write one table.
+    """Train methods with the same steps, data order and initial student, and write one table of the results.
 
-    Means over seeds with 95 % intervals, differences paired by seed, seconds, images a second
-    and peak memory. Every run has its own folder and is gone on with when the same command is
-    started again. A teacher that the recipe trains is trained once, with seed 0.
+    The table has means over seeds with 95 % intervals, differences paired by seed, seconds, images/s and peak
+    memory. Every run has its own folder; the same command resumes what is left. A teacher that the recipe trains
+    is trained once, with seed 0.
 
     [bold]Examples[/bold]
 
@@ -61,32 +64,20 @@ def compare(
 
     from dskd_compress.comparison import headings, table_rows
     from dskd_compress.console import Output
-    from dskd_compress.stages.compare import Variant, plan_runs, run_comparison
-    from dskd_export.errors import UsageError
+    from dskd_compress.run_folder import resolve_run
+    from dskd_compress.stages.compare import parse_seeds, parse_variants, plan_runs, run_comparison
 
     output = Output(json_output)
-    flags = options.as_overrides(data__source=data, train__device=device, train__precision=amp)
-    loaded, _ = options.resolve_run(recipe, out, flags, set_)
+    loaded, _ = resolve_run(recipe, out, changes)
     target = out if out is not None else Path("runs") / f"{loaded.name}-compared"
-    try:
-        numbers = [int(word) for word in seeds.split(",")]
-    except ValueError as error:
-        raise UsageError(
-            f"--seeds: '{seeds}' is no list of numbers.", "Write for example --seeds 0,1,2."
-        ) from error
-    named = [Variant.of_method(word.strip()) for word in methods.split(",") if word.strip()]
-    variants = [*named, *(Variant.parse(text) for text in variant or [])]
-    labels = [item.label for item in variants]
-    if against is not None and against not in labels:
-        raise UsageError(f"--against: '{against}' is none of the methods.", f"Choose one of: {', '.join(labels)}.")
     runs = plan_runs(
-        lambda changes: options.resolve_run(recipe, None, flags, [*(set_ or []), *changes])[0],
-        variants,
-        numbers,
+        lambda more: resolve_run(recipe, None, [*changes, *more])[0],
+        parse_variants(methods, variant or [], against),
+        parse_seeds(seeds),
         target,
     )
     reference = against or runs[-1].label
     document = run_comparison(runs, target, output, epoch=epoch.value, jobs=jobs, against=reference)
     output.table("Comparison", headings(reference), table_rows(document, reference))
-    output.print(f"Table: {target / 'compare.md'}")
+    output.plain(f"Table: {target / 'compare.md'}")
     output.result(document)

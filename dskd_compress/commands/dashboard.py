@@ -7,23 +7,24 @@ from typing import Annotated, Optional
 import typer
 
 from dskd_compress.commands import options
+from dskd_compress.names import DISTILL, TRAIN, TUNE, listed
 
 
 def dashboard(
     run: options.Run,
     stage: Annotated[
         Optional[str],
-        typer.Option("--stage", help="train, distill or tune. Default: the one that wrote last."),
+        typer.Option("--stage", help=f"{listed((TRAIN, DISTILL, TUNE))}. Default: the one that wrote last."),
     ] = None,
-    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.")] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Refresh interval in seconds.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show it once and exit.")] = False,
     json_output: options.JsonFlag = False,
 ) -> None:
     """Follow a training: curves, time left, last validation, faults, load. Ends when the training does.
 
     It reads the training's log and changes nothing: start it in another terminal, as often as you like.
-    Ctrl-C leaves the dashboard and not the training. Load is that of this machine. Where there is no
-    terminal, and with --json, it is shown once.
+    Ctrl-C ends the dashboard, not the training. Load is that of this machine. Without a terminal, and with
+    --json, it is shown once.
 
     [bold]Examples[/bold]
 

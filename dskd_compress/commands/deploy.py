@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, ClassVar, Optional
 
 import typer
 
 from dskd_compress.commands import options
+from dskd_compress.commands.renamed_options import RenamedOptions
 
 
-class Target(str, Enum):
+class DeployCommand(RenamedOptions):
+    """`deploy`, with the names that its options had before."""
+
+    renamed: ClassVar = {"--target": "--artifact", "--device": "--platform"}
+
+
+class Artifact(str, Enum):
     """What is written."""
 
     triton = "triton"
@@ -20,7 +27,7 @@ class Target(str, Enum):
     all = "all"
 
 
-class Device(str, Enum):
+class Platform(str, Enum):
     """What Dockerfiles are written for."""
 
     jetson = "jetson"
@@ -38,25 +45,23 @@ class Provider(str, Enum):
 def deploy(
     source: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_RUN", help="Bundle, or run folder that holds one.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write: a new or an empty one.")],
-    target: Annotated[
-        Target,
-        typer.Option(
-            "--target", help="Triton model repository, C++ program for TensorRT, Dockerfiles, or all of them."
-        ),
-    ] = Target.all,
+    artifact: Annotated[
+        Artifact,
+        typer.Option("--artifact", help="Triton model repository, C++ program for TensorRT, Dockerfiles, or all."),
+    ] = Artifact.all,
     precision: Annotated[str, typer.Option("--precision", help="The bundle's model of this precision.")] = "fp32",
-    device: Annotated[
-        Optional[Device], typer.Option("--device", help="Dockerfile for this device alone. Default: both.")
+    platform: Annotated[
+        Optional[Platform], typer.Option("--platform", help="Dockerfile for this platform alone. Default: both.")
     ] = None,
     provider: Annotated[
         Provider, typer.Option("--provider", help="What ONNX Runtime uses in Triton.")
     ] = Provider.cuda,
     engine: Annotated[
         Optional[Path],
-        typer.Option("--engine", metavar="FILE", help="TensorRT engine that Triton serves, not the ONNX model."),
+        typer.Option("--engine", metavar="FILE", help="TensorRT engine to serve in place of the ONNX model."),
     ] = None,
     max_batch: Annotated[
-        int, typer.Option("--max-batch", min=1, max=1024, help="Images in one call at most.")
+        int, typer.Option("--max-batch", min=1, max=1024, help="Largest batch of a request.")
     ] = 8,
     model_name: Annotated[
         Optional[str], typer.Option("--model-name", help="Name in Triton. Default: architecture and precision.")
@@ -64,21 +69,18 @@ def deploy(
     force: Annotated[bool, typer.Option("--force", help="Replace an older deployment in the folder.")] = False,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Write what it takes to serve a bundle: Triton model repository, C++ program, Dockerfiles, README.
+    """Write the files that serve a bundle: Triton model repository, C++ program, Dockerfiles, README.
 
-    All names, shapes, types and limits are those of the bundle. The README has
-    the commands, and says what needs the hardware to be tested. Needs neither
-    torch nor onnx.
+    All names, shapes, types and limits come from the bundle. The README lists the commands and what can only be
+    tested on the hardware. Needs neither torch nor onnx.
 
     [bold]Examples[/bold]
 
       dskd-compress deploy runs/r18 --out deploy
-      dskd-compress deploy bundle --target triton --precision fp16 --provider tensorrt --out triton
-      dskd-compress deploy bundle --target triton --precision int8 --engine model.engine --out triton
-      dskd-compress deploy bundle --target docker --device jetson --out jetson
+      dskd-compress deploy bundle --artifact triton --precision fp16 --provider tensorrt --out triton
+      dskd-compress deploy bundle --artifact triton --precision int8 --engine model.engine --out triton
+      dskd-compress deploy bundle --artifact docker --platform jetson --out jetson
     """
-    from rich.markup import escape
-
     from dskd_compress.console import Output
     from dskd_export.bundle import open_bundle
     from dskd_export.deployment import DEVICES, TARGETS, make_plan, write_deployment
@@ -89,14 +91,14 @@ def deploy(
         precision=precision,
         model_name=model_name,
         max_batch=max_batch,
-        devices=DEVICES if device is None else (device.value,),
+        devices=DEVICES if platform is None else (platform.value,),
         provider=provider.value,
         engine=engine,
     )
-    targets = TARGETS if target is Target.all else (target.value,)
+    targets = TARGETS if artifact is Artifact.all else (artifact.value,)
     document = write_deployment(out, plan, targets, force=force)
-    output.print(escape(f"Deployment: {out}, {plan.model_name}, {len(document.files)} files"))
-    output.print(escape(f"Next: {out / 'README.md'}"))
+    output.plain(f"Deployment: {out}, {plan.model_name}, {len(document.files)} files")
+    output.plain(f"Next: read {out / 'README.md'}")
     output.result({"path": str(out), **document.model_dump(mode="json")})
 
 
@@ -106,12 +108,14 @@ def _folder_of(source: Path) -> Path:
     Raises:
         UsageError: it is a packed bundle.
     """
+    import shlex
+
     from dskd_export.bundle import bundle_of
     from dskd_export.errors import UsageError
 
     if source.is_file():
         raise UsageError(
             f"{source} is a file, and a bundle is a folder.",
-            f"Unpack it first: dskd-compress bundle unpack {source}",
+            f"Unpack it first: dskd-compress bundle unpack {shlex.quote(str(source))}",
         )
     return bundle_of(source)

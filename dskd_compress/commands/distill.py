@@ -1,34 +1,36 @@
-"""`dskd-compress distill`: distil the student."""
+"""`dskd-compress distill`: train the student from the teacher."""
 
 from __future__ import annotations
 
-from dskd_compress.commands import options
+from dskd_compress.commands import options, settings
 
 
+@settings.takes(
+    settings.TEACHER,
+    settings.TEACHER_CHECKPOINT,
+    settings.STUDENT,
+    settings.DATA,
+    settings.METHOD,
+    settings.EPOCHS,
+    settings.BATCH_SIZE,
+    settings.LR,
+    settings.DEVICE,
+    settings.AMP,
+    *settings.hidden(settings.STUDENT_CHECKPOINT, settings.INPUT_SIZE, settings.SEED),
+)
 def distill(
+    *,
     recipe: options.RecipeName = None,
     out: options.Out = None,
-    teacher: options.Teacher = None,
-    teacher_checkpoint: options.TeacherCheckpoint = None,
-    student: options.Student = None,
-    student_checkpoint: options.StudentCheckpoint = None,
-    data: options.Data = None,
-    method: options.MethodName = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    lr: options.Lr = None,
-    input_size: options.InputSize = None,
-    device: options.Device = None,
-    amp: options.Amp = None,
-    precision: options.OldAmp = None,
-    seed: options.Seed = None,
+    changes: list[str],
     dry_run: options.DryRun = False,
-    set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Distil a teacher into a student and throw everything else away.
+    """Train the small student from the teacher.
 
-    Started again after Ctrl-C, a crash or a power cut, the same command goes on where it stopped.
+    After Ctrl-C, a crash or a power cut, the same command resumes the training.
+
+    Also accepted: --student-checkpoint, --input-size and --seed.
 
     [bold]Examples[/bold]
 
@@ -36,31 +38,11 @@ def distill(
       dskd-compress distill recipe.yaml --set train.epochs=100 --dry-run
       dskd-compress distill --teacher resnet50 --teacher-checkpoint my.safetensors --student resnet18 --data photos
     """
-    from rich.markup import escape
-
     from dskd_compress.console import Output
-    from dskd_compress.recipe import FlagOverride
+    from dskd_compress.run_folder import resolve_run
 
     output = Output(json_output)
-    flags = options.as_overrides(
-        teacher__name=teacher,
-        teacher__checkpoint=teacher_checkpoint,
-        student__name=student,
-        student__checkpoint=student_checkpoint,
-        method__name=method,
-        data__source=data,
-        data__input_size=input_size,
-        train__epochs=epochs,
-        train__batch_size=batch_size,
-        train__lr=lr,
-        train__device=device,
-        train__precision=options.amp_of(amp, precision, output),
-        seed=seed,
-    )
-    if teacher_checkpoint is not None:
-        # Weights of one's own need no training here.
-        flags.append(FlagOverride("teacher.train=null", f"--teacher-checkpoint {teacher_checkpoint}"))
-    loaded, folder = options.resolve_run(recipe, out, flags, set_)
+    loaded, folder = resolve_run(recipe, out, changes)
     if dry_run:
         from dskd_compress.stages.plan import make_plan, print_plan
 
@@ -72,11 +54,7 @@ def distill(
     from dskd_compress.stages.distill import run_distill
 
     document = run_distill(loaded, folder, output)
-    output.print(
-        escape(
-            f"Student {document.model.name}: top-1 {document.best.top1.value:.2%}, "
-            f"in {folder.weights('student')}\n"
-            f"Next: dskd-compress export {folder.path}"
-        )
-    )
+    top1, weights = document.best.top1.value, folder.weights("student")
+    output.plain(f"Student {document.model.name}: top-1 {top1:.2%}, in {weights}")
+    options.say_next("export", folder.path, output)
     output.result(document)

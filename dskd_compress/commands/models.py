@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from dskd_compress.commands import options
 
+if TYPE_CHECKING:
+    from dskd_compress.catalogue.suggest import Suggestions
+    from dskd_compress.console import Output
+
 app = typer.Typer(
-    no_args_is_help=True, help="List timm models, look at their taps, and find students for a teacher."
+    no_args_is_help=True, help="List timm models, inspect their taps, and suggest students for a teacher."
 )
 
 
@@ -50,7 +54,7 @@ def inspect_model(
     input_size: options.InputSize = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Show a model's size, input and taps. Weights are random: nothing is downloaded.
+    """Show the size, input and taps of a model, with random weights: nothing is downloaded.
 
     [bold]Examples[/bold]
 
@@ -100,10 +104,12 @@ class Kind(str, Enum):
 def suggest(
     teacher: Annotated[str, typer.Option("--teacher", help="timm architecture of the teacher.")],
     max_parameters: Annotated[
-        Optional[float], typer.Option("--max-parameters", min=0.001, help="In millions. Default: a quarter.")
+        Optional[float],
+        typer.Option("--max-parameters", min=0.001, help="In millions. Default: a quarter."),
     ] = None,
     max_macs: Annotated[
-        Optional[float], typer.Option("--max-macs", min=0.001, help="In millions an image. Default: a quarter.")
+        Optional[float],
+        typer.Option("--max-macs", min=0.001, help="In millions per image. Default: a quarter."),
     ] = None,
     input_size: options.InputSize = None,
     kind: Annotated[Kind, typer.Option("--kind", help="vit: with attention or tokens; cnn: neither.")] = Kind.any,
@@ -111,17 +117,17 @@ def suggest(
         bool, typer.Option("--pretrained", help="Only students that timm has pretrained weights for.")
     ] = False,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time them on this machine's CPU, batch 1; the fastest comes first.")
+        bool, typer.Option("--measure", help="Measure their latency on this CPU at batch 1; fastest first.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Students to show.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Number of students to show.")] = 10,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say why each other model was left out.")
+        bool, typer.Option("--verbose", "-v", help="List the other models and why they were left out.")
     ] = False,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Suggest students for a teacher: the largest of each family of timm that fits, closest to the budget first.
+    """Suggest students for a teacher: of each timm family the largest that fits, closest to the budget first.
 
-    Parameters and multiply-accumulates count a classifier of 1000 classes. Nothing is downloaded.
+    Parameters and multiply-accumulates include a classifier of 1000 classes. Nothing is downloaded.
 
     [bold]Examples[/bold]
 
@@ -141,6 +147,13 @@ def suggest(
         pretrained,
     )
     found = suggest_students(teacher, budget, limit=limit, measure=measure, output=output)
+    _print_students(found, measure, output)
+    if verbose:
+        output.table("Left out", ["model", "why"], [list(item) for item in found.left_out.items()])
+    output.result(found)
+
+
+def _print_students(found: Suggestions, measured: bool, output: Output) -> None:
     columns = ["student", "kind", "parameters, M", "MACs, M", "input", "of the teacher's"]
     rows = []
     for student in found.students:
@@ -154,9 +167,6 @@ def suggest(
         f"Students for {found.teacher} ({found.teacher_parameters / 1e6:.1f} M parameters, "
         f"{found.teacher_macs / 1e6:,.0f} M MACs): at most {found.max_parameters / 1e6:.2f} M parameters and "
         f"{found.max_macs / 1e6:,.0f} M MACs",
-        [*columns, "p50, ms"] if measure else columns,
+        [*columns, "p50, ms"] if measured else columns,
         rows,
     )
-    if verbose:
-        output.table("Left out", ["model", "why"], [list(item) for item in found.left_out.items()])
-    output.result(found)

@@ -11,18 +11,19 @@ from dskd_compress.commands import options
 
 def push_to_hub(
     run: options.Run,
-    repository: Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="Made where there is none.")],
-    private: Annotated[bool, typer.Option("--private", help="For a repository that is made.")] = False,
-    message: Annotated[str, typer.Option("--message", help="Of the commit.")] = "Add model",
+    repository: Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="Created if missing.")],
+    private: Annotated[bool, typer.Option("--private", help="Create it as a private one.")] = False,
+    message: Annotated[str, typer.Option("--message", help="Commit message.")] = "Add model",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the files and the model card; upload nothing.")
     ] = False,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Upload a run: weights that timm loads by name, the bundle, the report, and a model card.
+    """Upload a run to the Hugging Face Hub: weights that timm loads by name, bundle, report and model card.
 
-    The card says what was measured and leaves out what was not. Nothing is sent with --dry-run. Needs
-    pip install 'dskd-compress[hub]', and hf auth login or HF_TOKEN.
+    The card lists what was measured and omits what was not. With --dry-run nothing is sent.
+
+    Needs the extra (pip install 'dskd-compress\\[hub]') and a login (hf auth login, or HF_TOKEN).
 
     [bold]Examples[/bold]
 

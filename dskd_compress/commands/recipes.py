@@ -1,4 +1,4 @@
-"""`dskd-compress recipes`: see, copy and check recipes."""
+"""`dskd-compress recipes`: list, show, write and check recipes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def list_recipes(json_output: options.JsonFlag = False) -> None:
     ]
     columns = ["name", "data", "description"]
     output.table("Recipes", columns, [[info[column] for column in columns] for info in found])
-    output.print(f"Without a recipe, 'run' takes {recipes.DEFAULT_RECIPE}.")
+    output.print(f"Default of 'run': {recipes.DEFAULT_RECIPE}")
     output.result({"recipes": found})
 
 
@@ -53,11 +53,11 @@ def show_recipe(
     name: Name,
     set_: options.Overrides = None,
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="Every key with its value, defaults filled in, comments left out.")
+        bool, typer.Option("--resolved", help="Print every key with its value, without comments.")
     ] = False,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Print a recipe: as it was written, or resolved with its defaults and overrides.
+    """Print a recipe as written, or resolved with its defaults and overrides.
 
     [bold]Examples[/bold]
 
@@ -90,6 +90,8 @@ def init_recipe(
       dskd-compress recipes init mine.yaml
       dskd-compress recipes init -
     """
+    import shlex
+
     from rich.markup import escape
 
     from dskd_compress import recipe as recipes
@@ -107,9 +109,9 @@ def init_recipe(
     if path.is_dir():
         raise UsageError(f"{path} is a folder.", f"Name a file, for example: {path / 'recipe.yaml'}")
     if path.exists() and not force:
-        raise UsageError(f"{path} exists already.", "Give another name, or --force to overwrite it.")
+        raise UsageError(f"{path} exists already.", "Give another name, or overwrite it: --force")
     write_atomic(path, text)
-    output.print(escape(f"Written: {path}\nNext: dskd-compress recipes check {path}"))
+    output.print(escape(f"Written: {path}\nNext: dskd-compress recipes check {shlex.quote(str(path))}"))
     output.result({"path": str(path)})
 
 
@@ -139,7 +141,7 @@ def check_recipe(
     set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Check a recipe without running it: every fault with its line, exit code 2 where there is one.
+    """Check a recipe without running it and list every fault with its line (exit code 2).
 
     [bold]Examples[/bold]
 

@@ -1,4 +1,4 @@
-"""`dskd-compress report`: one page."""
+"""`dskd-compress report`: one page of results."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from dskd_compress.commands import options
 def report(
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Run folders, results of a bundle on devices, or folders of these."),
+        typer.Argument(metavar="RUN...", help="Run folders, results of bundles, or folders of these."),
     ],
     out: Annotated[
         Optional[Path],
-        typer.Option("--out", "-o", metavar="FILE", help="Of several: the HTML file; the others lie beside it."),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="HTML file for several sources; .md and .csv go next to it."
+        ),
     ] = None,
     set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Put everything that a run folder, or a folder of results, holds on one HTML page, in Markdown and CSV.
+    """Write the report of a run or of results as HTML, Markdown and CSV.
 
-    Of several runs and devices: which model to ship on which, what it costs in accuracy, and every number that
-    leads there.
+    A report of several runs and devices names the model to ship on each, its accuracy drop, and the numbers
+    behind that.
 
     [bold]Examples[/bold]
 
@@ -35,18 +37,9 @@ def report(
       dskd-compress report runs/r18 runs/r18-kd results/r18 --out report.html
     """
     from dskd_compress.console import Output
-    from dskd_compress.run_folder import RunFolder
-    from dskd_compress.stages.report import Written, report_several, results_within, run_report
+    from dskd_compress.stages.report import report_sources
 
     output = Output(json_output)
-    folders = [folder for source in sources for folder in results_within(source)]
-    written: Written
-    if len(folders) > 1 or out is not None:
-        written = report_several(folders, out, set_ or [], output)
-    elif not (folders[0] / "recipe.yaml").is_file() and (folders[0] / "stages").is_dir():
-        written = report_several(folders, folders[0] / "report.html", set_ or [], output)
-    else:
-        folder = RunFolder(folders[0])
-        written = run_report(folder.read_recipe(set_ or []), folder, output)
+    written = report_sources(sources, out, set_ or [], output)
     output.plain(f"Report: {written.html}")
     output.result({"html": str(written.html), "markdown": str(written.markdown), "csv": str(written.csv)})

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from dskd_compress.commands import options
+from dskd_compress.commands import options, settings
 
 
-def tune(
-    run: options.Run,
-    amp: options.Amp = None,
-    set_: options.Overrides = None,
-    json_output: options.JsonFlag = False,
-) -> None:
-    """Tune the student for int8 or fp8: a last short distillation with its rounding in it.
+@settings.takes(settings.TUNE_AMP)
+def tune(*, run: options.Run, changes: list[str], json_output: options.JsonFlag = False) -> None:
+    """Tune the student for int8 or fp8 by a short distillation that includes the rounding.
 
-    The tuned weights are used for that precision alone; every other one is made of the student as it is.
-    Started again after Ctrl-C or a crash, the same command goes on where it stopped.
+    The tuned weights are used for that precision alone; every other one is made from the student.
+    After Ctrl-C or a crash, the same command resumes the training.
 
     [bold]Examples[/bold]
 
       dskd-compress tune runs/r18 --set tune.epochs=3
       dskd-compress tune runs/r18 --set tune.precision=fp8 --set tune.lr=1e-4
     """
-    from rich.markup import escape
-
     from dskd_compress.console import Output
     from dskd_compress.run_folder import RunFolder
 
     output = Output(json_output)
     folder = RunFolder(run)
-    changes = [*options.as_overrides(tune__amp=amp), *(set_ or [])]
     recipe = folder.read_recipe(changes)
     if recipe.tune is None:
         recipe = folder.read_recipe(["tune={}", *changes])
@@ -36,10 +29,6 @@ def tune(
     from dskd_compress.stages.tune import run_tune
 
     document = run_tune(recipe, folder, output)
-    output.print(
-        escape(
-            f"Tuned: top-1 {document.best.top1.value:.2%} in that precision\n"
-            f"Next: dskd-compress export {folder.path}"
-        )
-    )
+    output.plain(f"Tuned: top-1 {document.best.top1.value:.2%} in {recipe.tune.precision if recipe.tune else ''}")
+    options.say_next("export", folder.path, output)
     output.result(document)

@@ -1,4 +1,4 @@
-"""What can stand in a recipe: a commented recipe and a JSON Schema, both made from the sections."""
+"""Documentation of the recipe keys: a commented recipe and a JSON Schema, generated from the sections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REQUIRED: dict[tuple[type[BaseModel], str], str] = {
 
 _HEAD = """\
 # A recipe for dskd-compress with every key, its meaning, its range and its default.
-# Delete what you do not change. Relative paths count from the working directory.
+# Delete the keys that you do not change. Relative paths count from the working directory.
 #
 #   dskd-compress recipes check THIS_FILE
 #   dskd-compress distill THIS_FILE --dry-run
@@ -31,13 +31,13 @@ _HEAD = """\
 
 
 def recipe_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a recipe, for editors that check and complete YAML."""
+    """Generate the JSON Schema (draft 2020-12) of a recipe, for editors that check and complete YAML."""
     schema = Recipe.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def init_recipe() -> str:
-    """A recipe with every key and its default, each explained in a comment; it loads as it is."""
+    """Generate a valid recipe with every key, its default, and its meaning in a comment."""
     schema = recipe_schema()
     lines = list(_section_lines(Recipe, schema, schema, indent=0))
     return _HEAD + "\n".join(lines) + "\n"
@@ -90,13 +90,13 @@ def _opened(
         yield ""
     yield from _comment(description or _first_line(section), indent)
     if section is DskdMethod:
-        yield from _comment("Keys with a # in front come from the preset; take it away to set them.", indent)
+        yield from _comment("Keys behind a # come from the preset; remove the # to set them.", indent)
     yield f"{' ' * indent}{key}:"
     yield from _section_lines(section, root["$defs"][section.__name__], root, indent + 2)
 
 
 def _alternative(key: str, section: type[Section], root: dict[str, Any], indent: int) -> Iterator[str]:
-    about = f"In its place, {tag_of(section)}: {_first_line(section)}"
+    about = f"Alternatively {tag_of(section)}: {_first_line(section)}"
     yield from _commented(section, about, key, root, indent)
 
 

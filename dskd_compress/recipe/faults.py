@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, each fault with its place, all of them at once."""
+"""Faults of a recipe: all of them at once, each with its place."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _ALL_KEYS = "All keys with their meaning and range: dskd-compress recipes init -
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: `ORIGIN: section.key: what`.
+    """One fault: `ORIGIN: section.key: what`.
 
     Attributes:
-        way_out: an option that mends it, where there is one.
+        way_out: option that fixes it, where there is one.
     """
 
     origin: str
@@ -72,17 +72,17 @@ class Origins:
     overrides: dict[KeyPath, str] = field(default_factory=dict)
 
     def override(self, path: KeyPath, text: str) -> None:
-        """From now on an override stands for this key and for all below it."""
+        """Note that an override sets this key and all below it."""
         for known in [known for known in self.lines if known[: len(path)] == path]:
             del self.lines[known]
         self.overrides[path] = as_typed(text)
 
     def is_set(self, path: KeyPath) -> bool:
-        """Whether an override sets this key, or one below it."""
+        """Check whether an override sets this key, or one below it."""
         return any(key[: len(path)] == path for key in self.overrides)
 
     def of_conflict(self, path: KeyPath, what: str) -> str:
-        """The overrides below a section that a message names, else the section's place."""
+        """Find the overrides below a section that a message names, else the section's place."""
         named = [
             typed
             for key, typed in self.overrides.items()
@@ -93,7 +93,7 @@ class Origins:
         return ", ".join(dict.fromkeys(named)) or self.of(path)
 
     def of(self, path: KeyPath) -> str:
-        """The place of a key, or of the nearest section around it."""
+        """Find the place of a key, or of the nearest section around it."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.overrides:
                 return self.overrides[path[:length]]
@@ -143,9 +143,9 @@ def _fault(details: Mapping[str, Any], path: KeyPath, what: str, origins: Origin
     return Fault(origins.of_conflict(path, what), path, what, way_out)
 
 
-def close_match(word: object, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` where one of the known words is close, else nothing."""
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+def close_match(word: object, known: Iterable[str], least: float = 0.6) -> str:
+    """Write `, did you mean 'x'?` where one of the known words is close, else nothing."""
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=least)
     return f", did you mean '{close[0]}'?" if close else ""
 
 
@@ -193,8 +193,10 @@ def _unknown_key(path: KeyPath, owners: Sequence[type[Section]]) -> str:
     key = str(path[-1])
     kind = "section" if len(path) == 1 else "key"
     known = keys_of(owners[0]) if owners else []
-    meant = close_match(key, known)
-    if not meant:
-        elsewhere = [dotted((*place, key)) for place, section in all_sections(Recipe) if key in keys_of(section)]
-        meant = f", did you mean '{elsewhere[0]}'?" if elsewhere else f" (one of {', '.join(known)})"
-    return f"unknown {kind}{meant}"
+    elsewhere = [dotted((*place, key)) for place, section in all_sections(Recipe) if key in keys_of(section)]
+    # A slip of the pen first, then the same key in another section: of several the one nearest to the top.
+    meant = close_match(key, known, least=0.8)
+    if not meant and elsewhere:
+        meant = f", did you mean '{min(elsewhere, key=lambda path: path.count('.'))}'?"
+    one_of = f" (one of {', '.join(known)})"
+    return f"unknown {kind}{meant or close_match(key, known) or one_of}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +28,10 @@ class RecipeInfo:
 
 
 def recipe_folder() -> Path:
-    """Where the recipes lie: package data, or the repository's folder in an editable install.
+    """Find the folder of recipes: package data, or the repository's in an editable install.
 
     Raises:
-        EnvironmentProblem: neither is there.
+        EnvironmentProblem: both are missing.
     """
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "recipes", package.parent / "recipes"):
@@ -40,18 +41,18 @@ def recipe_folder() -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Names like `digits/resnet18-to-mobilenetv3_small_050`, sorted; no file is opened."""
+    """List names like `digits/resnet18-to-mobilenetv3_small_050`, sorted; no file is opened."""
     folder = recipe_folder()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def list_recipes() -> list[RecipeInfo]:
-    """All recipes that come with the tool, loaded, sorted by name."""
+    """Load all recipes that come with the tool, sorted by name."""
     folder = recipe_folder()
     return [RecipeInfo(name, folder / f"{name}.yaml", load_recipe(name)) for name in recipe_names()]
 
 
-def load_recipe(name_or_path: str, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Load a recipe by the name of one that comes with the tool, or from a file.
 
     A file wins over a name. Relative paths in the recipe count from the working directory.
@@ -77,7 +78,7 @@ def load_recipe(name_or_path: str, overrides: tuple[str, ...] | list[str] = ()) 
 
 
 def recipe_text(name_or_path: str) -> str:
-    """The recipe as it was written, with its comments.
+    """Read a recipe as written, with its comments.
 
     Raises:
         RecipeError: there is no such recipe, or it is no text.

@@ -22,7 +22,7 @@ _LEFT_OUT = (("name",), ("description",))
 
 
 def recipe_as_options(recipe: Recipe) -> list[str]:
-    """Arguments of `distill` or `train` that give a recipe but for its name: `["--teacher", "resnet34", ...]`.
+    """List the arguments of `distill` or `train` that give a recipe: `["--teacher", "resnet34", ...]`.
 
     Only what differs from the defaults is written, and the keys that have an option have that.
     """

@@ -1,4 +1,4 @@
-"""What the recipe's sections are made of, read off the models themselves."""
+"""Keys and sections of the recipe, read from its models."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ PRESET_KEYS = frozenset(key for preset in DSKD_PRESETS.values() for key in prese
 
 
 def field_of(model: type[BaseModel], key: str | int) -> FieldInfo | None:
-    """The field that is written as `key`; None where the section has no such key."""
+    """Find the field that is written as `key`; None where the section has no such key."""
     return next((info for name, info in model.model_fields.items() if key == (info.alias or name)), None)
 
 
 def sections_of(model: type[BaseModel], key: str | int) -> list[type[Section]]:
-    """Sections that may stand under a key; more than one for the method, none for a plain value."""
+    """List the sections that may stand under a key; more than one for the method, none for a plain value."""
     info = field_of(model, key)
     return list(_section_types(info.annotation)) if info is not None else []
 
 
 def may_be_null(model: type[BaseModel], key: str | int) -> bool:
-    """Whether null is a value of a key, and not just an empty section."""
+    """Check whether null is a value of a key, and not just an empty section."""
     info = field_of(model, key)
     return info is not None and type(None) in get_args(info.annotation)
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
-    """Keys of a section as they are written."""
+    """List the keys of a section as they are written."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
@@ -44,14 +44,14 @@ def _section_types(annotation: Any) -> Iterator[type[Section]]:
 
 
 def tag_of(section: type[Section]) -> str:
-    """The `name:` that selects one section of several."""
+    """Return the `name:` that selects one section of several."""
     return str(section.model_fields["name"].default)
 
 
 def all_sections(
     model: type[BaseModel], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
-    """A section and all below it, each with the keys that lead to it."""
+    """Walk a section and all below it, each with the keys that lead to it."""
     yield path, model
     for key in keys_of(model):
         for section in sections_of(model, key):

@@ -58,7 +58,7 @@ for _class in (_Loader, _Dumper):
 
 @dataclass
 class YamlText:
-    """What a text says, where it says it, and what is wrong with it."""
+    """Value of a text, the lines of its keys, and its faults."""
 
     value: Any = None
     lines: dict[KeyPath, int] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class YamlText:
 
 
 def dump_yaml(value: Any, *, flow: bool = False, width: int = 100) -> str:
-    """Plain values -> YAML text that `parse_yaml` reads back; keys keep their order.
+    """Write plain values as YAML text that `parse_yaml` reads back; keys keep their order.
 
     Args:
         flow: one line, as on a command line, in place of one line a key.

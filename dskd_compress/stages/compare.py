@@ -4,8 +4,8 @@
     OUT/LABEL/seed-N/                one run folder each, as `distill` writes it
     OUT/compare.json  compare.md     the table
 
-Every run is a process of its own, so that its peak memory is its own, and a run that was killed is gone on
-with when the comparison is started again; a finished one is kept as long as its recipe is the same.
+Every run is a separate process, so that its peak memory is its own. A run that was killed resumes when the
+comparison is started again; a finished one is kept as long as its recipe is the same.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dskd_compress.comparison import check_fair, markdown, paired_differences
+from dskd_compress.comparison import check_fair, markdown, mean_with_interval, paired_differences
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import dump_recipe
 from dskd_compress.run_folder import DISTILL, TRAIN, RunFolder, recipe_sha256
-from dskd_compress.statistics import mean_with_interval
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparedMethod, ComparisonDocument, TrainingDocument
 from dskd_export.errors import DskdError, Interrupted, UsageError
@@ -67,6 +66,32 @@ class Variant:
     def of_method(cls, name: str) -> Variant:
         """A method as the recipe has it, or with its defaults."""
         return cls(name, (f"method.name={name}",))
+
+
+def parse_variants(methods: str, variants: Sequence[str], against: str | None) -> list[Variant]:
+    """Read `--methods` and `--variant`.
+
+    Raises:
+        UsageError: a variant cannot be read, or `against` is none of them.
+    """
+    named = [Variant.of_method(word.strip()) for word in methods.split(",") if word.strip()]
+    found = [*named, *(Variant.parse(text) for text in variants)]
+    labels = [variant.label for variant in found]
+    if against is not None and against not in labels:
+        raise UsageError(f"--against: '{against}' is none of the methods.", f"Choose one of: {', '.join(labels)}.")
+    return found
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read `--seeds`.
+
+    Raises:
+        UsageError: it is no list of numbers.
+    """
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--seeds: '{text}' is no list of numbers.", "Write for example --seeds 0,1,2") from error
 
 
 @dataclass(frozen=True)
@@ -121,8 +146,8 @@ def run_comparison(
         runs: what `plan_runs` gave.
         out: folder of the comparison.
         epoch: whose accuracy counts. The best epoch is chosen on the images that it is measured on.
-        against: the method that the table holds the others against.
-        jobs: trainings side by side. They share cores or a GPU, which shows in their seconds.
+        against: the method that the table compares the others with.
+        jobs: trainings at the same time. They share cores or a GPU, which shows in their seconds.
 
     Raises:
         DskdError: a training failed; the message is the training's own.
@@ -130,19 +155,18 @@ def run_comparison(
     """
     watch = Stopwatch()
     with hold_folder(out, output.warn, names=("compare.json", "compare.md")):
-        return _compare(runs, out, output, watch, epoch=epoch, jobs=jobs, against=against)
+        runs = _train_missing(runs, out, output, jobs)
+        documents = {
+            (run.label, run.seed): read_document(run.folder / "distill.json", TrainingDocument) for run in runs
+        }
+        check_fair(documents)
+        document = _comparison(runs, documents, epoch, jobs, watch)
+        write_atomic(out / "compare.json", document.model_dump_json(indent=1) + "\n")
+        write_atomic(out / "compare.md", markdown(document, against))
+    return document
 
 
-def _compare(
-    runs: Sequence[Run],
-    out: Path,
-    output: Output,
-    watch: Stopwatch,
-    *,
-    epoch: Literal["last", "best"],
-    jobs: int,
-    against: str,
-) -> ComparisonDocument:
+def _train_missing(runs: Sequence[Run], out: Path, output: Output, jobs: int) -> list[Run]:
     runs = [_with_trained_teacher(run, out, output) for run in runs]
     waiting = [run for run in runs if run.folder.why_rerun(DISTILL, run.recipe) is not None]
     if len(waiting) < len(runs):
@@ -161,14 +185,7 @@ def _compare(
             for future in pending:
                 future.cancel()
             raise
-    documents = {
-        (run.label, run.seed): read_document(run.folder / "distill.json", TrainingDocument) for run in runs
-    }
-    check_fair(documents)
-    document = _comparison(runs, documents, epoch, jobs, watch)
-    write_atomic(out / "compare.json", document.model_dump_json(indent=1) + "\n")
-    write_atomic(out / "compare.md", markdown(document, against))
-    return document
+    return runs
 
 
 def _with_trained_teacher(run: Run, out: Path, output: Output) -> Run:
@@ -187,7 +204,7 @@ def _with_trained_teacher(run: Run, out: Path, output: Output) -> Run:
 
 
 def _train(run: Run, stage: str) -> None:
-    """One stage in a process of its own; its output goes to a file beside the run."""
+    """Run one stage in a separate process; its output goes to a file next to the run."""
     run.folder.path.mkdir(parents=True, exist_ok=True)
     recipe = run.folder.path.with_suffix(".yaml")
     log = run.folder.path.with_suffix(".log")
@@ -202,7 +219,7 @@ def _train(run: Run, stage: str) -> None:
     kind = Interrupted if code == Interrupted.exit_code else DskdError
     error = kind(
         f"{run.label}, seed {run.seed}: {said.removeprefix('error: ')}",
-        f"See {log}. The same command goes on with what is left.",
+        f"See {log}. The same command resumes what is left.",
     )
     error.exit_code = code if code > 0 else 1
     raise error

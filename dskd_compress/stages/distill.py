@@ -1,4 +1,4 @@
-"""Distil the student, and throw everything else away."""
+"""Train the student from the teacher."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dskd_export.provenance import Stopwatch
 
 
 def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocument:
-    """Distil; writes `student.safetensors`, `distill.json` and `train.jsonl`.
+    """Train the student; writes `student.safetensors`, `distill.json` and `train.jsonl`.
 
     Under torchrun all processes train and get the document; one of them writes.
 

@@ -1,6 +1,8 @@
-"""From the student's weights to the bundle."""
+"""Export of the student: from its weights to the bundle."""
 
 from __future__ import annotations
+
+import shlex
 
 import numpy as np
 from torch import nn
@@ -43,7 +45,7 @@ TEACHER_ONNX = "teacher.fp32.onnx"
 
 
 def spec_of(info: WeightsInfo, section: ExportSection, student_sha256: str) -> ModelSpec:
-    """What the device needs to know of a student."""
+    """Make the model spec of a student."""
     classes, descriptions = names_for_device(info.classes)
     return ModelSpec(
         architecture=info.name,
@@ -68,7 +70,7 @@ def spec_of(info: WeightsInfo, section: ExportSection, student_sha256: str) -> M
 def teacher_spec_of(
     recipe: Recipe, sets: DataSets, teacher: TeacherModel, student: nn.Module, info: WeightsInfo
 ) -> ModelSpec:
-    """The teacher as it is exported to be compared with: normalised images in, logits out."""
+    """Make the model spec of the exported teacher: normalised images in, logits out."""
     size = make_pair(student, info.preprocessing, teacher).teacher_size
     of_teacher = WeightsInfo.of(recipe.teacher, sets.classes, teacher.format)
     plain = ExportSection(opset=recipe.export.opset, exporter=recipe.export.exporter)
@@ -113,7 +115,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
         dropped = [name for name in bundled_precisions(folder) if name not in ("fp32", *built)]
         if dropped:
             output.print(f"No longer in the bundle: {', '.join(dropped)}")
-        folder.keep(recipe, (EXPORT,))  # a kill after the next line leaves models that the run's recipe knows
+        folder.keep(recipe, (EXPORT,))  # a kill after the next line leaves models that the run's recipe names
         manifest = write_bundle(
             folder.bundle,
             spec=spec,
@@ -171,7 +173,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
 
 
 def _teacher_weights(recipe: Recipe) -> str:
-    """Where the weights of the teacher come from, without a path."""
+    """Name the origin of the teacher's weights, without a path."""
     section = recipe.teacher
     start = "a checkpoint of one's own" if section.checkpoint else "pretrained" if section.pretrained else "random"
     return f"{start}, then trained on the data" if section.train is not None else start
@@ -180,14 +182,14 @@ def _teacher_weights(recipe: Recipe) -> str:
 def _tuned(
     recipe: Recipe, folder: RunFolder, spec: ModelSpec, precision: Precision, golden: Golden
 ) -> Exported | None:
-    """The fp32 model of the student that was tuned for a precision; None where none was."""
+    """Export the student that was tuned for a precision in fp32; None where none was."""
     path = folder / tuned_weights(precision)
     if recipe.tune is None or recipe.tune.precision != precision:
         return None
     if not path.exists():
         raise DataError(
             f"{path} is missing, and the recipe tunes the student for {precision}.",
-            f"Make it first: dskd-compress tune {folder.path}, or leave it out: --set tune=null",
+            f"Make it: dskd-compress tune {shlex.quote(str(folder.path))}; or leave it out: --set tune=null",
         )
     student, _ = load_trained(path)
     section = recipe.export
@@ -195,7 +197,7 @@ def _tuned(
 
 
 def _in_one_file(exported: Exported) -> bytes:
-    """The model that other precisions are made of.
+    """Return the model that other precisions are made from.
 
     Raises:
         ModelError: its weights are too many for one protobuf.
@@ -209,7 +211,7 @@ def _in_one_file(exported: Exported) -> bytes:
 
 
 def _golden(recipe: Recipe, sets: DataSets, student: nn.Module, spec: ModelSpec) -> Golden:
-    """Real validation images through the torch-free preprocessing, with torch's fp32 logits."""
+    """Compute torch's fp32 logits of validation images after the torch-free preprocessing."""
     chosen = list(
         iter_images(sets.val, recipe.export.golden_images, recipe.seed, max_unreadable=sets.max_unreadable)
     )

@@ -1,8 +1,8 @@
-"""The chain of stages: run what changed, skip what did not, say why."""
+"""The pipeline: run the stages that changed, skip the others, print why."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dskd_compress.config import Recipe
@@ -20,6 +20,8 @@ from dskd_compress.run_folder import (
     RunFolder,
     stages_of,
 )
+from dskd_compress.show.benchmark import print_judgements
+from dskd_compress.show.verdicts import decision_in, print_validation
 from dskd_compress.stages.benchmark import run_benchmark
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.stages.export import run_export
@@ -47,7 +49,7 @@ RUN: dict[str, Callable[[Recipe, RunFolder, Output], object]] = {
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What happened to a stage."""
+    """Outcome of a stage."""
 
     stage: str
     ran: bool
@@ -55,14 +57,14 @@ class StageOutcome:
 
 
 def select_stages(recipe: Recipe, first: str | None, last: str | None) -> list[str]:
-    """The stages from `first` to `last`, both included, that the recipe has.
+    """Select the stages of the recipe from `first` to `last`, both included.
 
     Raises:
         UsageError: no such stage, or an empty range.
     """
     for option, name in (("--from", first), ("--to", last)):
         if name is not None and name not in STAGE_NAMES:
-            raise UsageError(f"{option}: there is no stage '{name}'.", f"Choose one of: {', '.join(STAGE_NAMES)}.")
+            raise UsageError(f"{option}: '{name}' is no stage.", f"Choose one of: {', '.join(STAGE_NAMES)}.")
     begin = STAGE_NAMES.index(first) if first else 0
     end = STAGE_NAMES.index(last) if last else len(STAGE_NAMES) - 1
     if begin > end:
@@ -94,12 +96,12 @@ def _run_stages(
     data_sha256 = sets.facts().sha256
     recipe = with_probe_where_needed(recipe, sets, output)
     pending = [name for name in names if name == first or folder.why_rerun(name, recipe, data_sha256) is not None]
-    # What follows a stage that runs may run as well: a package that is missing ends it now, not after hours.
+    # Later stages may run as well: report a missing package now, not after hours.
     check_tools(recipe, names[names.index(pending[0]) :] if pending else [])
     for name in names:
         why = folder.why_rerun(name, recipe, data_sha256)
         if why is None and name == first:
-            why = "it was asked for with --from"
+            why = "requested with --from"
         if why is None:
             output.print(f"[dim]{name}: unchanged, skipped[/dim]")
             yield StageOutcome(name, ran=False, why="unchanged")
@@ -110,13 +112,29 @@ def _run_stages(
         yield StageOutcome(name, ran=True, why=why)
 
 
-def validation_of(folder: RunFolder) -> ValidationDocument | None:
-    """The last validation, where there is one."""
-    path = folder / "validation.json"
-    return read_document(path, ValidationDocument) if path.exists() else None
-
-
-def benchmark_of(folder: RunFolder) -> BenchmarkDocument | None:
-    """The last benchmark, where there is one."""
-    path = folder / "benchmark.json"
-    return read_document(path, BenchmarkDocument) if path.exists() else None
+def print_outcomes(
+    outcomes: Sequence[StageOutcome], folder: RunFolder, output: Output
+) -> tuple[ValidationDocument | None, BenchmarkDocument | None]:
+    """Print what the stages of `run` found, and give their verdicts; None of a stage that was not among them."""
+    stages = {outcome.stage: outcome for outcome in outcomes}
+    document = read_document(folder / "validation.json", ValidationDocument) if VALIDATE in stages else None
+    timed = read_document(folder / "benchmark.json", BenchmarkDocument) if BENCHMARK in stages else None
+    decision = decision_in(folder.path)
+    if timed is not None:
+        print_judgements("Budget", timed.judgements, output)
+    if document is not None:
+        print_validation(document, decision, output)
+    report = folder / "report.html"
+    if REPORT in stages and stages[REPORT].ran:  # an older one does not show this run
+        output.plain(f"Report: {report}")
+    output.result(
+        {
+            "run": str(folder.path),
+            "stages": [vars(outcome) for outcome in outcomes],
+            "verdict": None if document is None else document.verdict,
+            "passed": None if document is None else document.passed,
+            "ship": None if document is None or decision.verdict != "PASS" else vars(decision.model),
+            "report": str(report) if REPORT in stages else None,
+        }
+    )
+    return document, timed

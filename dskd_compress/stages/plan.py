@@ -1,4 +1,4 @@
-"""What a distillation would do, before it does it."""
+"""Dry run of a distillation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class MemoryEstimate(Document):
 
 
 class Plan(Document):
-    """What `distill` would do."""
+    """Plan of a distillation."""
 
     recipe: str
     method: str
@@ -66,10 +66,10 @@ class Plan(Document):
 
 
 def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
-    """Build everything, train nothing, write nothing. An untrained teacher stands in for its trained self.
+    """Plan a distillation: build everything, train and write nothing. An untrained teacher is random.
 
     Raises:
-        DataError, ModelError, EnvironmentProblem: what the training would also refuse.
+        DataError, ModelError, EnvironmentProblem: as the training would.
     """
     device = resolve_device(recipe.train.device)
     autocast(recipe.train, device)
@@ -145,9 +145,9 @@ def _length(images: ImageSet | StreamSet) -> int | None:
 def estimate_memory(
     task: MethodTask, input_size: tuple[int, int, int], classes: int, recipe: Recipe
 ) -> MemoryEstimate:
-    """Memory of a training step, from one real forward pass of two images in fp32.
+    """Estimate the memory of a training step from one forward pass of two images in fp32.
 
-    Library workspaces and the allocator's own overhead are not in it.
+    Library workspaces and the overhead of the allocator are not included.
     """
     kept: dict[int, int] = {}
 
@@ -177,7 +177,7 @@ def estimate_memory(
 
 
 def print_plan(plan: Plan, output: Output) -> None:
-    """The plan as a table."""
+    """Print the plan as a table."""
     rows = [["recipe", plan.recipe], ["method", plan.method], ["device", plan.device]]
     rows.append(
         [
@@ -195,7 +195,7 @@ def print_plan(plan: Plan, output: Output) -> None:
         grid = f", grid {tap.grid[0]}x{tap.grid[1]}" if tap.grid else ""
         rows.append([f"tap of the {role}", f"{tap.kind}, {tap.channels} channels{grid} ({tap.layout})"])
     for name, parameters in plan.training_only_parameters.items():
-        rows.append([f"only in training: {name}", f"{parameters / 1e6:.2f} M parameters, thrown away at the end"])
+        rows.append([f"only in training: {name}", f"{parameters / 1e6:.2f} M parameters, discarded at the end"])
     rows.append(["steps", f"{plan.steps} ({plan.steps_per_epoch} an epoch)"])
     memory = plan.memory
     rows.append(

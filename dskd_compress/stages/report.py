@@ -1,4 +1,4 @@
-"""Everything that a run folder, or several, hold on one page. Needs no torch."""
+"""Report of a run folder, or of several. Needs no torch."""
 
 from __future__ import annotations
 
@@ -45,6 +45,21 @@ def run_report(recipe: Recipe, folder: RunFolder, output: Output) -> Written:
     return written
 
 
+def report_sources(sources: Sequence[Path], out: Path | None, overrides: list[str], output: Output) -> Written:
+    """Write the report of run folders, results of bundles on devices, or folders of these.
+
+    Raises what `results_within` and `report_several` do.
+    """
+    folders = [folder for source in sources for folder in results_within(source)]
+    first = folders[0]
+    if len(folders) == 1 and out is None:
+        if (first / "recipe.yaml").is_file() or not (first / "stages").is_dir():
+            run = RunFolder(first)
+            return run_report(run.read_recipe(overrides), run, output)
+        out = first / "report.html"
+    return report_several(folders, out, overrides, output)
+
+
 def report_several(folders: Sequence[Path], out: Path | None, overrides: list[str], output: Output) -> Written:
     """Write a report of several folders.
 
@@ -59,7 +74,7 @@ def report_several(folders: Sequence[Path], out: Path | None, overrides: list[st
         UsageError: `out` is missing, or no `.html` file; or another key than report.title is set.
     """
     if out is None:
-        raise UsageError(f"{len(folders)} folders make one report.", "Say where it goes: --out report.html")
+        raise UsageError(f"{len(folders)} folders make one report.", "Name the file: --out report.html")
     if out.suffix != ".html":
         raise UsageError(f"--out {out}: the report is an HTML file.", f"Name it {out.with_suffix('.html')}")
     title = report_title(overrides)
@@ -70,13 +85,13 @@ def report_several(folders: Sequence[Path], out: Path | None, overrides: list[st
 
 
 def results_within(source: Path) -> list[Path]:
-    """The folders of results that a source stands for: itself, or those of the devices within it.
+    """List the folders of results in a source: itself, or those of the devices within it.
 
     Raises:
-        DataError: there is nothing of the kind.
+        DataError: it is not a folder.
     """
     if not source.is_dir():
-        raise DataError(f"{source}: no such folder.", "Name the folder that a stage wrote into (--out).")
+        raise DataError(f"{source}: no such folder.", "Give a run folder, or the --out folder of validate.")
     if (source / "recipe.yaml").is_file() or (source / "stages").is_dir() or (source / "benchmark.json").is_file():
         return [source]
     devices = sorted(path.parent for path in source.glob("*/benchmark.json"))
@@ -85,7 +100,7 @@ def results_within(source: Path) -> list[Path]:
 
 
 def write_report(report: Report, html: Path) -> Written:
-    """Write its three forms, side by side."""
+    """Write the report as HTML, Markdown and CSV."""
     written = Written(html, html.with_suffix(".md"), html.with_suffix(".csv"))
     write_atomic(written.html, report.html)
     write_atomic(written.markdown, report.markdown)

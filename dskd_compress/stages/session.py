@@ -1,4 +1,4 @@
-"""One whole training: resume or begin, log every record, keep best and last."""
+"""One training: start or resume, log every record, keep the best and the last weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dskd_export.telemetry.host import usable_cores
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training ended with; only the leader of several processes has the state."""
+    """Result of a training; only the main process has the state."""
 
     state: dict[str, Tensor]
     best_epoch: int
@@ -112,17 +112,17 @@ def train(
     diagnosis: Diagnosis | None = None,
     statistics_batches: int = 0,
 ) -> Trained:
-    """Train a task to its end, or go on where it stopped.
+    """Train a task to its end, or resume it.
 
     An earlier training's log and recipe stay until this one has a checkpoint: what fails before that,
     on a bad image or a full disk, has changed no result.
 
     Args:
         role: `teacher` or `student`; names the log and the checkpoints.
-        recipe: what the folder will say that it was made from.
-        settings_sha256: checkpoints of other settings are not continued.
-        diagnosis: looks for faults while it trains.
-        statistics_batches: training batches that the task looks at before the first step.
+        recipe: to keep in the folder.
+        settings_sha256: checkpoints of other settings are not resumed.
+        diagnosis: checks for faults during training.
+        statistics_batches: training batches for the statistics of the task before the first step.
 
     Raises:
         Interrupted, TrainingDiverged: see `Trainer.run`.
@@ -135,7 +135,7 @@ def train(
     if loaders.train.workers > cores:
         output.warn(
             f"data.workers is {loaders.train.workers}, but this process may use {cores} of the machine's cores: "
-            "more processes take memory and gain nothing"
+            "more processes only take memory"
         )
     store = CheckpointStore(folder.checkpoints(role), settings_sha256, section.keep_checkpoints)
     trainer = Trainer(
@@ -150,11 +150,11 @@ def train(
     )
     resumed = trainer.resume()
     for damaged in store.passed_over:
-        output.warn(f"{damaged} is damaged; going on from the checkpoint before it")
+        output.warn(f"{damaged} is damaged; resuming from the checkpoint before it")
     if not resumed and store.other_step is not None:
         output.warn(f"a training with other settings, saved at step {store.other_step}, is replaced")
     if resumed:
-        output.print(f"Going on with the {role} at step {trainer.progress.step} of {trainer.total_steps}.")
+        output.print(f"Resuming {role} training at step {trainer.progress.step}/{trainer.total_steps}.")
     elif statistics_batches:
         task.fit_statistics(loaders.some_images(statistics_batches))
     # A worker that dies is reported from a signal handler, at any point of a step.
@@ -192,7 +192,7 @@ def _log_training(
     output: Output,
     diagnosis: Diagnosis | None,
 ) -> None:
-    """Train, log every record and show how far it is."""
+    """Train, log every record and show progress."""
     if not (folder / "recipe.yaml").exists():
         folder.write_recipe(recipe)
     beside = temporary_path(place, place.suffix) if trainer.progress.step == 0 and place.exists() else place

@@ -1,4 +1,4 @@
-"""What the stages that touch images and models start with."""
+"""Images and models that the stages start with."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def open_checked_data(recipe: Recipe, output: Output | None = None, *, every_cla
 
 
 def _say_nothing(sentence: str) -> None:
-    """For those who build a model and do not train it."""
+    """Print nothing: the model is not trained."""
 
 
 def create_student(
@@ -197,7 +197,7 @@ def check_classes(classes: tuple[str, ...], sets: DataSets, path: Path, stage: s
         again = f"dskd-compress {stage}{f' {shlex.quote(str(path.parent))}' if in_run else ''}"
         raise DataError(
             f"{path} was trained on other classes than {sets.source} has.",
-            f"Give the images of that training (--set data.source=FOLDER), or train again: {again}",
+            f"Give the images of that training: --set data.source=FOLDER; or train again: {again}",
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.markup import escape
 
 from dskd_compress.config import NoneMethod, Recipe, TrainSection
@@ -33,8 +35,8 @@ def run_train(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocu
     section = recipe.teacher.train
     if section is None:
         raise RecipeError(
-            "The recipe has no teacher.train: its teacher is not trained here.",
-            "Add teacher.train (for example --set teacher.train.epochs=30), or go on with: dskd-compress distill",
+            "This run uses a ready teacher (no teacher.train): nothing to train.",
+            f"Next: dskd-compress distill {shlex.quote(str(folder.path))}",
         )
     watch = Stopwatch()
     check_trackers(recipe.tracking)

@@ -1,4 +1,4 @@
-"""Quantisation-aware tuning: a last short distillation of the student, with its rounding in it."""
+"""Quantization-aware tuning: a short distillation of the student that includes the rounding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROLE = "tuned"
 
 
 def tuning_section(recipe: Recipe, tune: TuneSection) -> TrainSection:
-    """How the tuning trains: as the distillation did, but short, gently and without a weight average."""
+    """Derive the settings of the tuning: as the distillation, but short, gentle and without weight average."""
     return recipe.train.model_copy(
         update={
             "epochs": tune.epochs,
@@ -41,15 +41,15 @@ def tuning_section(recipe: Recipe, tune: TuneSection) -> TrainSection:
 def run_tune(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDocument:
     """Tune the student; writes `student.<precision>.safetensors`, `tune.json` and `tuned.train.jsonl`.
 
-    The student itself stays as it is: the other precisions are made of it.
+    The student stays unchanged: the other precisions are made from it.
 
     Raises:
-        UsageError: the recipe asks for no tuning.
+        UsageError: the recipe has no tune section.
         DataError: there is no student yet.
         MissingExtra: ModelOpt is not installed.
     """
     if recipe.tune is None:
-        raise UsageError("The recipe has no tune section.", "Add one, for example with --set tune.epochs=2")
+        raise UsageError("The recipe has no tune section.", "Add one: --set tune.epochs=2")
     check_tools(recipe, [TUNE])
     watch = Stopwatch()
     section = tuning_section(recipe, recipe.tune)
@@ -144,10 +144,10 @@ def _tune(
 
 
 def _take_heads(task: MethodTask, folder: RunFolder, settings_sha256: str) -> bool:
-    """Let the training-only modules go on from where the distillation left them.
+    """Load the training-only modules from the last checkpoint of the distillation.
 
     Returns:
-        False where its last checkpoint is gone, or of another distillation: they then start anew.
+        False where that checkpoint is missing or of another distillation: they then start anew.
     """
     try:
         found = CheckpointStore(folder.checkpoints("student"), settings_sha256).load(task.device)

@@ -1,8 +1,52 @@
-"""Export, validate, benchmark and report a compressed classifier; runs without torch on the device."""
+"""Export, validate, benchmark and report a compressed classifier; runs without torch on the device.
 
+The names in `__all__` are the public interface. Each is imported when it is first used, so that importing this
+package loads neither numpy nor ONNX Runtime.
+"""
+
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dskd_export.benchmark.timing import measure_latency, with_disturbances
+    from dskd_export.bundle import open_bundle
+    from dskd_export.runtime.batches import logits_of
+    from dskd_export.runtime.images import open_image
+    from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
+    from dskd_export.runtime.preprocess import preprocess_batch
+    from dskd_export.runtime.tensorrt import TensorRtRunner
+    from dskd_export.telemetry.monitor import Monitor
+    from dskd_export.validation.parity import compare_outputs
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Monitor",
+    "OnnxRuntimeRunner",
+    "TensorRtRunner",
+    "__version__",
+    "compare_outputs",
+    "logits_of",
+    "measure_latency",
+    "open_bundle",
+    "open_image",
+    "preprocess_batch",
+    "with_disturbances",
+]
+
+_MODULE_OF = {
+    "Monitor": "telemetry.monitor",
+    "OnnxRuntimeRunner": "runtime.onnxruntime",
+    "TensorRtRunner": "runtime.tensorrt",
+    "compare_outputs": "validation.parity",
+    "logits_of": "runtime.batches",
+    "measure_latency": "benchmark.timing",
+    "open_bundle": "bundle",
+    "open_image": "runtime.images",
+    "preprocess_batch": "runtime.preprocess",
+    "with_disturbances": "benchmark.timing",
+}
 
 # Libraries that report to their makers read these when they are imported, whoever imports them: so they are set
 # before anything else, here and in child processes. A choice that the user made stays.
@@ -14,3 +58,14 @@ NO_TELEMETRY = {
 }
 for _name, _value in NO_TELEMETRY.items():
     os.environ.setdefault(_name, _value)
+
+if not TYPE_CHECKING:  # a type checker would take any name for one that exists
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -84,7 +84,7 @@ def test_the_wheels_are_small(machine: Path) -> None:
 
 
 def test_a_bundle_is_verified_validated_timed_and_reported(machine: Path) -> None:
-    assert "is sound" in run(machine, "-m", "dskd_compress", "bundle", "verify", "bundle")
+    assert "is valid" in run(machine, "-m", "dskd_compress", "bundle", "verify", "bundle")
     limits = ("--set", "budget.int8.top1_drop=0.5", "--set", "budget.int8.agreement=0.5")
     out = run(
         *(machine, "-m", "dskd_compress", "validate", "bundle", "--images", "photos", "--out", "out", "--json"),

@@ -95,7 +95,7 @@ def check_commands(device: Path) -> None:
     assert run(device, "-c", finder, *TRAINING_ONLY, "numpy").stdout.strip() == "['numpy']"
     findings = json.loads(command(device, "doctor", "--for", "benchmark", "--json").splitlines()[-1])["findings"]
     assert {one["code"] for one in findings} >= {"DSKD-W111", "DSKD-W113", "DSKD-I123", "DSKD-I124"}
-    assert "is sound" in command(device, "bundle", "verify", "bundle")
+    assert "is valid" in command(device, "bundle", "verify", "bundle")
     command(device, "bundle", "pack", "bundle", "--out", "r18.tar.gz")
     validated = json.loads(
         command(

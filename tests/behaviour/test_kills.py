@@ -73,7 +73,7 @@ def test_killed_again_and_again_and_still_the_same_student(
         assert exit_codes(start(command, said, fault)) == [-signal.SIGKILL], said.read_text()
         assert not (folder / "student.safetensors").exists()
     assert exit_codes(start(command, said)) == [0], said.read_text()
-    assert "Going on with the student at step" in said.read_text()
+    assert "Resuming student training at step" in said.read_text()
     left, expected_left = (
         {path.name for path in place.checkpoints("student").iterdir()} for place in (folder, never_killed.folder)
     )
@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_with_a_warning(
     last = folder.checkpoints("student") / "last.pt"
     last.write_bytes(last.read_bytes()[:-1000])
     assert exit_codes(start(command, said)) == [0], said.read_text()
-    assert f"warning: {last} is damaged; going on from the checkpoint before it" in said.read_text()
-    assert "Going on with the student at step 3 of 22." in said.read_text()
+    assert f"warning: {last} is damaged; resuming from the checkpoint before it" in said.read_text()
+    assert "Resuming student training at step 3/22." in said.read_text()
     student, expected = (place / "student.safetensors" for place in (folder, never_killed.folder))
     assert sha256_file(student) == sha256_file(expected)

@@ -130,6 +130,32 @@ def test_every_command_explains_itself(name, capsys):
     assert "--json" in text
 
 
+@pytest.mark.parametrize("name", [*GROUPS, *COMMANDS])
+def test_an_extra_in_a_help_keeps_its_brackets(name, capsys, monkeypatch):
+    """The help is Rich markup, which takes `[hub]` for a style."""
+    monkeypatch.setenv("COLUMNS", "200")
+    command = typer.main.get_command(cli.app)
+    for part in name.split():
+        command = command.commands[part]
+    written = "".join([command.help or "", *(getattr(one, "help", None) or "" for one in command.params)])
+    main([*name.split(), "--help"])
+    shown = capsys.readouterr().out
+    named = re.findall(r"dskd-compress\\?\[(\w+)", written)
+    assert written.count("dskd-compress[") == 0, "escape the bracket: \\["
+    assert named or not re.search(r"pip install\W+dskd-compress", written)
+    assert all(f"'dskd-compress[{extra}]'" in shown for extra in named)
+    assert bool(named) == (name == "push-to-hub")
+
+
+@pytest.mark.parametrize("extra", sorted(set(errors.EXTRA_OF.values())))
+def test_an_extra_in_an_error_keeps_its_brackets(extra, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "app", raising(errors.MissingExtra("module", extra)))
+    assert main(["run", "--json"]) == 4
+    out, err = capsys.readouterr()
+    assert f"pip install 'dskd-compress[{extra}]'" in err
+    assert f"pip install 'dskd-compress[{extra}]'" in json.loads(out)["error"]["hint"]
+
+
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"dskd-compress {dskd_export.__version__}\n"

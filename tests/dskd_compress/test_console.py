@@ -93,35 +93,41 @@ def test_an_empty_table(capsys):
     assert "a" in capsys.readouterr().out
 
 
+def task_of(description: str, total: int, unit: str, clock: Clock, shown: list[str]) -> console._Task:
+    bar = console._open_bar(Console(file=io.StringIO()), disable=True, now=clock)
+    return console._Task(bar, description, total, unit, shown.append)
+
+
 def test_rate_leaves_out_what_was_done_before():
-    clock = Clock()
-    meter = console._Meter("w", 1000, "step", clock)
-    assert meter.rate is None
-    meter.advance(900, {})  # resumed
-    assert (meter.rate, meter.rate_text, meter.eta_text) == (None, "", "")
+    clock, shown = Clock(), list[str]()
+    task = task_of("w", 1000, "step", clock, shown)
+    task.advance(900)  # resumed
+    task.close()
+    assert shown == ["w: 900/1000 step"]
     for _ in range(10):
         clock.s += 0.5
-        meter.advance(1, {})
-    assert meter.rate == pytest.approx(2.0)
-    assert meter.rate_text == "2.0 step/s"
-    assert meter.eta_text == "ETA 0:00:45"  # 90 left at 2/s
+        task.advance(1)
+    task.close()
+    assert shown[-1] == "w: 910/1000 step, 2.0 step/s, ETA 0:00:45"  # 90 left at 2/s
     for _ in range(100):
         clock.s += 4.0
-        meter.advance(0.5, {})
-    assert meter.rate == pytest.approx(0.125)  # of the last half minute only
-    assert meter.rate_text == "8.0 s/step"
+        task.advance(0.5)
+    task.close()
+    assert ", 8.0 s/step, ETA " in shown[-1]  # of the last half minute only
 
 
 def test_rate_with_a_clock_that_stands_still():
-    meter = console._Meter("w", 10, "it", Clock())
-    meter.advance(1, {})
-    meter.advance(1, {})
-    assert meter.rate is None
+    shown = list[str]()
+    task = task_of("w", 10, "it", Clock(), shown)
+    task.advance(1)
+    task.advance(1)
+    task.close()
+    assert shown == ["w: 2/10 it"]
 
 
 def test_plain_lines_come_seldom_and_at_the_end():
     clock, shown = Clock(), list[str]()
-    lines = console._Lines(console._Meter("Training [x]", 100, "step", clock), shown.append, clock)
+    lines = task_of("Training [x]", 100, "step", clock, shown)
     for step in range(100):
         clock.s += 0.25
         lines.advance(1, loss=f"{step:.1f}")

@@ -124,7 +124,7 @@ def test_no_hub_is_one_line(finished: Finished) -> None:
 
 @pytest.mark.parametrize("name", ["bolts", "a/b/c", "me/bo lts", "me/-bolts", "../../etc"])
 def test_a_name_that_is_none(name: str) -> None:
-    with pytest.raises(UsageError, match="no name of a repository"):
+    with pytest.raises(UsageError, match="OWNER/NAME"):
         check_repository(name)
 
 

@@ -27,7 +27,7 @@ def test_run_refuses_before_it_trains(keys: list[str], tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create()
     before = sorted(folder.path.rglob("*"))
-    with pytest.raises(MissingExtra, match=r"needs it.*dskd-compress\[quant\]") as refused:
+    with pytest.raises(MissingExtra, match=r"dskd-compress\[quant\]") as refused:
         list(run_pipeline(small_recipe(*keys), folder, QUIET))
     assert refused.value.exit_code == 4
     assert sorted(folder.path.rglob("*")) == before
@@ -37,22 +37,22 @@ def test_run_refuses_before_it_trains(keys: list[str], tmp_path: Path) -> None:
 def test_run_without_onnx(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     folder = RunFolder(tmp_path / "run")
-    with pytest.raises(MissingExtra, match=rf"^{module} is not installed.*dskd-compress\[onnx\]"):
+    with pytest.raises(MissingExtra, match=rf"^{module} .*dskd-compress\[onnx\]"):
         list(run_pipeline(small_recipe(), folder, QUIET))
 
 
 @pytest.mark.usefixtures("without_quant")
 def test_stages_refuse_before_they_read_anything(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "nothing")
-    with pytest.raises(MissingExtra, match="onnxconverter-common is not installed; fp16 needs it"):
+    with pytest.raises(MissingExtra, match=r"onnxconverter-common.*fp16"):
         run_export(small_recipe("export.precisions=[fp16,int8]"), folder, QUIET)
-    with pytest.raises(MissingExtra, match="nvidia-modelopt is not installed; tune needs it"):
+    with pytest.raises(MissingExtra, match=r"nvidia-modelopt.*tune"):
         run_tune(small_recipe("tune={}"), folder, QUIET)
 
 
 def test_tune_needs_what_modelopt_does_not_declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "requests", None)
-    with pytest.raises(MissingExtra, match=r"requests is not installed; tune needs it.*dskd-compress\[quant\]"):
+    with pytest.raises(MissingExtra, match=r"requests.*tune.*dskd-compress\[quant\]"):
         run_tune(small_recipe("tune={}"), RunFolder(tmp_path), QUIET)
 
 

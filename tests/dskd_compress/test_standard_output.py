@@ -49,23 +49,26 @@ def test_what_cannot_be_written_is_dropped() -> None:
     assert printed(">&- 2>&- <&-") == (0, "", "")
 
 
-def train_into(stdout: str, arguments: list[str], said: str) -> None:
-    """Run a command line whose stdout is a file or device."""
+def train_into(stdout: str | None, arguments: list[str], said: str) -> None:
+    """Run a command line whose stdout is a file or device; None: a pipe whose reader has left."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    os.dup2(os.open(stdout, os.O_WRONLY), 1)
+    reader, writer = os.pipe()
+    os.dup2(writer if stdout is None else os.open(stdout, os.O_WRONLY), 1)
+    os.close(reader)
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
     sys.exit(main(arguments))
 
 
-def test_a_training_outlives_its_output(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stdout", "code", "lines"), [("/dev/full", 4, 2), (None, 141, 0)])
+def test_a_training_outlives_its_output(stdout: str | None, code: int, lines: int, tmp_path: Path) -> None:
     import yaml
 
     recipe = {**SMALL, "teacher": {**SMALL["teacher"], "train": {**SMALL["teacher"]["train"], "epochs": 1}}}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     arguments = ["train", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "run")]
-    process = start_function(train_into, "/dev/full", arguments, str(tmp_path / "said"))
-    assert exit_codes(process) == [4]
+    process = start_function(train_into, stdout, arguments, str(tmp_path / "said"))
+    assert exit_codes(process) == [code]
     said = (tmp_path / "said").read_text(encoding="utf-8")
-    assert said.startswith("error: Standard output cannot be written")
-    assert len(said.splitlines()) == 2
+    assert len(said.splitlines()) == lines, said
+    assert said.startswith("error: Standard output cannot be written" if lines else "")
     assert {"teacher.safetensors", "teacher.json"} <= {path.name for path in (tmp_path / "run").iterdir()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from dskd_export.documents.base import Accuracy, read_document
 from dskd_export.errors import DataError
 from dskd_export.files.atomic import write_atomic
+from dskd_export.files.digest import digest
 
 
 def remembered_accuracy(place: Path, made_of: Mapping[str, Any], measure: Callable[[], Accuracy]) -> Accuracy:
@@ -21,8 +20,7 @@ def remembered_accuracy(place: Path, made_of: Mapping[str, Any], measure: Callab
         made_of: all that the accuracy depends on, as JSON values; another value is another file.
         measure: called where it is not known yet.
     """
-    text = json.dumps(made_of, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    path = place / f"accuracy-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    path = place / f"accuracy-{digest(made_of)[:32]}.json"
     try:
         return read_document(path, Accuracy)
     except DataError:

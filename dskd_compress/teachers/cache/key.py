@@ -22,6 +22,7 @@ from dskd_compress.config import TeacherCacheSection
 from dskd_compress.methods.base import Teacher, TeacherOutput
 from dskd_compress.models import TeacherInput, architecture
 from dskd_compress.teachers.cache.rows import bytes_per_row
+from dskd_export.files.digest import digest
 
 FORMAT = 1
 """Of the folder; a change of what lies in it raises it, and old folders are no longer read."""
@@ -47,8 +48,7 @@ class CachedOutput:
     @property
     def key(self) -> str:
         """sha256, 64 hexadecimal digits."""
-        text = json.dumps(self.made_of, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest(self.made_of)
 
     @property
     def bytes_per_image(self) -> int:

@@ -36,7 +36,7 @@ def test_verify(which: str, folder: Path, packed: Path, capsys: pytest.CaptureFi
     assert main(["bundle", "verify", str(path)]) == 0
     out, err = capsys.readouterr()
     sha256 = open_bundle(folder).sha256
-    assert out == f"{place} is sound: fp16, fp32, int8; 9 files, 0.0 MB, {sha256}\n"
+    assert out == f"{place} is valid: fp16, fp32, int8; 9 files, 0.0 MB, {sha256}\n"
     assert err == ""
     assert main(["bundle", "verify", str(path), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

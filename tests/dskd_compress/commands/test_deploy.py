@@ -28,7 +28,7 @@ def test_all_of_it(folder: Path, tmp_path: Path, of_the_run: bool, capsys: pytes
     assert main(["deploy", str(folder.parent if of_the_run else folder), "--out", str(out)]) == 0
     said, err = capsys.readouterr()
     count = sum(path.is_file() for path in out.rglob("*")) - 1
-    assert said == f"Deployment: {out}, resnet18_fp32, {count} files\nNext: {out / 'README.md'}\n"
+    assert said == f"Deployment: {out}, resnet18_fp32, {count} files\nNext: read {out / 'README.md'}\n"
     assert err == ""
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md",
@@ -47,7 +47,7 @@ def test_every_option(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     out = tmp_path / "out"
     engine = tmp_path / "model.engine"
     engine.write_bytes(b"engine")
-    options = ["--target", "triton", "--precision", "int8", "--provider", "tensorrt", "--engine", str(engine)]
+    options = ["--artifact", "triton", "--precision", "int8", "--provider", "tensorrt", "--engine", str(engine)]
     options += ["--max-batch", "4", "--model-name", "bolts", "--json"]
     assert main(["deploy", str(folder), "-o", str(out), *options]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -61,19 +61,19 @@ def test_every_option(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_device(folder: Path, tmp_path: Path) -> None:
-    arguments = ["--target", "docker", "--device", "jetson", "--out", str(tmp_path / "out")]
+    arguments = ["--artifact", "docker", "--platform", "jetson", "--out", str(tmp_path / "out")]
     assert main(["deploy", str(folder), *arguments]) == 0
     assert [path.name for path in (tmp_path / "out/docker").glob("Docker*")] == ["Dockerfile.jetson"]
 
 
 def test_force(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    assert main(["deploy", str(folder), "--target", "triton", "--out", str(out)]) == 0
-    assert main(["deploy", str(folder), "--target", "cpp", "--out", str(out)]) == 2
+    assert main(["deploy", str(folder), "--artifact", "triton", "--out", str(out)]) == 0
+    assert main(["deploy", str(folder), "--artifact", "cpp", "--out", str(out)]) == 2
     assert capsys.readouterr().err == (
         f"error: {out} holds a deployment already.\nhint: Replace it with --force, or choose another --out.\n"
     )
-    assert main(["deploy", str(folder), "--target", "cpp", "--out", str(out), "--force"]) == 0
+    assert main(["deploy", str(folder), "--artifact", "cpp", "--out", str(out), "--force"]) == 0
     assert not (out / "triton").exists()
 
 
@@ -82,8 +82,8 @@ def test_force(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     [
         (["--precision", "bf16"], 2, "holds no model of precision bf16"),
         (["--model-name", "../x"], 2, "'../x' cannot name a model."),
-        (["--target", "kserve"], 2, "kserve"),
-        (["--device", "phone"], 2, "phone"),
+        (["--artifact", "kserve"], 2, "kserve"),
+        (["--platform", "phone"], 2, "phone"),
         (["--provider", "rocm"], 2, "rocm"),
         (["--max-batch", "0"], 2, "--max-batch"),
         (["--engine", "nowhere"], 2, "nowhere is no engine"),

@@ -95,7 +95,7 @@ def test_it_distils(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFi
         (["--student", "resnet19"], 3, "has no model 'resnet19'"),
         (["--device", "tpu"], 2, "'tpu'"),
         (["--amp", "int4"], 2, "--amp int4: train.precision"),
-        (["--precision", "int8"], 2, "(--amp)"),
+        (["--precision", "int8"], 2, "--amp int8: train.precision"),
         (["--epochs", "0"], 2, "--epochs 0: train.epochs"),
         (["--teacher-checkpoint", "none.pth"], 3, "none.pth: no such checkpoint"),
         (["--batch-size", "1000"], 3, "fewer than one batch of 1000"),

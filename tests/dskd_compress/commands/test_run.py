@@ -80,8 +80,8 @@ def test_the_report_is_named_where_it_was_written(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--from", "exprt"], "--from: there is no stage 'exprt'."),
-        (["--from", "report", "--to", "train"], "--from report comes after --to train."),
+        (["--from", "exprt"], "--from: 'exprt'"),
+        (["--from", "report", "--to", "train"], "--from report"),
         (["--set", "train.epochz=1"], "epochz"),
     ],
 )

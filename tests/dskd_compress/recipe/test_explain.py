@@ -51,7 +51,7 @@ def test_descriptions_ranges_and_choices_are_written():
 def test_the_other_methods_can_be_uncommented():
     """Each as it stands there, with its # taken away, is that method with its defaults."""
     found = []
-    for block in init_recipe().split("# In its place, ")[1:]:
+    for block in init_recipe().split("# Alternatively ")[1:]:
         lines = block.split("# method:\n")[1].split("\n\n")[0].splitlines()
         values = yaml.safe_load("\n".join(line[2:] for line in lines if line.startswith("# ")))
         method = TypeAdapter(Method).validate_python(values)

@@ -117,3 +117,21 @@ def test_unknown_keys_and_missing_ones_everywhere() -> None:
 def test_the_words(path: tuple[str, ...], value: Any, expected: str) -> None:
     (line,) = faults(settings_with(path, value))
     assert expected in line
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("epochs=3", "train.epochs"),
+        ("student_drop=0.1", "budget.student_drop"),
+        ("train.epohcs=3", "epochs"),
+        ("export.precision=fp16", "precisions"),
+        ("lr=0.1", "train.lr"),
+        ("validation.images=3", "validate"),
+        ("studnt.name=x", "student"),
+    ],
+)
+def test_the_nearest_key_is_named(override: str, meant: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        recipe_from_mapping(BASE, [override])
+    assert f"did you mean '{meant}'?" in raised.value.message

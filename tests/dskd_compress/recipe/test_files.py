@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_a_missing_recipe_with_nothing_close():
 
 
 def test_a_folder_is_no_recipe(tmp_path):
-    with pytest.raises(RecipeError, match="is a folder"):
+    with pytest.raises(RecipeError, match=re.escape(str(tmp_path))):
         load_recipe(str(tmp_path))
     (tmp_path / "recipe.yaml").write_text("")
     with pytest.raises(RecipeError) as caught:
@@ -139,5 +140,5 @@ def test_a_recipe_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     path.touch()
     os.truncate(path, 6_000_000_000)
     for read in (load_recipe, recipe_text):
-        with pytest.raises(RecipeError, match=r"huge\.yaml has 6,000,000,000 bytes; at most 1,048,576"):
+        with pytest.raises(RecipeError, match=r"huge\.yaml.* 6,000,000,000 .* 1,048,576"):
             read(str(path))

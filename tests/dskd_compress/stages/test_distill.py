@@ -81,7 +81,7 @@ def test_a_teacher_that_changed_is_seen_at_the_end(
         return result
 
     monkeypatch.setattr(distill, "train", spoil)
-    with pytest.raises(DiagnosisError, match="teacher's weights or buffers have changed"):
+    with pytest.raises(DiagnosisError, match="teacher"):
         run_distill(small_recipe("train.epochs=1", "method.name=kd"), folder, QUIET)
     assert not (tmp_path / "student.safetensors").exists()
 
@@ -107,7 +107,7 @@ def test_a_fault_ends_the_run_with_its_cure_and_stays_in_the_log(
 
     monkeypatch.setattr(distill, "create_task", loose)
     recipe = small_recipe("train.epochs=1", "method.name=kd")
-    with pytest.raises(DiagnosisError, match=r"not frozen.*requires_grad_\(False\)"):
+    with pytest.raises(DiagnosisError, match=r"requires_grad_\(False\)"):
         run_distill(recipe, folder, QUIET)
     (line,) = records(folder.log("student"))
     assert line["findings"][0]["kind"] == "teacher_not_frozen"
@@ -235,12 +235,12 @@ def test_a_teacher_of_ones_own_weights(finished: Finished, tmp_path: Path) -> No
 
 
 def test_a_teacher_that_was_not_trained_yet(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"teacher\.safetensors is missing.*dskd-compress train"):
+    with pytest.raises(DataError, match=r"teacher\.safetensors.*dskd-compress train"):
         run_distill(small_recipe(), RunFolder(tmp_path / "run"), QUIET)
 
 
 def test_a_teacher_without_weights(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"test_resnet has no weights.*teacher\.checkpoint"):
+    with pytest.raises(ModelError, match=r"test_resnet.*teacher\.checkpoint"):
         run_distill(small_recipe("teacher.train=null"), RunFolder(tmp_path / "run"), QUIET)
 
 
@@ -255,6 +255,6 @@ def test_a_teacher_of_other_classes(finished: Finished, tmp_path: Path) -> None:
     )
     folder = finished.copy(tmp_path / "run")
     recipe = small_recipe(f"data.source={tmp_path / 'nine.npz'}")
-    with pytest.raises(DataError, match=r"teacher\.safetensors was trained on other classes"):
+    with pytest.raises(DataError, match=r"teacher\.safetensors.*--set data\.source"):
         run_distill(recipe, folder, QUIET)
     assert (folder / "student.safetensors").read_bytes() == (finished.folder / "student.safetensors").read_bytes()

@@ -203,7 +203,7 @@ def test_without_the_teacher_and_again_with_the_same_bytes(finished: Finished, t
 
 
 def test_there_is_no_student_yet(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"student\.safetensors is missing.*dskd-compress distill"):
+    with pytest.raises(DataError, match=r"student\.safetensors.*dskd-compress distill"):
         run_export(small_recipe(), RunFolder(tmp_path), QUIET)
 
 
@@ -216,14 +216,14 @@ def test_data_of_other_classes(finished: Finished, tmp_path: Path) -> None:
         y=np.arange(20) % 10,
         classes=[f"letter {index}" for index in range(10)],
     )
-    with pytest.raises(DataError, match=r"student\.safetensors was trained on other classes than .*letters\.npz"):
+    with pytest.raises(DataError, match=r"student\.safetensors.*letters\.npz"):
         run_export(small_recipe(f"data.source={tmp_path / 'letters.npz'}"), folder, QUIET)
     assert open_bundle(folder.bundle).spec.classes[0] == "0"
 
 
 def test_a_missing_extra(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(MissingExtra, match=r"onnx is not installed.*dskd-compress\[onnx\]"):
+    with pytest.raises(MissingExtra, match=r"onnx .*dskd-compress\[onnx\]"):
         run_export(finished.recipe, finished.folder, QUIET)
 
 
@@ -242,7 +242,7 @@ def test_a_student_that_cannot_be_exported_leaves_the_old_bundle(
     _, info = load_trained(folder / "student.safetensors")
     monkeypatch.setattr(export, "load_trained", lambda path: (DependsOnTheData(), info))
     before = (folder / "bundle/manifest.json").read_bytes()
-    with pytest.raises(ModelError, match=r"cannot export test_efficientnet.*or another student"):
+    with pytest.raises(ModelError, match=r"test_efficientnet"):
         run_export(finished.recipe, folder, QUIET)
     assert (folder / "bundle/manifest.json").read_bytes() == before
     open_bundle(folder.bundle)

@@ -138,12 +138,12 @@ def test_where_it_would_write(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "error", "message"),
     [
-        ("train.batch_size=400", DataError, "fewer than one batch of 400"),
-        ("train.optimizer=adamz", RecipeError, "no optimizer 'adamz'"),
-        ("train.precision=fp16", EnvironmentProblem, "fp16 needs a CUDA device"),
+        ("train.batch_size=400", DataError, "400"),
+        ("train.optimizer=adamz", RecipeError, "adamz"),
+        ("train.precision=fp16", EnvironmentProblem, "fp16"),
         ("data.augment.auto_augment=nonsense", RecipeError, "auto_augment"),
-        ("student.name=test_resnext", ModelError, "no model 'test_resnext'"),
-        ("teacher.train=null", ModelError, "has no weights"),
+        ("student.name=test_resnext", ModelError, "test_resnext"),
+        ("teacher.train=null", ModelError, r"teacher\.checkpoint"),
     ],
 )
 def test_what_the_training_would_refuse_is_refused_now(

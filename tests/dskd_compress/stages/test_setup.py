@@ -92,7 +92,7 @@ def test_weights_of_another_run_keep_their_size(finished: Finished, tmp_path: Pa
 def test_weights_of_another_architecture(finished: Finished, tmp_path: Path) -> None:
     source = finished.folder / "student.safetensors"
     recipe = small_recipe(f"teacher.checkpoint={source}", "teacher.train=null")
-    with pytest.raises(CheckpointError, match="does not fit test_resnet"):
+    with pytest.raises(CheckpointError, match="test_resnet"):
         load_teacher(recipe, RunFolder(tmp_path), open_data(recipe.data, 0))
 
 
@@ -101,7 +101,7 @@ def test_a_teacher_of_other_classes(tmp_path: Path) -> None:
     recipe = small_recipe(
         f"teacher.checkpoint={tmp_path / 'ten.pth'}", "teacher.train=null", "teacher.kwargs.num_classes=11"
     )
-    with pytest.raises(CheckpointError, match="of another shape"):
+    with pytest.raises(CheckpointError, match=r"ten\.pth"):
         load_teacher(recipe, RunFolder(tmp_path), open_data(recipe.data, 0))
 
 
@@ -109,7 +109,7 @@ def test_classes_that_differ(tmp_path: Path) -> None:
     sets = open_data(small_recipe().data, 0)
     check_classes(tuple("0123456789"), sets, tmp_path / "w", "train")
     for classes in (tuple("9876543210"), tuple("012345678"), ()):
-        with pytest.raises(DataError, match=r"w was trained on other classes than digits.*dskd-compress train"):
+        with pytest.raises(DataError, match=r"w .*digits.*--set data\.source.*dskd-compress train"):
             check_classes(classes, sets, tmp_path / "w", "train")
     (tmp_path / "recipe.yaml").write_text("of a run")  # which the line to paste then names
     with pytest.raises(DataError) as caught:

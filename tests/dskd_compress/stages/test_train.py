@@ -50,14 +50,14 @@ def test_its_log(finished: Finished) -> None:
 
 def test_a_recipe_that_trains_no_teacher(finished: Finished) -> None:
     folder = RunFolder(finished.folder.path.parent / "never")
-    with pytest.raises(RecipeError, match=r"no teacher\.train.*distill"):
+    with pytest.raises(RecipeError, match=r"teacher\.train.*distill"):
         run_train(small_recipe("teacher.train=null"), folder, QUIET)
     assert not folder.path.exists()
 
 
 def test_too_few_images_for_a_batch(finished: Finished) -> None:
     folder = RunFolder(finished.folder.path.parent / "too-few")
-    with pytest.raises(DataError, match=r"359 training images are fewer than one batch of 400") as caught:
+    with pytest.raises(DataError, match=r"359 .* 400") as caught:
         run_train(small_recipe("teacher.train.batch_size=400", "train.batch_size=8"), folder, QUIET)
     assert not folder.path.exists()
     # The key of the training at hand: the student's changes nothing here.

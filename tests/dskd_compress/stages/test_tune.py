@@ -113,7 +113,7 @@ def test_it_trains_gently() -> None:
 
 
 def test_without_a_section_or_a_student(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no tune section"):
+    with pytest.raises(UsageError, match=r"tune\.epochs"):
         run_tune(small_recipe(), RunFolder(tmp_path), QUIET)
-    with pytest.raises(DataError, match=r"student\.safetensors is missing"):
+    with pytest.raises(DataError, match=r"student\.safetensors"):
         run_tune(small_recipe("tune={}"), RunFolder(tmp_path), QUIET)

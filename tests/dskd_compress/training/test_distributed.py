@@ -113,12 +113,12 @@ def test_lost_stopped_and_gone_on_with_it_is_the_student_of_an_undisturbed_job(
     processes = start_together(command, said, {1: ("sigterm at batch", 3)})
     assert exit_codes(*processes) == [130, 130]
     text = said.with_suffix(".0").read_text()
-    assert "Going on with the student at step 2 of 11." in text
+    assert "Resuming student training at step 2/11." in text
     assert "Stopped by another process after step 5 of 11" in text
     assert said.with_suffix(".1").read_text() == ""
 
     assert exit_codes(*start_together(command, said)) == [0, 0]
-    assert "Going on with the student at step 5 of 11." in said.with_suffix(".0").read_text()
+    assert "Resuming student training at step 5/11." in said.with_suffix(".0").read_text()
     for name in ("student.safetensors", "teacher.safetensors"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert records(folder.log("student")) == records(whole.log("student"))

@@ -1,0 +1,156 @@
+"""Flags that stand for recipe keys, and how a command takes them.
+
+Every flag that stands for a key is a setting: it is kept in the run's recipe where the stage that it shapes has
+written. Flags such as `--out`, `--json` and `--junit` stand for none, shape no result, and hold for one call.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
+
+import typer
+
+from dskd_compress.commands.options import Overrides, make_override
+from dskd_compress.commands.renamed_options import RenamedOptions
+from dskd_compress.names import AMP_NAMES, METHOD_NAMES, PRECISION_NAMES, TARGET_NAMES, listed
+
+if TYPE_CHECKING:
+    from dskd_compress.recipe import FlagOverride
+
+
+class TrainingCommand(RenamedOptions):
+    """`train` and `distill`, with the names that their options had before."""
+
+    renamed: ClassVar = {"--precision": "--amp"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A flag that stands for a recipe key.
+
+    Attributes:
+        key: dotted, for example `train.lr`.
+        flag: as it is typed.
+        kind: type of its value.
+        help: one sentence.
+        hidden: accepted, but left out of the help of a command that has many flags.
+        parse: value as typed -> value of the key.
+        also: key that the flag sets to null.
+    """
+
+    key: str
+    flag: str
+    kind: type
+    help: str
+    hidden: bool = False
+    parse: Callable[[Any], Any] | None = None
+    also: str | None = None
+
+    @property
+    def parameter(self) -> inspect.Parameter:
+        """The parameter that Typer reads."""
+        option = typer.Option(self.flag, help=self.help, hidden=self.hidden)
+        return inspect.Parameter(
+            self.flag.strip("-").replace("-", "_"),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[Optional[self.kind], option],
+        )
+
+    def overrides(self, value: Any) -> list[str]:
+        """What a value that was given sets."""
+        typed = f"{self.flag} {value}"
+        made = [make_override(self.key, self.parse(value) if self.parse else value, typed)]
+        return made if self.also is None else [*made, make_override(self.also, None, typed)]
+
+
+def hidden(*settings: Setting) -> tuple[Setting, ...]:
+    """The same settings, left out of the help."""
+    return tuple(replace(setting, hidden=True) for setting in settings)
+
+
+def takes(*settings: Setting) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command flags for recipe keys, and `--set`.
+
+    The command has a parameter `changes` in the place where the flags are to stand in its help, and gets there
+    what was given as overrides: those of flags, then those of `--set`, which win.
+    """
+    parameters = {setting: setting.parameter for setting in settings}
+    set_ = inspect.Parameter("set_", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Overrides)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            values = {setting: given.pop(parameter.name) for setting, parameter in parameters.items()}
+            flags = [
+                one for setting, value in values.items() if value is not None for one in setting.overrides(value)
+            ]
+            command(changes=[*flags, *(given.pop("set_") or [])], **given)
+
+        found: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            here = [*parameters.values(), set_] if parameter.name == "changes" else [parameter]
+            found += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in here]
+        run.__signature__ = inspect.Signature(found)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in found}
+        return run
+
+    return decorate
+
+
+def flags_of(changes: Sequence[str]) -> list[FlagOverride]:
+    """Those changes that flags made, without those of `--set`."""
+    from dskd_compress.recipe import FlagOverride
+
+    return [change for change in changes if isinstance(change, FlagOverride)]
+
+
+def _names(text: str) -> list[str] | str:
+    return text if text == "auto" else [name.strip() for name in text.split(",")]
+
+
+TEACHER = Setting("teacher.name", "--teacher", str, "timm name of the teacher, or hf-hub:OWNER/NAME.")
+TEACHER_START = Setting(
+    "teacher.checkpoint",
+    "--teacher-checkpoint",
+    Path,
+    "Weights of the teacher: .safetensors, or a torch file of tensors.",
+)
+# A ready teacher is not trained here, unless --set teacher.train.* says so.
+TEACHER_CHECKPOINT = replace(TEACHER_START, also="teacher.train")
+STUDENT = Setting("student.name", "--student", str, "timm name of the student.")
+STUDENT_CHECKPOINT = Setting(
+    "student.checkpoint",
+    "--student-checkpoint",
+    Path,
+    "Weights that the student starts from, with the classes of the data.",
+)
+DATA = Setting("data.source", "--data", str, "Images: a folder, .npz, .tar, digits, hfds/NAME or wds/PATH.")
+INPUT_SIZE = Setting("data.input_size", "--input-size", int, "Side of the square input, in pixels.")
+METHOD = Setting("method.name", "--method", str, f"Distillation method: {listed(METHOD_NAMES)}.")
+EPOCHS = Setting("train.epochs", "--epochs", int, "Epochs of training; a longer warm-up is shortened.")
+BATCH_SIZE = Setting("train.batch_size", "--batch-size", int, "Images per training step.")
+LR = Setting("train.lr", "--lr", float, "Peak learning rate.")
+DEVICE = Setting("train.device", "--device", str, "Where to train: auto, cpu, cuda or cuda:1.")
+AMP = Setting("train.precision", "--amp", str, f"Number type of training: {listed(AMP_NAMES)}.")
+SEED = Setting("seed", "--seed", int, "Seed of weights, data order and noise.")
+PRECISION = Setting(
+    "export.precisions",
+    "--precision",
+    str,
+    f"Models to export next to fp32, with commas: {', '.join(PRECISION_NAMES[1:])}; or auto, by target.",
+    parse=_names,
+)
+TARGET = Setting("export.target", "--target", str, f"What the models are for: {listed(TARGET_NAMES)}.")
+EXPORTER = Setting("export.exporter", "--exporter", str, "dynamo, or legacy for models that dynamo cannot export.")
+TUNE_AMP = replace(AMP, key="tune.amp")
+
+
+def of_teacher(*settings: Setting) -> tuple[Setting, ...]:
+    """The same flags for the training of the teacher."""
+    return tuple(replace(setting, key=f"teacher.{setting.key}") for setting in settings)

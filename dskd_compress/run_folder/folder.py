@@ -1,0 +1,268 @@
+"""One run's folder: names of its files, its lock, its recipe, and the state of its stages."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shlex
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from dskd_compress.config import Recipe
+from dskd_compress.console import Output
+from dskd_compress.launch import get_process_rank
+from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
+from dskd_compress.run_folder.stages import (
+    WRITTEN,
+    WRITTEN_FOLDERS,
+    Stage,
+    hash_outside_files,
+    stage_named,
+)
+from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
+from dskd_export.errors import DataError, EnvironmentProblem
+from dskd_export.files.atomic import sha256_file, write_atomic
+from dskd_export.files.digest import digest
+from dskd_export.files.folder_lock import hold_folder, refuse_links
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class RunFolder:
+    """One run's folder. Nothing is written before a stage has something to write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def bundle(self) -> Path:
+        """The folder that goes to the device."""
+        return self.path / "bundle"
+
+    @property
+    def engines(self) -> Path:
+        """The folder of TensorRT engines, one folder in it for each device."""
+        return self.path / "engines"
+
+    def weights(self, role: str) -> Path:
+        """`teacher.safetensors` or `student.safetensors`."""
+        return self.path / f"{role}.safetensors"
+
+    def log(self, role: str) -> Path:
+        """The training log of a role, one JSON record a line."""
+        return self.path / ("train.jsonl" if role == "student" else f"{role}.train.jsonl")
+
+    @property
+    def teacher_cache(self) -> Path:
+        """The folder of teacher outputs, where the recipe names no other."""
+        return self.path / "teacher_cache"
+
+    def checkpoints(self, role: str) -> Path:
+        """The folder of a role's checkpoints."""
+        return self.path / "checkpoint" / role
+
+    @property
+    def trackers(self) -> Path:
+        """The folder of the experiment trackers' own files."""
+        return self.path / "trackers"
+
+    def create(self) -> None:
+        """Create the folder and check that it can be written to.
+
+        Raises:
+            EnvironmentProblem: it cannot.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):  # without a name that a link could have
+                pass
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"{self.path} cannot be written to: {error.strerror}.", "Choose another folder with --out."
+            ) from error
+
+    @contextlib.contextmanager
+    def writing(self, warn: Callable[[str], None]) -> Iterator[None]:
+        """Lock the folder while the body writes into it; of several processes that train, the main one does.
+
+        A process that holds the lock, as `run` does for its stages, may take it again.
+
+        Args:
+            warn: called where the file system has no locks.
+
+        Raises:
+            EnvironmentProblem: another process writes to it, or it cannot be written to.
+        """
+        if not get_process_rank().is_main:
+            yield
+            return
+        with hold_folder(self.path, warn, names=WRITTEN, folders=WRITTEN_FOLDERS):
+            refuse_links(self.path, ("teacher_cache", "trackers/*"))
+            yield
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the resolved recipe, unless the same one is there."""
+        data = dump_recipe(recipe).encode()
+        path = self / "recipe.yaml"
+        with self.writing(lambda _: None):  # the stage holds the lock already and has warned
+            if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
+                write_atomic(path, data)
+
+    def keep(self, recipe: Recipe, sections: Iterable[str]) -> None:
+        """Write sections of a recipe into that of the run, so that the next command uses the same settings.
+
+        Other sections stay: a command that changes a key of the training has not trained with it.
+
+        Args:
+            recipe: what a command ran with.
+            sections: by their names in the file.
+        """
+        if not (self / "recipe.yaml").is_file():
+            self.write_recipe(recipe)
+            return
+        names = [name for name, info in Recipe.model_fields.items() if (info.alias or name) in set(sections)]
+        self.write_recipe(self.read_recipe().model_copy(update={name: getattr(recipe, name) for name in names}))
+
+    def read_recipe(self, overrides: Sequence[str] = ()) -> Recipe:
+        """Read the run's recipe, with overrides.
+
+        Raises:
+            DataError: this is no run folder.
+        """
+        path = self / "recipe.yaml"
+        if not path.is_file():
+            if self.path.name == "bundle" and (self.path.parent / "recipe.yaml").is_file():
+                raise DataError(
+                    f"{self.path} holds neither a bundle nor a run.",
+                    f"Make the bundle: dskd-compress export {shlex.quote(str(self.path.parent))}",
+                )
+            raise DataError(
+                f"{self.path} is not a run folder: it holds no recipe.yaml.",
+                "Give a folder that dskd-compress distill or run has written.",
+            )
+        return load_recipe(str(path), overrides)
+
+    def write_document(self, name: str, document: Document) -> Path:
+        """Write one JSON document."""
+        path = self / name
+        write_atomic(path, document.model_dump_json(indent=2) + "\n")
+        return path
+
+    def require(self, name: str, stage: str) -> Path:
+        """Return the path of a file that an earlier stage wrote.
+
+        Raises:
+            DataError: it is missing; the hint is the command that makes it.
+        """
+        path = self / name
+        if not path.exists():
+            run = shlex.quote(str(self.path))
+            how = (
+                f"dskd-compress {stage} {run}"
+                if (self / "recipe.yaml").is_file()
+                else f"dskd-compress {stage} --out {run}, with the recipe and the images of this command"
+            )
+            raise DataError(f"{path} is missing.", f"Make it first: {how}")
+        return path
+
+    # --- the state of stages
+
+    def inputs(self, stage_name: str, recipe: Recipe) -> dict[str, str]:
+        """Hash the inputs of a stage; call it before the stage reads, so that a later change shows."""
+        stage = stage_named(stage_name)
+        within = {name: sha256_file(self / name) for name in stage.inputs if (self / name).is_file()}
+        return {**within, **hash_outside_files(stage, recipe)}
+
+    def _settings(self, stage: Stage, recipe: Recipe) -> dict[str, str]:
+        return {name: digest(value) for name, value in stage.settings(recipe).items()}
+
+    def settings_digest(self, stage_name: str, recipe: Recipe, inputs: Mapping[str, str]) -> str:
+        """Digest everything that shapes a stage's result; checkpoints are bound to it."""
+        stage = stage_named(stage_name)
+        return digest([self._settings(stage, recipe), {**hash_outside_files(stage, recipe), **inputs}])
+
+    def why_rerun(self, stage_name: str, recipe: Recipe, data_sha256: str | None = None) -> str | None:
+        """Return the reason why a stage has to run; None where it is up to date.
+
+        Args:
+            stage_name: one of `STAGE_NAMES`.
+            recipe: of the current command.
+            data_sha256: of the current images; None: not compared.
+        """
+        stage = stage_named(stage_name)
+        path = self / f"stages/{stage_name}.json"
+        if not path.exists():
+            return "it has not run yet"
+        try:
+            record = read_document(path, StageRecord)
+        except DataError:
+            return "its record is damaged"
+        for name, value in self._settings(stage, recipe).items():
+            if record.settings_sha256.get(name) != value:
+                return f"{name} changed in the recipe"
+        inputs = self.inputs(stage_name, recipe)
+        for name in sorted((inputs.keys() | record.inputs.keys()) - {"data"}):
+            if inputs.get(name) != record.inputs.get(name):
+                return f"{name} changed"
+        if data_sha256 is not None and record.inputs.get("data", data_sha256) != data_sha256:
+            return "the images changed"
+        for name, value in record.outputs.items():
+            if not (self / name).is_file():
+                return f"{name} is missing"
+            if sha256_file(self / name) != value:
+                return f"{name} was altered"
+        return None
+
+    def record_stage(
+        self,
+        stage_name: str,
+        recipe: Recipe,
+        provenance: Provenance,
+        inputs: Mapping[str, str],
+        data_sha256: str | None = None,
+    ) -> None:
+        """Record what a finished stage read and wrote, and keep its settings in the run's recipe.
+
+        Args:
+            stage_name: one of `STAGE_NAMES`.
+            recipe: it ran with.
+            provenance: of the result.
+            inputs: as `inputs` gave them before the stage read anything.
+            data_sha256: of its images; None: it used none.
+        """
+        stage = stage_named(stage_name)
+        self.keep(recipe, stage.settings(recipe))
+        data = {} if data_sha256 is None else {"data": data_sha256}
+        there = [name for name in stage.outputs + stage.optional if (self / name).is_file()]
+        record = StageRecord(
+            stage=stage_name,
+            settings_sha256=self._settings(stage, recipe),
+            inputs={**inputs, **data},
+            outputs={name: sha256_file(self / name) for name in there},
+            provenance=provenance,
+        )
+        self.write_document(f"stages/{stage_name}.json", record)
+
+
+def writes_run(
+    stage: Callable[Concatenate[Recipe, RunFolder, Output, P], T],
+) -> Callable[Concatenate[Recipe, RunFolder, Output, P], T]:
+    """Lock the run folder while a stage runs: see `RunFolder.writing`."""
+
+    @functools.wraps(stage)
+    def held(recipe: Recipe, folder: RunFolder, output: Output, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with folder.writing(output.warn):
+            return stage(recipe, folder, output, *args, **kwargs)
+
+    return held
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """Digest the whole recipe."""
+    return digest(section_digests(recipe))
