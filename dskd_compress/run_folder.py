@@ -29,15 +29,15 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from pydantic import BaseModel
 
-from dskd_compress.config import Recipe, TrainSection
+from dskd_compress.config import Recipe, Section, TrainSection
 from dskd_compress.console import Output
 from dskd_compress.launch import place_of_this_process
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
-from dskd_export.benchmark.budget import SpeedBudget
 from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files.atomic import sha256_file, write_atomic
 from dskd_export.files.folder_lock import hold_folder, refuse_links
+from dskd_export.settings import SpeedBudget
 
 TRAIN, DISTILL, TUNE, EXPORT = "train", "distill", "tune", "export"
 VALIDATE, BENCHMARK, REPORT = "validate", "benchmark", "report"
@@ -496,7 +496,7 @@ def writes_run(
     return held
 
 
-def recipe_sha256(recipe: Recipe) -> str:
+def recipe_sha256(recipe: Section) -> str:
     """Digest of the whole recipe."""
     return digest(section_digests(recipe))
 

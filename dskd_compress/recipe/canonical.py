@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import Recipe, Section
 from dskd_compress.recipe.yaml_text import dump_yaml
 
 
@@ -15,7 +15,7 @@ def dump_recipe(recipe: Recipe) -> str:
     return dump_yaml(values)
 
 
-def section_digests(recipe: Recipe) -> dict[str, str]:
+def section_digests(recipe: Section) -> dict[str, str]:
     """Top-level key, as written in the file -> sha256 of its canonical JSON."""
     values = recipe.model_dump(mode="json", by_alias=True)
     return {key: hashlib.sha256(_canonical_json(value)).hexdigest() for key, value in values.items()}

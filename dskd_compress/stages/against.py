@@ -10,8 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from dskd_compress.console import Output
+from dskd_compress.recipe import bundle_settings
 from dskd_compress.run_folder import recipe_sha256
-from dskd_compress.stages.on_device import benchmark_settings, recipe_of
+from dskd_compress.stages.on_device import benchmark_settings
 from dskd_export.benchmark.ab_test import ratio_of, take_turns, verdict_of
 from dskd_export.benchmark.cells import Cell
 from dskd_export.bundle import Bundle, bundle_of
@@ -54,7 +55,7 @@ def compare_bundles(
             stack.enter_context(opened(one if is_bundle(one) else bundle_of(one))) for one in (first, second)
         ]
         stack.enter_context(writing_results(folder, output.warn))
-        recipe = recipe_of(bundles[0], overrides)
+        recipe = bundle_settings(overrides, seed=bundles[0].manifest.provenance.seed)
         section = recipe.benchmark
         pairs = list(_pairs(bundles, [first, second], overrides))
         if not pairs:
@@ -93,7 +94,7 @@ def _pairs(
     """Cells that both have: the same runner, provider, precision, batch and threads."""
     both = []
     for bundle, source in zip(bundles, sources, strict=True):
-        settings = benchmark_settings(source, recipe_of(bundle, overrides))
+        settings = benchmark_settings(source, bundle_settings(overrides, seed=bundle.manifest.provenance.seed))
         work = benchmark.work_of(bundle, settings)
         both.append({cell.key: cell for cell in work.cells_of(work.batches) if not cell.unavailable})
     for key, cell in both[0].items():

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_compress.console import Output
-from dskd_compress.stages.on_device import benchmark_source, recipe_of
+from dskd_compress.recipe import bundle_settings
+from dskd_compress.stages.on_device import benchmark_source
 from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument, DeviceResult, DevicesDocument
 from dskd_export.errors import DskdError, EnvironmentProblem, UsageError
@@ -63,7 +64,7 @@ def benchmark_devices(
     results: list[DeviceResult] = []
     with opened(source) as bundle, writing_results(folder, output.warn):
         refuse_links(folder, names)
-        recipe_of(bundle, overrides)  # what is wrong with the settings is told before anything is sent
+        bundle_settings(overrides)  # what is wrong with the settings is told before anything is sent
         for name, address in zip(names, addresses, strict=True):
             place, where = folder / name, "local" if address is None else str(address)
             try:

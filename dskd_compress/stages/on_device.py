@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.recipe import as_typed, recipe_from_mapping
+from dskd_compress.recipe import BundleSettings, bundle_settings
 from dskd_compress.run_folder import BENCHMARK, VALIDATE, digest, recipe_sha256
 from dskd_compress.stages.benchmark_settings import cell_store, judged, load_of
 from dskd_compress.stages.rules import rules_of
@@ -21,9 +20,6 @@ from dskd_export.on_device import benchmark, validate
 from dskd_export.on_device.results import MEASURED, check_out, write_results, writing_results
 from dskd_export.on_device.source import default_out, opened
 from dskd_export.runtime.labelled_images import LabelledImages, open_labelled
-
-# The rest of a recipe is about how the bundle came to be.
-_SETTABLE = ("validate", "budget", "benchmark", "data.max_unreadable")
 
 
 def validate_source(
@@ -40,7 +36,7 @@ def validate_source(
     folder = out or default_out(source)
     check_out(folder, source)
     with opened(source) as bundle, writing_results(folder, output.warn):
-        recipe = recipe_of(bundle, overrides)
+        recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         section = recipe.validation
         labelled = _labelled(images, bundle, section.images, recipe.seed, output)
         settings = validate.Settings(
@@ -100,7 +96,7 @@ def benchmark_source(
     folder = out or default_out(source)
     check_out(folder, source)
     with opened(source) as bundle, writing_results(folder, output.warn):
-        recipe = recipe_of(bundle, overrides)
+        recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         section = recipe.benchmark
         settings = benchmark_settings(source, recipe)
         work = benchmark.work_of(bundle, settings)
@@ -131,7 +127,7 @@ def benchmark_source(
     return document, folder
 
 
-def benchmark_settings(source: Path, recipe: Recipe) -> benchmark.Settings:
+def benchmark_settings(source: Path, recipe: BundleSettings) -> benchmark.Settings:
     """What a recipe says of a benchmark, for a bundle.
 
     Raises:
@@ -163,35 +159,7 @@ def report_title(overrides: list[str]) -> str | None:
     Raises:
         UsageError: another key than report.title is set.
     """
-    _check_settable(overrides, ("report",))
-    return _recipe("none", "none", overrides).report.title
-
-
-def recipe_of(bundle: Bundle, overrides: list[str]) -> Recipe:
-    """A recipe with the names and the seed of a bundle, the defaults of all else, and what is set.
-
-    Raises:
-        RecipeError: a value is not valid.
-        UsageError: a key is set that has no meaning for a bundle.
-    """
-    _check_settable(overrides, _SETTABLE)
-    origin = bundle.manifest.provenance
-    recipe = _recipe(origin.teacher or "none", origin.student, overrides)
-    return recipe.model_copy(update={"seed": origin.seed})
-
-
-def _recipe(teacher: str, student: str, overrides: list[str]) -> Recipe:
-    return recipe_from_mapping({"teacher": {"name": teacher}, "student": {"name": student}}, overrides)
-
-
-def _check_settable(overrides: list[str], allowed: tuple[str, ...]) -> None:
-    for text in overrides:
-        key = text.partition("=")[0].strip()
-        if not any(key == name or key.startswith(f"{name}.") for name in allowed):
-            raise UsageError(
-                f"{as_typed(text)}: a bundle has no recipe to change.",
-                f"What can be set here: {', '.join(allowed)}.",
-            )
+    return bundle_settings(overrides, ("report",)).report.title
 
 
 def _labelled(
