@@ -71,7 +71,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
     watch = Stopwatch()
     section = recipe.benchmark
     folder.require("bundle/manifest.json", "export")
-    inputs = folder.inputs(BENCHMARK, recipe)
+    results = folder.results(BENCHMARK, recipe)
     bundle = open_bundle(folder.bundle)
     sets = open_checked_data(recipe, output)
     subjects = list(_subjects(recipe, folder, sets, bundle))
@@ -97,8 +97,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
         bundle_sha256=bundle.sha256,
         provenance=provenance,
     )
-    folder.write_document("benchmark.json", document)
-    folder.record_stage(BENCHMARK, recipe, provenance, inputs)
+    results.write(document)
     store.clear()
     return document
 

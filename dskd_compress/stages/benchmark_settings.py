@@ -13,9 +13,9 @@ from dskd_export.benchmark.loadgen import named
 from dskd_export.benchmark.scenarios import Load
 from dskd_export.benchmark.store import CellStore
 from dskd_export.documents.benchmark import BenchmarkRow, RowJudgement
-from dskd_export.on_device.source import device_name
 from dskd_export.provenance import versions
 from dskd_export.settings import BenchmarkSettings
+from dskd_export.telemetry.device_name import device_name
 
 
 def load_of(section: BenchmarkSettings, seed: int) -> Load:

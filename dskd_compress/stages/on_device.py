@@ -11,15 +11,16 @@ from dskd_compress.stages.benchmark_settings import cell_store, judged, load_of
 from dskd_compress.stages.rules import rules_of
 from dskd_export.benchmark.cells import Effort, write_samples
 from dskd_export.bundle import Bundle
+from dskd_export.bundle.results import MEASURED, BundleResults, check_out, hold_results, results_folder
+from dskd_export.bundle.source import open_source
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.engine import engines_folder
 from dskd_export.errors import UsageError
 from dskd_export.files.names import printable
 from dskd_export.on_device import benchmark, validate
-from dskd_export.on_device.results import MEASURED, check_out, write_results, writing_results
-from dskd_export.on_device.source import default_out, opened
 from dskd_export.runtime.labelled_images import LabelledImages, open_labelled
+from dskd_export.telemetry.device_name import device_name
 
 
 def validate_source(
@@ -33,9 +34,9 @@ def validate_source(
         BundleError: this is no bundle, or a damaged one.
         UsageError: a key of the recipe is set that has no meaning here, or `out` lies in the bundle.
     """
-    folder = out or default_out(source)
+    folder = out or results_folder(source, device_name())
     check_out(folder, source)
-    with opened(source) as bundle, writing_results(folder, output.warn):
+    with open_source(source) as bundle, hold_results(folder, output.warn):
         recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         section = recipe.validation
         labelled = _labelled(images, bundle, section.images, recipe.seed, output)
@@ -64,16 +65,12 @@ def validate_source(
                 f"No images were given (--images): compared on the bundle's {document.data.val_images} golden "
                 "images alone. Accuracy, and what a budget says of it, is not judged."
             )
-        write_results(
-            folder,
-            bundle,
-            VALIDATE,
-            document,
-            ("validation.json",),
-            document.provenance,
-            {"validate": digest(section.model_dump(mode="json")), "budget": digest(recipe.budget.model_dump())},
-            None if labelled is None else document.data.sha256,
-        )
+        digests = {
+            "validate": digest(section.model_dump(mode="json")),
+            "budget": digest(recipe.budget.model_dump()),
+        }
+        results = BundleResults(folder, bundle, VALIDATE, ("validation.json",), digests)
+        results.write(document, None if labelled is None else document.data.sha256)
     return document, folder
 
 
@@ -93,9 +90,9 @@ def benchmark_source(
 
     Raises what `dskd_export.on_device.benchmark.benchmark_bundle` and `validate_source` do.
     """
-    folder = out or default_out(source)
+    folder = out or results_folder(source, device_name())
     check_out(folder, source)
-    with opened(source) as bundle, writing_results(folder, output.warn):
+    with open_source(source) as bundle, hold_results(folder, output.warn):
         recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         section = recipe.benchmark
         settings = benchmark_settings(source, recipe)
@@ -114,15 +111,8 @@ def benchmark_source(
             )
         document = document.model_copy(update={"judgements": judged(recipe, document.rows)})
         write_samples(folder / "benchmark.samples.npz", samples)
-        write_results(
-            folder,
-            bundle,
-            BENCHMARK,
-            document,
-            MEASURED,
-            document.provenance,
-            {"benchmark": digest(section.model_dump(mode="json"))},
-        )
+        digests = {"benchmark": digest(section.model_dump(mode="json"))}
+        BundleResults(folder, bundle, BENCHMARK, MEASURED, digests).write(document)
         store.clear()
     return document, folder
 
