@@ -2,7 +2,7 @@
 
 Every function takes recipe keys as keywords, a section as a dictionary of the keys to change:
 `distill("recipe.yaml", train={"epochs": 3, "lr": 0.01}, seed=1)`. They print nothing unless `progress=True`,
-which prints what the command prints. They raise the errors of `dskd_export.errors`, lock the run folder while they write,
+then what the command prints. They raise the errors of `dskd_export.errors`, lock the run folder while they write,
 and keep the settings in the run's recipe, as the commands do.
 """
 
@@ -133,7 +133,7 @@ def validate(
     Returns:
         The content of `validation.json`. A verdict that is not PASS raises nothing: see `verdict`.
     """
-    from dskd_export.on_device.source import is_bundle
+    from dskd_export.bundle.source import is_bundle
 
     if is_bundle(Path(source)):
         from dskd_compress.stages.on_device import validate_source
@@ -168,7 +168,7 @@ def benchmark(
     Returns:
         The content of `benchmark.json`. A missed budget raises nothing: see `judgements`.
     """
-    from dskd_export.on_device.source import is_bundle
+    from dskd_export.bundle.source import is_bundle
 
     if is_bundle(Path(source)):
         from dskd_compress.stages.on_device import benchmark_source

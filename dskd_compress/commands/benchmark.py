@@ -113,8 +113,8 @@ def benchmark(
     from dskd_compress.console import Output
     from dskd_compress.show.benchmark import print_cross_checks, print_rows, print_scenarios
     from dskd_compress.show.verdicts import decision_in
+    from dskd_export.bundle.source import is_bundle
     from dskd_export.errors import UsageError
-    from dskd_export.on_device.source import is_bundle
 
     output = Output(json_output)
     flags = options.as_overrides(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
 
 import typer
 
 from dskd_compress.commands import options
 
 if TYPE_CHECKING:
-    from dskd_compress.config import Recipe
     from dskd_compress.console import Output
-    from dskd_export.engine.builder import BuildSettings
+    from dskd_export.engine.builder import BuildTarget
     from dskd_export.engine.document import BuildDocument, BuiltEngine
     from dskd_export.errors import GateFailed
+    from dskd_export.settings import BuildSettings
 
 _PANEL = "How it is built (default: the recipe's section build)"
 _SPECIAL = "For special uses"
@@ -109,9 +109,11 @@ def build(
       dskd-compress build bundle --precision fp16 --strip new-weights
       dskd-compress build retrained --precision fp16 --refit-from bundle.engines/orin/model.fp16.stripped.engine
     """
+    from dskd_compress.config import Recipe
     from dskd_compress.console import Output
+    from dskd_compress.recipe import bundle_settings
     from dskd_compress.run_folder import RunFolder
-    from dskd_export.engine.builder import BuildSettings
+    from dskd_export.engine.builder import BuildTarget
     from dskd_export.engine.document import BuildReport, engines_folder
     from dskd_export.errors import UsageError
 
@@ -127,20 +129,20 @@ def build(
     )
     if strip not in ("none", "identical", "new-weights"):
         raise UsageError(f"--strip: there is no {strip}.", "Choose identical or new-weights.")
-    recipe = _recipe(source, flags)
-    for_this_call: dict[str, Any] = {
-        "backend": backend,
-        "device": device,
-        "targets": tuple(_words(target)),
-        "strip": strip,
-        "dla_core": dla,
-        "timing_cache_sha256": timing_cache,
-    }
-    settings = BuildSettings(**recipe.build.model_dump(), **for_this_call)
+    in_run = (source / "recipe.yaml").is_file()
+    recipe = RunFolder(source).read_recipe(flags) if in_run else bundle_settings(flags, ("build",))
+    build_target = BuildTarget(
+        backend=cast(Any, backend),
+        device=device,
+        targets=tuple(_words(target)),
+        strip=cast(Any, strip),
+        dla_core=dla,
+        timing_cache_sha256=timing_cache,
+    )
     engines = engines_folder(source) if refit_from is None else refit_from.absolute().parent.parent
     with _held(engines, output):
-        built, failed = _build_all(source, _words(precision), settings, refit_from, device, output)
-        if flags and (source / "recipe.yaml").is_file():
+        built, failed = _build_all(source, _words(precision), recipe.build, build_target, refit_from, output)
+        if flags and isinstance(recipe, Recipe):
             RunFolder(source).keep(recipe, ("build",))
     _show(built, output)
     output.result(BuildReport(engines=built, failed=[problem.message for problem in failed]))
@@ -162,8 +164,8 @@ def _build_all(
     source: Path,
     precisions: list[str],
     settings: BuildSettings,
+    target: BuildTarget,
     refit_from: Path | None,
-    device: str,
     output: Output,
 ) -> tuple[list[BuiltEngine], list[GateFailed]]:
     """Build each precision; report those that do not run in the requested type."""
@@ -182,8 +184,8 @@ def _build_all(
             if refit_from is not None:
                 path, document = refit_engine(refit_from, bundle, name)
             else:
-                path, document = build_engine(bundle, name, engines_folder(source), settings)
-            document, problem = _proven(path, document, device)
+                path, document = build_engine(bundle, name, engines_folder(source), settings, target)
+            document, problem = _proven(path, document, target.device)
             built.append(BuiltEngine(path=str(path), build=document))
             failed += [problem] if problem is not None else []
             progress.advance(1)
@@ -192,20 +194,6 @@ def _build_all(
 
 def _words(text: str | None) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()] if text else []
-
-
-def _recipe(source: Path, flags: list[str]) -> Recipe:
-    """The run's recipe, or the defaults for a bundle, with the flags that were given.
-
-    Raises:
-        RecipeError: a flag has no such value.
-    """
-    from dskd_compress.recipe import recipe_from_mapping
-    from dskd_compress.run_folder import RunFolder
-
-    if (source / "recipe.yaml").is_file():
-        return RunFolder(source).read_recipe(flags)
-    return recipe_from_mapping({"teacher": {"name": "none"}, "student": {"name": "none"}}, flags)
 
 
 def _numbers(text: str | None) -> list[Any] | None:

@@ -7,8 +7,6 @@ A field's description is its help text: `recipes init` writes it as the comment 
 from __future__ import annotations
 
 from dskd_compress.config.base import KeyConflict, Section
-from dskd_compress.config.budget import BudgetSection
-from dskd_compress.config.build import BuildSection
 from dskd_compress.config.data import AugmentSection, DataSection
 from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
@@ -22,7 +20,7 @@ from dskd_compress.config.models import (
     TeacherSection,
 )
 from dskd_compress.config.recipe import FeatureMethod, Method, Recipe
-from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
+from dskd_compress.config.stages import ExportSection, ReportSection
 from dskd_compress.config.tracking import TrackingSection
 from dskd_compress.config.train import TrainSection
 from dskd_compress.config.tune import TuneSection
@@ -30,9 +28,6 @@ from dskd_compress.config.tune import TuneSection
 __all__ = [
     "DSKD_PRESETS",
     "AugmentSection",
-    "BenchmarkSection",
-    "BudgetSection",
-    "BuildSection",
     "DataSection",
     "DiagnosisSection",
     "DiffKdMethod",
@@ -58,5 +53,4 @@ __all__ = [
     "TrackingSection",
     "TrainSection",
     "TuneSection",
-    "ValidateSection",
 ]

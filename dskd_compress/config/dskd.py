@@ -34,6 +34,15 @@ DSKD_PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+PRESET_KEYS = frozenset(key for preset in DSKD_PRESETS.values() for key in preset)
+"""Keys that the presets set; a key that is written out wins over them."""
+
+
+def drop_preset_keys(section: dict[str, Any]) -> None:
+    """Remove the keys that presets set, so that a newly chosen preset applies."""
+    for key in PRESET_KEYS & section.keys():
+        del section[key]
+
 
 class DskdMethod(Section):
     """Teacher-guided student diffusion self-knowledge distillation (arXiv 2602.02107), reconstructed."""

@@ -7,18 +7,17 @@ from typing import Annotated, Union
 from pydantic import ConfigDict, Field
 
 from dskd_compress.config.base import Section
-from dskd_compress.config.budget import BudgetSection
-from dskd_compress.config.build import BuildSection
 from dskd_compress.config.data import DataSection
 from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DskdMethod
 from dskd_compress.config.features import DiffKdMethod, FitNetMethod, LshfmMethod
 from dskd_compress.config.methods import DistMethod, DkdMethod, KdMethod, NoneMethod
 from dskd_compress.config.models import StudentSection, TeacherSection
-from dskd_compress.config.stages import BenchmarkSection, ExportSection, ReportSection, ValidateSection
+from dskd_compress.config.stages import ExportSection, ReportSection
 from dskd_compress.config.tracking import TrackingSection
 from dskd_compress.config.train import TrainSection
 from dskd_compress.config.tune import TuneSection
+from dskd_export.settings import BenchmarkSettings, BudgetSettings, BuildSettings, ValidateSettings
 
 FeatureMethod = FitNetMethod | DiffKdMethod | LshfmMethod | DskdMethod
 Method = Annotated[
@@ -44,9 +43,9 @@ class Recipe(Section):
     diagnosis: DiagnosisSection = DiagnosisSection()
     tracking: TrackingSection = TrackingSection()
     export: ExportSection = ExportSection()
-    build: BuildSection = BuildSection()
+    build: BuildSettings = BuildSettings()
     # `validate` is a method of pydantic models, so the attribute is named for what it holds.
-    validation: ValidateSection = Field(ValidateSection(), alias="validate")
-    budget: BudgetSection = BudgetSection()
-    benchmark: BenchmarkSection = BenchmarkSection()
+    validation: ValidateSettings = Field(ValidateSettings(), alias="validate")
+    budget: BudgetSettings = BudgetSettings()
+    benchmark: BenchmarkSettings = BenchmarkSettings()
     report: ReportSection = ReportSection()

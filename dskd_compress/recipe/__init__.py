@@ -8,6 +8,7 @@ directory, as they do on the command line, not from the recipe file.
 from __future__ import annotations
 
 from dskd_compress.recipe.build import recipe_from_mapping
+from dskd_compress.recipe.bundle import BundleSettings, bundle_settings
 from dskd_compress.recipe.canonical import dump_recipe, section_digests
 from dskd_compress.recipe.explain import init_recipe, recipe_schema
 from dskd_compress.recipe.files import DEFAULT_RECIPE, RecipeInfo, list_recipes, load_recipe, recipe_text
@@ -17,9 +18,11 @@ from dskd_compress.recipe.yaml_text import parse_yaml
 
 __all__ = [
     "DEFAULT_RECIPE",
+    "BundleSettings",
     "FlagOverride",
     "RecipeInfo",
     "as_typed",
+    "bundle_settings",
     "dump_recipe",
     "init_recipe",
     "list_recipes",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dskd_compress.config import DskdMethod, Recipe, TrainSection
+from dskd_compress.config import DskdMethod, Recipe, Section, TrainSection
+from dskd_compress.config.dskd import drop_preset_keys
 from dskd_compress.recipe.faults import Fault, KeyPath, Origins, dotted, faults_of, raise_faults
 from dskd_compress.recipe.overrides import as_typed
-from dskd_compress.recipe.sections import PRESET_KEYS, may_be_null, sections_of, tag_of
+from dskd_compress.recipe.sections import may_be_null, sections_of, tag_of
 from dskd_compress.recipe.yaml_text import parse_yaml
 from dskd_export.files.field_faults import shown
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 def recipe_from_mapping(
@@ -39,19 +42,17 @@ def recipe_from_mapping(
     """
     found = list(faults)
     origins = Origins(where, dict(lines or {}))
-    settings = _copy(values)
-    for text in overrides:
-        fault = _apply_override(settings, text, origins)
-        if fault is not None:
-            found.append(fault)
+    settings, unreadable = apply_overrides(values, overrides, origins)
+    found += unreadable
     for section in (("train",), ("teacher", "train")):
         _fit_warmup(values, settings, section, origins)
     if "validation" in settings:  # the attribute's name; in a recipe there is one spelling
         del settings["validation"]
         path = ("validation",)
         found.append(Fault(origins.of(path), path, "unknown section, did you mean 'validate'?"))
-    _fill_empty_sections(Recipe, settings)
     method = settings.get("method")
+    if method is None and "method" in settings:
+        method = settings["method"] = {}
     if isinstance(method, dict):
         if isinstance(method.get("name", ""), str):
             method.setdefault("name", tag_of(DskdMethod))
@@ -59,17 +60,52 @@ def recipe_from_mapping(
             key = ("method", "name")
             found.append(Fault(origins.of(key), key, f"must be text, not {shown(method['name'])}"))
             del settings["method"]
+    return validated(Recipe, settings, origins, found)
+
+
+def apply_overrides(
+    values: Mapping[str, Any], overrides: Sequence[str], origins: Origins
+) -> tuple[dict[str, Any], list[Fault]]:
+    """Values with overrides in them, and the overrides that could not be read.
+
+    Args:
+        values: not changed.
+        overrides: see `recipe_from_mapping`.
+        origins: learns where each value was written.
+    """
+    settings: dict[str, Any] = _copy(values)
+    faults = [_apply_override(settings, text, origins) for text in overrides]
+    return settings, [fault for fault in faults if fault is not None]
+
+
+def validated(
+    model: type[SectionT], settings: dict[str, Any], origins: Origins, faults: Sequence[Fault] = ()
+) -> SectionT:
+    """Check settings against a model.
+
+    Args:
+        settings: as written; an empty section gets its defaults.
+        origins: where each value was written.
+        faults: already known, reported with the rest.
+
+    Raises:
+        RecipeError: lists every fault, each with its place.
+    """
+    _fill_empty_sections(model, settings)
+    found = list(faults)
     try:
-        recipe = Recipe.model_validate(settings)
+        checked = model.model_validate(settings)
     except ValidationError as error:
         # A value that could not be read is None by now; its own fault says more.
         known = {(fault.origin, fault.path) for fault in found}
         found += [
-            fault for fault in faults_of(error, settings, origins) if (fault.origin, fault.path) not in known
+            fault
+            for fault in faults_of(error, settings, origins, model)
+            if (fault.origin, fault.path) not in known
         ]
     if found:
-        raise_faults(found, where)
-    return recipe
+        raise_faults(found, origins.where)
+    return checked
 
 
 def _copy(value: Any) -> Any:
@@ -130,8 +166,7 @@ def _apply_override(values: dict[str, Any], text: str, origins: Origins) -> Faul
     if parts == ("method", "name") and section.get("name", tag_of(DskdMethod)) != parsed.value:
         section.clear()
     elif parts == ("method", "preset"):
-        for stale in PRESET_KEYS & section.keys():
-            del section[stale]
+        drop_preset_keys(section)
     section[parts[-1]] = parsed.value
     origins.override(parts, text)
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import Recipe, Section
 from dskd_compress.recipe.yaml_text import dump_yaml
 from dskd_export.files.digest import digest
 
@@ -13,7 +13,7 @@ def dump_recipe(recipe: Recipe) -> str:
     return dump_yaml(values)
 
 
-def section_digests(recipe: Recipe) -> dict[str, str]:
+def section_digests(recipe: Section) -> dict[str, str]:
     """Hash each top-level key, as written in the file: key -> sha256 of its canonical JSON."""
     values = recipe.model_dump(mode="json", by_alias=True)
     return {key: digest(value) for key, value in values.items()}

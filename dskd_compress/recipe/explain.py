@@ -9,7 +9,8 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 
 from dskd_compress.config import DskdMethod, Recipe, Section, StudentSection, TeacherSection
-from dskd_compress.recipe.sections import PRESET_KEYS, keys_of, may_be_null, sections_of, tag_of
+from dskd_compress.config.dskd import PRESET_KEYS
+from dskd_compress.recipe.sections import keys_of, may_be_null, sections_of, tag_of
 from dskd_compress.recipe.yaml_text import dump_yaml
 
 WIDTH = 100 - len("# ")  # a section that may stand in another's place is commented out as a whole

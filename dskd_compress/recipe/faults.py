@@ -102,17 +102,20 @@ class Origins:
         return f"{self.where}:1" if self.lines else self.where
 
 
-def faults_of(error: ValidationError, settings: Mapping[str, Any], origins: Origins) -> list[Fault]:
+def faults_of(
+    error: ValidationError, settings: Mapping[str, Any], origins: Origins, root: type[Section] = Recipe
+) -> list[Fault]:
     """Translate a validation error into words that name each key as it is written in the recipe.
 
     Args:
-        error: of `Recipe.model_validate`.
+        error: of `root.model_validate`.
         settings: what was validated.
         origins: where each value was written.
+        root: the model that was validated.
     """
     found: dict[KeyPath, list[tuple[Mapping[str, Any], list[type[Section]]]]] = {}
     for details in error.errors(include_url=False):
-        path, owners = _resolve(details["loc"], settings)
+        path, owners = _resolve(details["loc"], settings, root)
         found.setdefault(path, []).append((details, owners))
     faults = []
     for path, entries in found.items():
@@ -149,14 +152,16 @@ def close_match(word: object, known: Iterable[str], least: float = 0.6) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
-def _resolve(loc: KeyPath, settings: Mapping[str, Any]) -> tuple[KeyPath, list[type[Section]]]:
+def _resolve(
+    loc: KeyPath, settings: Mapping[str, Any], root: type[Section]
+) -> tuple[KeyPath, list[type[Section]]]:
     """A validator's location -> the key path as written, and the sections that own its last key.
 
     The location also names the branch of a union, such as the chosen method, which no recipe spells.
     """
     path: KeyPath = ()
     owners: list[type[Section]] = []
-    below: list[type[Section]] = [Recipe]
+    below: list[type[Section]] = [root]
     value: Any = settings
     for part in loc:
         if len(below) > 1:

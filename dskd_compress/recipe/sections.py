@@ -8,10 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dskd_compress.config import DSKD_PRESETS, Section
-
-PRESET_KEYS = frozenset(key for preset in DSKD_PRESETS.values() for key in preset)
-"""Keys of the DSKD method that its presets set; a key that is written out wins over them."""
+from dskd_compress.config import Section
 
 
 def field_of(model: type[BaseModel], key: str | int) -> FieldInfo | None:

@@ -7,10 +7,11 @@ import functools
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import Recipe, Section
 from dskd_compress.console import Output
 from dskd_compress.launch import get_process_rank
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
@@ -21,6 +22,7 @@ from dskd_compress.run_folder.stages import (
     hash_outside_files,
     stage_named,
 )
+from dskd_export.bundle.results import Measurement
 from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files.atomic import sha256_file, write_atomic
@@ -249,6 +251,37 @@ class RunFolder:
         )
         self.write_document(f"stages/{stage_name}.json", record)
 
+    def results(self, stage_name: str, recipe: Recipe) -> RunResults:
+        """Take the results of a stage; called before the stage reads anything, whose inputs are hashed now."""
+        return RunResults(self, stage_name, recipe, self.inputs(stage_name, recipe))
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """The run folder for one stage: a `ResultsFolder`.
+
+    Attributes:
+        folder: of the run.
+        stage: one of `STAGE_NAMES`.
+        recipe: that the stage runs.
+        inputs: sha256 of what it reads.
+    """
+
+    folder: RunFolder
+    stage: str
+    recipe: Recipe
+    inputs: Mapping[str, str]
+
+    @property
+    def path(self) -> Path:
+        """Of the run folder."""
+        return self.folder.path
+
+    def write(self, document: Measurement, data_sha256: str | None = None) -> None:
+        """See `ResultsFolder.write`; also keeps the settings that the stage was given."""
+        write_atomic(self.folder / stage_named(self.stage).outputs[0], document.model_dump_json(indent=2) + "\n")
+        self.folder.record_stage(self.stage, self.recipe, document.provenance, self.inputs, data_sha256)
+
 
 def writes_run(
     stage: Callable[Concatenate[Recipe, RunFolder, Output, P], T],
@@ -263,6 +296,6 @@ def writes_run(
     return held
 
 
-def recipe_sha256(recipe: Recipe) -> str:
+def recipe_sha256(recipe: Section) -> str:
     """Digest the whole recipe."""
     return digest(section_digests(recipe))

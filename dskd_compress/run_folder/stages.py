@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from dskd_compress.config import Recipe, TrainSection
 from dskd_compress.names import BENCHMARK, DISTILL, EXPORT, REPORT, TRAIN, TUNE, VALIDATE
-from dskd_export.benchmark.budget import SpeedBudget
 from dskd_export.files.atomic import sha256_file
+from dskd_export.settings import SpeedBudget
 
 TEACHER_PROBE = "teacher_probe.safetensors"
 MODEL_CARD = "MODEL_CARD.md"

@@ -10,20 +10,22 @@ from pathlib import Path
 from PIL import Image
 
 from dskd_compress.console import Output
+from dskd_compress.recipe import bundle_settings
 from dskd_compress.run_folder import recipe_sha256
-from dskd_compress.stages.on_device import benchmark_settings, recipe_of
+from dskd_compress.stages.on_device import benchmark_settings
 from dskd_export.benchmark.ab_test import ratio_of, take_turns, verdict_of
 from dskd_export.benchmark.cells import Cell
 from dskd_export.bundle import Bundle, bundle_of
+from dskd_export.bundle.results import check_out, hold_results, results_folder
+from dskd_export.bundle.source import is_bundle, open_source
 from dskd_export.documents.benchmark import AbDocument, Comparison
 from dskd_export.errors import ProviderLacksKernel, UsageError
 from dskd_export.files.atomic import write_atomic
 from dskd_export.on_device import benchmark
-from dskd_export.on_device.results import check_out, writing_results
-from dskd_export.on_device.source import default_out, is_bundle, opened
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.runtime.runner import Runner
+from dskd_export.telemetry.device_name import device_name
 from dskd_export.telemetry.monitor import Monitor
 
 AB = "ab.json"
@@ -47,14 +49,14 @@ def compare_bundles(
         UsageError: they have no model in common that can be run here.
     """
     watch = Stopwatch()
-    folder = out or default_out(second)
+    folder = out or results_folder(second, device_name())
     check_out(folder, second)
     with ExitStack() as stack:
         bundles = [
-            stack.enter_context(opened(one if is_bundle(one) else bundle_of(one))) for one in (first, second)
+            stack.enter_context(open_source(one if is_bundle(one) else bundle_of(one))) for one in (first, second)
         ]
-        stack.enter_context(writing_results(folder, output.warn))
-        recipe = recipe_of(bundles[0], overrides)
+        stack.enter_context(hold_results(folder, output.warn))
+        recipe = bundle_settings(overrides, seed=bundles[0].manifest.provenance.seed)
         section = recipe.benchmark
         pairs = list(_pairs(bundles, [first, second], overrides))
         if not pairs:
@@ -93,7 +95,7 @@ def _pairs(
     """Cells that both have: the same runner, provider, precision, batch and threads."""
     both = []
     for bundle, source in zip(bundles, sources, strict=True):
-        settings = benchmark_settings(source, recipe_of(bundle, overrides))
+        settings = benchmark_settings(source, bundle_settings(overrides, seed=bundle.manifest.provenance.seed))
         work = benchmark.work_of(bundle, settings)
         both.append({cell.key: cell for cell in work.cells_of(work.batches) if not cell.unavailable})
     for key, cell in both[0].items():

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dskd_compress.config import BenchmarkSection, Recipe
+from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
 from dskd_compress.run_folder import BENCHMARK, RunFolder, recipe_sha256, writes_run
@@ -33,6 +33,7 @@ from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.runtime.providers import TENSORRT
 from dskd_export.runtime.runner import Runner
+from dskd_export.settings import BenchmarkSettings
 from dskd_export.spec import ModelSpec
 from dskd_export.validation.candidates import FULL, engines_for, in_order, named_providers, profile_shapes
 
@@ -70,7 +71,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
     watch = Stopwatch()
     section = recipe.benchmark
     folder.require("bundle/manifest.json", "export")
-    inputs = folder.inputs(BENCHMARK, recipe)
+    results = folder.results(BENCHMARK, recipe)
     bundle = open_bundle(folder.bundle)
     sets = open_checked_data(recipe, output)
     subjects = list(_subjects(recipe, folder, sets, bundle))
@@ -96,8 +97,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
         bundle_sha256=bundle.sha256,
         provenance=provenance,
     )
-    folder.write_document("benchmark.json", document)
-    folder.record_stage(BENCHMARK, recipe, provenance, inputs)
+    results.write(document)
     store.clear()
     return document
 
@@ -139,7 +139,7 @@ def _subjects(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle)
     yield Subject("student", deployed(student, bundle.spec), models, bundle.spec)
 
 
-def _cells(section: BenchmarkSection, subject: Subject, batches: Sequence[int]) -> Iterator[Cell]:
+def _cells(section: BenchmarkSettings, subject: Subject, batches: Sequence[int]) -> Iterator[Cell]:
     """Of torch in fp32, of ONNX Runtime in every precision that there is."""
     for runner in section.runners:
         if runner == "tensorrt":  # of the student alone: see `engine_cells`
@@ -165,7 +165,7 @@ def _size_mb(model: bytes | Path) -> float:
     return (len(model) if isinstance(model, bytes) else model.stat().st_size) / 1e6
 
 
-def _providers(section: BenchmarkSection, runner: str) -> list[str]:
+def _providers(section: BenchmarkSettings, runner: str) -> list[str]:
     """The providers to time; `auto` is the CPU and, where it is present, CUDA."""
     if runner == "onnxruntime":
         return named_providers(section.providers)
@@ -184,7 +184,7 @@ def _providers(section: BenchmarkSection, runner: str) -> list[str]:
 
 
 def _open(
-    section: BenchmarkSection,
+    section: BenchmarkSettings,
     subject: Subject,
     runner: str,
     provider: str,

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_compress.console import Output
-from dskd_compress.stages.on_device import benchmark_source, recipe_of
+from dskd_compress.recipe import bundle_settings
+from dskd_compress.stages.on_device import benchmark_source
+from dskd_export.bundle.results import BENCHMARK_FILES, check_out, hold_results, results_folder
+from dskd_export.bundle.source import open_source
 from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument, DeviceResult, DevicesDocument
 from dskd_export.errors import DskdError, EnvironmentProblem, UsageError
 from dskd_export.files.atomic import write_atomic
 from dskd_export.files.folder_lock import refuse_links
 from dskd_export.fleet import Address, RemoteCommand, parse_address, run_remotely
-from dskd_export.on_device.results import BENCHMARK_FILES, check_out, writing_results
-from dskd_export.on_device.source import default_out, device_name, opened
+from dskd_export.telemetry.device_name import device_name
 
 LOG = "benchmark.log"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -55,15 +57,15 @@ def benchmark_devices(
         UsageError: an address is none, or is there twice; a key has no meaning here.
     """
     addresses = [parse_address(text) for text in dict.fromkeys(devices)]
-    folder = out or default_out(source).parent
+    folder = out or results_folder(source, device_name()).parent
     check_out(folder, source)
     names = [device_name() if address is None else address.name for address in addresses]
     if len(set(names)) < len(names):
         raise UsageError(f"--device names one machine twice: {', '.join(names)}.", "Name each once.")
     results: list[DeviceResult] = []
-    with opened(source) as bundle, writing_results(folder, output.warn):
+    with open_source(source) as bundle, hold_results(folder, output.warn):
         refuse_links(folder, names)
-        recipe_of(bundle, overrides)  # what is wrong with the settings is told before anything is sent
+        bundle_settings(overrides)  # what is wrong with the settings is told before anything is sent
         for name, address in zip(names, addresses, strict=True):
             place, where = folder / name, "local" if address is None else str(address)
             try:

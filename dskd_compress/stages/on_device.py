@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.recipe import as_typed, recipe_from_mapping
+from dskd_compress.recipe import BundleSettings, bundle_settings
 from dskd_compress.run_folder import BENCHMARK, VALIDATE, digest, recipe_sha256
 from dskd_compress.stages.benchmark_settings import cell_store, judged, load_of
 from dskd_compress.stages.rules import rules_of
 from dskd_export.benchmark.cells import Effort, write_samples
 from dskd_export.bundle import Bundle
+from dskd_export.bundle.results import MEASURED, BundleResults, check_out, hold_results, results_folder
+from dskd_export.bundle.source import open_source
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.engine import engines_folder
 from dskd_export.errors import UsageError
 from dskd_export.files.names import printable
 from dskd_export.on_device import benchmark, validate
-from dskd_export.on_device.results import MEASURED, check_out, write_results, writing_results
-from dskd_export.on_device.source import default_out, opened
 from dskd_export.runtime.labelled_images import LabelledImages, open_labelled
-
-# The rest of a recipe is about how the bundle came to be.
-_SETTABLE = ("validate", "budget", "benchmark", "data.max_unreadable")
+from dskd_export.telemetry.device_name import device_name
 
 
 def validate_source(
@@ -37,10 +34,10 @@ def validate_source(
         BundleError: this is no bundle, or a damaged one.
         UsageError: a key of the recipe is set that has no meaning here, or `out` lies in the bundle.
     """
-    folder = out or default_out(source)
+    folder = out or results_folder(source, device_name())
     check_out(folder, source)
-    with opened(source) as bundle, writing_results(folder, output.warn):
-        recipe = recipe_of(bundle, overrides)
+    with open_source(source) as bundle, hold_results(folder, output.warn):
+        recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         section = recipe.validation
         labelled = _labelled(images, bundle, section.images, recipe.seed, output)
         settings = validate.Settings(
@@ -68,16 +65,12 @@ def validate_source(
                 f"No images were given (--images): compared on the bundle's {document.data.val_images} golden "
                 "images alone. Accuracy, and what a budget says of it, is not judged."
             )
-        write_results(
-            folder,
-            bundle,
-            VALIDATE,
-            document,
-            ("validation.json",),
-            document.provenance,
-            {"validate": digest(section.model_dump(mode="json")), "budget": digest(recipe.budget.model_dump())},
-            None if labelled is None else document.data.sha256,
-        )
+        digests = {
+            "validate": digest(section.model_dump(mode="json")),
+            "budget": digest(recipe.budget.model_dump()),
+        }
+        results = BundleResults(folder, bundle, VALIDATE, ("validation.json",), digests)
+        results.write(document, None if labelled is None else document.data.sha256)
     return document, folder
 
 
@@ -97,10 +90,10 @@ def benchmark_source(
 
     Raises what `dskd_export.on_device.benchmark.benchmark_bundle` and `validate_source` do.
     """
-    folder = out or default_out(source)
+    folder = out or results_folder(source, device_name())
     check_out(folder, source)
-    with opened(source) as bundle, writing_results(folder, output.warn):
-        recipe = recipe_of(bundle, overrides)
+    with open_source(source) as bundle, hold_results(folder, output.warn):
+        recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         section = recipe.benchmark
         settings = benchmark_settings(source, recipe)
         work = benchmark.work_of(bundle, settings)
@@ -118,20 +111,13 @@ def benchmark_source(
             )
         document = document.model_copy(update={"judgements": judged(recipe, document.rows)})
         write_samples(folder / "benchmark.samples.npz", samples)
-        write_results(
-            folder,
-            bundle,
-            BENCHMARK,
-            document,
-            MEASURED,
-            document.provenance,
-            {"benchmark": digest(section.model_dump(mode="json"))},
-        )
+        digests = {"benchmark": digest(section.model_dump(mode="json"))}
+        BundleResults(folder, bundle, BENCHMARK, MEASURED, digests).write(document)
         store.clear()
     return document, folder
 
 
-def benchmark_settings(source: Path, recipe: Recipe) -> benchmark.Settings:
+def benchmark_settings(source: Path, recipe: BundleSettings) -> benchmark.Settings:
     """What a recipe says of a benchmark, for a bundle.
 
     Raises:
@@ -163,35 +149,7 @@ def report_title(overrides: list[str]) -> str | None:
     Raises:
         UsageError: another key than report.title is set.
     """
-    _check_settable(overrides, ("report",))
-    return _recipe("none", "none", overrides).report.title
-
-
-def recipe_of(bundle: Bundle, overrides: list[str]) -> Recipe:
-    """A recipe with the names and the seed of a bundle, the defaults of all else, and what is set.
-
-    Raises:
-        RecipeError: a value is not valid.
-        UsageError: a key is set that has no meaning for a bundle.
-    """
-    _check_settable(overrides, _SETTABLE)
-    origin = bundle.manifest.provenance
-    recipe = _recipe(origin.teacher or "none", origin.student, overrides)
-    return recipe.model_copy(update={"seed": origin.seed})
-
-
-def _recipe(teacher: str, student: str, overrides: list[str]) -> Recipe:
-    return recipe_from_mapping({"teacher": {"name": teacher}, "student": {"name": student}}, overrides)
-
-
-def _check_settable(overrides: list[str], allowed: tuple[str, ...]) -> None:
-    for text in overrides:
-        key = text.partition("=")[0].strip()
-        if not any(key == name or key.startswith(f"{name}.") for name in allowed):
-            raise UsageError(
-                f"{as_typed(text)}: a bundle has no recipe to change.",
-                f"What can be set here: {', '.join(allowed)}.",
-            )
+    return bundle_settings(overrides, ("report",)).report.title
 
 
 def _labelled(

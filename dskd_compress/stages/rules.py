@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dskd_compress.config import Recipe
-from dskd_export.on_device.source import device_name
-from dskd_export.validation.gate import Limits
+from dskd_compress.recipe import BundleSettings
+from dskd_export.telemetry.device_name import device_name
 from dskd_export.validation.judgement import Rules
 
 
-def rules_of(recipe: Recipe, precision: str) -> Rules:
+def rules_of(recipe: Recipe | BundleSettings, precision: str) -> Rules:
     """Limits, budget on this device and batch sizes for a model of a precision."""
     section = recipe.validation
-    limits = Limits(**section.model_dump(include=set(Limits.model_fields)))
-    return Rules(limits, recipe.budget.of(precision, device_name()), section.batches)
+    return Rules(section, recipe.budget.of(precision, device_name()), section.batches)

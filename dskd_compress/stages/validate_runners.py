@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dskd_compress.config import ValidateSection
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo
 from dskd_export.bundle import Bundle
@@ -16,6 +15,7 @@ from dskd_export.documents.validation import Judgement
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.onnx_from_torch import deployed
 from dskd_export.runtime.native import Native
+from dskd_export.settings import ValidateSettings
 from dskd_export.spec import ModelSpec
 from dskd_export.validation.candidates import (
     FULL,
@@ -40,7 +40,7 @@ def as_deployed(student: nn.Module, info: WeightsInfo, spec: ModelSpec) -> nn.Mo
 
 
 def open_contest(
-    section: ValidateSection, bundle: Bundle, engines: Path, student: nn.Module, stack: ExitStack
+    section: ValidateSettings, bundle: Bundle, engines: Path, student: nn.Module, stack: ExitStack
 ) -> Contest:
     """Open the reference and the candidates; they are closed with the stack.
 
@@ -86,7 +86,7 @@ def open_contest(
 
 
 def _open(
-    name: str, section: ValidateSection, bundle: Bundle, engines: Path, student: nn.Module, stack: ExitStack
+    name: str, section: ValidateSettings, bundle: Bundle, engines: Path, student: nn.Module, stack: ExitStack
 ) -> Contestant:
     kind, provider, precision = name.split(":")
     if kind == "torch":

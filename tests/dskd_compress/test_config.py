@@ -15,7 +15,7 @@ from dskd_compress.config import (
     TeacherSection,
     TrainSection,
 )
-from dskd_compress.config.budget import BudgetSection
+from dskd_export.settings import BudgetSettings
 
 SECTIONS = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, Section)]
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_validated(values):
 
 
 def test_the_budget_of_a_device():
-    budget = BudgetSection.model_validate(
+    budget = BudgetSettings.model_validate(
         {
             "top1_drop": 0.01,
             "latency_p99_ms": 5,

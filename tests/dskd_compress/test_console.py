@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from dskd_compress import console
-from dskd_compress.config import ValidateSection
 from dskd_compress.console import PLAIN_EVERY_S, Output, document_written
 from dskd_compress.recipe import load_recipe
 from dskd_export.documents.base import Interval
+from dskd_export.settings import ValidateSettings
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def test_the_document_is_ascii_and_uses_the_names_of_the_file(capsys):
     assert line.isascii()
     assert json.loads(line) == {"class": "Käfer \u2028 \U0001f600"}
     output.result(load_recipe("digits/resnet18-to-mobilenetv3_small_050"))
-    assert ValidateSection.model_validate(json.loads(capsys.readouterr().out)["validate"])
+    assert ValidateSettings.model_validate(json.loads(capsys.readouterr().out)["validate"])
 
 
 def test_warnings_go_to_stderr_as_plain_text(capsys):

@@ -25,6 +25,7 @@ from typing import Any
 import bundle_support
 import numpy as np
 import torch
+from engine_support import build_arguments
 from export_support import make_spec
 
 from dskd_compress.cifar_nets import register
@@ -32,7 +33,7 @@ from dskd_compress.timm_import import import_timm
 from dskd_export.bundle import BundledModel, open_bundle, write_bundle
 from dskd_export.bundle.golden import Golden
 from dskd_export.documents.precision import PrecisionMetadata
-from dskd_export.engine.builder import BuildSettings, build_engine
+from dskd_export.engine.builder import build_engine
 from dskd_export.engine.document import BuildDocument
 from dskd_export.engine.generations import open_backend
 from dskd_export.engine.process import perform
@@ -122,7 +123,7 @@ def build_family(
     bundle_folder = folder / f"{family.name}.bundle"
     write_bundle(bundle_folder, **arguments)
     bundle = open_bundle(bundle_folder)
-    settings = BuildSettings(batches=BATCHES[full], targets=TARGETS[full])
+    settings, target = build_arguments(batches=BATCHES[full], targets=TARGETS[full])
     documents = []
     for precision in PRECISIONS:
         _, document = build_engine(
@@ -130,6 +131,7 @@ def build_family(
             precision,
             folder / "engines" / family.name,
             settings,
+            target,
             run=lambda request: perform(request, backend),
         )
         documents.append(document)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import bundle_support
 import numpy as np
@@ -11,7 +13,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dskd_export.bundle import Bundle, BundledModel, open_bundle, write_bundle
 from dskd_export.bundle.golden import Golden
+from dskd_export.engine.builder import BuildTarget
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
+from dskd_export.settings import BuildSettings
+
+
+def build_arguments(**given: Any) -> tuple[BuildSettings, BuildTarget]:
+    """Sort keyword arguments into the two that `build_engine` takes."""
+    of_target = {field.name for field in fields(BuildTarget)} & given.keys()
+    settings = {name: value for name, value in given.items() if name not in of_target}
+    return BuildSettings(**settings), BuildTarget(**{name: given[name] for name in of_target})
 
 
 def make_classifier(seed: int = 3, operator: str = "Relu", opset: int = 20) -> onnx.ModelProto:

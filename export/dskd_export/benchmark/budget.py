@@ -9,38 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from dskd_export.documents.base import DeviceFacts, Interval
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, RowJudgement
 from dskd_export.documents.validation import Check, Verdict
 from dskd_export.errors import UsageError
+from dskd_export.settings import SpeedBudget
 from dskd_export.validation.gate import sentence
 from dskd_export.validation.verdicts import worst_of
 
 BASELINE_TOLERANCE = 0.02
 """Two runs of one model on a quiet machine differ by less: benchmarks/results/repeatability.json."""
-
-
-class SpeedBudget(BaseModel):
-    """What a timed student may cost; None: that is not judged."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    latency_p99_ms: float | None = Field(default=None, gt=0, description="by its upper 95 % bound")
-    throughput_images_per_s: float | None = Field(default=None, gt=0, description="by its lower 95 % bound")
-    energy_per_image_mj: float | None = Field(default=None, gt=0, description="by its upper 95 % bound")
-    memory_mb: float | None = Field(
-        default=None,
-        gt=0,
-        description="of the GPU where the model is there, else of the process",
-    )
-    size_mb: float | None = Field(default=None, gt=0, description="of the file or engine, 1 MB = 10^6 bytes")
-
-    @property
-    def limits(self) -> dict[str, float]:
-        """Those that are set."""
-        return {key: value for key, value in self.model_dump().items() if value is not None}
 
 
 def judge_rows(budget: SpeedBudget, rows: Iterable[BenchmarkRow], *, batch: int, part: str) -> list[RowJudgement]:

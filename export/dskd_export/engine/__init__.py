@@ -25,16 +25,18 @@ precision, and no calibration here.
 
 from __future__ import annotations
 
-from dskd_export.engine.builder import BuildSettings, build_engine
+from dskd_export.engine.builder import BuildTarget, build_engine
 from dskd_export.engine.document import BuildDocument, PrecisionTruth, document_path, engine_path, engines_folder
 from dskd_export.engine.generations import installed, open_backend
 from dskd_export.engine.identity import check_identity
 from dskd_export.engine.inspect import precision_truth, refuse_other_precision
 from dskd_export.engine.refit import refit_engine
+from dskd_export.settings import BuildSettings
 
 __all__ = [
     "BuildDocument",
     "BuildSettings",
+    "BuildTarget",
     "PrecisionTruth",
     "build_engine",
     "check_identity",

@@ -12,8 +12,8 @@ from typing import Literal
 from dskd_export import codes
 from dskd_export.bundle import Bundle
 from dskd_export.documents.precision import QUANTIZED
-from dskd_export.engine.api import BuildOptions, Hardware, Profile, Refit
-from dskd_export.engine.device import Gpu, find_gpu, folder_name, index_of, system
+from dskd_export.engine.api import BuildOptions, Profile, Refit
+from dskd_export.engine.device import Gpu, find_gpu, index_of, system
 from dskd_export.engine.document import (
     BuildDocument,
     DlaFacts,
@@ -29,40 +29,30 @@ from dskd_export.engine.problems import refuse_full_disk
 from dskd_export.engine.process import Done, Request, run_isolated
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.files.atomic import sha256_bytes, write_atomic
+from dskd_export.settings import BuildSettings
 from dskd_export.spec import ModelSpec
+from dskd_export.telemetry.device_name import device_name
 
 _FIRST_RUNG_BYTES = 4 * 1024**3
 Run = Callable[[Request], Done]
 
 
 @dataclass(frozen=True)
-class BuildSettings:
-    """How engines are built.
+class BuildTarget:
+    """What one build is for; unlike `BuildSettings` none of this is kept in a recipe.
 
     Attributes:
-        batches: that the engine has to take well; one optimization profile reaches from each to the one below.
         backend: `tensorrt`, `tensorrt-rtx`, or `auto`: the first that is installed.
         device: `auto`, `cuda` or `cuda:1`.
-        targets: compute capabilities (`sm86`) to build for ahead of time; none: the GPU that is here.
-        workspace_mb: most scratch memory of a layer, 1 MB = 10^6 bytes; None: TensorRT's own limit.
-        optimization_level: 0 to 5: how long kernels are searched for.
-        tf32: fp32 may round factors to ten bits of mantissa. Off: fp32 is what parity is measured against.
-        version_compatible: the engine also loads in later TensorRT versions; it may be slower.
-        hardware: GPUs beside this one that it may run on; it may be slower.
-        strip: leave the weights out, to be put in later: `identical` ones, or `new-weights` of another training.
-        dla_core: run what can on this DLA of a Jetson Orin.
-        timing_cache_sha256: what the timing cache of the device must hold, to build once more what was built.
+        targets: compute capabilities (`sm86`) to build for ahead of time; none: the GPU of this machine.
+        strip: build without weights, to refit later: `identical` ones, or `new-weights` of another training.
+        dla_core: DLA of a Jetson Orin that runs the layers it supports.
+        timing_cache_sha256: required content of the device's timing cache, to repeat an earlier build.
     """
 
-    batches: tuple[int, ...] = (1, 8)
     backend: BackendName | Literal["auto"] = "auto"
     device: str = "auto"
     targets: tuple[str, ...] = ()
-    workspace_mb: float | None = None
-    optimization_level: int = 3
-    tf32: bool = False
-    version_compatible: bool = False
-    hardware: Hardware = "none"
     strip: Refit = "none"
     dla_core: int | None = None
     timing_cache_sha256: str | None = None
@@ -94,7 +84,13 @@ def profiles_of(spec: ModelSpec, batches: Sequence[int], *, fixed: bool = False)
 
 
 def build_engine(
-    bundle: Bundle, precision: str, engines: Path, settings: BuildSettings, *, run: Run = run_isolated
+    bundle: Bundle,
+    precision: str,
+    engines: Path,
+    settings: BuildSettings,
+    target: BuildTarget = BuildTarget(),
+    *,
+    run: Run = run_isolated,
 ) -> tuple[Path, BuildDocument]:
     """Build one engine and write it with its document, or nothing.
 
@@ -103,6 +99,7 @@ def build_engine(
         precision: of it.
         engines: folder of engines; the device's folder is made in it.
         settings: how.
+        target: what for.
         run: what does the work; by default a process of its own.
 
     Returns:
@@ -116,22 +113,22 @@ def build_engine(
         UsageError: the settings do not fit together, or the bundle has no such precision.
     """
     model = bundle.model(precision)
-    gpu, backend = _place(settings)
-    if settings.dla_core is not None and len(settings.batches) != 1:
+    gpu, backend = _place(target)
+    if target.dla_core is not None and len(settings.batches) != 1:
         raise UsageError("A DLA takes one batch size only.", "Give one with --batches.")
-    targets = tuple(dict.fromkeys(settings.targets))
-    device = folder_name(gpu.name) if gpu is not None and not targets else "-".join(targets)
+    targets = tuple(dict.fromkeys(target.targets))
+    device = device_name(gpu.name) if gpu is not None and not targets else "-".join(targets)
     options = BuildOptions(
-        profiles=profiles_of(bundle.spec, settings.batches, fixed=settings.dla_core is not None),
+        profiles=profiles_of(bundle.spec, settings.batches, fixed=target.dla_core is not None),
         workspace_bytes=None if settings.workspace_mb is None else round(settings.workspace_mb * 1e6),
         optimization_level=settings.optimization_level,
         tf32=settings.tf32,
         version_compatible=settings.version_compatible,
         hardware=settings.hardware,
         targets=targets,
-        refit=settings.strip,
-        strip=settings.strip != "none",
-        dla_core=settings.dla_core,
+        refit=target.strip,
+        strip=target.strip != "none",
+        dla_core=target.dla_core,
     )
     path = engine_path(engines / device, precision, stripped=options.strip)
     refuse_full_disk(path.parent, bundle.model_mb(precision))
@@ -144,8 +141,8 @@ def build_engine(
             options=options,
             first_rung_bytes=_FIRST_RUNG_BYTES if gpu is None else gpu.memory_bytes // 2,
             cache_folder=path.parent,
-            cache_sha256=settings.timing_cache_sha256,
-            device=index_of(settings.device),
+            cache_sha256=target.timing_cache_sha256,
+            device=index_of(target.device),
         )
         done = run(request)
         plan = request.plan.read_bytes()
@@ -154,11 +151,11 @@ def build_engine(
     return path, document
 
 
-def _place(settings: BuildSettings) -> tuple[Gpu | None, BackendName]:
+def _place(target: BuildTarget) -> tuple[Gpu | None, BackendName]:
     """The GPU, where there is one, and the TensorRT to build with."""
-    gpu = find_gpu(index_of(settings.device))
-    backend = builder_for(settings.backend, settings.targets)
-    if gpu is None and not settings.targets:
+    gpu = find_gpu(index_of(target.device))
+    backend = builder_for(target.backend, target.targets)
+    if gpu is None and not target.targets:
         if ahead := targets_of(backend):
             raise EnvironmentProblem(
                 "There is no NVIDIA GPU here to build for.",
@@ -169,7 +166,7 @@ def _place(settings: BuildSettings) -> tuple[Gpu | None, BackendName]:
             "Copy the bundle to the device and build there.",
             code=codes.GPU,
         )
-    if gpu is None and settings.strip != "none":
+    if gpu is None and target.strip != "none":
         raise EnvironmentProblem(
             "An engine without weights cannot be built without a GPU.",
             "Build it on the device, or leave --strip out.",

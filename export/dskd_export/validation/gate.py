@@ -1,8 +1,8 @@
 """May a model ship? One check a limit, from numbers that were measured elsewhere.
 
-fp32 is the same function as its reference or it is not: it is held to `Limits`, image by image. A
-lower precision is another function, which may cost something: it is held to a `Budget`, by the end of
-the 95 % interval and not by the value. What few images leave open is NOT SHOWN, neither PASS nor FAIL.
+fp32 is the same function as its reference or it is not: the limits of `ValidateSettings` judge it, image by image.
+A lower precision is another function, which may cost something: a `PrecisionBudget` judges it, by the end of the
+95 % interval and not by the value. What few images leave open is NOT SHOWN, neither PASS nor FAIL.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from dskd_export.documents.base import Interval
 from dskd_export.documents.validation import (
@@ -22,6 +20,7 @@ from dskd_export.documents.validation import (
     ValidationDocument,
     Verdict,
 )
+from dskd_export.settings import PrecisionBudget, ValidateSettings
 from dskd_export.validation.accuracy import MIN_CLASS_IMAGES
 from dskd_export.validation.intervals import images_for_drop, images_for_share
 
@@ -32,38 +31,8 @@ NO_IMAGES = "no labelled images are compared"
 IS_REFERENCE = "on the labelled images it is the reference itself"
 
 
-class Limits(BaseModel):
-    """How far an fp32 model may be from its reference."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_abs_relative: float = Field(gt=0, description="largest logit difference / largest reference logit")
-    min_cosine: float = Field(ge=-1, le=1, description="of the worst image")
-    max_kl: float = Field(ge=0, description="nats, of the worst image")
-    min_agreement: float = Field(ge=0, le=1, description="share of images with the same first class")
-    max_top1_drop: float = Field(ge=0, le=1, description="accuracy that may be lost on these images, a fraction")
-
-
-class Budget(BaseModel):
-    """What a model may cost; None: that is not judged."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    top1_drop: float | None = Field(default=None, ge=0, le=1, description="accuracy that may be lost, a fraction")
-    worst_class_drop: float | None = Field(
-        default=None, ge=0, le=1, description="what no class may be shown to have lost, a fraction"
-    )
-    agreement: float | None = Field(
-        default=None, ge=0, le=1, description="share of images with the same first class"
-    )
-    mean_abs_relative: float | None = Field(
-        default=None, gt=0, description="mean logit difference / largest reference logit"
-    )
-    size_mb: float | None = Field(default=None, gt=0, description="of the model file, 1 MB = 10^6 bytes")
-
-
 def check_limits(
-    limits: Limits, parity: Sequence[Parity], accuracy: PairedAccuracy | None, missing: str = NO_IMAGES
+    limits: ValidateSettings, parity: Sequence[Parity], accuracy: PairedAccuracy | None, missing: str = NO_IMAGES
 ) -> list[Check]:
     """Hold an fp32 model to its limits, each by the worst batch.
 
@@ -98,7 +67,7 @@ def check_limits(
 
 
 def check_budget(
-    budget: Budget,
+    budget: PrecisionBudget,
     parity: Sequence[Parity],
     accuracy: PairedAccuracy | None,
     size_mb: float | None = None,

@@ -17,13 +17,12 @@ from dskd_export.bundle.golden import Golden
 from dskd_export.documents.validation import Check, Judgement, Parity
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.runner import Array
+from dskd_export.settings import PrecisionBudget, ValidateSettings
 from dskd_export.validation.accuracy import compare_accuracy
 from dskd_export.validation.candidates import FULL, Contestant
 from dskd_export.validation.causes import explain_logits
 from dskd_export.validation.gate import (
     NO_IMAGES,
-    Budget,
-    Limits,
     check_budget,
     check_finite,
     check_golden,
@@ -75,8 +74,8 @@ class Rules:
         batches: sizes of the calls that are compared.
     """
 
-    limits: Limits
-    budget: Budget
+    limits: ValidateSettings
+    budget: PrecisionBudget
     batches: Sequence[int]
 
 

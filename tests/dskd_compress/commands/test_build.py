@@ -129,7 +129,7 @@ def test_on_a_gpu_every_engine_is_proven(bundle, capsys, monkeypatch):
 
     proven = []
 
-    def build(bundle, precision, engines, settings):
+    def build(bundle, precision, engines, settings, target):
         return engines / "orin/model.fp32.engine", made
 
     def prove(path, device):

@@ -108,7 +108,7 @@ def test_torch_may_be_the_candidate(run: RunFolder) -> None:
     [
         ((FP32, FP32), UsageError, "cannot be compared with itself"),
         ((TORCH, "onnxruntime:cpu:fp8"), UsageError, "no model of precision fp8; it holds fp16, fp32, int8"),
-        (("torch:cpu:int8", FP32), UsageError, "torch is the reference in fp32"),
+        (("torch:cpu:int8", FP32), UsageError, "validate.pair.*torch computes in fp32"),
         (("torch:cuda:fp32", FP32), EnvironmentProblem, "no CUDA device"),
         ((TORCH, "onnxruntime:cuda:fp32"), EnvironmentProblem, "cuda is not available"),
     ],

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from dskd_export.benchmark.budget import (
-    SpeedBudget,
     against_baseline,
     failures_of,
     judge_rows,
@@ -19,6 +18,7 @@ from dskd_export.ci.summary import junit_of_benchmark, markdown_summary
 from dskd_export.documents.base import DeviceFacts, Interval, Provenance
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, Latency, MemoryFacts
 from dskd_export.errors import UsageError
+from dskd_export.settings import SpeedBudget
 
 
 def around(value: float, spread: float = 0.05) -> Interval:

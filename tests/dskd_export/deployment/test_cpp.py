@@ -25,12 +25,12 @@ from deployment_support import (
 from PIL import Image
 from readme_blocks import blocks
 
-from dskd_compress.config.budget import BudgetSection
 from dskd_export.bundle import Bundle
 from dskd_export.deployment import Plan, make_plan, write_deployment
 from dskd_export.deployment.cpp import SOURCES, cpp_files, pillow_major, tolerance_of
 from dskd_export.deployment.render import static
 from dskd_export.runtime.preprocess import preprocess
+from dskd_export.settings import BudgetSettings
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def test_golden_files_are_little_endian_arrays(plain: Built) -> None:
 
 def test_tolerances_are_those_of_the_budget() -> None:
     for precision in ("fp16", "bf16", "int8", "fp8"):
-        assert tolerance_of(precision) == (False, BudgetSection().of(precision).mean_abs_relative)
+        assert tolerance_of(precision) == (False, BudgetSettings().of(precision).mean_abs_relative)
     assert tolerance_of("fp32") == (True, 1e-3)
     assert tolerance_of("int4") == tolerance_of("int8")
     assert tolerance_of("tf32") == tolerance_of("bf16")

@@ -8,11 +8,12 @@ import pytest
 from deployment_support import plain_bundle
 from engine_machines import bundle as classifier_bundle  # fixtures
 from engine_machines import classifier, make_machine
+from engine_support import build_arguments
 
 from dskd_export.bundle import Bundle
 from dskd_export.deployment import make_plan
 from dskd_export.deployment.triton import config_pbtxt
-from dskd_export.engine import BuildSettings, build_engine, engines_folder
+from dskd_export.engine import build_engine, engines_folder
 from dskd_export.errors import DataError, UsageError
 
 __all__ = ["classifier", "classifier_bundle", "make_machine"]
@@ -74,7 +75,9 @@ def test_an_engine_that_build_made(make_machine: Any, classifier_bundle: Bundle,
 
     def build(precision: str = "fp16", **settings: Any) -> Path:
         engines = engines_folder(classifier_bundle.folder)
-        return build_engine(classifier_bundle, precision, engines, BuildSettings(**settings), run=machine.run)[0]
+        return build_engine(classifier_bundle, precision, engines, *build_arguments(**settings), run=machine.run)[
+            0
+        ]
 
     engine = build(batches=(1, 8))
     plan = make_plan(classifier_bundle, precision="fp16", engine=engine)

@@ -9,10 +9,10 @@ from pathlib import Path
 import engine_contract
 import onnx
 import pytest
-from engine_support import make_bundle, make_classifier
+from engine_support import build_arguments, make_bundle, make_classifier
 from onnx import TensorProto, helper
 
-from dskd_export.engine import BuildSettings, build_engine, engines_folder
+from dskd_export.engine import BuildSettings, BuildTarget, build_engine, engines_folder
 from dskd_export.engine.builder import profiles_of
 from dskd_export.engine.generations import open_backend
 from dskd_export.engine.opset import opset_of
@@ -36,7 +36,7 @@ def build(request, make_machine):
         else:
             chosen, call = settings, make_machine(request.param, **run.world).run
         try:
-            return build_engine(bundle, precision, folder, BuildSettings(**chosen), run=call)
+            return build_engine(bundle, precision, folder, *build_arguments(**chosen), run=call)
         except DskdError:
             assert not folder.exists()
             raise
@@ -171,8 +171,8 @@ def test_a_crash_of_tensorrt_is_one_error(code, words, tmp_path, monkeypatch, bu
 
 @RTX
 def test_a_real_engine_from_a_process_of_its_own(bundle):
-    settings = BuildSettings(targets=("sm86", "sm120"))
-    path, document = build_engine(bundle, "fp32", engines_folder(bundle.folder), settings)
+    target = BuildTarget(targets=("sm86", "sm120"))
+    path, document = build_engine(bundle, "fp32", engines_folder(bundle.folder), BuildSettings(), target)
     assert path.stat().st_size == document.engine_bytes > 100_000
     assert 50 < document.peak_memory_mb < 3000, "of that process alone"
     assert document.truth is not None
@@ -183,9 +183,9 @@ def test_a_real_engine_from_a_process_of_its_own(bundle):
 
 @RTX
 def test_a_library_that_the_wheel_lacks(bundle):
-    settings = BuildSettings(targets=("sm86",), version_compatible=True)
+    arguments = build_arguments(targets=("sm86",), version_compatible=True)
     with pytest.raises(EnvironmentProblem, match=r"libnvinfer_lean\.so"):
-        build_engine(bundle, "fp32", engines_folder(bundle.folder), settings)
+        build_engine(bundle, "fp32", engines_folder(bundle.folder), *arguments)
     assert not engines_folder(bundle.folder).exists()
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from engine_support import make_bundle, make_classifier
+from engine_support import build_arguments, make_bundle, make_classifier
 
-from dskd_export.engine import BuildSettings, build_engine, engines_folder, refit_engine
+from dskd_export.engine import build_engine, engines_folder, refit_engine
 from dskd_export.engine.device import find_gpu
 from dskd_export.engine.generations import installed, targets_of
 from dskd_export.errors import EnvironmentProblem
@@ -44,12 +44,12 @@ def calibration():
 
 
 def build(bundle, precision, backend, **settings):
-    options = BuildSettings(backend=backend, batches=(1, 8), **settings)
+    arguments = build_arguments(backend=backend, batches=(1, 8), **settings)
     if (ahead := targets_of(backend)) and find_gpu().target not in ahead:
         with pytest.raises(EnvironmentProblem) as caught:
-            build_engine(bundle, precision, engines_folder(bundle.folder), options)
+            build_engine(bundle, precision, engines_folder(bundle.folder), *arguments)
         pytest.skip(f"{backend} refuses this GPU, as it should: {caught.value}")
-    return build_engine(bundle, precision, engines_folder(bundle.folder), options)
+    return build_engine(bundle, precision, engines_folder(bundle.folder), *arguments)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -7,12 +7,11 @@ import json
 import engine_contract
 import numpy as np
 import pytest
-from engine_support import make_bundle, make_classifier
+from engine_support import build_arguments, make_bundle, make_classifier
 from fake_tensorrt import read_plan
 
 from dskd_export.engine import (
     BuildDocument,
-    BuildSettings,
     build_engine,
     document_path,
     engines_folder,
@@ -32,7 +31,7 @@ RTX = GENERATIONS[-1]
 
 def build(machine, bundle, precision="fp32", **settings):
     engines = engines_folder(bundle.folder)
-    return build_engine(bundle, precision, engines, BuildSettings(**settings), run=machine.run)
+    return build_engine(bundle, precision, engines, *build_arguments(**settings), run=machine.run)
 
 
 def golden_parity(machine, bundle, path, batch, **options):

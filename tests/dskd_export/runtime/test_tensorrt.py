@@ -11,7 +11,7 @@ from fake_tensorrt import World, make_tensorrt
 
 from dskd_export.benchmark.timing import measure_latency
 from dskd_export.engine import builder, generations, identity
-from dskd_export.engine.builder import BuildSettings, build_engine
+from dskd_export.engine.builder import build_engine
 from dskd_export.engine.device import Gpu
 from dskd_export.engine.document import engines_folder
 from dskd_export.engine.generations import Installed, backend_of
@@ -19,6 +19,7 @@ from dskd_export.engine.process import perform
 from dskd_export.errors import EnvironmentProblem, ModelError, UsageError
 from dskd_export.runtime.cuda import Cuda
 from dskd_export.runtime.tensorrt import TensorRtRunner
+from dskd_export.settings import BuildSettings
 
 GENERATION = "tensorrt_bindings 11.4.0.106"
 GPU = Gpu(0, "NVIDIA L4", "8.9", 24_000_000_000, "580.1", "13.0")

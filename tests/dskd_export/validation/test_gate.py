@@ -5,9 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from dskd_export.documents.validation import Check, ClassDrop, PairedAccuracy, Parity, PreprocessParity
+from dskd_export.settings import PrecisionBudget, ValidateSettings
 from dskd_export.validation.gate import (
-    Budget,
-    Limits,
     check_budget,
     check_count,
     check_finite,
@@ -19,7 +18,9 @@ from dskd_export.validation.gate import (
 from dskd_export.validation.intervals import mcnemar_p, paired_interval, wilson_interval
 from dskd_export.validation.parity import compare_outputs
 
-LIMITS = Limits(max_abs_relative=1e-4, min_cosine=0.9999, max_kl=1e-4, min_agreement=1.0, max_top1_drop=0.005)
+LIMITS = ValidateSettings(
+    max_abs_relative=1e-4, min_cosine=0.9999, max_kl=1e-4, min_agreement=1.0, max_top1_drop=0.005
+)
 CHECKS = ["max abs / scale", "cosine", "KL", "top-1 agreement", "top-1 drop"]
 
 
@@ -86,7 +87,7 @@ def test_one_check_a_limit_and_all_pass() -> None:
     checks = judge()
     assert [check.name for check in checks] == CHECKS
     assert failed(checks) == []
-    assert [check.limit for check in checks] == list(LIMITS.model_dump().values())
+    assert [check.limit for check in checks] == [1e-4, 0.9999, 1e-4, 1.0, 0.005]
     assert [check.comparison for check in checks] == ["<=", ">=", "<=", ">=", "<="]
     assert [check.value for check in checks] == [1e-5, 0.99999, 1e-6, 1.0, 0.0]
 
@@ -150,14 +151,14 @@ def test_there_must_be_something_to_judge() -> None:
 @pytest.mark.parametrize("changes", [{"min_cosine": 1.1}, {"max_speed": 1}, {"max_abs_relative": 0}])
 def test_limits_are_checked(changes: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
-        Limits(**(LIMITS.model_dump() | changes))
+        ValidateSettings(**(LIMITS.model_dump() | changes))
 
 
 # --- the budget
 
 
 def drop_check(lost: int, gained: int, images: int, limit: float = 0.01) -> Check:
-    (check,) = check_budget(Budget(top1_drop=limit), [make_parity()], make_paired(lost, gained, images))
+    (check,) = check_budget(PrecisionBudget(top1_drop=limit), [make_parity()], make_paired(lost, gained, images))
     return check
 
 
@@ -183,7 +184,9 @@ def test_a_value_at_the_limit_cannot_be_shown_by_any_images() -> None:
 
 
 def agreement_check(same: int, images: int, limit: float = 0.95) -> Check:
-    (check,) = check_budget(Budget(agreement=limit), [make_parity()], make_paired(images=images, same=same))
+    (check,) = check_budget(
+        PrecisionBudget(agreement=limit), [make_parity()], make_paired(images=images, same=same)
+    )
     return check
 
 
@@ -203,7 +206,9 @@ def test_agreement_by_its_lower_bound() -> None:
 
 
 def class_check(worst: ClassDrop | None, limit: float = 0.2) -> Check:
-    (check,) = check_budget(Budget(worst_class_drop=limit), [make_parity()], make_paired(images=500, worst=worst))
+    (check,) = check_budget(
+        PrecisionBudget(worst_class_drop=limit), [make_parity()], make_paired(images=500, worst=worst)
+    )
     return check
 
 
@@ -222,7 +227,7 @@ def test_without_a_class_to_judge_it_is_neither_passed_nor_failed() -> None:
 
 
 def test_size_and_distance() -> None:
-    budget = Budget(size_mb=4, mean_abs_relative=0.1)
+    budget = PrecisionBudget(size_mb=4, mean_abs_relative=0.1)
     assert failed(check_budget(budget, [make_parity()], make_paired(), 4.0)) == []
     assert failed(check_budget(budget, [make_parity()], make_paired(), 4.1)) == ["size"]
     assert [check.name for check in check_budget(budget, [make_parity()], make_paired())] == ["mean abs / scale"]
@@ -232,11 +237,11 @@ def test_size_and_distance() -> None:
 
 
 def test_what_is_not_in_the_budget_is_not_judged() -> None:
-    assert check_budget(Budget(), [broken_parity()], make_paired(lost=200)) == []
+    assert check_budget(PrecisionBudget(), [broken_parity()], make_paired(lost=200)) == []
     with pytest.raises(ValidationError):
-        Budget(top1_drop=-0.1)
+        PrecisionBudget(top1_drop=-0.1)
     with pytest.raises(ValidationError):
-        Budget(latency_p99_ms=5)  # type: ignore[call-arg]
+        PrecisionBudget(latency_p99_ms=5)  # type: ignore[call-arg]
 
 
 # --- the other checks
