@@ -10,12 +10,12 @@ from PIL import Image
 from run_support import QUIET, Finished, small_recipe
 
 from dskd_compress.run_folder import RunFolder
-from dskd_compress.stages import benchmark
 from dskd_compress.stages.benchmark import run_benchmark
 from dskd_export.benchmark import cells as benchmarking
 from dskd_export.documents.base import StageRecord, read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.errors import DataError, EnvironmentProblem
+from dskd_export.validation.candidates import named_providers
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 ONE_CELL = [
@@ -158,9 +158,7 @@ def test_a_provider_that_is_not_there(runner: str, said: str, finished: Finished
 
 @no_gpu
 def test_auto_and_its_parts_are_timed_once() -> None:
-    section = small_recipe("benchmark.providers=[auto, cpu, auto]").benchmark
-    assert benchmark._providers(section, "torch") == ["cpu"]
-    assert benchmark._providers(section, "onnxruntime") == ["cpu"]
+    assert named_providers(("auto", "cpu", "auto")) == ["cpu"]
 
 
 def test_a_teacher_that_was_not_exported(finished: Finished, tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""`dskd-compress fleet`: benchmark one bundle on several devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dskd_compress.commands import benchmark_options as bench
+from dskd_compress.commands import options
+
+if TYPE_CHECKING:
+    from dskd_compress.console import Output
+
+
+def fleet(
+    source: options.RunOrBundle,
+    on: bench.On = None,
+    precision: bench.Precision = None,
+    runner: bench.Runner = None,
+    provider: bench.Provider = None,
+    batch: bench.Batch = None,
+    remote_command: bench.RemoteCommand = "dskd-compress",
+    ssh_config: bench.SshConfig = None,
+    report_only: bench.ReportOnly = False,
+    out: bench.Results = None,
+    set_: bench.Overrides = None,
+    json_output: options.JsonFlag = False,
+) -> None:
+    """Benchmark a bundle on several devices over ssh, and print one table.
+
+    The bundle is sent once, and this tool runs there. A lost connection is retried, and a killed command resumes
+    when it is run again. Exit 4: a device gave no results. Exit 5 and 6: as benchmark.
+
+    [bold]Examples[/bold]
+
+      dskd-compress fleet bundle --on ssh://user@orin --on local
+      dskd-compress fleet runs/r18 --on ssh://user@server:2222 --precision int8 --batch 1
+    """
+    from dskd_compress.console import Output
+    from dskd_export.errors import UsageError
+
+    if not on:
+        raise UsageError("fleet needs at least one device.", "Name it: --on ssh://user@host")
+    changes = bench.collect_overrides(precision, runner, provider, batch, set_)
+    run_on_fleet(source, on, changes, remote_command, ssh_config, out, report_only, Output(json_output))
+
+
+def run_on_fleet(
+    source: Path,
+    devices: list[str],
+    changes: list[str],
+    program: str,
+    ssh_config: Path | None,
+    out: Path | None,
+    report_only: bool,
+    output: Output,
+) -> None:
+    """Benchmark a bundle on each device, print one table, and end with the worst exit code.
+
+    Args:
+        source: a run folder, or a bundle, packed or not.
+        devices: `local` and `ssh://[user@]host[:port]`.
+        changes: `key=value` of the sections that apply to a bundle.
+        program: that starts this tool on the other machines.
+        ssh_config: for ssh; None: its own.
+        out: folder for the results; None: `results/<bundle>`.
+        report_only: exit 0 also where a budget is missed.
+        output: of the command.
+
+    Raises:
+        BundleError: this is no bundle, or a damaged one.
+        UsageError: an address is not valid, or a machine is named twice; a key has no meaning here.
+    """
+    from dskd_compress.recipe import bundle_settings
+    from dskd_compress.show.benchmark import print_rows, refuse_slow_anywhere
+    from dskd_compress.stages.benchmark import benchmark_bundle
+    from dskd_export.bundle import bundle_of
+    from dskd_export.errors import UsageError
+    from dskd_export.files.folder_lock import refuse_links
+    from dskd_export.fleet import FleetOptions, benchmark_devices, parse_address, require_all_devices
+    from dskd_export.on_device.results import BENCHMARK_FILES, check_out, writing_results
+    from dskd_export.on_device.source import default_out, device_name, opened
+
+    source = bundle_of(source)
+    addresses = [parse_address(text) for text in dict.fromkeys(devices)]
+    names = [device_name() if address is None else address.name for address in addresses]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--on names one machine twice: {', '.join(names)}.", "Name each once.")
+    folder = out or default_out(source).parent
+    check_out(folder, source)
+    settings = [word for change in changes for word in ("--set", change)]
+    ssh_options = () if ssh_config is None else ("-F", str(ssh_config))
+    with opened(source) as bundle, writing_results(folder, output.warn):
+        refuse_links(folder, names)
+        bundle_settings(changes)  # refuses wrong settings before anything is sent
+        document = benchmark_devices(
+            bundle,
+            list(zip(names, addresses, strict=True)),
+            folder,
+            FleetOptions(program, settings, BENCHMARK_FILES, ssh_options),
+            benchmark_here=lambda place: benchmark_bundle(source, changes, None, place, output),
+            on_line=output.plain,
+            warn=output.warn,
+        )
+    tables = [(one.name, one.benchmark) for one in document.devices if one.benchmark is not None]
+    print_rows(tables, output)
+    output.plain(f"Results: {folder / 'devices.json'}")
+    output.result(document)
+    require_all_devices(document)
+    if not report_only:
+        refuse_slow_anywhere([one for _, one in tables])
