@@ -33,6 +33,7 @@ from dskd_compress.config import Recipe, Section, TrainSection
 from dskd_compress.console import Output
 from dskd_compress.launch import place_of_this_process
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
+from dskd_export.bundle.results import Measurement
 from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files.atomic import sha256_file, write_atomic
@@ -481,6 +482,37 @@ class RunFolder:
             provenance=provenance,
         )
         self.write_document(f"stages/{stage_name}.json", record)
+
+    def results(self, stage_name: str, recipe: Recipe) -> RunResults:
+        """Take the results of a stage; called before the stage reads anything, whose inputs are hashed now."""
+        return RunResults(self, stage_name, recipe, self.inputs(stage_name, recipe))
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """The run folder for one stage: a `ResultsFolder`.
+
+    Attributes:
+        folder: of the run.
+        stage: one of `STAGE_NAMES`.
+        recipe: that the stage runs.
+        inputs: sha256 of what it reads.
+    """
+
+    folder: RunFolder
+    stage: str
+    recipe: Recipe
+    inputs: Mapping[str, str]
+
+    @property
+    def path(self) -> Path:
+        """Of the run folder."""
+        return self.folder.path
+
+    def write(self, document: Measurement, data_sha256: str | None = None) -> None:
+        """See `ResultsFolder.write`; also keeps the settings that the stage was given."""
+        write_atomic(self.folder / stage_named(self.stage).outputs[0], document.model_dump_json(indent=2) + "\n")
+        self.folder.record_stage(self.stage, self.recipe, document.provenance, self.inputs, data_sha256)
 
 
 def writes_run(

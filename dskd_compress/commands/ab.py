@@ -64,20 +64,21 @@ def compare_bundles(first: Path, second: Path, changes: list[str], out: Path | N
     from dskd_export.benchmark.plan import plan_benchmark
     from dskd_export.benchmark.run import draw_images
     from dskd_export.bundle import bundle_of
+    from dskd_export.bundle.results import check_out, hold_results, results_folder
+    from dskd_export.bundle.source import is_bundle, open_source
     from dskd_export.documents.benchmark import AbDocument
     from dskd_export.engine import engines_folder
     from dskd_export.errors import UsageError
     from dskd_export.files.atomic import write_atomic
-    from dskd_export.on_device.results import check_out, writing_results
-    from dskd_export.on_device.source import default_out, is_bundle, opened
     from dskd_export.provenance import Stopwatch
+    from dskd_export.telemetry.device_name import device_name
 
-    watch, folder = Stopwatch(), out or default_out(second)
+    watch, folder = Stopwatch(), out or results_folder(second, device_name())
     check_out(folder, second)
     with ExitStack() as stack:
         sources = [one if is_bundle(one) else bundle_of(one) for one in (first, second)]
-        bundles = [stack.enter_context(opened(one)) for one in sources]
-        stack.enter_context(writing_results(folder, output.warn))
+        bundles = [stack.enter_context(open_source(one)) for one in sources]
+        stack.enter_context(hold_results(folder, output.warn))
         recipe = bundle_settings(changes, seed=bundles[0].manifest.provenance.seed)
         plans = [
             plan_benchmark(bundle, recipe.benchmark, engines_folder(source))

@@ -99,8 +99,8 @@ def _benchmark(
     """Benchmark a run or a bundle; the document, and the folder that it is in."""
     from dskd_compress.run_folder import RunFolder
     from dskd_compress.stages.benchmark import benchmark_bundle, run_benchmark
+    from dskd_export.bundle.source import is_bundle
     from dskd_export.errors import UsageError
-    from dskd_export.on_device.source import is_bundle
 
     if is_bundle(source):
         return benchmark_bundle(source, changes, images, out, output, fresh=fresh)

@@ -75,22 +75,23 @@ def run_on_fleet(
     from dskd_compress.show.benchmark import print_rows, refuse_slow_anywhere
     from dskd_compress.stages.benchmark import benchmark_bundle
     from dskd_export.bundle import bundle_of
+    from dskd_export.bundle.results import BENCHMARK_FILES, check_out, hold_results, results_folder
+    from dskd_export.bundle.source import open_source
     from dskd_export.errors import UsageError
     from dskd_export.files.folder_lock import refuse_links
     from dskd_export.fleet import FleetOptions, benchmark_devices, parse_address, require_all_devices
-    from dskd_export.on_device.results import BENCHMARK_FILES, check_out, writing_results
-    from dskd_export.on_device.source import default_out, device_name, opened
+    from dskd_export.telemetry.device_name import device_name
 
     source = bundle_of(source)
     addresses = [parse_address(text) for text in dict.fromkeys(devices)]
     names = [device_name() if address is None else address.name for address in addresses]
     if len(set(names)) < len(names):
         raise UsageError(f"--on names one machine twice: {', '.join(names)}.", "Name each once.")
-    folder = out or default_out(source).parent
+    folder = out or results_folder(source, device_name()).parent
     check_out(folder, source)
     settings = [word for change in changes for word in ("--set", change)]
     ssh_options = () if ssh_config is None else ("-F", str(ssh_config))
-    with opened(source) as bundle, writing_results(folder, output.warn):
+    with open_source(source) as bundle, hold_results(folder, output.warn):
         refuse_links(folder, names)
         bundle_settings(changes)  # refuses wrong settings before anything is sent
         document = benchmark_devices(

@@ -66,8 +66,8 @@ def validate(
     """
     from dskd_compress.console import Output
     from dskd_compress.show.verdicts import decision_in, print_validation, refuse_failed
+    from dskd_export.bundle.source import is_bundle
     from dskd_export.files.atomic import write_atomic
-    from dskd_export.on_device.source import is_bundle
 
     output = Output(json_output)
     flags = options.as_overrides(

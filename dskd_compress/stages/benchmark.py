@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,20 @@ from dskd_export.benchmark.plan import BenchmarkPlan, ModelSource, OnnxSource, o
 from dskd_export.benchmark.run import BenchmarkImages, RunFacts, benchmark, draw_images
 from dskd_export.benchmark.store import open_store, write_samples
 from dskd_export.bundle import Bundle, open_bundle
+from dskd_export.bundle.results import (
+    MEASURED,
+    BundleResults,
+    ResultsFolder,
+    check_out,
+    hold_results,
+    results_folder,
+)
+from dskd_export.bundle.source import open_source
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.engine import engines_folder
 from dskd_export.errors import DataError
-from dskd_export.on_device.results import MEASURED, check_out, write_results, writing_results
-from dskd_export.on_device.source import default_out, device_name, opened
 from dskd_export.provenance import Stopwatch
+from dskd_export.telemetry.device_name import device_name
 
 if TYPE_CHECKING:
     from dskd_compress.data import DataSets
@@ -41,19 +49,14 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
 
     facts = RunFacts(Stopwatch(), recipe.seed, recipe_sha256(recipe))
     folder.require("bundle/manifest.json", "export")
-    inputs = folder.inputs(BENCHMARK, recipe)
+    results = folder.results(BENCHMARK, recipe)
     bundle = open_bundle(folder.bundle)
     sets = open_checked_data(recipe, output)
     sources = list(_open_sources(recipe, folder, sets, bundle))
     plan = plan_benchmark(bundle, recipe.benchmark, folder.engines, sources)
     drawn = iter_images(sets.val, plan.max_batch, recipe.seed, max_unreadable=sets.max_unreadable)
     images = BenchmarkImages([image for image, _, _ in drawn])
-
-    def write(document: BenchmarkDocument) -> None:
-        folder.write_document("benchmark.json", document)
-        folder.record_stage(BENCHMARK, recipe, document.provenance, inputs)
-
-    return _benchmark(plan, images, recipe, facts, folder.path, write, output, fresh)
+    return _benchmark(plan, images, recipe, facts, results, output, fresh)
 
 
 def benchmark_bundle(
@@ -75,20 +78,17 @@ def benchmark_bundle(
         UsageError: a key without a meaning for a bundle is set, or `out` is in the bundle.
     """
     watch = Stopwatch()
-    folder = out or default_out(source)
+    folder = out or results_folder(source, device_name())
     check_out(folder, source)
-    with opened(source) as bundle, writing_results(folder, output.warn):
+    with open_source(source) as bundle, hold_results(folder, output.warn):
         recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         facts = RunFacts(watch, recipe.seed, recipe_sha256(recipe))
         plan = plan_benchmark(bundle, recipe.benchmark, engines_folder(source))
         labelled = open_images(images, bundle, plan.max_batch, recipe.seed, output)
-
-        def write(document: BenchmarkDocument) -> None:
-            settings = {"benchmark": digest(recipe.benchmark.model_dump(mode="json"))}
-            write_results(folder, bundle, BENCHMARK, document, MEASURED, document.provenance, settings)
-
         drawn = draw_images(labelled, plan.max_batch, recipe.seed)
-        return _benchmark(plan, drawn, recipe, facts, folder, write, output, fresh), folder
+        digests = {"benchmark": digest(recipe.benchmark.model_dump(mode="json"))}
+        results = BundleResults(folder, bundle, BENCHMARK, MEASURED, digests)
+        return _benchmark(plan, drawn, recipe, facts, results, output, fresh), folder
 
 
 def _benchmark(
@@ -96,14 +96,12 @@ def _benchmark(
     images: BenchmarkImages,
     recipe: Recipe | BundleSettings,
     facts: RunFacts,
-    folder: Path,
-    write: Callable[[BenchmarkDocument], None],
+    folder: ResultsFolder,
     output: Output,
     fresh: bool,
 ) -> BenchmarkDocument:
     """Run the benchmark with its store and a progress display, and write its results."""
-    device = device_name()
-    store = open_store(folder, plan.bundle.sha256, plan.settings, device, fresh=fresh)
+    store = open_store(folder.path, plan.bundle.sha256, plan.settings, fresh=fresh)
     with output.progress("Timing", plan.steps, unit="cell") as progress:
         results = benchmark(
             plan,
@@ -111,12 +109,11 @@ def _benchmark(
             recipe.budget,
             facts,
             store,
-            device=device,
             on_step=lambda: progress.advance(1),
             on_status=lambda text: progress.update(description=text),
         )
-    write_samples(folder / "benchmark.samples.npz", results.samples)
-    write(results.document)
+    write_samples(folder.path / "benchmark.samples.npz", results.samples)
+    folder.write(results.document)
     store.clear()
     return results.document
 

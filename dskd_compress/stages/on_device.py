@@ -9,13 +9,14 @@ from dskd_compress.recipe import bundle_settings
 from dskd_compress.run_folder import VALIDATE, digest, recipe_sha256
 from dskd_compress.stages.rules import rules_of
 from dskd_export.bundle import Bundle
+from dskd_export.bundle.results import BundleResults, check_out, hold_results, results_folder
+from dskd_export.bundle.source import open_source
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.engine import engines_folder
 from dskd_export.files.names import printable
 from dskd_export.on_device import validate
-from dskd_export.on_device.results import check_out, write_results, writing_results
-from dskd_export.on_device.source import default_out, opened
 from dskd_export.runtime.labelled_images import LabelledImages, open_labelled
+from dskd_export.telemetry.device_name import device_name
 
 
 def validate_source(
@@ -29,9 +30,9 @@ def validate_source(
         BundleError: this is no bundle, or a damaged one.
         UsageError: a key of the recipe is set that has no meaning here, or `out` lies in the bundle.
     """
-    folder = out or default_out(source)
+    folder = out or results_folder(source, device_name())
     check_out(folder, source)
-    with opened(source) as bundle, writing_results(folder, output.warn):
+    with open_source(source) as bundle, hold_results(folder, output.warn):
         recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         section = recipe.validation
         labelled = open_images(images, bundle, section.images, recipe.seed, output)
@@ -60,16 +61,12 @@ def validate_source(
                 f"No images were given (--images): compared on the bundle's {document.data.val_images} golden "
                 "images alone. Accuracy, and what a budget says of it, is not judged."
             )
-        write_results(
-            folder,
-            bundle,
-            VALIDATE,
-            document,
-            ("validation.json",),
-            document.provenance,
-            {"validate": digest(section.model_dump(mode="json")), "budget": digest(recipe.budget.model_dump())},
-            None if labelled is None else document.data.sha256,
-        )
+        digests = {
+            "validate": digest(section.model_dump(mode="json")),
+            "budget": digest(recipe.budget.model_dump()),
+        }
+        results = BundleResults(folder, bundle, VALIDATE, ("validation.json",), digests)
+        results.write(document, None if labelled is None else document.data.sha256)
     return document, folder
 
 

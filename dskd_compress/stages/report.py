@@ -11,9 +11,9 @@ from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.run_folder import MODEL_CARD, REPORT, RunFolder, recipe_sha256, writes_run
 from dskd_compress.stages.on_device import report_title
+from dskd_export.bundle.results import hold_results
 from dskd_export.errors import DataError, UsageError
 from dskd_export.files.atomic import write_atomic
-from dskd_export.on_device.results import writing_results
 from dskd_export.provenance import Stopwatch
 from dskd_export.report import Report, build_comparison, build_report
 from dskd_export.report.card import model_card
@@ -65,7 +65,7 @@ def report_several(folders: Sequence[Path], out: Path | None, overrides: list[st
     title = report_title(overrides)
     report = build_report(folders[0], title=title) if len(folders) == 1 else build_comparison(folders, title=title)
     holds_results = any((out.parent / name).exists() for name in ("recipe.yaml", "stages"))
-    with writing_results(out.parent, output.warn) if holds_results else contextlib.nullcontext():
+    with hold_results(out.parent, output.warn) if holds_results else contextlib.nullcontext():
         return write_report(report, out)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dskd_compress.config import Recipe
 from dskd_compress.recipe import BundleSettings
-from dskd_export.on_device.source import device_name
+from dskd_export.telemetry.device_name import device_name
 from dskd_export.validation.judgement import Rules
 
 

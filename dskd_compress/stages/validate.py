@@ -59,7 +59,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     section = recipe.validation
     weights = folder.require("student.safetensors", "distill")
     folder.require("bundle/manifest.json", "export")
-    inputs = folder.inputs(VALIDATE, recipe)
+    results = folder.results(VALIDATE, recipe)
     bundle = open_bundle(folder.bundle)
     if bundle.spec.student_sha256 != sha256_file(weights):
         raise BundleError(
@@ -125,8 +125,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
         bundle_sha256=bundle.sha256,
         provenance=provenance,
     )
-    folder.write_document("validation.json", document)
-    folder.record_stage(VALIDATE, recipe, provenance, inputs, facts.sha256)
+    results.write(document, facts.sha256)
     return document
 
 

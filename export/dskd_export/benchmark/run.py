@@ -20,6 +20,7 @@ from dskd_export.errors import EnvironmentProblem
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import LabelledImages
 from dskd_export.settings import BudgetSettings
+from dskd_export.telemetry.device_name import device_name
 
 # Size of an average photo of ImageNet, which decides the time of resizing.
 NOISE_SIZE = (500, 375)
@@ -73,7 +74,6 @@ def benchmark(
     facts: RunFacts,
     store: CellStore | None,
     *,
-    device: str,
     on_step: Callable[[], object],
     on_status: Callable[[str], object],
 ) -> BenchmarkResults:
@@ -85,7 +85,6 @@ def benchmark(
         budget: limits of a timed student.
         facts: for the provenance.
         store: keeps finished cells; None: nothing is kept.
-        device: name of this device's folder in results/, for limits of single devices.
         on_step: called after every row and scenario.
         on_status: called with what is timed next.
 
@@ -107,7 +106,7 @@ def benchmark(
         rows=rows,
         scenarios=scenarios,
         cross_checks=list(cross_checks(plan.engines, rows, spec, tools)) if tools else [],
-        judgements=judge_rows(budget.speed(device), rows, batch=budget.batch, part=budget.part),
+        judgements=judge_rows(budget.speed(device_name()), rows, batch=budget.batch, part=budget.part),
         images=images.source,
         bundle_sha256=plan.bundle.sha256,
         provenance=facts.watch.provenance(

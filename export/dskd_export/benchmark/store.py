@@ -18,6 +18,7 @@ from dskd_export.files.atomic import sha256_bytes, write_atomic
 from dskd_export.files.npz import read_npz
 from dskd_export.provenance import versions
 from dskd_export.settings import BenchmarkSettings
+from dskd_export.telemetry.device_name import device_name
 
 FOLDER = "benchmark.partial"
 
@@ -68,11 +69,9 @@ class CellStore:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def open_store(
-    folder: Path, bundle_sha256: str, settings: BenchmarkSettings, device: str, *, fresh: bool = False
-) -> CellStore:
+def open_store(folder: Path, bundle_sha256: str, settings: BenchmarkSettings, *, fresh: bool = False) -> CellStore:
     """Open the store of a bundle's cells with these settings, on this device, with the installed versions."""
-    depends_on = [bundle_sha256, settings.model_dump_json(), device, str(sorted(versions().items()))]
+    depends_on = [bundle_sha256, settings.model_dump_json(), device_name(), str(sorted(versions().items()))]
     return CellStore(folder, depends_on, fresh=fresh)
 
 

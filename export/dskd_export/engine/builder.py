@@ -13,7 +13,7 @@ from dskd_export import codes
 from dskd_export.bundle import Bundle
 from dskd_export.documents.precision import QUANTIZED
 from dskd_export.engine.api import BuildOptions, Profile, Refit
-from dskd_export.engine.device import Gpu, find_gpu, folder_name, index_of, system
+from dskd_export.engine.device import Gpu, find_gpu, index_of, system
 from dskd_export.engine.document import (
     BuildDocument,
     DlaFacts,
@@ -31,6 +31,7 @@ from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.files.atomic import sha256_bytes, write_atomic
 from dskd_export.settings import BuildSettings
 from dskd_export.spec import ModelSpec
+from dskd_export.telemetry.device_name import device_name
 
 _FIRST_RUNG_BYTES = 4 * 1024**3
 Run = Callable[[Request], Done]
@@ -116,7 +117,7 @@ def build_engine(
     if target.dla_core is not None and len(settings.batches) != 1:
         raise UsageError("A DLA takes one batch size only.", "Give one with --batches.")
     targets = tuple(dict.fromkeys(target.targets))
-    device = folder_name(gpu.name) if gpu is not None and not targets else "-".join(targets)
+    device = device_name(gpu.name) if gpu is not None and not targets else "-".join(targets)
     options = BuildOptions(
         profiles=profiles_of(bundle.spec, settings.batches, fixed=target.dla_core is not None),
         workspace_bytes=None if settings.workspace_mb is None else round(settings.workspace_mb * 1e6),

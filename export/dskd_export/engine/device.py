@@ -98,8 +98,3 @@ def find_gpu(index: int = 0, library: str = "libcuda.so.1") -> Gpu | None:
 def system() -> str:
     """Operating system and processor, which an engine is bound to: `Linux aarch64`."""
     return f"{platform.system()} {platform.machine()}"
-
-
-def folder_name(text: str) -> str:
-    """A device's name as a folder's: `Orin (nvgpu)` -> `orin-nvgpu`."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "device"

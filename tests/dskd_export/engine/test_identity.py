@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 
 from dskd_export.bundle import bundle_of
 from dskd_export.engine import BuildSettings, build_engine, check_identity, document_path, engines_folder, identity
-from dskd_export.engine.device import Gpu, folder_name
+from dskd_export.engine.device import Gpu
 from dskd_export.engine.document import source_of
 from dskd_export.engine.generations import Installed
 from dskd_export.engine.identity import read_engine
@@ -134,8 +133,3 @@ def test_where_engines_lie(tmp_path):
     with pytest.raises(UsageError, match="not named like an engine"):
         document_path(Path("a.plan"))
     assert document_path(Path("d/model.int8.stripped.engine")) == Path("d/model.int8.stripped.build.json")
-
-
-@pytest.mark.parametrize("name", ["Orin (nvgpu)", "NVIDIA RTX 4000 Ada", "..", "a/b", ""])
-def test_a_device_is_a_harmless_folder(name):
-    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", folder_name(name))

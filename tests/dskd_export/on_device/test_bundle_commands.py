@@ -19,12 +19,14 @@ from dskd_compress import console
 from dskd_compress.cli import main
 from dskd_compress.stages import on_device
 from dskd_export.bundle import open_bundle, pack_bundle
+from dskd_export.bundle.results import results_folder
+from dskd_export.bundle.source import source_name
 from dskd_export.documents.base import StageRecord, read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import Judgement, ValidationDocument
 from dskd_export.files.folder_lock import LOCK
-from dskd_export.on_device.source import default_out, name_of
 from dskd_export.runtime.preprocess import preprocess_batch
+from dskd_export.telemetry.device_name import device_name
 from dskd_export.validation.gate import IS_REFERENCE, NO_IMAGES
 
 QUICK = [
@@ -143,7 +145,7 @@ def test_a_packed_bundle_gives_the_same(bundle: Path) -> None:
     (written,) = Path("results/r18").iterdir()
     document = read_document(written / "validation.json", ValidationDocument)
     assert document.judgements == validation(bundle).judgements
-    assert default_out(packed) == written
+    assert results_folder(packed, device_name()) == written
 
 
 def test_a_pair(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,7 +282,7 @@ def test_what_cannot_be_asked_for(
 def test_what_a_bundle_is_called(tmp_path: Path) -> None:
     run = tmp_path / "runs/r18"
     (run / "bundle").mkdir(parents=True)
-    assert name_of(run / "bundle") == "bundle"
+    assert source_name(run / "bundle") == "bundle"
     (run / "recipe.yaml").touch()
-    assert name_of(run / "bundle") == "r18"
-    assert name_of(tmp_path / "r18.tar.zst") == "r18"
+    assert source_name(run / "bundle") == "r18"
+    assert source_name(tmp_path / "r18.tar.zst") == "r18"

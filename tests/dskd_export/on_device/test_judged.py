@@ -15,7 +15,7 @@ from dskd_compress.cli import main
 from dskd_export.benchmark import cells as benchmarking
 from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
-from dskd_export.on_device.source import device_name
+from dskd_export.telemetry.device_name import device_name
 
 QUICK = [
     word
