@@ -42,14 +42,7 @@ def ab(
 
 
 def compare_bundles(first: Path, second: Path, changes: list[str], out: Path | None, output: Output) -> None:
-    """Time the models that two bundles have in common, interleaved; writes `ab.json` and prints it.
-
-    Args:
-        first: a run folder, or a bundle, packed or not.
-        second: the same; it may be the first again.
-        changes: `key=value` of the sections that apply to a bundle.
-        out: folder for the results; None: that of the second.
-        output: of the command.
+    """Time the models that two runs or bundles have in common, interleaved; writes `ab.json` and prints it.
 
     Raises:
         BundleError: one is no bundle, or damaged.
@@ -60,15 +53,13 @@ def compare_bundles(first: Path, second: Path, changes: list[str], out: Path | N
     from dskd_compress.recipe import bundle_settings
     from dskd_compress.run_folder import recipe_sha256
     from dskd_compress.show.benchmark import print_comparisons
-    from dskd_export.benchmark.ab_test import compare_cells, pair_cells
+    from dskd_export.benchmark.ab_test import compare_plans, count_pairs
     from dskd_export.benchmark.plan import plan_benchmark
-    from dskd_export.benchmark.run import draw_images
+    from dskd_export.benchmark.run import RunFacts
     from dskd_export.bundle import bundle_of
     from dskd_export.bundle.results import check_out, hold_results, results_folder
     from dskd_export.bundle.source import is_bundle, open_source
-    from dskd_export.documents.benchmark import AbDocument
     from dskd_export.engine import engines_folder
-    from dskd_export.errors import UsageError
     from dskd_export.files.atomic import write_atomic
     from dskd_export.provenance import Stopwatch
     from dskd_export.telemetry.device_name import device_name
@@ -76,40 +67,21 @@ def compare_bundles(first: Path, second: Path, changes: list[str], out: Path | N
     watch, folder = Stopwatch(), out or results_folder(second, device_name())
     check_out(folder, second)
     with ExitStack() as stack:
-        sources = [one if is_bundle(one) else bundle_of(one) for one in (first, second)]
-        bundles = [stack.enter_context(open_source(one)) for one in sources]
+        plans = []
+        for source in (first, second):
+            bundle = stack.enter_context(open_source(source if is_bundle(source) else bundle_of(source)))
+            recipe = bundle_settings(changes, seed=bundle.manifest.provenance.seed)
+            plans.append(plan_benchmark(bundle, recipe.benchmark, engines_folder(source)))
         stack.enter_context(hold_results(folder, output.warn))
-        recipe = bundle_settings(changes, seed=bundles[0].manifest.provenance.seed)
-        plans = [
-            plan_benchmark(bundle, recipe.benchmark, engines_folder(source))
-            for bundle, source in zip(bundles, (first, second), strict=True)
-        ]
-        pairs = pair_cells(*plans)
-        with output.progress("A/B test", len(pairs), unit="pair") as progress:
-            comparisons = list(
-                compare_cells(
-                    pairs,
-                    draw_images(None, 1, recipe.seed).images,
-                    seconds=recipe.benchmark.min_seconds,
-                    seed=recipe.seed,
-                    on_step=lambda: progress.advance(1),
-                    on_status=lambda text: progress.update(description=text),
-                )
+        facts = RunFacts(watch, plans[0].bundle.manifest.provenance.seed, recipe_sha256(recipe))
+        with output.progress("A/B test", count_pairs(*plans), unit="pair") as progress:
+            document = compare_plans(
+                *plans,
+                names=(str(first), str(second)),
+                facts=facts,
+                on_step=lambda: progress.advance(1),
+                on_status=lambda text: progress.update(description=text),
             )
-    if not comparisons:
-        raise UsageError(
-            f"{first} and {second} have no model in common that can run here.",
-            "Name a precision and a provider that both have: --precision, --provider",
-        )
-    device = "cuda:0" if any(one.provider != "cpu" for one, _ in pairs) else "cpu"
-    document = AbDocument(
-        first=str(first),
-        second=str(second),
-        first_sha256=bundles[0].sha256,
-        second_sha256=bundles[1].sha256,
-        comparisons=comparisons,
-        provenance=watch.provenance(seed=recipe.seed, device=device, recipe_sha256=recipe_sha256(recipe)),
-    )
     write_atomic(folder / "ab.json", document.model_dump_json(indent=2) + "\n")
     print_comparisons(document, output)
     output.plain(f"Results: {folder / 'ab.json'}")

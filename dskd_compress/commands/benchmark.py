@@ -10,7 +10,7 @@ from dskd_compress.commands import options
 
 if TYPE_CHECKING:
     from dskd_compress.console import Output
-    from dskd_export.documents.benchmark import BenchmarkDocument
+    from dskd_export.documents.benchmark import BenchmarkDocument, RowJudgement
 
 
 def benchmark(
@@ -32,7 +32,7 @@ def benchmark(
     threads: bench.OldWords = None,
     streams: bench.OldWords = None,
     scenario: bench.OldWords = None,
-    cross_check: bench.OldText = None,
+    cross_check: bench.OldWords = None,
     against: bench.OldPath = None,
     device: bench.OldOn = None,
     remote_command: bench.OldText = None,
@@ -51,42 +51,23 @@ def benchmark(
       dskd-compress benchmark bundle --set budget.latency_p99_ms=8 --baseline old.json --junit speed.xml
       dskd-compress benchmark bundle --set 'benchmark.scenarios=[Server]'
     """
-    from dskd_compress.commands.ab import compare_bundles
-    from dskd_compress.commands.fleet import run_on_fleet
     from dskd_compress.console import Output
-    from dskd_compress.show.benchmark import print_benchmark, print_judgements, refuse_slow
-    from dskd_compress.show.verdicts import decision_in
-    from dskd_export.benchmark.budget import compare_with_baseline, read_baseline
-    from dskd_export.ci.summary import write_ci_files
-    from dskd_export.errors import UsageError
+    from dskd_compress.show.benchmark import refuse_slow
+    from dskd_export.benchmark.budget import read_baseline
 
     output = Output(json_output)
-    old = {"allow_cpu": allow_cpu, "threads": threads, "streams": streams, "scenarios": scenario}
-    old["cross_check"] = None if cross_check is None else [cross_check]
+    if set(device or ["ssh"]) <= {"auto", "cpu", "cuda"}:  # the device of this process, as in other commands
+        provider, device = device, None
+    old = {"threads": threads, "streams": streams, "scenarios": scenario, "cross_check": cross_check}
     changes = bench.replace_old_flags(output, **old)
-    changes += bench.collect_overrides(precision, runner, provider, batch, set_)
-    if against is not None or device:
-        if images is not None or baseline is not None or (against is not None and device):
-            raise UsageError("--images and --baseline are for one bundle on this machine.", "Remove them.")
-        where = " ".join(f"--on {one}" for one in device or ())
-        new = f"fleet {source} {where}" if against is None else f"ab {source} {against}"
-        output.warn(f"{'--on' if against is None else '--against'} is deprecated; use: dskd-compress {new}")
-        if against is not None:
-            compare_bundles(source, against, changes, out, output)
-        else:
-            program = remote_command or "dskd-compress"
-            run_on_fleet(source, device or [], changes, program, ssh_config, out, report_only, output)
+    changes += bench.collect_overrides(precision, runner, provider, batch, set_, allow_cpu)
+    if against or device or remote_command or ssh_config:
+        rest = (against, device, remote_command, ssh_config, changes, report_only, out, output)
+        _run_old(source, images, baseline, *rest)
         return
-    if remote_command is not None or ssh_config is not None:
-        raise UsageError("--remote-command and --ssh-config need another machine.", "Use: dskd-compress fleet")
     before = read_baseline(baseline)
     document, folder = _benchmark(source, changes, images, out, output, fresh)
-    print_benchmark(document, output)
-    older = [] if before is None else compare_with_baseline(document, before)
-    print_judgements("Budget", document.judgements, output)
-    print_judgements("Baseline", older, output)
-    write_ci_files(document, older, junit, summary)
-    output.plain(decision_in(folder).sentence)
+    older = _show(document, before, junit, summary, folder, output)
     options.say_where(None if folder == source else folder, output)
     output.result(document)
     if not report_only:
@@ -114,3 +95,59 @@ def _benchmark(
         )
     options.say_chosen(recipe.benchmark.precisions, "benchmark.precisions", changes, output)
     return run_benchmark(recipe, run, output, fresh=fresh), source
+
+
+def _show(
+    document: BenchmarkDocument,
+    before: BenchmarkDocument | None,
+    junit: Path | None,
+    summary: Path | None,
+    folder: Path,
+    output: Output,
+) -> list[RowJudgement]:
+    """Print and write the verdicts; those of the baseline are returned."""
+    from dskd_compress.show.benchmark import print_benchmark, print_judgements
+    from dskd_compress.show.verdicts import decision_in
+    from dskd_export.benchmark.budget import compare_with_baseline
+    from dskd_export.ci.summary import write_ci_files
+
+    print_benchmark(document, output)
+    older = [] if before is None else compare_with_baseline(document, before)
+    print_judgements("Budget", document.judgements, output)
+    print_judgements("Baseline", older, output)
+    write_ci_files(document, older, junit, summary)
+    output.plain(decision_in(folder).sentence)
+    return older
+
+
+def _run_old(
+    source: Path,
+    images: Path | None,
+    baseline: Path | None,
+    against: Path | None,
+    device: list[str] | None,
+    remote_command: str | None,
+    ssh_config: Path | None,
+    changes: list[str],
+    report_only: bool,
+    out: Path | None,
+    output: Output,
+) -> None:
+    """Run `ab` or `fleet` for the flags that they replace, and print the new command."""
+    from dskd_compress.commands.ab import compare_bundles
+    from dskd_compress.commands.fleet import run_on_fleet
+    from dskd_export.errors import UsageError
+
+    if images or baseline or (against and device) or not (against or device):
+        raise UsageError(
+            "--against, --on, --remote-command and --ssh-config are not for a benchmark on this machine.",
+            "Use: dskd-compress ab A B, or: dskd-compress fleet BUNDLE --on ssh://user@host",
+        )
+    if against is not None:
+        output.warn(f"--against is deprecated; use: dskd-compress ab {source} {against}")
+        compare_bundles(source, against, changes, out, output)
+    else:
+        where = " ".join(f"--on {one}" for one in device or ())
+        output.warn(f"--on of benchmark is deprecated; use: dskd-compress fleet {source} {where}")
+        program = remote_command or "dskd-compress"
+        run_on_fleet(source, device or [], changes, program, ssh_config, out, report_only, output)

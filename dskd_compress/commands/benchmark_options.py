@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from dskd_compress.commands.options import as_overrides
+from dskd_compress.commands.options import as_overrides, flag_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +61,7 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Set a key, for example benchmark.threads=1; repeatable."),
 ]
 
-# Old flags, for one release.
+# Old flags, for one release. --allow-cpu stays: a hint about operators names it, of validate as well.
 OldOn = Annotated[Words, typer.Option("--on", "--device", hidden=True)]
 OldWords = Annotated[Words, typer.Option(hidden=True)]
 OldText = Annotated[Optional[str], typer.Option(hidden=True)]
@@ -76,24 +76,28 @@ def split_words(given: Iterable[str] | None) -> list[Any] | None:
     return [int(word) if word.isdecimal() else word for word in words]
 
 
-def collect_overrides(precision: Words, runner: Words, provider: Words, batch: Words, set_: Words) -> list[str]:
+def collect_overrides(
+    precision: Words, runner: Words, provider: Words, batch: Words, set_: Words, allow_cpu: Words = None
+) -> list[str]:
     """Recipe keys that the flags set, then those of `--set`."""
     flags = as_overrides(
         benchmark__precisions=split_words(precision),
         benchmark__runners=split_words(runner),
         benchmark__providers=split_words(provider),
         benchmark__batches=split_words(batch),
+        benchmark__allow_cpu=split_words(allow_cpu),
     )
     return [*flags, *(set_ or [])]
 
 
 def replace_old_flags(output: Output, **old: Words) -> list[str]:
     """Recipe keys that old flags set, each with a note of its replacement on stderr."""
-    given = {name: split_words(words) for name, words in old.items() if words is not None}
-    for name, words in given.items():
-        value = words[0] if name == "cross_check" and words else f"[{','.join(map(str, words or []))}]"
-        output.warn(f"--{name.replace('_', '-')} is deprecated; use: --set 'benchmark.{name}={value}'")
-    values: dict[str, Any] = {
-        name: words[0] if name == "cross_check" and words else words for name, words in given.items()
-    }
-    return as_overrides(**{f"benchmark__{name}": value for name, value in values.items()})
+    changes: list[str] = []
+    for name, given in old.items():
+        values = split_words(given)
+        if values:
+            key, value = f"benchmark.{name}", values[0] if name == "cross_check" else values
+            shown = f"[{','.join(map(str, values))}]" if name != "cross_check" else value
+            output.warn(f"{flag_of(key)} is deprecated; use: --set '{key}={shown}'")
+            changes += as_overrides(**{key.replace(".", "__"): value})
+    return changes

@@ -57,16 +57,6 @@ def run_on_fleet(
 ) -> None:
     """Benchmark a bundle on each device, print one table, and end with the worst exit code.
 
-    Args:
-        source: a run folder, or a bundle, packed or not.
-        devices: `local` and `ssh://[user@]host[:port]`.
-        changes: `key=value` of the sections that apply to a bundle.
-        program: that starts this tool on the other machines.
-        ssh_config: for ssh; None: its own.
-        out: folder for the results; None: `results/<bundle>`.
-        report_only: exit 0 also where a budget is missed.
-        output: of the command.
-
     Raises:
         BundleError: this is no bundle, or a damaged one.
         UsageError: an address is not valid, or a machine is named twice; a key has no meaning here.
@@ -77,26 +67,22 @@ def run_on_fleet(
     from dskd_export.bundle import bundle_of
     from dskd_export.bundle.results import BENCHMARK_FILES, check_out, hold_results, results_folder
     from dskd_export.bundle.source import open_source
-    from dskd_export.errors import UsageError
     from dskd_export.files.folder_lock import refuse_links
-    from dskd_export.fleet import FleetOptions, benchmark_devices, parse_address, require_all_devices
+    from dskd_export.fleet import FleetOptions, benchmark_devices, name_devices, require_all_devices
     from dskd_export.telemetry.device_name import device_name
 
     source = bundle_of(source)
-    addresses = [parse_address(text) for text in dict.fromkeys(devices)]
-    names = [device_name() if address is None else address.name for address in addresses]
-    if len(set(names)) < len(names):
-        raise UsageError(f"--on names one machine twice: {', '.join(names)}.", "Name each once.")
+    addresses = name_devices(devices, device_name())
     folder = out or results_folder(source, device_name()).parent
     check_out(folder, source)
     settings = [word for change in changes for word in ("--set", change)]
     ssh_options = () if ssh_config is None else ("-F", str(ssh_config))
     with open_source(source) as bundle, hold_results(folder, output.warn):
-        refuse_links(folder, names)
+        refuse_links(folder, tuple(addresses))
         bundle_settings(changes)  # refuses wrong settings before anything is sent
         document = benchmark_devices(
             bundle,
-            list(zip(names, addresses, strict=True)),
+            addresses,
             folder,
             FleetOptions(program, settings, BENCHMARK_FILES, ssh_options),
             benchmark_here=lambda place: benchmark_bundle(source, changes, None, place, output),

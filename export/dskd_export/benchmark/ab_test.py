@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,11 @@ from PIL import Image
 
 from dskd_export.benchmark.cells import Cell, make_feeds
 from dskd_export.benchmark.plan import BenchmarkPlan
+from dskd_export.benchmark.run import RunFacts, draw_images
 from dskd_export.benchmark.statistics import mean_interval
 from dskd_export.documents.base import Interval
-from dskd_export.documents.benchmark import Comparison, Faster
-from dskd_export.errors import ProviderLacksKernel
+from dskd_export.documents.benchmark import AbDocument, Comparison, Faster
+from dskd_export.errors import ProviderLacksKernel, UsageError
 from dskd_export.telemetry.monitor import Monitor
 
 Call = Callable[[], object]
@@ -35,45 +36,67 @@ _LEAST_BLOCK_CALLS = 3
 _FEWEST_PAIRS = 20
 
 
-def pair_cells(first: BenchmarkPlan, second: BenchmarkPlan) -> list[tuple[Cell, Cell]]:
+def compare_plans(
+    first: BenchmarkPlan,
+    second: BenchmarkPlan,
+    *,
+    names: tuple[str, str],
+    facts: RunFacts,
+    on_step: Callable[[], object],
+    on_status: Callable[[str], object],
+) -> AbDocument:
+    """A/B-test every cell that two plans have in common; a pair without a kernel here is left out.
+
+    Args:
+        first: models to compare with.
+        second: models that are judged.
+        names: of both, for the document.
+        facts: for the provenance; its seed also is that of the order of blocks and of the noise image.
+        on_step: called after every pair.
+        on_status: called with the name of each pair before it is timed.
+
+    Raises:
+        ProviderLacksKernel: a precision that was requested by name cannot be computed here.
+        UsageError: they have no model in common that can run here.
+    """
+    images = draw_images(None, 1, facts.seed).images
+    comparisons, devices = [], set()
+    for one, other in _pair_cells(first, second):
+        on_status(one.label)
+        try:
+            comparisons.append(_compare(one, other, images, first.settings.min_seconds, facts.seed))
+            devices.add(one.device)
+        except ProviderLacksKernel:
+            if one.required:
+                raise
+        on_step()
+    if not comparisons:
+        raise UsageError(
+            f"{names[0]} and {names[1]} have no model in common that can run here.",
+            "Name a precision and a provider that both have: --precision, --provider",
+        )
+    return AbDocument(
+        first=names[0],
+        second=names[1],
+        first_sha256=first.bundle.sha256,
+        second_sha256=second.bundle.sha256,
+        comparisons=comparisons,
+        provenance=facts.provenance(max(devices)),  # cuda:0 where one ran there
+    )
+
+
+def count_pairs(first: BenchmarkPlan, second: BenchmarkPlan) -> int:
+    """Count the cells that two plans have in common."""
+    return len(_pair_cells(first, second))
+
+
+def _pair_cells(first: BenchmarkPlan, second: BenchmarkPlan) -> list[tuple[Cell, Cell]]:
     """Cells that both plans have: the same runner, provider, precision, batch, threads and streams."""
     cells = [
         {cell.key: cell for cell in plan.cells(plan.settings.batches) if not cell.unavailable}
         for plan in (first, second)
     ]
     return [(cell, cells[1][key]) for key, cell in cells[0].items() if key in cells[1]]
-
-
-def compare_cells(
-    pairs: Sequence[tuple[Cell, Cell]],
-    images: Sequence[Image.Image],
-    *,
-    seconds: float,
-    seed: int,
-    on_step: Callable[[], object],
-    on_status: Callable[[str], object],
-) -> Iterator[Comparison]:
-    """A/B-test the second cell of each pair against the first; a pair without a kernel here is left out.
-
-    Args:
-        pairs: as `pair_cells` gives them.
-        images: decoded; repeated to fill a batch.
-        seconds: least time of each model.
-        seed: of the order of blocks.
-        on_step: called after every pair.
-        on_status: called with the name of each pair before it is timed.
-
-    Raises:
-        ProviderLacksKernel: a precision that was requested by name cannot be computed here.
-    """
-    for first, second in pairs:
-        on_status(first.label)
-        try:
-            yield _compare(first, second, images, seconds, seed)
-        except ProviderLacksKernel:
-            if first.required:
-                raise
-        on_step()
 
 
 def _compare(first: Cell, second: Cell, images: Sequence[Image.Image], seconds: float, seed: int) -> Comparison:

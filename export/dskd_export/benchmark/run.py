@@ -15,6 +15,7 @@ from dskd_export.benchmark.loadgen import run_scenarios, scenario_batch
 from dskd_export.benchmark.plan import BenchmarkPlan
 from dskd_export.benchmark.store import CellStore
 from dskd_export.benchmark.trtexec import cross_checks, find_tools
+from dskd_export.documents.base import Provenance
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow
 from dskd_export.errors import EnvironmentProblem
 from dskd_export.provenance import Stopwatch
@@ -52,6 +53,10 @@ class RunFacts:
     watch: Stopwatch
     seed: int
     recipe_sha256: str
+
+    def provenance(self, device: str) -> Provenance:
+        """Make the provenance of numbers computed on a device."""
+        return self.watch.provenance(seed=self.seed, device=device, recipe_sha256=self.recipe_sha256)
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,7 @@ def benchmark(
         judgements=judge_rows(budget.speed(device_name()), rows, batch=budget.batch, part=budget.part),
         images=images.source,
         bundle_sha256=plan.bundle.sha256,
-        provenance=facts.watch.provenance(
-            seed=facts.seed, device="cuda:0" if on_gpu else "cpu", recipe_sha256=facts.recipe_sha256
-        ),
+        provenance=facts.provenance("cuda:0" if on_gpu else "cpu"),
     )
     return BenchmarkResults(document, samples)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_export.bundle import Bundle
 from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument, DeviceResult, DevicesDocument
-from dskd_export.errors import DskdError, EnvironmentProblem
+from dskd_export.errors import DskdError, EnvironmentProblem, UsageError
 from dskd_export.files.atomic import write_atomic
-from dskd_export.fleet.address import Address
+from dskd_export.fleet.address import Address, parse_address
 from dskd_export.fleet.run import RemoteCommand, run_remotely
 
 LOG = "benchmark.log"
@@ -36,9 +36,26 @@ class FleetOptions:
     ssh_options: Sequence[str] = ()
 
 
+def name_devices(texts: Sequence[str], here: str) -> dict[str, Address | None]:
+    """Parse addresses: name of the device's folder of results -> its address; None: this machine.
+
+    Args:
+        texts: `local` and `ssh://[user@]host[:port]`.
+        here: name of this machine's folder.
+
+    Raises:
+        UsageError: an address is not valid, or a machine is named twice.
+    """
+    addresses = [parse_address(text) for text in dict.fromkeys(texts)]
+    names = [here if address is None else address.name for address in addresses]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--on names one machine twice: {', '.join(names)}.", "Name each once.")
+    return dict(zip(names, addresses, strict=True))
+
+
 def benchmark_devices(
     bundle: Bundle,
-    devices: Sequence[tuple[str, Address | None]],
+    devices: Mapping[str, Address | None],
     out: Path,
     options: FleetOptions,
     *,
@@ -52,7 +69,7 @@ def benchmark_devices(
 
     Args:
         bundle: the models.
-        devices: name of the folder of results, and address; None: this machine.
+        devices: as `name_devices` gives them.
         out: folder of all results.
         options: how the tool runs on other machines.
         benchmark_here: benchmarks on this machine, into the folder that it is given.
@@ -60,7 +77,7 @@ def benchmark_devices(
         warn: called where a device fails.
     """
     results: list[DeviceResult] = []
-    for name, address in devices:
+    for name, address in devices.items():
         folder, shown = out / name, "local" if address is None else str(address)
         try:
             if address is None:
