@@ -3,7 +3,7 @@
     python benchmarks/ab_verdict.py --trials 100 --out benchmarks/results/ab_verdict.json
 
 The models are chains of equal convolutions, ten and eleven of them: the second takes 10 % more arithmetic. Each
-trial is what `benchmark --against` does for a model: both sessions open, one thread, blocks in a drawn order.
+trial is what `dskd-compress ab` does for a model: both sessions open, one thread, blocks in a drawn order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from millisecond_model import conv_chain, image
 
-from dskd_export.benchmark.ab_test import ratio_of, take_turns, verdict_of
+from dskd_export.benchmark.ab_test import estimate_ratio, interleave, judge_ratio
 from dskd_export.files.atomic import write_atomic
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
@@ -41,15 +41,15 @@ def main() -> None:
         ):
             ratios = []
             for trial in range(given.trials):
-                turns = take_turns(
+                times = interleave(
                     lambda one=one: one.infer(feeds),
                     lambda other=other: other.infer(feeds),
                     min_seconds=given.seconds,
                     block_seconds=given.seconds / 60,
                     seed=trial,
                 )
-                ratios.append(ratio_of(turns))
-        verdicts = Counter(verdict_of(ratio) for ratio in ratios)
+                ratios.append(estimate_ratio(times))
+        verdicts = Counter(judge_ratio(ratio) for ratio in ratios)
         values = [ratio.value for ratio in ratios]
         rows.append(
             {

@@ -168,15 +168,12 @@ def benchmark(
     Returns:
         The content of `benchmark.json`. A missed budget raises nothing: see `judgements`.
     """
+    from dskd_compress.stages.benchmark import benchmark_bundle, run_benchmark
     from dskd_export.bundle.source import is_bundle
 
     if is_bundle(Path(source)):
-        from dskd_compress.stages.on_device import benchmark_source
-
         changes, output = _changes(overrides), _output(progress)
-        return benchmark_source(Path(source), changes, _path(images), _path(out), output, fresh=fresh)[0]
-    from dskd_compress.stages.benchmark import run_benchmark
-
+        return benchmark_bundle(Path(source), changes, _path(images), _path(out), output, fresh=fresh)[0]
     _refuse_for_a_run(images=images, out=out)
     recipe, folder, _ = _resolve_run(source, overrides)
     return run_benchmark(recipe, folder, _output(progress), fresh=fresh)

@@ -23,6 +23,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dskd_compress import __version__
+from dskd_compress.commands.ab import ab
 from dskd_compress.commands.benchmark import benchmark
 from dskd_compress.commands.build import build
 from dskd_compress.commands.bundle import app as bundle
@@ -32,6 +33,7 @@ from dskd_compress.commands.deploy import DeployCommand, deploy
 from dskd_compress.commands.distill import distill
 from dskd_compress.commands.doctor import doctor
 from dskd_compress.commands.export import export
+from dskd_compress.commands.fleet import fleet
 from dskd_compress.commands.models import app as models
 from dskd_compress.commands.push_to_hub import push_to_hub
 from dskd_compress.commands.recipes import app as recipes
@@ -71,10 +73,12 @@ app.command(rich_help_panel=PIPELINE)(benchmark)
 app.command(rich_help_panel=PIPELINE)(report)
 
 AROUND = "Around it"
+app.command(rich_help_panel=AROUND)(ab)
 app.command(rich_help_panel=AROUND)(compare)
 app.command(rich_help_panel=AROUND)(dashboard)
 app.command(rich_help_panel=AROUND, cls=DeployCommand)(deploy)
 app.command(rich_help_panel=AROUND)(doctor)
+app.command(rich_help_panel=AROUND)(fleet)
 app.command("push-to-hub", rich_help_panel=AROUND)(push_to_hub)
 app.add_typer(bundle, name="bundle", rich_help_panel=AROUND)
 app.add_typer(models, name="models", rich_help_panel=AROUND)

@@ -1,21 +1,34 @@
-"""Show what was timed and what it was held to, and refuse what is too slow. Needs no torch."""
+"""Tables of a benchmark and its verdicts, and the exit codes of a missed budget. Needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+
+from rich.text import Text
 
 from dskd_compress.console import Output
-from dskd_export.benchmark.budget import failures_of, name_of, verdict_of_budget
-from dskd_export.ci.summary import markdown_summary
+from dskd_export.benchmark.budget import list_failures, name_of, verdict_of_budget
 from dskd_export.documents.benchmark import AbDocument, BenchmarkDocument, RowJudgement
 from dskd_export.errors import GateFailed, NotShown
-from dskd_export.files.atomic import append_whole
 from dskd_export.validation.gate import sentence
 
 
+def print_benchmark(document: BenchmarkDocument, output: Output) -> None:
+    """Print all tables of a benchmark, and why values are missing."""
+    print_rows([("", document)], output)
+    print_scenarios(document, output)
+    print_cross_checks(document, output)
+    for reason in dict.fromkeys(row.energy_reason for row in document.rows if row.energy_reason):
+        output.print(Text(f"No energy: {reason}."))
+    skipped = [row for row in document.rows if row.unavailable]
+    for reason in dict.fromkeys(f"{row.precision} on {row.provider}: {row.unavailable}" for row in skipped):
+        output.warn(f"not timed: {reason}")
+    if document.images:
+        output.plain(f"Images: {document.images}")
+
+
 def print_scenarios(document: BenchmarkDocument, output: Output) -> None:
-    """What each scenario gave, with its interval."""
+    """Print the value of each scenario, with its interval."""
     if not document.scenarios:
         return
     output.table(
@@ -38,7 +51,7 @@ def print_scenarios(document: BenchmarkDocument, output: Output) -> None:
 
 
 def print_rows(documents: Sequence[tuple[str, BenchmarkDocument]], output: Output) -> None:
-    """One table of all that was timed; the first column names the device where there are several."""
+    """Print one row per measurement; the first column names the device where there are several."""
     several = any(name for name, _ in documents)
     output.table(
         "Latency",
@@ -67,7 +80,7 @@ def print_rows(documents: Sequence[tuple[str, BenchmarkDocument]], output: Outpu
 
 
 def print_cross_checks(document: BenchmarkDocument, output: Output) -> None:
-    """Both clocks, side by side."""
+    """Print the times of both clocks, side by side."""
     if not document.cross_checks:
         return
     output.table(
@@ -90,10 +103,10 @@ def print_cross_checks(document: BenchmarkDocument, output: Output) -> None:
 
 
 def print_comparisons(document: AbDocument, output: Output) -> None:
-    """What the second of two bundles is beside the first, model by model."""
+    """Print the verdict on the second bundle against the first, model by model."""
     output.table(
-        f"{document.second} beside {document.first}",
-        ["model", "batch", "time", "95 %", "verdict", ""],
+        f"{document.second} against {document.first}",
+        ["model", "batch", "time ratio", "95 %", "verdict", ""],
         [
             [
                 one.second,
@@ -109,7 +122,7 @@ def print_comparisons(document: AbDocument, output: Output) -> None:
 
 
 def print_judgements(title: str, judgements: Sequence[RowJudgement], output: Output) -> None:
-    """One line a check; nothing where nothing was judged."""
+    """Print one line per check; nothing where nothing was judged."""
     if not judgements:
         return
     output.table(
@@ -130,23 +143,14 @@ def print_judgements(title: str, judgements: Sequence[RowJudgement], output: Out
     )
 
 
-def add_summary(path: Path, document: BenchmarkDocument, older: Sequence[RowJudgement]) -> None:
-    """Add the Markdown summary to a file, which other steps of a CI job add to as well.
-
-    Raises:
-        EnvironmentProblem: the file cannot be written to.
-    """
-    append_whole(path, markdown_summary(document, older))
-
-
 def refuse_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement]) -> None:
-    """Raise where no model is shown to meet the budget, or one is slower than before.
+    """Raise where no model is shown to meet the budget, or one is slower than the baseline.
 
     Raises:
         GateFailed: names every model that misses the budget, or is slower.
-        NotShown: one model at least misses no limit, but its interval reaches one.
+        NotShown: a model is within every limit, but an interval is not.
     """
-    missed = failures_of(judgements)
+    missed = list_failures(judgements)
     slower = [
         f"{name_of(one)}: {'; '.join(sentence(check) for check in one.checks if check.failed)}"
         for one in older
@@ -159,7 +163,10 @@ def refuse_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement
             "Ship another precision or device, allow more in budget, or measure longer (benchmark.min_seconds).",
         )
     if slower:
-        raise GateFailed(f"Slower than the baseline: {' | '.join(slower)}", "Look for what has changed since.")
+        raise GateFailed(
+            f"Slower than the baseline: {' | '.join(slower)}",
+            "Find the change since then, or give a new --baseline.",
+        )
     if verdict == "NOT SHOWN":
         raise NotShown(
             f"No model is shown to meet the budget: {' | '.join(missed)}",
@@ -172,7 +179,7 @@ def refuse_slow_anywhere(documents: Sequence[BenchmarkDocument]) -> None:
 
     Raises:
         GateFailed: on one device no model meets the budget.
-        NotShown: on none does every model miss it, and on one none is shown to meet it.
+        NotShown: on no device does every model miss it, and on one none is shown to meet it.
     """
     problems: list[GateFailed | NotShown] = []
     for document in documents:

@@ -1,204 +1,150 @@
-"""Time teacher and student on the runners that are here, and what that costs in energy."""
+"""Benchmark a run or a bundle: sources, images and files around the one flow. Only a run needs torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import product
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.data import DataSets, iter_images
-from dskd_compress.run_folder import BENCHMARK, RunFolder, recipe_sha256, writes_run
-from dskd_compress.stages.benchmark_settings import cell_store, judged, load_of
-from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
-from dskd_compress.stages.setup import load_teacher, open_checked_data
-from dskd_compress.torch_runner import TorchRunner
-from dskd_compress.weights import load_trained
-from dskd_export.benchmark.cells import Cell, Effort, thread_counts, write_samples
-from dskd_export.benchmark.engine_cells import engine_cells
-from dskd_export.benchmark.plan import Work, do_work
+from dskd_compress.recipe import BundleSettings, bundle_settings
+from dskd_compress.run_folder import BENCHMARK, RunFolder, digest, recipe_sha256, writes_run
+from dskd_compress.stages.on_device import open_images
+from dskd_export.benchmark.plan import BenchmarkPlan, ModelSource, OnnxSource, open_bundle_source, plan_benchmark
+from dskd_export.benchmark.run import BenchmarkImages, RunFacts, benchmark, draw_images
+from dskd_export.benchmark.store import open_store, write_samples
 from dskd_export.bundle import Bundle, open_bundle
+from dskd_export.bundle.results import (
+    MEASURED,
+    BundleResults,
+    ResultsFolder,
+    check_out,
+    hold_results,
+    results_folder,
+)
+from dskd_export.bundle.source import open_source
 from dskd_export.documents.benchmark import BenchmarkDocument
-from dskd_export.engine.found import FoundEngine
-from dskd_export.errors import DataError, EnvironmentProblem
-from dskd_export.onnx_from_torch import deployed
+from dskd_export.engine import engines_folder
+from dskd_export.errors import DataError
 from dskd_export.provenance import Stopwatch
-from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
-from dskd_export.runtime.providers import TENSORRT
-from dskd_export.runtime.runner import Runner
-from dskd_export.settings import BenchmarkSettings
-from dskd_export.spec import ModelSpec
-from dskd_export.validation.candidates import FULL, engines_for, in_order, named_providers, profile_shapes
+from dskd_export.telemetry.device_name import device_name
 
-Role = Literal["teacher", "student"]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model in both forms that can be timed.
-
-    Attributes:
-        role: teacher or student.
-        model: in torch.
-        onnx: precision -> its ONNX file, or the content of it.
-        spec: of its input.
-    """
-
-    role: Role
-    model: nn.Module
-    onnx: Mapping[str, bytes | Path]
-    spec: ModelSpec
+if TYPE_CHECKING:
+    from dskd_compress.data import DataSets
 
 
 @writes_run
 def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: bool = False) -> BenchmarkDocument:
-    """Time the models of a run; writes `benchmark.json` and `benchmark.samples.npz`.
+    """Benchmark teacher and student of a run; writes `benchmark.json` and `benchmark.samples.npz`.
 
-    Cells that an interrupted benchmark has done are kept and taken over, unless `fresh` is set. The caller
-    judges the budget.
+    An interrupted benchmark resumes, unless `fresh` is set. The caller judges the budget.
 
     Raises:
-        DataError: there is no bundle yet, or no exported teacher although it is to be timed.
-        EnvironmentProblem: a provider that the recipe names is not here.
+        DataError: there is no bundle yet, or the teacher is to be timed and was not exported.
+        EnvironmentProblem: a provider that the recipe names is not available here.
     """
-    watch = Stopwatch()
-    section = recipe.benchmark
+    from dskd_compress.data import iter_images
+    from dskd_compress.stages.setup import open_checked_data
+
+    facts = RunFacts(Stopwatch(), recipe.seed, recipe_sha256(recipe))
     folder.require("bundle/manifest.json", "export")
     results = folder.results(BENCHMARK, recipe)
     bundle = open_bundle(folder.bundle)
     sets = open_checked_data(recipe, output)
-    subjects = list(_subjects(recipe, folder, sets, bundle))
-    work = _work(recipe, bundle, subjects, folder)
-    drawn = iter_images(sets.val, work.most_images, recipe.seed, max_unreadable=sets.max_unreadable)
-    images = [image for image, _, _ in drawn]
-    store = cell_store(folder.path, bundle.sha256, section, fresh)
-    with output.progress("Timing", work.steps, unit="cell") as progress:
-        done = do_work(
-            work,
+    sources = list(_open_sources(recipe, folder, sets, bundle))
+    plan = plan_benchmark(bundle, recipe.benchmark, folder.engines, sources)
+    drawn = iter_images(sets.val, plan.max_batch, recipe.seed, max_unreadable=sets.max_unreadable)
+    images = BenchmarkImages([image for image, _, _ in drawn])
+    return _benchmark(plan, images, recipe, facts, results, output, fresh)
+
+
+def benchmark_bundle(
+    source: Path,
+    overrides: list[str],
+    images: Path | None,
+    out: Path | None,
+    output: Output,
+    *,
+    fresh: bool = False,
+) -> tuple[BenchmarkDocument, Path]:
+    """Benchmark a bundle; writes `benchmark.json` and its samples into the folder of results, which is returned.
+
+    An interrupted benchmark resumes, unless `fresh` is set. The caller judges the budget.
+
+    Raises:
+        BundleError: this is no bundle, or a damaged one.
+        DataError: an image cannot be read.
+        UsageError: a key without a meaning for a bundle is set, or `out` is in the bundle.
+    """
+    watch = Stopwatch()
+    folder = out or results_folder(source, device_name())
+    check_out(folder, source)
+    with open_source(source) as bundle, hold_results(folder, output.warn):
+        recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
+        facts = RunFacts(watch, recipe.seed, recipe_sha256(recipe))
+        plan = plan_benchmark(bundle, recipe.benchmark, engines_folder(source))
+        labelled = open_images(images, bundle, plan.max_batch, recipe.seed, output)
+        drawn = draw_images(labelled, plan.max_batch, recipe.seed)
+        digests = {"benchmark": digest(recipe.benchmark.model_dump(mode="json"))}
+        results = BundleResults(folder, bundle, BENCHMARK, MEASURED, digests)
+        return _benchmark(plan, drawn, recipe, facts, results, output, fresh), folder
+
+
+def _benchmark(
+    plan: BenchmarkPlan,
+    images: BenchmarkImages,
+    recipe: Recipe | BundleSettings,
+    facts: RunFacts,
+    folder: ResultsFolder,
+    output: Output,
+    fresh: bool,
+) -> BenchmarkDocument:
+    """Run the benchmark with its store and a progress display, and write its results."""
+    store = open_store(folder.path, plan.bundle.sha256, plan.settings, fresh=fresh)
+    with output.progress("Timing", plan.steps, unit="cell") as progress:
+        results = benchmark(
+            plan,
             images,
+            recipe.budget,
+            facts,
             store,
             on_step=lambda: progress.advance(1),
-            before=lambda text: progress.update(description=text),
+            on_status=lambda text: progress.update(description=text),
         )
-    write_samples(folder / "benchmark.samples.npz", done.samples)
-    provenance = watch.provenance(seed=recipe.seed, device=done.device, recipe_sha256=recipe_sha256(recipe))
-    document = BenchmarkDocument(
-        rows=done.rows,
-        scenarios=done.scenarios,
-        cross_checks=done.cross_checks,
-        judgements=judged(recipe, done.rows),
-        bundle_sha256=bundle.sha256,
-        provenance=provenance,
-    )
-    results.write(document)
+    write_samples(folder.path / "benchmark.samples.npz", results.samples)
+    folder.write(results.document)
     store.clear()
-    return document
+    return results.document
 
 
-def _work(recipe: Recipe, bundle: Bundle, subjects: list[Subject], folder: RunFolder) -> Work:
-    section = recipe.benchmark
-    found: list[FoundEngine] = []
-    if "tensorrt" in section.runners:
-        found = engines_for(folder.engines, bundle, section.precisions, section.runners)
+def _open_sources(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> Iterator[ModelSource]:
+    """The teacher, then the student, each on the recipe's runners in their order."""
+    from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
+    from dskd_compress.stages.setup import load_teacher
+    from dskd_compress.torch_source import TorchSource
+    from dskd_compress.weights import load_trained
+    from dskd_export.onnx_from_torch import deployed
+    from dskd_export.onnx_from_torch.onnx_model import weights_name
 
-    def cells_of(batches: Sequence[int]) -> list[Cell]:
-        cells = [cell for subject in subjects for cell in _cells(section, subject, batches)]
-        return [*cells, *engine_cells(found, batches, section.streams, bundle.spec)]
-
-    return Work(
-        cells_of=cells_of,
-        batches=section.batches,
-        effort=Effort(section.min_seconds, section.min_iterations, section.max_warmup_seconds),
-        load=load_of(section, recipe.seed),
-        engines=found,
-        cross_check=section.cross_check is not None,
-        spec=bundle.spec,
-    )
-
-
-def _subjects(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> Iterator[Subject]:
+    settings = recipe.benchmark
     student, info = load_trained(folder.require("student.safetensors", "distill"))
-    if recipe.benchmark.teacher:
-        onnx = folder / TEACHER_ONNX if "onnxruntime" in recipe.benchmark.runners else None
-        if onnx is not None and not onnx.is_file():
+    sources: dict[str, list[ModelSource]] = {"torch": [], "onnxruntime": []}
+    if settings.teacher:
+        onnx = folder / TEACHER_ONNX
+        if "onnxruntime" in settings.runners and not onnx.is_file():
             raise DataError(
                 f"{onnx} is missing, and benchmark.teacher asks to time it.",
                 f"Set export.teacher and run: dskd-compress export {folder.path}. Or set benchmark.teacher=false.",
             )
         teacher = load_teacher(recipe, folder, sets)
-        teacher_spec = teacher_spec_of(recipe, sets, teacher, student, info)
-        yield Subject("teacher", teacher.model, {} if onnx is None else {FULL: onnx}, teacher_spec)
-    models = {name: bundle.model(name) for name in recipe.benchmark.precisions or in_order(bundle.precisions)}
-    yield Subject("student", deployed(student, bundle.spec), models, bundle.spec)
-
-
-def _cells(section: BenchmarkSettings, subject: Subject, batches: Sequence[int]) -> Iterator[Cell]:
-    """Of torch in fp32, of ONNX Runtime in every precision that there is."""
-    for runner in section.runners:
-        if runner == "tensorrt":  # of the student alone: see `engine_cells`
-            continue
-        precisions = [FULL] if runner == "torch" else list(subject.onnx)
-        for precision, provider, batch in product(precisions, _providers(section, runner), batches):
-            for threads in thread_counts(section.threads, provider):
-                yield Cell(
-                    role=subject.role,
-                    runner=runner,
-                    provider=provider,
-                    precision=precision,
-                    batch=batch,
-                    spec=subject.spec,
-                    open=partial(_open, section, subject, runner, provider, precision, batch, threads),
-                    required=section.precisions is not None,
-                    size_mb=None if runner == "torch" else _size_mb(subject.onnx[precision]),
-                    threads=threads,
-                )
-
-
-def _size_mb(model: bytes | Path) -> float:
-    return (len(model) if isinstance(model, bytes) else model.stat().st_size) / 1e6
-
-
-def _providers(section: BenchmarkSettings, runner: str) -> list[str]:
-    """The providers to time; `auto` is the CPU and, where it is present, CUDA."""
-    if runner == "onnxruntime":
-        return named_providers(section.providers)
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    asked: list[str] = []
-    for provider in section.providers:
-        if provider == TENSORRT.name:  # ONNX Runtime's alone
-            continue
-        if provider != "auto" and provider not in there:
-            raise EnvironmentProblem(
-                f"benchmark.providers names {provider}, which torch lacks here (it has {', '.join(there)}).",
-                "Change benchmark.providers, or see: dskd-compress doctor",
-            )
-        asked += there if provider == "auto" else [provider]
-    return list(dict.fromkeys(asked))
-
-
-def _open(
-    section: BenchmarkSettings,
-    subject: Subject,
-    runner: str,
-    provider: str,
-    precision: str,
-    batch: int,
-    threads: int | None,
-) -> Runner:
-    if runner == "torch":
-        return TorchRunner(subject.model, device=provider, threads=threads)
-    return OnnxRuntimeRunner(
-        subject.onnx[precision],
-        provider=provider,
-        threads=threads,
-        precision=precision,
-        allow_cpu=section.allow_cpu,
-        shapes=profile_shapes(subject.spec, [batch]),
-    )
+        spec = teacher_spec_of(recipe, sets, teacher, student, info)
+        files = [onnx, folder / weights_name(TEACHER_ONNX)]
+        size_mb = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+        sources["torch"].append(TorchSource("teacher", spec, teacher.model))
+        of_file = OnnxSource("teacher", spec, {"fp32": size_mb}, lambda _: onnx, settings.allow_cpu)
+        sources["onnxruntime"].append(of_file)
+    sources["torch"].append(TorchSource("student", bundle.spec, deployed(student, bundle.spec)))
+    sources["onnxruntime"].append(open_bundle_source(bundle, settings))
+    for role in range(1 + settings.teacher):
+        yield from (sources[runner][role] for runner in settings.runners if runner in sources)

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dskd_export.benchmark.timing import measure_latency, with_disturbances
+    from dskd_export.benchmark.timing import add_disturbances, measure_latency
     from dskd_export.bundle import open_bundle
     from dskd_export.runtime.batches import logits_of
     from dskd_export.runtime.images import open_image
@@ -26,13 +26,13 @@ __all__ = [
     "OnnxRuntimeRunner",
     "TensorRtRunner",
     "__version__",
+    "add_disturbances",
     "compare_outputs",
     "logits_of",
     "measure_latency",
     "open_bundle",
     "open_image",
     "preprocess_batch",
-    "with_disturbances",
 ]
 
 _MODULE_OF = {
@@ -45,7 +45,7 @@ _MODULE_OF = {
     "open_bundle": "bundle",
     "open_image": "runtime.images",
     "preprocess_batch": "runtime.preprocess",
-    "with_disturbances": "benchmark.timing",
+    "add_disturbances": "benchmark.timing",
 }
 
 # Libraries that report to their makers read these when they are imported, whoever imports them: so they are set

@@ -74,7 +74,6 @@ FOREIGN |= {"--system-site-packages", "--version"}
 # Whose messages a module's are: the option has to be there on one of these, or, of what trains, on all.
 PRINTED_BY: dict[str, set[str]] = {
     "dskd_compress/comparison": {"compare"},
-    "dskd_compress/stages/against": {"benchmark"},
     "dskd_compress/stages/compare": {"compare"},
     "dskd_compress/stages/export": {"export"},
     "dskd_compress/stages/hub": {"push-to-hub"},
@@ -85,7 +84,8 @@ PRINTED_BY: dict[str, set[str]] = {
     "dskd_compress/stages/tune": {"tune"},
     "dskd_compress/stages/validate": {"validate"},
     "dskd_export/bundle/": {"bundle"},
-    "dskd_export/cross_check": {"benchmark"},
+    "dskd_export/benchmark/": {"benchmark", "ab", "build"},
+    "dskd_export/fleet/": {"fleet"},
     "dskd_export/deployment/": {"deploy", "build"},
     "dskd_export/engine/": {"build", "export"},
     "dskd_export/onnx_from_torch/": {"export"},

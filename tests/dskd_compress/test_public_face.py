@@ -22,7 +22,7 @@ NAMES = {
         "open_bundle",
         "open_image",
         "preprocess_batch",
-        "with_disturbances",
+        "add_disturbances",
     ],
 }
 HEAVY = {"torch", "timm", "numpy", "onnxruntime", "PIL", "pydantic", "rich"}

@@ -36,7 +36,7 @@ _CLOCKS: dict[PartName, Literal["wall", "device"]] = {
 }
 
 
-def breakdown(
+def measure_breakdown(
     runner: Runner, provider: str, spec: ModelSpec, images: Sequence[Image.Image], seconds: float = PART_SECONDS
 ) -> list[PartTime]:
     """Time every step for one batch.
@@ -54,15 +54,15 @@ def breakdown(
     (output_BK,) = runner.infer(feeds).values()
     on_cpu = provider == "cpu"
     parts = [
-        _timed("decode", seconds, lambda: [_decoded(data) for data in files]),
-        _timed("preprocess", seconds, lambda: preprocess_batch(images, spec)),
+        _time_step("decode", seconds, lambda: [_decoded(data) for data in files]),
+        _time_step("preprocess", seconds, lambda: preprocess_batch(images, spec)),
     ]
     of_device = getattr(runner, "time_parts", None)
     if on_cpu:
         copies = "the arrays are in the memory that the CPU computes in"
         parts += [PartTime(name="host_to_device", p50_ms=None, reason=copies)]
         parts += [PartTime(name="enqueue", p50_ms=None, reason="the call itself computes")]
-        parts += [_timed("device", seconds, lambda: runner.infer(feeds))]
+        parts += [_time_step("device", seconds, lambda: runner.infer(feeds))]
         parts += [PartTime(name="device_to_host", p50_ms=None, reason=copies)]
     elif of_device is not None:
         found = of_device(feeds, calls=_FEWEST)
@@ -71,10 +71,10 @@ def breakdown(
     else:
         reason = f"{runner.name} copies and computes in one call"
         parts += [PartTime(name=name, p50_ms=None, reason=reason) for name in _OF_A_DEVICE]
-    return [*parts, _timed("postprocess", seconds, lambda: top_classes(output_BK))]
+    return [*parts, _time_step("postprocess", seconds, lambda: top_classes(output_BK))]
 
 
-def _timed(name: PartName, seconds: float, call: Callable[[], object]) -> PartTime:
+def _time_step(name: PartName, seconds: float, call: Callable[[], object]) -> PartTime:
     call()
     samples: list[float] = []
     end = time.perf_counter() + seconds

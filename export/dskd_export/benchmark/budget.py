@@ -1,30 +1,32 @@
-"""Is a model fast, small and frugal enough? One check a limit, by the end of the interval that speaks against it.
+"""Judge a benchmark by a budget and by a baseline: one check per limit, by the unfavourable end of its interval.
 
-The numbers were measured elsewhere. A budget is met where one model at least meets all of it: that is the one to
-ship. A baseline is another matter: every model that was timed before has to be as fast as it was.
+A budget is met where at least one model meets all limits: that is the one to ship. A baseline is met where every
+model that it holds is as fast as before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
-from dskd_export.documents.base import DeviceFacts, Interval
+from dskd_export.documents.base import DeviceFacts, Interval, read_document
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, RowJudgement
 from dskd_export.documents.validation import Check, Verdict
 from dskd_export.errors import UsageError
 from dskd_export.settings import SpeedBudget
+from dskd_export.telemetry.host import host_facts
 from dskd_export.validation.gate import sentence
 from dskd_export.validation.verdicts import worst_of
 
 BASELINE_TOLERANCE = 0.02
-"""Two runs of one model on a quiet machine differ by less: benchmarks/results/repeatability.json."""
+"""Larger than the difference of two runs on a quiet machine: benchmarks/results/repeatability.json."""
 
 
 def judge_rows(budget: SpeedBudget, rows: Iterable[BenchmarkRow], *, batch: int, part: str) -> list[RowJudgement]:
-    """Hold the student's rows of one batch size and part to a budget; nothing where no limit is set.
+    """Judge the student's rows of one batch size and part by a budget; empty where no limit is set.
 
-    What was not measured is NOT JUDGED, with its reason: never a pass.
+    A value that was not measured is NOT JUDGED, with its reason: never a pass.
     """
     if not budget.limits:
         return []
@@ -51,7 +53,7 @@ def _checks(budget: SpeedBudget, row: BenchmarkRow) -> Iterator[Check]:
 
 
 def _throughput(row: BenchmarkRow) -> Interval | None:
-    """Images a second are those of a call over its mean time."""
+    """Images a second with their interval: the images of a call over its mean time."""
     if row.latency is None or row.throughput_images_per_s is None:
         return None
     mean = row.latency.intervals_ms.get("mean")
@@ -62,7 +64,7 @@ def _throughput(row: BenchmarkRow) -> Interval | None:
 
 
 def _interval(interval: Interval | None, value: float | None) -> Interval | None:
-    """An interval, or where there is none the value alone."""
+    """An interval, else the value alone."""
     if interval is not None or value is None:
         return interval
     return Interval(value=value, low=value, high=value)
@@ -88,16 +90,8 @@ def _check(name: str, found: Interval | None, comparison: Literal["<=", ">="], l
 
 
 def _judgement(row: BenchmarkRow, checks: list[Check]) -> RowJudgement:
-    return RowJudgement(
-        model=row.model,
-        runner=row.runner,
-        provider=row.provider,
-        precision=row.precision,
-        batch=row.batch,
-        threads=row.threads,
-        part=row.part,
-        checks=checks,
-    )
+    shared = RowJudgement.model_fields.keys() - {"checks"}
+    return RowJudgement(**{name: getattr(row, name) for name in shared}, checks=checks)
 
 
 def verdict_of_model(judgement: RowJudgement) -> Verdict:
@@ -106,12 +100,12 @@ def verdict_of_model(judgement: RowJudgement) -> Verdict:
 
 
 def reason_of_model(judgement: RowJudgement) -> str:
-    """What a timed model does not meet, in words; empty where it meets all."""
+    """Limits that a timed model does not meet, in words; empty where it meets all."""
     return "; ".join(sentence(check) for check in judgement.checks if check.verdict != "PASS")
 
 
 def verdict_of_budget(judgements: Sequence[RowJudgement]) -> Verdict:
-    """The verdict on a benchmark: that of its best model, as a budget wants one; NOT JUDGED without a budget."""
+    """The verdict on a benchmark: that of its best model; NOT JUDGED without a budget."""
     found = {verdict_of_model(judgement) for judgement in judgements}
     order: tuple[Verdict, ...] = ("PASS", "NOT SHOWN", "FAIL")
     return next((verdict for verdict in order if verdict in found), "NOT JUDGED")
@@ -122,8 +116,8 @@ def name_of(judgement: RowJudgement) -> str:
     return f"{judgement.runner}:{judgement.provider}:{judgement.precision}, batch {judgement.batch}"
 
 
-def failures_of(judgements: Sequence[RowJudgement]) -> list[str]:
-    """Why no model meets the budget, one line a model; empty where one does or nothing is judged."""
+def list_failures(judgements: Sequence[RowJudgement]) -> list[str]:
+    """Why no model meets the budget, one line per model; empty where one does or nothing is judged."""
     if verdict_of_budget(judgements) in ("PASS", "NOT JUDGED"):
         return []
     return [f"{name_of(one)}: {reason_of_model(one)}" for one in judgements]
@@ -131,13 +125,28 @@ def failures_of(judgements: Sequence[RowJudgement]) -> list[str]:
 
 # --- a baseline
 
-Key = tuple[object, ...]
+_SAME_ROW = ("model", "runner", "provider", "precision", "batch", "threads", "streams", "part")
 
 
-def against_baseline(now: BenchmarkDocument, before: BenchmarkDocument) -> list[RowJudgement]:
-    """Hold every row to the same row of an older benchmark: p50 and p99, by the ends of both intervals.
+def read_baseline(path: Path | None) -> BenchmarkDocument | None:
+    """Read an older benchmark of this machine; None without a path.
 
-    A row fails where even the low end of its time is over 2 % above the high end of the older one.
+    Raises:
+        DataError: it is missing, or no benchmark.
+        UsageError: it is of another machine.
+    """
+    if path is None:
+        return None
+    document = read_document(path, BenchmarkDocument)
+    device = document.provenance.device
+    refuse_other_machine(host_facts(device.device), device)
+    return document
+
+
+def compare_with_baseline(now: BenchmarkDocument, before: BenchmarkDocument) -> list[RowJudgement]:
+    """Compare every row with the same row of an older benchmark: p50 and p99, by the ends of both intervals.
+
+    A row fails where the low end of its time is over 2 % above the high end of the older one.
 
     Raises:
         UsageError: the benchmarks are of other machines or power modes, or have no row in common.
@@ -181,7 +190,7 @@ def _regressions(row: BenchmarkRow, old: BenchmarkRow) -> Iterator[Check]:
 
 
 def refuse_other_machine(here: DeviceFacts, there: DeviceFacts) -> None:
-    """Times of two machines say nothing of a regression.
+    """Refuse a baseline of another machine, whose times show no regression.
 
     Raises:
         UsageError: the baseline is of another one.
@@ -208,5 +217,5 @@ def _words(modes: Iterable[str | None]) -> str:
     return ", ".join(sorted(mode or "unknown" for mode in modes))
 
 
-def _key(row: BenchmarkRow) -> Key:
-    return (row.model, row.runner, row.provider, row.precision, row.batch, row.threads, row.streams, row.part)
+def _key(row: BenchmarkRow) -> tuple[object, ...]:
+    return tuple(getattr(row, name) for name in _SAME_ROW)

@@ -1,106 +1,210 @@
-"""A benchmark from its plan to its results: every cell, then scenarios, then TensorRT's own tool."""
+"""What a benchmark times: models of a bundle and next to it, on runners and providers, with every batch size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from dskd_export.benchmark.cells import PARTS, Cell, Effort, time_cells
-from dskd_export.benchmark.scenarios import Load, run_scenarios
-from dskd_export.benchmark.store import CellStore
-from dskd_export.benchmark.trtexec import cross_checks, find_tools
-from dskd_export.documents.benchmark import BenchmarkRow, CrossCheck, ScenarioResult
+from dskd_export.benchmark.cells import PARTS, Cell, Role
+from dskd_export.benchmark.loadgen import scenario_batch, select_scenarios
+from dskd_export.bundle import Bundle
+from dskd_export.documents.benchmark import ScenarioName
 from dskd_export.engine.found import FoundEngine
+from dskd_export.errors import UsageError
+from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
+from dskd_export.runtime.runner import Runner
+from dskd_export.runtime.tensorrt import TensorRtRunner
+from dskd_export.settings import BenchmarkSettings
 from dskd_export.spec import ModelSpec
+from dskd_export.validation.candidates import engines_for, in_order, named_providers, profile_shapes
+
+
+class ModelSource(Protocol):
+    """A model in all its precisions, for one runner: a source of cells."""
+
+    @property
+    def role(self) -> Role:
+        """Teacher or student."""
+
+    @property
+    def runner(self) -> str:
+        """torch or onnxruntime."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Of the model's input."""
+
+    @property
+    def sizes_mb(self) -> Mapping[str, float | None]:
+        """Precision -> size of the file, None where there is no file; in the order of timing."""
+
+    def select_providers(self, names: Sequence[str]) -> list[str]:
+        """Resolve `auto` and refuse what this machine lacks; a name of another runner is left out.
+
+        Raises:
+            EnvironmentProblem: a named provider cannot run here.
+        """
+
+    def open(self, precision: str, provider: str, batch: int, threads: int | None) -> Runner:
+        """Open the model for calls of one batch size."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is measured.
+class OnnxSource:
+    """Models for ONNX Runtime: those of a bundle, or a single file.
 
     Attributes:
-        cells_of: batches -> a cell for each model and batch.
-        batches: images of a call.
-        effort: how long a cell is timed.
-        load: scenarios; none: no names.
-        engines: that were found beside the bundle.
-        cross_check: TensorRT's own tool times the engines as well.
-        spec: of the bundle.
+        role: teacher or student.
+        spec: of the input.
+        sizes_mb: precision -> size of the file.
+        load: precision -> path or content of the ONNX file.
+        allow_cpu: operators that may run on the CPU under another provider.
     """
 
-    cells_of: Callable[[Sequence[int]], list[Cell]]
-    batches: Sequence[int]
-    effort: Effort
-    load: Load
-    engines: Sequence[FoundEngine]
-    cross_check: bool
+    role: Role
     spec: ModelSpec
+    sizes_mb: Mapping[str, float | None]
+    load: Callable[[str], bytes | Path]
+    allow_cpu: Sequence[str] = ()
+    runner: str = "onnxruntime"
+
+    def select_providers(self, names: Sequence[str]) -> list[str]:
+        """Resolve `auto` to the CPU and, where present, CUDA."""
+        return named_providers(names)
+
+    def open(self, precision: str, provider: str, batch: int, threads: int | None) -> Runner:
+        """Open a model; TensorRT's provider gets a profile of this batch."""
+        return OnnxRuntimeRunner(
+            self.load(precision),
+            provider=provider,
+            threads=threads,
+            precision=precision,
+            allow_cpu=self.allow_cpu,
+            shapes=profile_shapes(self.spec, [batch]),
+        )
+
+
+def open_bundle_source(bundle: Bundle, settings: BenchmarkSettings) -> OnnxSource:
+    """The student's models in a bundle, in the requested precisions.
+
+    Raises:
+        UsageError: the bundle lacks a requested precision.
+    """
+    precisions = settings.precisions or in_order(bundle.precisions)
+    sizes: dict[str, float | None] = {name: bundle.model_mb(name) for name in precisions}
+    return OnnxSource("student", bundle.spec, sizes, bundle.model, settings.allow_cpu)
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """All cells of a benchmark.
+
+    Attributes:
+        bundle: of the student.
+        settings: what of it, and how long.
+        sources: models, in the order of timing.
+        engines: TensorRT engines of the bundle, those that cannot run here among them.
+    """
+
+    bundle: Bundle
+    settings: BenchmarkSettings
+    sources: Sequence[ModelSource]
+    engines: Sequence[FoundEngine]
 
     @property
-    def most_images(self) -> int:
+    def scenarios(self) -> list[ScenarioName]:
+        """In LoadGen's order."""
+        return select_scenarios(self.settings.scenarios)
+
+    @property
+    def max_batch(self) -> int:
         """Images of the largest call."""
-        return max([*self.batches, *(self.load.batch(name) for name in self.load.names)])
+        scenarios = (scenario_batch(name, self.settings) for name in self.scenarios)
+        return max([*self.settings.batches, *scenarios])
 
     @property
     def steps(self) -> int:
-        """For a progress display."""
-        models = len(self.cells_of(self.batches[:1]))
-        return models * (len(PARTS) * len(self.batches) + len(self.load.names))
+        """Rows and scenarios, for a progress display."""
+        batches = self.settings.batches
+        return len(self.cells(batches[:1])) * (len(PARTS) * len(batches) + len(self.scenarios))
+
+    def cells(self, batches: Sequence[int]) -> list[Cell]:
+        """List every model on every provider with every batch; a cell that cannot be timed has its reason.
+
+        Raises:
+            EnvironmentProblem: a named provider cannot run here.
+        """
+        of_sources = (cell for source in self.sources for cell in self._source_cells(source, batches))
+        return [*of_sources, *self._engine_cells(batches)]
+
+    def _source_cells(self, source: ModelSource, batches: Sequence[int]) -> Iterator[Cell]:
+        providers = source.select_providers(self.settings.providers)
+        for precision, provider, batch in product(source.sizes_mb, providers, batches):
+            of_cpu = self.settings.threads if provider == "cpu" else None
+            for threads in of_cpu or (None,):
+                yield Cell(
+                    role=source.role,
+                    runner=source.runner,
+                    provider=provider,
+                    precision=precision,
+                    batch=batch,
+                    spec=source.spec,
+                    open=partial(source.open, precision, provider, batch, threads),
+                    required=self.settings.precisions is not None,
+                    size_mb=source.sizes_mb[precision],
+                    threads=threads,
+                )
+
+    def _engine_cells(self, batches: Sequence[int]) -> Iterator[Cell]:
+        for engine, batch, streams in product(self.engines, batches, self.settings.streams):
+            reason = engine.problem
+            if not reason and not engine.document.takes(batch):
+                reason = (
+                    f"the engine takes batches of {engine.document.batches}; build it with --batches for {batch}"
+                )
+            yield Cell(
+                role="student",
+                runner="tensorrt",
+                provider="cuda",
+                precision=engine.precision,
+                batch=batch,
+                spec=self.bundle.spec,
+                open=partial(TensorRtRunner, engine.path, streams=streams),
+                streams=streams,
+                size_mb=engine.size_mb,
+                unavailable=reason,
+            )
 
 
-@dataclass(frozen=True)
-class Done:
-    """What came of it.
-
-    Attributes:
-        rows: of the cells.
-        samples: seconds of every call, by the key that a row names.
-        scenarios: their results.
-        cross_checks: of the engines.
-    """
-
-    rows: list[BenchmarkRow]
-    samples: dict[str, NDArray[np.float64]]
-    scenarios: list[ScenarioResult]
-    cross_checks: list[CrossCheck]
-
-    @property
-    def device(self) -> str:
-        """What computed any of it: `cuda:0`, or the CPU alone."""
-        return "cuda:0" if any(row.provider != "cpu" for row in self.rows if row.latency is not None) else "cpu"
-
-
-def do_work(
-    work: Work,
-    images: Sequence[Image.Image],
-    store: CellStore | None,
-    on_step: Callable[[], object],
-    before: Callable[[str], object],
-) -> Done:
-    """Measure all of it; nothing is written but by the store.
+def plan_benchmark(
+    bundle: Bundle, settings: BenchmarkSettings, engines: Path, sources: Sequence[ModelSource] | None = None
+) -> BenchmarkPlan:
+    """Plan a benchmark: find the engines, and check requested precisions.
 
     Args:
-        work: what.
-        images: decoded; taken in turn to fill a batch.
-        store: keeps cells that are done.
-        on_step: told once a row or a scenario is there.
-        before: told what comes next, in words.
+        bundle: the student's models.
+        settings: what to time.
+        engines: folder of the bundle's engines.
+        sources: models, in the order of timing; None: those of the bundle, without torch.
 
     Raises:
-        EnvironmentProblem: TensorRT's tool is asked for and missing; a provider or an engine does not run.
+        EnvironmentProblem: only engines are requested, and none can run here.
+        UsageError: the bundle lacks a requested precision, or torch is requested of a bundle.
     """
-    tools = find_tools(work.engines) if work.cross_check else {}
-    rows, samples = time_cells(
-        work.cells_of(work.batches), images, work.effort, lambda _: on_step(), before, store
-    )
-    scenarios = []
-    wanted = {name: work.cells_of([work.load.batch(name)]) for name in work.load.names}
-    for result in run_scenarios(wanted, images, work.load, before):
-        scenarios.append(result)
-        on_step()
-    checks = list(cross_checks(work.engines, rows, work.spec, tools)) if tools else []
-    return Done(rows, samples, scenarios, checks)
+    for precision in settings.precisions or ():
+        bundle.model_path(precision)
+    if sources is None:
+        if "torch" in settings.runners and "runners" in settings.model_fields_set:
+            raise UsageError(
+                "benchmark.runners names torch, and a bundle is timed without torch.",
+                "Remove torch from benchmark.runners, or benchmark the run folder.",
+            )
+        sources = [open_bundle_source(bundle, settings)] if "onnxruntime" in settings.runners else []
+    found = []
+    if "tensorrt" in settings.runners:
+        found = engines_for(engines, bundle, settings.precisions, settings.runners)
+    return BenchmarkPlan(bundle, settings, sources, found)

@@ -140,7 +140,7 @@ def measure_latency(
     return Timing(latency, samples_s, began_s, ended_s)
 
 
-def with_disturbances(latency: Latency, causes: Sequence[str]) -> Latency:
+def add_disturbances(latency: Latency, causes: Sequence[str]) -> Latency:
     """The same statistics, unstable for these causes as well, which were seen beside the clock."""
     if not causes:
         return latency

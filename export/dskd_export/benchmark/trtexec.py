@@ -1,10 +1,10 @@
-"""The same engine, timed by TensorRT's own tool: do both clocks agree?
+"""Time the engines with TensorRT's own tool as well: do both clocks agree?
 
 trtexec's defaults changed with TensorRT 11: CUDA graph and spinning on, copies off (migration guide, "trtexec").
-So every flag that matters is given, for the version that is here. TensorRT-RTX calls its tool tensorrt_rtx.
+So every flag that matters is given, for the installed version. TensorRT-RTX calls its tool tensorrt_rtx.
 
 The tool's latency is copies and kernels by events of the GPU; ours is the wall clock of a call with numpy
-arrays, which copies into and out of page-locked memory besides.
+arrays, which also copies into and out of page-locked memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LATENCY = re.compile(
 
 
 def find_tools(found: Sequence[FoundEngine]) -> dict[str, Path]:
-    """The tool for each backend of the engines that can be run here.
+    """Find the tool of each backend among the engines that can run here.
 
     Raises:
         EnvironmentProblem: one is missing, or there is no engine to check.
@@ -42,7 +42,7 @@ def find_tools(found: Sequence[FoundEngine]) -> dict[str, Path]:
     backends = dict.fromkeys(one.document.backend for one in found if not one.problem)
     if not backends:
         raise EnvironmentProblem(
-            "There is no engine to cross-check: none can be run here.", "Build one: dskd-compress build"
+            "There is no engine to cross-check: none can run here.", "Build one: dskd-compress build"
         )
     tools: dict[str, Path] = {}
     for backend in backends:
@@ -52,7 +52,7 @@ def find_tools(found: Sequence[FoundEngine]) -> dict[str, Path]:
         if path is None:
             raise EnvironmentProblem(
                 f"{TOOLS[backend]} is neither on the path nor in {', '.join(map(str, _FOLDERS))}.",
-                "Install it (Debian: libnvinfer-bin), put it on the path, or leave --cross-check out.",
+                "Install it (Debian: libnvinfer-bin), put it on the path, or: --set benchmark.cross_check=null",
             )
         tools[backend] = Path(path)
     return tools
@@ -68,7 +68,10 @@ def cross_checks(
             continue
         engine = engines[row.precision]
         tool = tools[engine.document.backend]
-        command = [str(tool), *flags(engine.document, engine.path, row.batch, spec, graph=bool(row.cuda_graph))]
+        command = [
+            str(tool),
+            *make_flags(engine.document, engine.path, row.batch, spec, graph=bool(row.cuda_graph)),
+        ]
         p50_ms, p99_ms, reason = _run(command)
         yield CrossCheck(
             tool=tool.name,
@@ -84,8 +87,8 @@ def cross_checks(
         )
 
 
-def flags(document: BuildDocument, engine: Path, batch: int, spec: ModelSpec, *, graph: bool) -> list[str]:
-    """The tool's flags for a call as ours: with its copies, spinning, and with a CUDA graph or without one.
+def make_flags(document: BuildDocument, engine: Path, batch: int, spec: ModelSpec, *, graph: bool) -> list[str]:
+    """Make the tool's flags for a call like ours: with copies, spinning, and with or without a CUDA graph.
 
     Args:
         document: of the engine; its version decides how things are spelled.
@@ -109,7 +112,7 @@ def flags(document: BuildDocument, engine: Path, batch: int, spec: ModelSpec, *,
 
 
 def parse_latency(text: str) -> tuple[float, float] | None:
-    """Median and 99th percentile in milliseconds, of the tool's performance summary; None: there is none."""
+    """Read median and 99th percentile in milliseconds from the tool's performance summary; None: it has none."""
     match = _LATENCY.search(text)
     return None if match is None else (float(match["p50"]), float(match["p99"]))
 
@@ -124,5 +127,5 @@ def _run(command: Sequence[str]) -> tuple[float | None, float | None, str]:
     parsed = parse_latency(done.stdout)
     if done.returncode == 0 and parsed is not None:
         return *parsed, ""
-    said = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line or "rror" in line]
-    return None, None, said[-1].strip() if said else f"it ended with {done.returncode} and no summary"
+    errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line or "rror" in line]
+    return None, None, errors[-1].strip() if errors else f"it ended with {done.returncode} and no summary"

@@ -13,12 +13,12 @@ from xml.etree import ElementTree
 from dskd_export.documents.validation import Check, ValidationDocument
 from dskd_export.validation.gate import sentence
 
-# All that XML 1.0 cannot hold, escaped or not.
+# Characters that XML 1.0 cannot hold, escaped or not.
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit_xml(document: ValidationDocument, accept_unproven: bool = False) -> str:
-    """One suite for the student, one for the bundle and one for each model on its provider, one case a check.
+    """Format a validation: suites of the student, the bundle and each model on its provider, one case per check.
 
     A check that is NOT SHOWN is a `failure` of that type, as the command then ends with 6. With `accept_unproven`,
     which makes that 0, it is `skipped`, and its message begins with NOT SHOWN. A check that could not be judged,
@@ -31,10 +31,10 @@ def junit_xml(document: ValidationDocument, accept_unproven: bool = False) -> st
     root = ElementTree.Element("testsuites", {"name": "dskd-compress validate"})
     if document.student is not None:
         facts = {"verdict": document.student.verdict, "reason": document.student.reason}
-        _suite(root, document, "student", document.student.checks, (), facts, accept_unproven)
+        _add_checks(root, document, "student", document.student.checks, (), facts, accept_unproven)
     facts = {"bundle_sha256": document.bundle_sha256, "reference": document.reference}
     facts |= {"verdict": document.verdict, "reason": document.reason}
-    _suite(root, document, "bundle", document.checks, document.causes, facts, accept_unproven)
+    _add_checks(root, document, "bundle", document.checks, document.causes, facts, accept_unproven)
     for judgement in document.judgements:
         facts = {"verdict": judgement.verdict, "reference": document.reference}
         if judgement.computed_in is not None:
@@ -45,14 +45,14 @@ def junit_xml(document: ValidationDocument, accept_unproven: bool = False) -> st
             facts["size_mb"] = f"{judgement.size_mb:.3f}"
         not_run = judgement.reason if judgement.verdict == "NOT RUN" else None
         checks, causes = judgement.checks, judgement.causes
-        _suite(root, document, judgement.runner, checks, causes, facts, accept_unproven, not_run)
-    return tree_of(root, document.provenance.seconds)
+        _add_checks(root, document, judgement.runner, checks, causes, facts, accept_unproven, not_run)
+    return format_suites(root, document.provenance.seconds)
 
 
-def suite(
+def add_suite(
     root: ElementTree.Element, name: str, started_at: str, facts: Mapping[str, str] | None = None
 ) -> ElementTree.Element:
-    """A new suite; `tree_of` counts its cases.
+    """Add a suite; `format_suites` counts its cases.
 
     Args:
         root: `testsuites`.
@@ -69,7 +69,7 @@ def suite(
     return made
 
 
-def case(
+def add_case(
     within: ElementTree.Element,
     class_name: str,
     name: str,
@@ -79,7 +79,7 @@ def case(
     more: Iterable[str] = (),
     skipped: str = "",
 ) -> None:
-    """A case that passed, failed for a reason, or was skipped for one.
+    """Add a case that passed, failed or was skipped.
 
     Args:
         within: its suite.
@@ -100,12 +100,12 @@ def case(
         ElementTree.SubElement(made, "skipped", {"message": _text(skipped)})
 
 
-def tree_of(root: ElementTree.Element, seconds: float) -> str:
-    """The finished file: every suite, and all of them together, with the numbers of their cases.
+def format_suites(root: ElementTree.Element, seconds: float) -> str:
+    """Count the cases of every suite and of all together, and format the file.
 
     Args:
         root: `testsuites`.
-        seconds: that all of it took.
+        seconds: duration of the command.
     """
     for one in root:
         cases = one.findall("testcase")
@@ -120,7 +120,7 @@ def tree_of(root: ElementTree.Element, seconds: float) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _suite(
+def _add_checks(
     root: ElementTree.Element,
     document: ValidationDocument,
     name: str,
@@ -130,14 +130,14 @@ def _suite(
     accept_unproven: bool,
     not_run: str | None = None,
 ) -> None:
-    made = suite(root, name, document.provenance.started_at, facts)
+    made = add_suite(root, name, document.provenance.started_at, facts)
     where = f"validate.{name.replace('.', '_').replace(':', '.')}"  # a dot opens a folder in Jenkins' tree
     for check in checks:
         unproven = check.verdict == "NOT SHOWN"
         words = f"NOT SHOWN: {sentence(check)}" if unproven else sentence(check)
         fails = check.failed or (unproven and not accept_unproven)
         skipped = check.detail if check.verdict == "NOT JUDGED" else words if unproven else ""
-        case(
+        add_case(
             made,
             where,
             check.name,
@@ -147,7 +147,7 @@ def _suite(
             skipped=skipped,
         )
     if not_run is not None:
-        case(made, where, "runs", skipped=not_run)
+        add_case(made, where, "runs", skipped=not_run)
 
 
 def _text(value: str) -> str:

@@ -1,28 +1,47 @@
-"""A benchmark for those who did not run it: a JUnit file for CI, a Markdown table for its summary page."""
+"""A benchmark for CI: a JUnit file, and a Markdown table for the summary of a job."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from xml.etree import ElementTree
 
-from dskd_export.benchmark.budget import failures_of, name_of, verdict_of_budget
-from dskd_export.ci.junit import case, suite, tree_of
+from dskd_export.benchmark.budget import list_failures, name_of, verdict_of_budget
+from dskd_export.ci.junit import add_case, add_suite, format_suites
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, RowJudgement
+from dskd_export.files.atomic import append_whole, write_atomic
 from dskd_export.validation.gate import sentence
 
 
-def junit_of_benchmark(document: BenchmarkDocument, baseline: Sequence[RowJudgement] = ()) -> str:
-    """JUnit XML: one suite for each model that was judged by the budget or a baseline, one case for each check.
+def write_ci_files(
+    document: BenchmarkDocument, baseline: Sequence[RowJudgement], junit: Path | None, summary: Path | None
+) -> None:
+    """Write the JUnit file, and append the summary to its file and to that of a GitHub job.
 
-    A check that a model misses is a failure only where no model meets the budget: a budget asks for one. One that
-    is NOT SHOWN is then a failure of that type. What was not measured is `skipped`: never a pass.
+    Raises:
+        EnvironmentProblem: a file cannot be written.
     """
-    missed = bool(failures_of(document.judgements))
+    if junit is not None:
+        write_atomic(junit, junit_of_benchmark(document, baseline))
+    job_summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    for path in dict.fromkeys([summary, Path(job_summary) if job_summary else None]):
+        if path is not None:
+            append_whole(path, markdown_summary(document, baseline))
+
+
+def junit_of_benchmark(document: BenchmarkDocument, baseline: Sequence[RowJudgement] = ()) -> str:
+    """Format JUnit XML: one suite per model judged by the budget or a baseline, one case per check.
+
+    A missed check is a failure only where no model meets the budget, which takes one. NOT SHOWN is then a failure
+    of that type. A value that was not measured is `skipped`: never a pass.
+    """
+    missed = bool(list_failures(document.judgements))
     provenance = document.provenance
     root = ElementTree.Element("testsuites", {"name": "dskd-compress benchmark"})
     for judgements, counts, kind in ((document.judgements, missed, "budget"), (baseline, True, "baseline")):
         for judgement in judgements:
-            suite_ = suite(root, f"{kind}: {name_of(judgement)}", provenance.started_at)
+            suite_ = add_suite(root, f"{kind}: {name_of(judgement)}", provenance.started_at)
             for check in judgement.checks:
                 missed_it = check.verdict in ("FAIL", "NOT SHOWN")
                 skipped = "" if check.verdict != "NOT JUDGED" else check.detail
@@ -30,31 +49,24 @@ def junit_of_benchmark(document: BenchmarkDocument, baseline: Sequence[RowJudgem
                 if missed_it and not counts:
                     skipped = f"{words}; another model meets the budget"
                 text = words if counts and missed_it else ""
-                case(suite_, f"benchmark.{kind}", check.name, failure=text, kind=check.verdict, skipped=skipped)
-    return tree_of(root, provenance.seconds)
+                add_case(
+                    suite_, f"benchmark.{kind}", check.name, failure=text, kind=check.verdict, skipped=skipped
+                )
+    return format_suites(root, provenance.seconds)
 
 
 def markdown_summary(document: BenchmarkDocument, baseline: Sequence[RowJudgement] = ()) -> str:
-    """A table of what was timed and one of what was judged, as GitHub's job summaries show it."""
+    """Format tables of the rows and of the checks, for a job summary of GitHub."""
     device = document.provenance.device
     lines = [f"## Benchmark on {device.gpu or device.cpu}", ""]
-    lines += [
-        "| model | batch | part | p50 ms | p99 ms | images/s | mJ/image | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines += _head("model", "batch", "part", "p50 ms", "p99 ms", "images/s", "mJ/image", "")
     lines += [f"| {' | '.join(_row(row))} |" for row in document.rows]
     for title, judgements in (
         (f"Budget: {verdict_of_budget(document.judgements)}", document.judgements),
         ("Baseline", baseline),
     ):
         if judgements:
-            lines += [
-                "",
-                f"### {title}",
-                "",
-                "| model | check | value | bound | limit | |",
-                "|---|---|---|---|---|---|",
-            ]
+            lines += ["", f"### {title}", "", *_head("model", "check", "value", "bound", "limit", "")]
             lines += [f"| {' | '.join(cells)} |" for judgement in judgements for cells in _checks(judgement)]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""Where a command is to run."""
+"""Addresses of machines."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _ZONE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Address:
-    """A machine that ssh reaches.
+    """A machine reached by ssh.
 
     Attributes:
         host: name, address, or an alias of ssh's own configuration.
-        user: None: as ssh's configuration says.
-        port: None: as ssh's configuration says.
+        user: None: from ssh's configuration.
+        port: None: from ssh's configuration.
     """
 
     host: str
@@ -37,7 +37,7 @@ class Address:
 
     @property
     def login(self) -> str:
-        """As ssh and rsync take it."""
+        """In the form of ssh and rsync."""
         return self.host if self.user is None else f"{self.user}@{self.host}"
 
     @property
@@ -63,18 +63,18 @@ def parse_address(text: str) -> Address | None:
     shown = re.sub(r"(?s)^((?:\w+://)?[^:@]*):(?!//).*@", r"\1:...@", text)  # a password is not repeated
     found = _ADDRESS.fullmatch(text)
     if found is None:
-        raise UsageError(f"--device {shown}: this is neither {LOCAL} nor an address of ssh.", hint)
+        raise UsageError(f"--on {shown}: this is neither {LOCAL} nor an ssh address.", hint)
     user, host, port = found["user"], found["host"], found["port"]
     if user is not None and ":" in user:
-        raise UsageError(f"--device {shown}: no password is taken.", "Use a key of ssh.")
+        raise UsageError(f"--on {shown}: passwords are not accepted.", "Use an ssh key.")
     if found["rest"] not in ("", "/"):
-        raise UsageError(f"--device {shown}: an address has no path.", hint)
+        raise UsageError(f"--on {shown}: an address has no path.", hint)
     if (user is not None and not _NAME.fullmatch(user)) or not (
         _HOST.fullmatch(host) if host else _is_ip(found["ip"])
     ):
-        raise UsageError(f"--device {shown}: this is no name of a user and a host.", hint)
+        raise UsageError(f"--on {shown}: the user or host name is not valid.", hint)
     if port is not None and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
-        raise UsageError(f"--device {shown}: a port is a number from 1 to 65535.", hint)
+        raise UsageError(f"--on {shown}: a port is a number from 1 to 65535.", hint)
     return Address(host or found["ip"], user, None if port is None else int(port))
 
 

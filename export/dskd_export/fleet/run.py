@@ -1,7 +1,7 @@
-"""From a bundle here to results that were made there, resumable at every point.
+"""Run a command on another machine with a bundle and fetch its results; resumable at every point.
 
-The bundle is sent once and kept there under its hash. The command is a job whose name is made of the bundle and
-the command: the same line again finds it, running or ended, and goes on from there.
+The bundle is sent once and kept there under its hash. The name of the job is a hash of the bundle and the
+command: the same command line finds the job again, running or ended, and resumes from there.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from pathlib import Path
 from dskd_export.errors import DskdError, EnvironmentProblem, GateFailed, NotShown
 from dskd_export.files.atomic import atomic_folder
 from dskd_export.fleet.address import Address
-from dskd_export.fleet.job import ROOT, Look, RemoteJob
+from dskd_export.fleet.job import ROOT, JobStatus, RemoteJob
 from dskd_export.fleet.ssh import ConnectionLost, RemoteFailed, Ssh
 
 PATIENCE_S = 300.0
-"""How long a lost connection is tried again before the command here gives up; the job there goes on."""
+"""Time in which a lost connection is retried; the job there continues."""
 
-_LOOK_EVERY_S = 1.0
-_JUDGED = (0, GateFailed.exit_code, NotShown.exit_code)
-_TYPED = (2, 3, 4)
+_POLL_EVERY_S = 1.0
+_COMPLETED = (0, GateFailed.exit_code, NotShown.exit_code)
+_OWN_ERRORS = (2, 3, 4)
 
 
 @dataclass(frozen=True)
 class RemoteCommand:
-    """What is to run on a device.
+    """A command to run on a device.
 
     Attributes:
-        program: that starts this tool there, as its shell takes it: `dskd-compress`, `~/venv/bin/dskd-compress`.
-        arguments: `@bundle@` stands for the bundle there, `@out@` for the folder of the results.
-        results: names of files that it writes into that folder, all of which are brought back where they exist.
+        program: that starts this tool there, in the syntax of its shell, for example `~/venv/bin/dskd-compress`.
+        arguments: `@bundle@` is the bundle there, `@out@` the folder of the results.
+        results: files of that folder to fetch, those that exist.
     """
 
     program: str
@@ -50,27 +50,27 @@ def run_remotely(
     command: RemoteCommand,
     out: Path,
     *,
-    say: Callable[[str], None],
+    on_line: Callable[[str], None],
     options: Sequence[str] = (),
     patience_s: float = PATIENCE_S,
 ) -> int:
     """Run a command on a device with a bundle, and put its results into a folder here.
 
-    A connection that drops is made again. When this process is killed, the same call later goes on with the
-    same job; when it is stopped (Ctrl-C), or fails, the job there is ended.
+    A dropped connection is retried. When this process is killed, the same call later resumes the same job; when
+    it is stopped (Ctrl-C), or fails, the job there is ended.
 
     Args:
         address: of the device.
         bundle: the folder here.
         bundle_sha256: of its manifest.
         command: what runs there.
-        out: gets the results, all of them or none; what was there is replaced.
-        say: told what happens, and every line that the command says.
+        out: gets the results, all of them or none; its former content is replaced.
+        on_line: called with every line of progress and of the command's output.
         options: for ssh.
-        patience_s: for a connection that is lost.
+        patience_s: time in which a lost connection is retried.
 
     Returns:
-        The command's exit code: 0, 5 where a gate failed, 6 where too little was measured for its verdict.
+        The command's exit code: 0, 5 where a limit is crossed, 6 where nothing is shown to pass.
 
     Raises:
         ConnectionLost: the device cannot be reached for longer than that.
@@ -78,63 +78,63 @@ def run_remotely(
     """
     with Ssh(address, options) as ssh:
         _check_program(ssh, command.program)
-        place = _send_once(ssh, bundle, bundle_sha256, say)
-        words = shlex.join(place if word == "@bundle@" else word for word in command.arguments)
+        remote_bundle = _send_once(ssh, bundle, bundle_sha256, on_line)
+        words = shlex.join(remote_bundle if word == "@bundle@" else word for word in command.arguments)
         line = f"{command.program} {words}"
-        job = RemoteJob(ssh, _name_of(bundle_sha256, line))
+        job = RemoteJob(ssh, _job_name(bundle_sha256, line))
         try:
-            look = _wait(job, line, say, patience_s)
-            if look.code in _JUDGED:
+            status = _wait(job, line, on_line, patience_s)
+            if status.code in _COMPLETED:
                 with atomic_folder(out) as folder:
                     ssh.fetch(f"{job.folder()}/out", command.results, folder)
         except ConnectionLost:
-            raise  # the job goes on, and the same command finds it again
+            raise  # the job continues, and the same command finds it again
         except BaseException:
-            _end(job, say)
+            _end(job, on_line)
             raise
         job.end()
-    if look.code not in _JUDGED:
-        raise _failure(address, look)
-    assert look.code is not None
-    return look.code
+    if status.code not in _COMPLETED:
+        raise _failure(address, status)
+    assert status.code is not None
+    return status.code
 
 
 def _check_program(ssh: Ssh, program: str) -> None:
-    """Whether the tool is there: what puts it on the path may do so for interactive shells only."""
+    """Refuse a machine without the tool, which may be on the path of interactive shells only."""
     try:
         ssh.run(f"{program} --version >/dev/null")
     except RemoteFailed as error:
         raise RemoteFailed(
             f"{ssh.address} does not run {program}: {error.message.partition(': ')[2]}",
-            "Install it there (pip install dskd-compress), or say where it is: "
+            "Install it there (pip install dskd-compress), or give its path: "
             "--remote-command /path/of/bin/dskd-compress",
         ) from error
 
 
-def _send_once(ssh: Ssh, bundle: Path, sha256: str, say: Callable[[str], None]) -> str:
-    """The bundle's place there; sent where it is not there yet, as a whole or not at all."""
-    head = f"{ROOT}place=$root/bundles/{sha256}\n"
+def _send_once(ssh: Ssh, bundle: Path, sha256: str, on_line: Callable[[str], None]) -> str:
+    """Send the bundle unless it is there, atomically; its folder there."""
+    head = f"{ROOT}path=$root/bundles/{sha256}\n"
     there = ssh.run(
-        f'{head}umask 077; mkdir -p "$root/bundles" && printf "%s\\n" "$place"\n'
-        'if [ -d "$place" ]; then sha256sum "$place/manifest.json"; fi\n'
+        f'{head}umask 077; mkdir -p "$root/bundles" && printf "%s\\n" "$path"\n'
+        'if [ -d "$path" ]; then sha256sum "$path/manifest.json"; fi\n'
     ).splitlines()
-    place = there[0]
+    path = there[0]
     if len(there) > 1 and there[1].startswith(sha256):
-        say(f"{ssh.address}: the bundle is there already")
-        return place
-    say(f"{ssh.address}: sending the bundle")
-    ssh.send(bundle, f"{place}.part")
-    ssh.run(f'{head}rm -rf "$place" && mv "$place.part" "$place"\n')
-    return place
+        on_line(f"{ssh.address}: the bundle is already there")
+        return path
+    on_line(f"{ssh.address}: sending the bundle")
+    ssh.send(bundle, f"{path}.part")
+    ssh.run(f'{head}rm -rf "$path" && mv "$path.part" "$path"\n')
+    return path
 
 
-def _name_of(bundle_sha256: str, line: str) -> str:
+def _job_name(bundle_sha256: str, line: str) -> str:
     return hashlib.sha256(f"{bundle_sha256} {line}".encode()).hexdigest()[:20]
 
 
-def _wait(job: RemoteJob, line: str, say: Callable[[str], None], patience_s: float) -> Look:
-    """Until the command has ended, through all that happens to the connection; its last lines come as the log."""
-    log = _Lines(say)
+def _wait(job: RemoteJob, line: str, on_line: Callable[[str], None], patience_s: float) -> JobStatus:
+    """Wait for the end of the command across lost connections; its last lines are the log."""
+    log = _LineBuffer(on_line)
     lost_since: float | None = None
     started, starts = False, 0
     while True:
@@ -142,15 +142,15 @@ def _wait(job: RemoteJob, line: str, say: Callable[[str], None], patience_s: flo
             if not started:
                 job.start(line)
                 started, starts = True, starts + 1
-            look = job.look()
-            if look.state in ("lost", "none"):
-                # It was abandoned, or the machine was started anew.
+            status = job.poll()
+            if status.state in ("lost", "none"):
+                # It was abandoned, or the machine was rebooted.
                 if starts > 1:
                     raise RemoteFailed(
-                        f"{job.address}: the command was ended there, twice, without a word.",
-                        "Look for what ends it, for example too little memory: dmesg",
+                        f"{job.address}: the command was killed there, twice.",
+                        "Find what kills it, for example too little memory: dmesg",
                     )
-                say("the command was ended there; it starts anew")
+                on_line("the command was killed there; restarting it")
                 job.end()
                 started = False
                 continue
@@ -158,57 +158,57 @@ def _wait(job: RemoteJob, line: str, say: Callable[[str], None], patience_s: flo
             now = time.monotonic()
             if lost_since is None:
                 lost_since = now
-                say(f"{error.message} Trying again for {patience_s:g} s.")
+                on_line(f"{error.message} Retrying for {patience_s:g} s.")
             if now - lost_since >= patience_s:
                 raise ConnectionLost(
-                    f"{error.message} The command goes on there for a while.",
-                    "Run the same line again: it goes on where it is.",
+                    f"{error.message} The command continues there for a while.",
+                    "Run the same command again to resume it.",
                 ) from error
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_POLL_EVERY_S)
             continue
         if lost_since is not None:
-            say("connected again")
+            on_line("reconnected")
             lost_since = None
-        log.add(look.log)
-        if look.state == "ended" and not look.more:
-            return Look(look.state, look.code, log.finish())
-        if not look.more:
-            time.sleep(_LOOK_EVERY_S)
+        log.add(status.log)
+        if status.state == "ended" and not status.more:
+            return JobStatus(status.state, status.code, log.finish())
+        if not status.more:
+            time.sleep(_POLL_EVERY_S)
 
 
-class _Lines:
-    """Tells lines as they become whole, and keeps the last ones."""
+class _LineBuffer:
+    """Reports complete lines, and keeps the last ones."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
         self._rest = ""
-        self._kept: deque[str] = deque(maxlen=200)
+        self._last_lines: deque[str] = deque(maxlen=200)
 
     def add(self, text: str) -> None:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self._say(line)
-            self._kept.append(line)
+            self._on_line(line)
+            self._last_lines.append(line)
 
     def finish(self) -> str:
         if self._rest:
             self.add("\n")
-        return "\n".join(self._kept)
+        return "\n".join(self._last_lines)
 
 
-def _end(job: RemoteJob, say: Callable[[str], None]) -> None:
+def _end(job: RemoteJob, on_line: Callable[[str], None]) -> None:
     try:
         job.end()
     except DskdError as error:
-        say(f"{error.message} The job there ends itself.")
+        on_line(f"{error.message} The job there ends after a while.")
 
 
-def _failure(address: Address, look: Look) -> EnvironmentProblem:
-    lines = [line for line in look.log.splitlines() if line.strip()]
+def _failure(address: Address, status: JobStatus) -> EnvironmentProblem:
+    lines = [line for line in status.log.splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     hints = [line.removeprefix("hint: ") for line in lines if line.startswith("hint: ")]
-    said = (errors or lines or ["it said nothing"])[-1]
-    failure = RemoteFailed(f"{address}: {said}", hints[-1] if hints else None)
-    # What is wrong with the images there is as wrong as here: the code is the command's own.
-    failure.exit_code = look.code if look.code in _TYPED else failure.exit_code
+    reason = (errors or lines or ["it printed nothing"])[-1]
+    failure = RemoteFailed(f"{address}: {reason}", hints[-1] if hints else None)
+    # Wrong images are as wrong there as here: the exit code is the command's own.
+    failure.exit_code = status.code if status.code in _OWN_ERRORS else failure.exit_code
     return failure

@@ -1,7 +1,7 @@
 """One connection to a machine, through the system's ssh and rsync: its keys, its configuration, its host check.
 
-Nothing is asked at the terminal (BatchMode), and the host's key is checked as ssh's configuration says. All
-calls share one connection, kept by ssh itself for a few seconds beyond the last of them.
+There are no prompts (BatchMode), and the host's key is checked as ssh is configured. All calls share one
+connection, which ssh keeps for a few seconds after the last of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PERSIST_S = 15
 _SSH_FAILED = 255
 _NOT_FOUND = 127
 
-# What ssh says, in lower case -> what to do about it.
+# Message of ssh, in lower case -> hint.
 _HINTS = {
     "host key verification failed": "Connect once by hand and check the key it shows: ssh {login}",
     "permission denied": "Let ssh in without a password: ssh-copy-id {login}",
@@ -39,11 +39,11 @@ class ConnectionLost(EnvironmentProblem):
 
 
 class RemoteFailed(EnvironmentProblem):
-    """The machine was reached and could not do what it was told to."""
+    """The machine was reached and a command failed there."""
 
 
 class Ssh:
-    """A machine that commands are run on. Use it as a context manager; the shared connection ends with it.
+    """A machine to run commands on. Use it as a context manager; the shared connection ends with it.
 
     Args:
         address: of the machine.
@@ -57,7 +57,7 @@ class Ssh:
         for program in ("ssh", "rsync"):
             if shutil.which(program) is None:
                 raise EnvironmentProblem(
-                    f"{program} is not installed here, and {address} is reached by it.",
+                    f"{program} is not installed here, and is needed to reach {address}.",
                     f"Install it, for example: apt install {'openssh-client' if program == 'ssh' else program}",
                 )
         self.address = address
@@ -78,30 +78,30 @@ class Ssh:
         ]
 
     def run(self, script: str, *, timeout_s: float = 60.0) -> str:
-        """Run a script of the POSIX shell; gives what it printed.
+        """Run a script of the POSIX shell; returns its output.
 
         Raises:
             ConnectionLost: the machine cannot be reached.
-            RemoteFailed: the script failed; the message is the last line that it said.
+            RemoteFailed: the script failed; the message is its last line.
         """
         return self.read(script, timeout_s=timeout_s).decode("utf-8", "replace")
 
     def read(self, script: str, *, timeout_s: float = 60.0) -> bytes:
-        """As `run`, and gives the bytes."""
+        """Run a script; returns its output as bytes."""
         # As the shell's input and not as its argument, which would be quoted twice.
         return self._call([*self._ssh, "-T", self.address.login, "sh -s"], script.encode(), timeout_s)
 
     def send(self, folder: Path, to: str) -> None:
-        """Make a folder there equal to one here; `to` is a path there, absolute.
+        """Copy a folder to a machine; `to` is an absolute path there, whose other files are deleted.
 
         Raises:
             ConnectionLost: the machine cannot be reached.
             RemoteFailed: rsync is not installed there, or the disk is full.
         """
-        self._rsync(["--recursive", "--times", "--delete", f"{folder}/", f"{self._place(to)}/"])
+        self._rsync(["--recursive", "--times", "--delete", f"{folder}/", f"{self._rsync_path(to)}/"])
 
     def fetch(self, folder: str, names: Sequence[str], to: Path) -> None:
-        """Bring files of a folder there into one here: plain files of these names, and nothing else.
+        """Fetch plain files of these names from a folder there; nothing else.
 
         A name may have folders before it, `stages/benchmark.json`.
 
@@ -112,9 +112,9 @@ class Ssh:
         folders = {f"{parent}/" for name in names for parent in PurePosixPath(name).parents if parent.name}
         chosen = [f"--include=/{name}" for name in (*sorted(folders), *names)]
         options = ["--recursive", "--times", "--no-links", "--prune-empty-dirs", *chosen, "--exclude=*"]
-        self._rsync([*options, f"{self._place(folder)}/", f"{to}/"])
+        self._rsync([*options, f"{self._rsync_path(folder)}/", f"{to}/"])
 
-    def _place(self, path: str) -> str:
+    def _rsync_path(self, path: str) -> str:
         host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
         return f"{host if self.address.user is None else f'{self.address.user}@{host}'}:{path}"
 
@@ -138,17 +138,17 @@ class Ssh:
         if done.returncode == 0:
             return done.stdout
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        said = _telling(lines, first=command[0] == "rsync") or f"it ended with {done.returncode}"
+        reason = _pick_reason(lines, first=command[0] == "rsync") or f"it ended with {done.returncode}"
         lost = done.returncode == _SSH_FAILED or (command[0] == "rsync" and _is_lost(lines))
         if lost:
             hints = [hint for text, hint in _HINTS.items() if text in " ".join(lines).lower()]
             hint = hints[0] if hints else "Check the connection by hand: ssh {login}"
             raise ConnectionLost(
-                f"{self.address} cannot be reached: {said}", hint.format(login=self.address.login)
+                f"{self.address} cannot be reached: {reason}", hint.format(login=self.address.login)
             )
         if command[0] == "rsync" and (done.returncode == _NOT_FOUND or "not found" in " ".join(lines)):
-            raise RemoteFailed(f"{self.address} has no rsync: {said}", "Install it there: apt install rsync")
-        raise RemoteFailed(f"{self.address}: {said}", f"Look at it by hand: ssh {self.address.login}")
+            raise RemoteFailed(f"{self.address} has no rsync: {reason}", "Install it there: apt install rsync")
+        raise RemoteFailed(f"{self.address}: {reason}", f"Check by hand: ssh {self.address.login}")
 
     def __enter__(self) -> Ssh:
         return self
@@ -156,18 +156,18 @@ class Ssh:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Ends the connection that the calls shared; without one ssh says so, which is no matter.
+        # Ends the shared connection; without one ssh reports an error, which does not matter.
         subprocess.run([*self._ssh, "-O", "exit", self.address.login], capture_output=True, check=False)
         self._folder.cleanup()
 
 
-def _telling(lines: Sequence[str], *, first: bool) -> str:
-    """The line that says why: of a shell the last one, of rsync the first that is no summary."""
+def _pick_reason(lines: Sequence[str], *, first: bool) -> str:
+    """The line with the reason: of a shell the last one, of rsync the first that is no summary."""
     own = [line for line in lines if line.strip() and not line.startswith(("rsync error:", "rsync: connection"))]
     return (own or list(lines) or [""])[0 if first else -1].strip()
 
 
 def _is_lost(lines: Sequence[str]) -> bool:
-    """Whether rsync failed for ssh's sake."""
+    """Whether rsync failed because of ssh."""
     text = " ".join(lines).lower()
     return "connection unexpectedly closed" in text or any(sign in text for sign in _HINTS)

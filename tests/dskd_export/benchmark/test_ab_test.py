@@ -1,4 +1,4 @@
-"""Two models in turns, on a noisy machine that is made up: how often the verdict is right."""
+"""Two interleaved models on a simulated noisy machine: how often the verdict is right."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from dskd_export.benchmark.ab_test import Turns, ratio_of, take_turns, verdict_of
+from dskd_export.benchmark.ab_test import InterleavedTimes, estimate_ratio, interleave, judge_ratio
 from dskd_export.documents.base import Interval
 
 
@@ -34,7 +34,7 @@ class Machine:
 
 def verdict(seed: int, slower: float) -> str:
     machine = Machine(seed)
-    turns = take_turns(
+    times = interleave(
         machine.model(1.0),
         machine.model(slower),
         min_seconds=2.0,
@@ -42,7 +42,7 @@ def verdict(seed: int, slower: float) -> str:
         seed=seed,
         clock=machine.clock,
     )
-    return verdict_of(ratio_of(turns))
+    return judge_ratio(estimate_ratio(times))
 
 
 def test_a_model_against_itself_is_not_told_apart() -> None:
@@ -60,8 +60,8 @@ def test_the_ratio_is_that_of_the_models() -> None:
     for seed in range(60):
         machine = Machine(seed)
         models = machine.model(1.0), machine.model(1.25)
-        turns = take_turns(*models, min_seconds=2.0, block_seconds=0.01, seed=seed, clock=machine.clock)
-        ratio = ratio_of(turns)
+        times = interleave(*models, min_seconds=2.0, block_seconds=0.01, seed=seed, clock=machine.clock)
+        ratio = estimate_ratio(times)
         assert ratio.value == pytest.approx(1.25, rel=0.05)
         covered += ratio.low <= 1.25 <= ratio.high
     assert covered >= 52
@@ -69,7 +69,7 @@ def test_the_ratio_is_that_of_the_models() -> None:
 
 def test_both_minima_are_reached() -> None:
     machine = Machine(0)
-    quick = take_turns(
+    quick = interleave(
         machine.model(1.0), machine.model(1.0), min_seconds=0, block_seconds=0.0, seed=0, clock=machine.clock
     )
     assert len(quick.log_ratios) == 20
@@ -87,9 +87,9 @@ def test_both_minima_are_reached() -> None:
     ],
 )
 def test_the_whole_interval_decides(low: float, high: float, said: str) -> None:
-    assert verdict_of(Interval(value=(low + high) / 2, low=low, high=high)) == said
+    assert judge_ratio(Interval(value=(low + high) / 2, low=low, high=high)) == said
 
 
 def test_ratios_that_are_all_alike_are_exact() -> None:
-    ratio = ratio_of(Turns(np.full(30, np.log(1.5)), 90))
+    ratio = estimate_ratio(InterleavedTimes(np.full(30, np.log(1.5)), 90))
     assert (ratio.low, ratio.value, ratio.high) == pytest.approx((1.5, 1.5, 1.5))

@@ -9,7 +9,7 @@ from engine_machines import bundle, classifier, make_machine  # fixtures
 from PIL import Image
 from scipy import special
 
-from dskd_export.benchmark.breakdown import breakdown
+from dskd_export.benchmark.breakdown import measure_breakdown
 from dskd_export.engine import BuildSettings, build_engine, engines_folder
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.runtime.postprocess import top_classes
@@ -27,7 +27,7 @@ def images():
 
 def test_on_a_cpu_there_are_no_copies(bundle, images):
     with OnnxRuntimeRunner(bundle.model("fp32"), threads=1) as runner:
-        parts = breakdown(runner, "cpu", bundle.spec, images, seconds=0.01)
+        parts = measure_breakdown(runner, "cpu", bundle.spec, images, seconds=0.01)
     assert [part.name for part in parts] == NAMES
     timed = {part.name: part.p50_ms for part in parts if part.p50_ms is not None}
     assert set(timed) == {"decode", "preprocess", "device", "postprocess"}
@@ -41,7 +41,7 @@ def test_an_engines_steps_are_told_by_events(generation, make_machine, bundle, i
     settings = BuildSettings(batches=(2,))
     path, _ = build_engine(bundle, "fp32", engines_folder(bundle.folder), settings, run=machine.run)
     with TensorRtRunner(path, backend=machine.backend, cuda=machine.cuda) as runner:
-        parts = breakdown(runner, "cuda", bundle.spec, images, seconds=0.01)
+        parts = measure_breakdown(runner, "cuda", bundle.spec, images, seconds=0.01)
     assert [part.name for part in parts] == NAMES
     assert all(part.p50_ms is not None and part.p50_ms.value >= 0 for part in parts)
     by_events = {part.name for part in parts if part.clock == "device"}
@@ -51,7 +51,7 @@ def test_an_engines_steps_are_told_by_events(generation, make_machine, bundle, i
 
 def test_a_runner_that_does_it_in_one_call_is_not_taken_apart(bundle, images):
     with OnnxRuntimeRunner(bundle.model("fp32"), threads=1) as runner:
-        parts = breakdown(runner, "cuda", bundle.spec, images, seconds=0.01)
+        parts = measure_breakdown(runner, "cuda", bundle.spec, images, seconds=0.01)
     reasons = {part.reason for part in parts if part.p50_ms is None}
     assert reasons == {"onnxruntime:cpu:fp32 copies and computes in one call"}
 

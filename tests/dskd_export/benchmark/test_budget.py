@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dskd_export.benchmark.budget import (
-    against_baseline,
-    failures_of,
+    compare_with_baseline,
     judge_rows,
+    list_failures,
     verdict_of_budget,
     verdict_of_model,
 )
@@ -108,7 +108,7 @@ def test_what_was_not_measured_is_no_pass() -> None:
     (check,) = judgement.checks
     assert (check.verdict, check.detail) == ("NOT JUDGED", "this machine has no sensor")
     assert verdict_of_model(judgement) == "NOT SHOWN"
-    assert "energy (mJ/image) is not judged: this machine has no sensor" in failures_of([judgement])[0]
+    assert "energy (mJ/image) is not judged: this machine has no sensor" in list_failures([judgement])[0]
     unavailable = row(latency=None, throughput_images_per_s=None, unavailable="no kernel for fp8")
     assert verdicts({"latency_p99_ms": 5.0}, unavailable) == ["NOT JUDGED"]
 
@@ -117,7 +117,7 @@ def test_one_model_that_meets_all_of_it_is_enough() -> None:
     budget = SpeedBudget(latency_p99_ms=5.0, size_mb=6.0)
     slow, small = row("fp32", p99=9.0), row("int8")
     judged = judge_rows(budget, [slow, small], batch=1, part="engine")
-    assert failures_of(judged) == []
+    assert list_failures(judged) == []
     assert verdict_of_budget(judged) == "PASS"
     assert [one.failed for one in judged] == [True, False]
     half = [row("fp32", p99=9.0), row("int8", size_mb=7.0)]  # each meets another half
@@ -125,7 +125,7 @@ def test_one_model_that_meets_all_of_it_is_enough() -> None:
     close = [row("fp32", p99=9.0), row("int8", p99=4.9)]  # one misses it, of the other it is not shown
     assert verdict_of_budget(judge_rows(budget, close, batch=1, part="engine")) == "NOT SHOWN"
     assert verdict_of_budget([]) == "NOT JUDGED"
-    told = failures_of(judge_rows(budget, half, batch=1, part="engine"))
+    told = list_failures(judge_rows(budget, half, batch=1, part="engine"))
     assert len(told) == 2
     assert told[0].startswith("onnxruntime:cpu:fp32, batch 1: p99 latency (ms) is 9 (95 % bound 9.45), the limit")
 
@@ -134,7 +134,7 @@ def test_only_the_student_at_that_batch_is_judged() -> None:
     others = [row(model="teacher"), row(batch=8), row(part="with_preprocessing")]
     assert judge_rows(SpeedBudget(size_mb=1.0), others, batch=1, part="engine") == []
     assert judge_rows(SpeedBudget(), [row()], batch=1, part="engine") == []
-    assert failures_of([]) == []
+    assert list_failures([]) == []
 
 
 # --- a baseline
@@ -142,16 +142,16 @@ def test_only_the_student_at_that_batch_is_judged() -> None:
 
 def test_slower_beyond_noise_fails() -> None:
     old = document(row(p50=2.0, p99=4.0))
-    (same,) = against_baseline(document(row(p50=2.05, p99=4.1)), old)
+    (same,) = compare_with_baseline(document(row(p50=2.05, p99=4.1)), old)
     assert not same.failed
-    (slower,) = against_baseline(document(row(p50=2.4, p99=4.1)), old)
+    (slower,) = compare_with_baseline(document(row(p50=2.4, p99=4.1)), old)
     assert [(check.name, check.verdict) for check in slower.checks] == [
         ("p50 against the baseline", "FAIL"),
         ("p99 against the baseline", "PASS"),
     ]
     assert slower.checks[0].value == pytest.approx(1.2)
     assert slower.checks[0].bound == pytest.approx(2.4 * 0.95 / (2.0 * 1.05))
-    (faster,) = against_baseline(document(row(p50=1.0, p99=2.0)), old)
+    (faster,) = compare_with_baseline(document(row(p50=1.0, p99=2.0)), old)
     assert not faster.failed
 
 
@@ -159,15 +159,15 @@ def test_without_intervals_two_percent_are_noise() -> None:
     def exact(p50: float) -> BenchmarkDocument:
         return document(row(latency=latency(p50, 4.0).model_copy(update={"intervals_ms": {}})))
 
-    assert not against_baseline(exact(2.039), exact(2.0))[0].failed
-    assert against_baseline(exact(2.041), exact(2.0))[0].failed
+    assert not compare_with_baseline(exact(2.039), exact(2.0))[0].failed
+    assert compare_with_baseline(exact(2.041), exact(2.0))[0].failed
 
 
 def test_other_machines_and_other_rows_are_refused() -> None:
     with pytest.raises(UsageError, match="another machine: cpu another CPU, here a CPU"):
-        against_baseline(document(row()), document(row(), cpu="another CPU"))
+        compare_with_baseline(document(row()), document(row(), cpu="another CPU"))
     with pytest.raises(UsageError, match="no measurement in common"):
-        against_baseline(document(row()), document(row(threads=1)))
+        compare_with_baseline(document(row()), document(row(threads=1)))
 
 
 # --- for those who did not run it

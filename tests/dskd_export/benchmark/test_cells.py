@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dskd_export.benchmark import cells as benchmarking
-from dskd_export.benchmark.cells import Cell, Effort, time_cells
+from dskd_export.benchmark import cells as cells_module
+from dskd_export.benchmark.cells import Cell, time_cells
 from dskd_export.errors import ProviderLacksKernel
 from dskd_export.runtime.runner import Array
+from dskd_export.settings import BenchmarkSettings
 from dskd_export.spec import ModelSpec
 from dskd_export.telemetry import monitor
 from dskd_export.telemetry.reading import Reading, Total
 
-EFFORT = Effort(min_seconds=1.5, min_iterations=10, max_warmup_seconds=0.1)
+SETTINGS = BenchmarkSettings(min_seconds=1.5, min_iterations=10, max_warmup_seconds=0.1)
 
 
 class Waiting:
@@ -66,17 +67,17 @@ def cell(make_spec: Callable[..., ModelSpec]) -> Cell:
 
 def test_energy_and_a_clock_that_falls(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board()
-    real = benchmarking.measure_latency
+    real = cells_module.measure_latency
 
     def measured(*args: Any, **kwargs: Any) -> Any:
         board.works_since = time.perf_counter()
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(benchmarking, "measure_latency", measured)
+    monkeypatch.setattr(cells_module, "measure_latency", measured)
     monkeypatch.setattr(monitor, "open_source", lambda device, root: board)
     told: list[str] = []
     images = [Image.new("RGB", (32, 32))]
-    rows, samples = time_cells([cell], images, EFFORT, lambda _: None, told.append)
+    rows, samples = time_cells([cell], images, SETTINGS, lambda: None, told.append)
     assert told == ["power at rest", "student onnxruntime cpu fp32 batch 4"]
     assert [row.part for row in rows] == ["engine", "with_preprocessing"]
     for row in rows:
@@ -103,10 +104,10 @@ def test_a_provider_that_cannot(cell: Cell, make_spec: Callable[..., ModelSpec])
     def lacking() -> Waiting:
         raise ProviderLacksKernel("it cannot compute in int8")
 
-    quick = Effort(min_seconds=0.01, min_iterations=3, max_warmup_seconds=0.01)
+    quick = BenchmarkSettings(min_seconds=0.01, min_iterations=10, max_warmup_seconds=0.01)
     images = [Image.new("RGB", (32, 32))]
     optional = Cell("student", "onnxruntime", "cpu", "int8", 4, make_spec(), lacking, required=False)
-    rows, samples = time_cells([optional, cell], images, quick, lambda _: None, lambda _: None)
+    rows, samples = time_cells([optional, cell], images, quick, lambda: None, lambda _: None)
     assert [(row.precision, row.unavailable, row.latency is None) for row in rows] == [
         *[("int8", "it cannot compute in int8", True)] * 2,
         *[("fp32", "", False)] * 2,
@@ -114,7 +115,7 @@ def test_a_provider_that_cannot(cell: Cell, make_spec: Callable[..., ModelSpec])
     assert len(samples) == 2
     required = Cell("student", "onnxruntime", "cpu", "int8", 4, make_spec(), lacking)
     with pytest.raises(ProviderLacksKernel):
-        time_cells([required], images, quick, lambda _: None, lambda _: None)
+        time_cells([required], images, quick, lambda: None, lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +135,8 @@ def test_what_is_planted_beside_a_row_makes_it_unstable(
 
     monkeypatch.setattr(monitor, "open_source", lambda device, root: Steady())
     monkeypatch.setattr(monitor, "other_cores", lambda before, after: other_cores)
-    effort = Effort(min_seconds=0.3, min_iterations=10, max_warmup_seconds=0.3)
-    rows, _ = time_cells([cell], [Image.new("RGB", (32, 32))], effort, lambda _: None, lambda _: None)
+    settings = BenchmarkSettings(min_seconds=0.3, min_iterations=10, max_warmup_seconds=0.3)
+    rows, _ = time_cells([cell], [Image.new("RGB", (32, 32))], settings, lambda: None, lambda _: None)
     for row in rows:
         assert row.latency is not None
         assert (cause in row.latency.reason) is True

@@ -10,7 +10,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from dskd_export.benchmark.loadgen import WallClock, arrivals, metric_of, named, offline, server, stream
+from dskd_export.benchmark.loadgen import (
+    METRICS,
+    WallClock,
+    draw_arrivals,
+    measure_offline,
+    measure_server,
+    measure_stream,
+    select_scenarios,
+)
 
 SERVICE_S = 0.010
 
@@ -70,7 +78,7 @@ def test_the_formula_against_a_simulation() -> None:
 @pytest.mark.parametrize("bound_services", [3.0, 8.0])
 def test_the_servers_rate_is_that_of_the_theory(bound_services: float) -> None:
     model = constant(SERVICE_S)
-    found = server(model, bound_services * SERVICE_S, seconds=600, clock=model, seed=0)
+    found = measure_server(model, bound_services * SERVICE_S, seconds=600, clock=model, seed=0)
     expected = md1_largest_load(bound_services) / SERVICE_S
     assert found.value is not None
     assert found.value.value == pytest.approx(expected, rel=0.03)
@@ -80,23 +88,23 @@ def test_the_servers_rate_is_that_of_the_theory(bound_services: float) -> None:
 
 def test_a_bound_that_no_query_keeps() -> None:
     model = constant(SERVICE_S)
-    found = server(model, 0.5 * SERVICE_S, seconds=1, clock=model, seed=0)
+    found = measure_server(model, 0.5 * SERVICE_S, seconds=1, clock=model, seed=0)
     assert found.value is None
-    assert found.reason == "a query alone takes 10 ms at p99, the bound is 5 ms"
+    assert found.reason == "a single query takes 10 ms at p99, the bound is 5 ms"
 
 
 def test_arrivals_are_by_chance_and_the_same_for_every_rate() -> None:
-    times = arrivals(100.0, 100_000, seed=3)
+    times = draw_arrivals(100.0, 100_000, seed=3)
     gaps = np.diff(times)
     assert gaps.mean() == pytest.approx(0.01, rel=0.02)
     assert gaps.std() == pytest.approx(0.01, rel=0.02)
-    np.testing.assert_allclose(arrivals(200.0, 100_000, seed=3), times / 2)
+    np.testing.assert_allclose(draw_arrivals(200.0, 100_000, seed=3), times / 2)
 
 
 def test_streams_read_a_percentile() -> None:
     times = 0.001 * np.random.default_rng(1).lognormal(sigma=0.3, size=200_000)
     model = Virtual(times)
-    found = stream(model, 0.9, seconds=150, clock=model)
+    found = measure_stream(model, 0.9, seconds=150, clock=model)
     assert found.value is not None
     assert found.value.value == pytest.approx(0.001 * math.exp(0.3 * 1.2815515655446), rel=0.01)
     assert found.value.low < found.value.value < found.value.high
@@ -106,14 +114,14 @@ def test_streams_read_a_percentile() -> None:
 
 def test_few_queries_are_told() -> None:
     model = constant(1.0)
-    found = stream(model, 0.99, seconds=1, clock=model)
+    found = measure_stream(model, 0.99, seconds=1, clock=model)
     assert found.queries == 64
-    assert "64 queries are too few to tell how well p99 is known" in found.reason
+    assert "64 queries are too few for an interval of p99" in found.reason
 
 
 def test_offline_counts_images() -> None:
     model = constant(0.02)
-    found = offline(model, images=16, seconds=10, clock=model)
+    found = measure_offline(model, images=16, seconds=10, clock=model)
     assert found.value is not None
     assert found.value.value == pytest.approx(800)
     assert found.value.high - found.value.low == pytest.approx(0, abs=1e-6)
@@ -124,8 +132,8 @@ def test_a_throttle_is_told_in_every_scenario() -> None:
         return Virtual(itertools.chain([0.01] * 500, itertools.repeat(0.015)))
 
     for run in (
-        lambda model: stream(model, 0.9, seconds=12, clock=model),
-        lambda model: offline(model, 8, seconds=12, clock=model),
+        lambda model: measure_stream(model, 0.9, seconds=12, clock=model),
+        lambda model: measure_offline(model, 8, seconds=12, clock=model),
     ):
         assert "drifted" in run(slowing()).reason
 
@@ -143,9 +151,9 @@ def test_the_wall_clock_comes_back_in_time() -> None:
 
 
 def test_names() -> None:
-    assert named(["Offline", "SingleStream"]) == ["SingleStream", "Offline"]
-    assert named(["all"]) == ["SingleStream", "MultiStream", "Server", "Offline"]
-    assert [metric_of(name) for name in named(["all"])] == [
+    assert select_scenarios(["Offline", "SingleStream"]) == ["SingleStream", "Offline"]
+    assert select_scenarios(["all"]) == ["SingleStream", "MultiStream", "Server", "Offline"]
+    assert [METRICS[name] for name in select_scenarios(["all"])] == [
         "latency_p90_ms",
         "latency_p99_ms",
         "rate_per_s",

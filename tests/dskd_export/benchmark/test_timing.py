@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dskd_export.benchmark.statistics import drift, latency_statistics, spread
-from dskd_export.benchmark.timing import measure_latency, warm_up, with_disturbances
+from dskd_export.benchmark.timing import add_disturbances, measure_latency, warm_up
 
 
 class FakeService:
@@ -163,11 +163,11 @@ def test_the_window_holds_the_measured_calls_alone() -> None:
 
 def test_disturbances_make_a_latency_unstable() -> None:
     steady = latency_statistics(np.full(5, 0.1), 3, True, "")
-    assert with_disturbances(steady, []) is steady
-    found = with_disturbances(steady, ["the clock fell", "the GPU was hot"])
+    assert add_disturbances(steady, []) is steady
+    found = add_disturbances(steady, ["the clock fell", "the GPU was hot"])
     assert not found.stable
     assert found.reason == "the clock fell; the GPU was hot"
-    assert with_disturbances(found, ["once more"]).reason == "the clock fell; the GPU was hot; once more"
+    assert add_disturbances(found, ["once more"]).reason == "the clock fell; the GPU was hot; once more"
     assert found.p50_ms == steady.p50_ms
 
 

@@ -123,7 +123,7 @@ def test_without_a_graph_there_is_none_there_either(generation, flag, machine_of
 
     document, _ = read_engine(engine)
     spec = open_bundle(Path("bundle")).spec
-    given = cross_check.flags(document, engine, 1, spec, graph=False)
+    given = cross_check.make_flags(document, engine, 1, spec, graph=False)
     assert not any("useCudaGraph" in word for word in given)
     assert flag is None or flag in given
 

@@ -15,8 +15,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that looks ten times a second: nothing here takes long."""
-    monkeypatch.setattr("dskd_export.fleet.run._LOOK_EVERY_S", 0.1)
+    """A client that polls ten times a second."""
+    monkeypatch.setattr("dskd_export.fleet.run._POLL_EVERY_S", 0.1)
 
 
 @pytest.fixture

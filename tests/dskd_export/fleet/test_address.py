@@ -62,7 +62,7 @@ def test_what_is_taken(text: str, address: Address | None) -> None:
     ],
 )
 def test_what_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--device") as refused:
+    with pytest.raises(UsageError, match="--on") as refused:
         parse_address(text)
     assert refused.value.exit_code == 2
     assert "secret" not in str(refused.value)

@@ -13,14 +13,14 @@ import pytest
 from ssh_support import Server
 
 from dskd_export.errors import EnvironmentProblem
-from dskd_export.fleet.job import Look, RemoteJob
+from dskd_export.fleet.job import JobStatus, RemoteJob
 from dskd_export.fleet.ssh import RemoteFailed, Ssh
 
 
-def until(look: Callable[[], Look], *states: str) -> list[Look]:
+def until(poll: Callable[[], JobStatus], *states: str) -> list[JobStatus]:
     seen = []
     for _ in range(100):
-        seen.append(look())
+        seen.append(poll())
         if seen[-1].state in states:
             return seen
         time.sleep(0.1)
@@ -35,15 +35,15 @@ def processes_with(text: str) -> list[str]:
 def test_a_command_and_what_it_said(ssh_server: Server) -> None:
     with Ssh(ssh_server.address, ssh_server.options) as ssh:
         job = RemoteJob(ssh, "one")
-        assert job.look().state == "none"
+        assert job.poll().state == "none"
         job.start("echo 'größer'; echo b >&2; echo x > @out@/made; exit 7")
-        seen = until(job.look, "ended")
+        seen = until(job.poll, "ended")
         assert seen[-1].code == 7
-        assert "".join(look.log for look in seen) == "größer\nb\n"
+        assert "".join(status.log for status in seen) == "größer\nb\n"
         assert Path(job.folder(), "out/made").read_text() == "x\n"
-        assert job.look() == Look("ended", 7, "")
+        assert job.poll() == JobStatus("ended", 7, "")
         job.end()
-        assert job.look().state == "none"
+        assert job.poll().state == "none"
     assert not ssh_server.jobs()
 
 
@@ -54,10 +54,10 @@ def test_a_second_client_meets_the_same_job(ssh_server: Server) -> None:
     with Ssh(ssh_server.address, ssh_server.options) as second:
         job = RemoteJob(second, "two")
         job.start(command)
-        seen = until(job.look, "ended")
-        assert "".join(look.log for look in seen) == "begun\ndone\n"
+        seen = until(job.poll, "ended")
+        assert "".join(status.log for status in seen) == "begun\ndone\n"
         job.start(command)  # it has ended: nothing is started
-        assert job.look().state == "ended"
+        assert job.poll().state == "ended"
         job.end()
 
 
@@ -66,7 +66,7 @@ def test_ending_ends_all_of_it(ssh_server: Server) -> None:
         job = RemoteJob(ssh, "three")
         # A child that takes no notice of SIGTERM, and a grandchild.
         job.start("trap '' TERM; sleep 1234.5 & sleep 1234.5; sleep 1234.5")
-        assert job.look().state == "running"
+        assert job.poll().state == "running"
         assert processes_with("sleep 1234.5")
         job.end()
     assert not processes_with("sleep 1234.5")
@@ -82,7 +82,7 @@ def test_a_job_that_nobody_looks_at_ends_itself(ssh_server: Server) -> None:
                 break
             time.sleep(0.1)
         assert not processes_with("sleep 1234.6")
-        assert until(job.look, "lost")[-1].state == "lost"
+        assert until(job.poll, "lost")[-1].state == "lost"
         job.end()
 
 
@@ -92,7 +92,7 @@ def test_a_supervisor_that_is_killed_is_seen(ssh_server: Server) -> None:
         job.start("sleep 1234.7")
         (sleeper,) = (int(line.split()[0]) for line in processes_with("^sleep 1234.7"))
         os.killpg(os.getpgid(sleeper), signal.SIGKILL)
-        assert until(job.look, "lost")
+        assert until(job.poll, "lost")
         job.end()
 
 
@@ -102,9 +102,9 @@ def test_a_long_log_comes_in_parts(ssh_server: Server, monkeypatch: pytest.Monke
         job = RemoteJob(ssh, "six")
         job.start("printf 'ä%.0s' 1 2 3 4 5 6 7 8 9 0")
         said = ""
-        while (look := job.look()).state != "ended" or look.more:
-            said += look.log
-        assert said + look.log == "ä" * 10
+        while (status := job.poll()).state != "ended" or status.more:
+            said += status.log
+        assert said + status.log == "ä" * 10
         job.end()
 
 
@@ -112,7 +112,7 @@ def test_a_shell_that_talks_is_refused(ssh_server: Server, monkeypatch: pytest.M
     with Ssh(ssh_server.address, ssh_server.options) as ssh:
         monkeypatch.setattr(ssh, "read", lambda script: b"Welcome!")
         with pytest.raises(EnvironmentProblem, match="POSIX shell"):
-            RemoteJob(ssh, "seven").look()
+            RemoteJob(ssh, "seven").poll()
 
 
 def test_a_tool_that_is_missing_there(ssh_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ class Place:
             SHA256,
             command,
             self.out,
-            say=self.said.append,
+            on_line=self.said.append,
             options=self.server.options,
             patience_s=patience_s,
         )
@@ -86,7 +86,7 @@ def test_the_bundle_is_sent_once_and_whole(place: Place) -> None:
     (sent,) = (place.server.cache / "dskd-compress/bundles").iterdir()
     assert sent.name == SHA256
     place.run()
-    assert any("there already" in line for line in place.said)
+    assert any("already there" in line for line in place.said)
     (sent / "manifest.json").write_text("changed there")
     place.said.clear()
     place.run()
@@ -124,16 +124,16 @@ def test_a_connection_that_drops_is_made_again(place: Place) -> None:
         place.said.append(line)
         if line == "second 1":
             place.server.stop()
-        if "Trying again" in line:
+        if "Retrying" in line:
             place.server.start()
 
     command = RemoteCommand(shlex.quote(str(place.tool)), ["@bundle@", "@out@", "4", "0"], ["benchmark.json"])
     code = run_remotely(
-        place.server.address, place.bundle, SHA256, command, place.out, say=say, options=place.server.options
+        place.server.address, place.bundle, SHA256, command, place.out, on_line=say, options=place.server.options
     )
     assert code == 0
     assert (place.out / "benchmark.json").is_file()
-    assert "connected again" in place.said
+    assert "reconnected" in place.said
     # One process, and every line of it once.
     assert [line for line in place.said if line.startswith("second")] == [f"second {n}" for n in (1, 2, 3, 4)]
     assert len([line for line in place.said if line.startswith("started")]) == 1
@@ -146,12 +146,12 @@ def test_patience_ends_and_the_job_goes_on(place: Place) -> None:
 
     command = RemoteCommand(shlex.quote(str(place.tool)), ["@bundle@", "@out@", "3", "0"], ["benchmark.json"])
     arguments = (place.server.address, place.bundle, SHA256, command, place.out)
-    with pytest.raises(ConnectionLost, match="Run the same line again"):
-        run_remotely(*arguments, say=stop, options=place.server.options, patience_s=0)
+    with pytest.raises(ConnectionLost, match="Run the same command again"):
+        run_remotely(*arguments, on_line=stop, options=place.server.options, patience_s=0)
     assert len(place.server.jobs()) == 1
     place.server.start()
     said: list[str] = []
-    assert run_remotely(*arguments, say=said.append, options=place.server.options) == 0
+    assert run_remotely(*arguments, on_line=said.append, options=place.server.options) == 0
     assert [line for line in said if line.startswith("second")] == ["second 1", "second 2", "second 3"]
     assert not place.server.jobs()
 
@@ -197,7 +197,13 @@ def test_stopped_by_the_user_nothing_goes_on(place: Place) -> None:
     command = RemoteCommand(shlex.quote(str(place.tool)), ["@bundle@", "@out@", "60", "0"], ["benchmark.json"])
     with pytest.raises(Stop):
         run_remotely(
-            place.server.address, place.bundle, SHA256, command, place.out, say=say, options=place.server.options
+            place.server.address,
+            place.bundle,
+            SHA256,
+            command,
+            place.out,
+            on_line=say,
+            options=place.server.options,
         )
     pid = next(line for line in place.said if line.startswith("started")).split()[1]
     assert not is_alive(int(pid))
@@ -212,11 +218,17 @@ def test_a_job_that_is_killed_twice_there_is_given_up(place: Place) -> None:
     command = RemoteCommand(shlex.quote(str(place.tool)), ["@bundle@", "@out@", "60", "0"], ["benchmark.json"])
     with pytest.raises(RemoteFailed, match="twice"):
         run_remotely(
-            place.server.address, place.bundle, SHA256, command, place.out, say=say, options=place.server.options
+            place.server.address,
+            place.bundle,
+            SHA256,
+            command,
+            place.out,
+            on_line=say,
+            options=place.server.options,
         )
     assert not place.server.jobs()
 
 
 def test_a_job_is_known_by_bundle_and_command() -> None:
-    names = {remote_run._name_of(sha, line) for sha in ("a", "b") for line in ("x y", "x")}
+    names = {remote_run._job_name(sha, line) for sha in ("a", "b") for line in ("x y", "x")}
     assert len(names) == 4

@@ -41,7 +41,7 @@ def load(benchmark: BenchmarkDocument, name: Callable[[BenchmarkRow], str]) -> l
         blocks.append(_scenarios(benchmark.scenarios))
     else:
         blocks.append(
-            Note("No MLPerf scenario was run. Made by: dskd-compress benchmark --scenario all", "missing")
+            Note("No MLPerf scenario. Make it: dskd-compress benchmark --set benchmark.scenarios=[all]", "missing")
         )
     if benchmark.cross_checks:
         blocks.append(_cross_checks(benchmark.cross_checks))

@@ -17,11 +17,11 @@ from ssh_support import Server, running_server
 
 from dskd_compress import console
 from dskd_compress.cli import main
-from dskd_compress.stages.devices import LOG
 from dskd_export.bundle import open_bundle
 from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument, DevicesDocument
 from dskd_export.files.folder_lock import LOCK
+from dskd_export.fleet.devices import LOG
 
 TOOL = f"{sys.executable} -m dskd_compress"
 
@@ -42,9 +42,9 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def line_of(bundle: Path, server: Server, *devices: str, seconds: float = 0.001) -> list[str]:
     changes = ("min_iterations=10", f"min_seconds={seconds}", "max_warmup_seconds=0.01", "batches=[1]")
     return [
-        *("benchmark", str(bundle), "--precision", "int8", "--provider", "cpu", "--remote-command", TOOL),
+        *("fleet", str(bundle), "--precision", "int8", "--provider", "cpu", "--remote-command", TOOL),
         *("--ssh-config", server.options[1]),
-        *(word for device in devices for word in ("--device", device)),
+        *(word for device in devices for word in ("--on", device)),
         *(word for change in changes for word in ("--set", f"benchmark.{change}")),
     ]
 
@@ -82,12 +82,25 @@ def test_a_device_that_fails_does_not_stop_the_others(
     assert [one.benchmark is None for one in document.devices] == [True, False]
 
 
+@pytest.mark.parametrize("flag", ["--on", "--device"])
+def test_the_old_flags_name_their_replacement(
+    flag: str, bundle: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = line_of(bundle, server)
+    assert main(["benchmark", *words[1:], flag, "local", "--out", "out"]) == 0
+    assert f"dskd-compress fleet {bundle} --on local" in capsys.readouterr().err
+    document = read_document(Path("out/devices.json"), DevicesDocument)
+    assert [one.address for one in document.devices] == ["local"]
+
+
 def test_a_setting_that_is_wrong_is_told_before_anything_is_sent(bundle: Path, server: Server) -> None:
     words = line_of(bundle, server, str(server.address))
     assert main([*words, "--set", "train.lr=1"]) == 2
     assert main([*words, "--set", "benchmark.batches=[0]"]) == 2
-    assert main([*words, "--device", "ssh://user:secret@orin"]) == 2
-    assert main([*words, "--images", "made/photos"]) == 2
+    assert main([*words, "--on", "ssh://user:secret@orin"]) == 2
+    assert main(["fleet", str(bundle)]) == 2
+    old = ["benchmark", *words[1:]]
+    assert main([*old, "--images", "made/photos"]) == 2
     assert main(["benchmark", str(bundle), "--remote-command", TOOL]) == 2
     assert not (server.cache / "dskd-compress/jobs").exists() or not server.jobs()
 

@@ -1,0 +1,148 @@
+"""Run a benchmark: cells, scenarios, TensorRT's own tool, budget. One flow for runs and bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from PIL import Image
+
+from dskd_export.benchmark.budget import judge_rows
+from dskd_export.benchmark.cells import Samples, time_cells
+from dskd_export.benchmark.loadgen import run_scenarios, scenario_batch
+from dskd_export.benchmark.plan import BenchmarkPlan
+from dskd_export.benchmark.store import CellStore
+from dskd_export.benchmark.trtexec import cross_checks, find_tools
+from dskd_export.documents.base import Provenance
+from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow
+from dskd_export.errors import EnvironmentProblem
+from dskd_export.provenance import Stopwatch
+from dskd_export.runtime.labelled_images import LabelledImages
+from dskd_export.settings import BudgetSettings
+from dskd_export.telemetry.device_name import device_name
+
+# Size of an average photo of ImageNet, which decides the time of resizing.
+NOISE_SIZE = (500, 375)
+
+
+@dataclass(frozen=True)
+class BenchmarkImages:
+    """Images to feed.
+
+    Attributes:
+        images: decoded.
+        source: where they come from, in words; empty: the validation set of a run.
+    """
+
+    images: Sequence[Image.Image]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Facts of the provenance that no measurement gives.
+
+    Attributes:
+        watch: started with the command.
+        seed: of the run; also of noise images and of Server's arrivals.
+        recipe_sha256: of the settings.
+    """
+
+    watch: Stopwatch
+    seed: int
+    recipe_sha256: str
+
+    def provenance(self, device: str) -> Provenance:
+        """Make the provenance of numbers computed on a device."""
+        return self.watch.provenance(seed=self.seed, device=device, recipe_sha256=self.recipe_sha256)
+
+
+@dataclass(frozen=True)
+class BenchmarkResults:
+    """Result of a benchmark.
+
+    Attributes:
+        document: `benchmark.json`.
+        samples: seconds of every call, by `samples_key` of a row.
+    """
+
+    document: BenchmarkDocument
+    samples: Samples
+
+
+def benchmark(
+    plan: BenchmarkPlan,
+    images: BenchmarkImages,
+    budget: BudgetSettings,
+    facts: RunFacts,
+    store: CellStore | None,
+    *,
+    on_step: Callable[[], object],
+    on_status: Callable[[str], object],
+) -> BenchmarkResults:
+    """Time all models of a plan and judge them by the budget; only the store is written.
+
+    Args:
+        plan: models, engines and settings.
+        images: `max_batch` of the plan, or fewer, which are repeated.
+        budget: limits of a timed student.
+        facts: for the provenance.
+        store: keeps finished cells; None: nothing is kept.
+        on_step: called after every row and scenario.
+        on_status: called with what is timed next.
+
+    Raises:
+        EnvironmentProblem: TensorRT's tool is requested and missing, a provider or an engine does not run, or no
+            model can be timed here.
+    """
+    settings, spec = plan.settings, plan.bundle.spec
+    tools = find_tools(plan.engines) if settings.cross_check is not None else {}
+    rows, samples = time_cells(plan.cells(settings.batches), images.images, settings, on_step, on_status, store)
+    _require_times(rows)
+    cells = {name: plan.cells([scenario_batch(name, settings)]) for name in plan.scenarios}
+    scenarios = []
+    for result in run_scenarios(cells, images.images, settings, facts.seed, on_status):
+        scenarios.append(result)
+        on_step()
+    on_gpu = any(row.provider != "cpu" for row in rows if row.latency is not None)
+    document = BenchmarkDocument(
+        rows=rows,
+        scenarios=scenarios,
+        cross_checks=list(cross_checks(plan.engines, rows, spec, tools)) if tools else [],
+        judgements=judge_rows(budget.speed(device_name()), rows, batch=budget.batch, part=budget.part),
+        images=images.source,
+        bundle_sha256=plan.bundle.sha256,
+        provenance=facts.provenance("cuda:0" if on_gpu else "cpu"),
+    )
+    return BenchmarkResults(document, samples)
+
+
+def draw_images(labelled: LabelledImages | None, count: int, seed: int) -> BenchmarkImages:
+    """Read images of a folder, or make one of noise where there is none.
+
+    Args:
+        labelled: of a folder; None: noise.
+        count: images to read.
+        seed: of the noise.
+
+    Raises:
+        DataError: one cannot be read. None is left out: a cell must be fed the images that its row names.
+    """
+    if labelled is not None:
+        read = islice(labelled.read([], None), count)
+        return BenchmarkImages([image for image, _ in read], f"of {labelled.folder}")
+    width, height = NOISE_SIZE
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    source = f"noise of {width}x{height} pixels; there were no images (--images)"
+    return BenchmarkImages([Image.fromarray(pixels)], source)
+
+
+def _require_times(rows: Sequence[BenchmarkRow]) -> None:
+    if rows and all(row.latency is None for row in rows):
+        first = rows[0]
+        raise EnvironmentProblem(
+            f"No model can be timed here: {first.runner}:{first.provider}:{first.precision}: {first.unavailable}",
+            "See what this machine can run: dskd-compress doctor --for benchmark",
+        )

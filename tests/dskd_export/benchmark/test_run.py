@@ -1,0 +1,112 @@
+"""The one flow, on the models of a bundle and on models that cannot be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import bundle_support
+import numpy as np
+import pytest
+from PIL import Image
+
+from dskd_export.benchmark.plan import BenchmarkPlan, OnnxSource, plan_benchmark
+from dskd_export.benchmark.run import BenchmarkImages, BenchmarkResults, RunFacts, benchmark, draw_images
+from dskd_export.bundle import Bundle, open_bundle, write_bundle
+from dskd_export.errors import DataError, EnvironmentProblem, ProviderLacksKernel
+from dskd_export.provenance import Stopwatch
+from dskd_export.runtime.labelled_images import LabelledImages
+from dskd_export.runtime.runner import Runner
+from dskd_export.settings import BenchmarkSettings, BudgetSettings
+
+SETTINGS = BenchmarkSettings(
+    providers=("cpu",), batches=(2,), min_seconds=0.001, min_iterations=10, max_warmup_seconds=0.01
+)
+IMAGES = BenchmarkImages([Image.new("RGB", (20, 16))], "one of them")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    write_bundle(tmp_path / "bundle", **bundle_support.bundle_arguments())
+    return open_bundle(tmp_path / "bundle")
+
+
+def run(plan: BenchmarkPlan, **budget: float) -> tuple[BenchmarkResults, list[str]]:
+    steps: list[str] = []
+    results = benchmark(
+        plan,
+        IMAGES,
+        BudgetSettings(batch=2, **budget),  # type: ignore[arg-type]
+        RunFacts(Stopwatch(), 7, "0" * 64),
+        None,
+        on_step=lambda: steps.append("step"),
+        on_status=lambda _: None,
+    )
+    return results, steps
+
+
+def lacking(bundle: Bundle, precision: str) -> Callable[[str], bytes | Path]:
+    def load(name: str) -> bytes | Path:
+        if name == precision:
+            raise ProviderLacksKernel(f"no kernel for {name}")
+        return bundle.model(name)
+
+    return load
+
+
+def test_the_document(bundle: Bundle) -> None:
+    plan = plan_benchmark(bundle, SETTINGS.model_copy(update={"precisions": ("fp32",)}), Path("engines"))
+    results, steps = run(plan, latency_p99_ms=60_000)
+    document = results.document
+    assert len(steps) == plan.steps == len(document.rows) == 2
+    assert set(results.samples) == {row.samples_key for row in document.rows}
+    assert (document.bundle_sha256, document.images) == (bundle.sha256, "one of them")
+    assert (document.provenance.seed, document.provenance.device.device) == (7, "cpu")
+    (judgement,) = document.judgements
+    assert [check.verdict for check in judgement.checks] == ["PASS"]
+
+
+def test_a_model_without_a_kernel_stays_empty_and_one_with_alone_is_no_error(bundle: Bundle) -> None:
+    sizes = dict.fromkeys(("fp32", "int8"), 1.0)
+    source = OnnxSource("student", bundle.spec, sizes, lacking(bundle, "int8"))
+    rows = run(plan_benchmark(bundle, SETTINGS, Path("engines"), [source]))[0].document.rows
+    assert [(row.precision, row.unavailable) for row in rows if row.latency is None] == [
+        ("int8", "no kernel for int8")
+    ] * 2
+    assert [row.precision for row in rows if row.latency is not None] == ["fp32"] * 2
+
+
+def test_nothing_that_can_be_timed_is_an_error(bundle: Bundle) -> None:
+    source = OnnxSource("student", bundle.spec, {"int8": 1.0}, lacking(bundle, "int8"))
+    plan = plan_benchmark(bundle, SETTINGS, Path("engines"), [source])
+    with pytest.raises(EnvironmentProblem, match="onnxruntime:cpu:int8: no kernel for int8"):
+        run(plan)
+
+
+def test_the_device_of_the_tensorrt_provider_is_the_gpu(bundle: Bundle) -> None:
+    class OnTensorRt(OnnxSource):
+        def select_providers(self, names: Sequence[str]) -> list[str]:
+            return ["tensorrt"]
+
+        def open(self, precision: str, provider: str, batch: int, threads: int | None) -> Runner:
+            return super().open(precision, "cpu", batch, threads)  # there is no GPU here
+
+    source = OnTensorRt("student", bundle.spec, {"fp32": 1.0}, bundle.model)
+    document = run(plan_benchmark(bundle, SETTINGS, Path("engines"), [source]))[0].document
+    assert {row.provider for row in document.rows if row.latency is not None} == {"tensorrt"}
+    assert document.provenance.device.device == "cuda:0"
+
+
+def test_noise_is_drawn_by_the_seed() -> None:
+    first, second, other = (draw_images(None, 3, seed) for seed in (1, 1, 2))
+    assert "noise" in first.source
+    assert first.images[0].tobytes() == second.images[0].tobytes() != other.images[0].tobytes()
+
+
+def test_unreadable_images_are_an_error_whatever_is_tolerated(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "0.png")
+    (tmp_path / "1.png").write_bytes(b"no image")
+    labelled = LabelledImages(tmp_path, ("0.png", "1.png"), np.zeros(2, np.int64), ("a",))
+    assert len(draw_images(labelled, 1, 0).images) == 1
+    with pytest.raises(DataError, match=r"1\.png"):
+        draw_images(labelled, 2, 0)
