@@ -16,7 +16,7 @@ from dskd_export.bundle.manifest import model_name
 from dskd_export.documents.export import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
 from dskd_export.documents.precision import QUANTIZED, Precision
 from dskd_export.errors import DataError
-from dskd_export.precision.build import Built, Settings, build_precision
+from dskd_export.precision.build import PrecisionModel, Settings, build_precision
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.quantize import PERCENTILE
 from dskd_export.precision.search import SearchResult
@@ -115,7 +115,7 @@ def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> Calibra
     return CalibrationImages(calibration, len(judged), left_out)
 
 
-def build(model: bytes, precision: Precision, section: ExportSection, images: CalibrationImages) -> Built:
+def build(model: bytes, precision: Precision, section: ExportSection, images: CalibrationImages) -> PrecisionModel:
     """Make a precision as the recipe asks for it.
 
     Args:
@@ -148,7 +148,7 @@ def settings_of(section: ExportSection) -> Settings:
     )
 
 
-def bundled(built: Built) -> BundledModel:
+def bundled(built: PrecisionModel) -> BundledModel:
     """A model as the bundle takes it."""
     details: dict[str, object] = {
         "opset": built.opset,
@@ -161,7 +161,7 @@ def bundled(built: Built) -> BundledModel:
 
 
 def calibration_facts(
-    built: Mapping[Precision, Built], images: CalibrationImages, section: ExportSection
+    built: Mapping[Precision, PrecisionModel], images: CalibrationImages, section: ExportSection
 ) -> CalibrationFacts:
     """What the bundle says of the calibration."""
     method = section.quantize.method
@@ -180,7 +180,7 @@ def calibration_facts(
     )
 
 
-def precision_facts(built: Built) -> PrecisionFacts:
+def precision_facts(built: PrecisionModel) -> PrecisionFacts:
     """What `export.json` says of a model."""
     return PrecisionFacts(
         precision=built.metadata.precision,

@@ -9,10 +9,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dskd_export.bundle.calibration import Sha256
-from dskd_export.bundle.strict_json import canonical_json, load_document, load_json, one_line
+from dskd_export.bundle.strict_json import canonical_json, load_document, load_json
 from dskd_export.documents.base import Document
 from dskd_export.errors import BundleError
 from dskd_export.files.atomic import sha256_bytes
+from dskd_export.files.json_text import one_line
 
 SCHEMA_VERSION = 2
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from dskd_export.bundle.strict_json import one_line
 from dskd_export.errors import BundleError
+from dskd_export.files.json_text import one_line
 
 # Message -> number of a field -> the message in it. All ways to a tensor, and no others.
 CHILDREN: dict[str, dict[int, str]] = {

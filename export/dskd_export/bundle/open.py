@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 from dskd_export.bundle.golden import Golden
 from dskd_export.bundle.manifest import GOLDEN, MANIFEST, MAX_MANIFEST, model_name, weights_name
-from dskd_export.bundle.strict_json import one_line
 from dskd_export.bundle.verify import Contents, check_hash, read_verified, verify_contents
 from dskd_export.errors import BundleError, UsageError
 from dskd_export.files.atomic import NotAPlainFile, open_plain
+from dskd_export.files.json_text import one_line
 
 
 def bundle_of(source: Path) -> Path:

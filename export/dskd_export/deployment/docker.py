@@ -9,7 +9,7 @@ from dskd_export import __version__
 from dskd_export.bundle.manifest import MANIFEST
 from dskd_export.deployment.files import Content, Copied
 from dskd_export.deployment.plan import Plan
-from dskd_export.deployment.render import rendered
+from dskd_export.deployment.render import render_template
 
 PACKAGE = f"dskd-compress=={__version__}"
 
@@ -92,7 +92,7 @@ def docker_files(plan: Plan) -> dict[str, Content]:
 
 def dockerfile(plan: Plan, device: str) -> bytes:
     """The Dockerfile of a device."""
-    return rendered(
+    return render_template(
         "docker/Dockerfile.j2",
         plan=plan,
         device=device,

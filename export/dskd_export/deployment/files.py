@@ -26,7 +26,7 @@ class Copied:
 Content = bytes | Copied
 
 
-def put(path: Path, content: Content) -> None:
+def write_content(path: Path, content: Content) -> None:
     """Write one file, with the folders above it.
 
     Raises:

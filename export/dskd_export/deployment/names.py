@@ -32,7 +32,7 @@ def check_model_name(name: str) -> str:
     return name
 
 
-def quoted(text: str) -> str:
+def quote_literal(text: str) -> str:
     r"""A string literal of C++ and of protobuf's text format alike.
 
     What is more than plain ASCII stands as octal escapes of its UTF-8 bytes, always three digits, so that nothing

@@ -11,7 +11,7 @@ from pydantic import Field
 from dskd_export.bundle.strict_json import canonical_json
 from dskd_export.deployment.cpp import cpp_files
 from dskd_export.deployment.docker import docker_files
-from dskd_export.deployment.files import Content, Copied, put
+from dskd_export.deployment.files import Content, Copied, write_content
 from dskd_export.deployment.plan import Plan
 from dskd_export.deployment.readme import readme_file
 from dskd_export.deployment.triton import triton_files
@@ -56,7 +56,7 @@ def write_deployment(
         BundleError: the bundle was altered since it was opened.
         EnvironmentProblem: the disk is full, or the place cannot be written to.
     """
-    targets = [target for target in TARGETS if target in _checked(targets)]
+    targets = [target for target in TARGETS if target in _check_targets(targets)]
     folder = folder.resolve()
     _check_place(folder, plan, force)
     files: dict[str, Content] = {
@@ -75,12 +75,12 @@ def write_deployment(
     )
     with atomic_folder(folder) as temporary:
         for name, content in files.items():
-            put(temporary / name, content)
+            write_content(temporary / name, content)
         (temporary / DOCUMENT).write_text(canonical_json(document.model_dump(mode="json")), encoding="utf-8")
     return document
 
 
-def _checked(targets: Sequence[str]) -> set[str]:
+def _check_targets(targets: Sequence[str]) -> set[str]:
     for target in targets:
         if target not in TARGETS:
             raise UsageError(f"There is no target '{target}'.", f"Choose of: {', '.join(TARGETS)}.")

@@ -1,4 +1,4 @@
-"""Inputs to compare by, the reference's answers to them, and how far another answer is off.
+"""Compare an ONNX model with torch on the same inputs.
 
 Shape suffixes: B images, C channels, H height, W width, K classes.
 """
@@ -76,7 +76,7 @@ def run_torch(module: nn.Module, images: Array) -> Array:
 
 
 def make_probe(module: nn.Module, images: Array) -> Probe:
-    """Ask the reference.
+    """Record the reference's answers.
 
     Raises:
         ModelError: it gives NaN or Inf, or no tensor.
@@ -108,7 +108,7 @@ def onnx_difference(model: OnnxModel, spec: ModelSpec, probes: Sequence[Probe]) 
         ModelError: ONNX Runtime cannot open or run it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        # In memory where that is possible; the weights of large models must lie beside the graph.
+        # In memory where that is possible; the weights of large models must lie next to the graph.
         source = model.proto if model.weights is None else model.write(Path(folder))
         with OnnxRuntimeRunner(source, threads=torch.get_num_threads()) as runner:
             return max(

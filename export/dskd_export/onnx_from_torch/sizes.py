@@ -1,4 +1,4 @@
-"""Which other image sizes a model takes, found by asking torch."""
+"""Find which other image sizes a model accepts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def probes_of_other_sizes(module: nn.Module, spec: ModelSpec) -> list[Probe]:
     """Two probes of sizes that are not the model's: one larger and not square, one smaller where it takes that.
 
     Raises:
-        ModelError: it takes images of its own size only; says why.
+        ModelError: it accepts its native size only; the message gives the reason.
     """
     probes, first_error = [], None
     for factor in (1, -1):

@@ -1,8 +1,8 @@
-"""NVIDIA's ModelOpt in a process of its own.
+"""Run NVIDIA's ModelOpt in a separate process.
 
 It changes ONNX Runtime's quantisation tools when it is imported and loads native libraries that have
-crashed beside others; neither may touch the process that exports. What it needs goes over as a
-JSON file with two paths, what it made comes back as an ONNX file.
+crashed next to others; neither may touch the process that exports. The request is a JSON file with a model,
+the result an ONNX file.
 
 Run as a module it is that process: `python -m dskd_export.precision.modelopt REQUEST.json`.
 """

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from dskd_export.bundle.strict_json import canonical_json, load_document, load_json, one_line
+from dskd_export.bundle.strict_json import canonical_json, load_document, load_json
 from dskd_export.errors import BundleError
+from dskd_export.files.json_text import one_line
 
 VALUES = st.recursive(
     st.none()

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from export_support import export, load, make_spec, random_images, run, steps
+from export_support import count_nodes, export, load, make_spec, random_images, run, steps
 from support import CLASSES, compare_runners, make_format, make_model
 from torch import Tensor, nn
 
@@ -21,10 +21,9 @@ from dskd_compress.config import DskdMethod
 from dskd_compress.methods import Pair, create_task
 from dskd_compress.models import count_parameters
 from dskd_compress.torch_runner import TorchRunner
+from dskd_export.bundle.manifest import weights_name
 from dskd_export.errors import ModelError
-from dskd_export.onnx_from_torch import convert, count_nodes, onnx_from_torch
-from dskd_export.onnx_from_torch.graph_passes import GraphPass
-from dskd_export.onnx_from_torch.onnx_model import weights_name
+from dskd_export.onnx_from_torch import convert, onnx_from_torch
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 
 # CNN, depthwise CNN, norm in the head, class token, windows in NHWC, mixed.
@@ -196,8 +195,8 @@ def test_a_pass_that_breaks_the_model_is_named_and_left_out(
     good = export(model)
     real = convert.graph_passes
 
-    def with_bug(*, slim: bool) -> list[GraphPass]:
-        return [*real(slim=slim), GraphPass("careless", bug)]  # type: ignore[arg-type]
+    def with_bug(*, slim: bool) -> dict[str, object]:
+        return {**real(slim=slim), "careless": bug}
 
     monkeypatch.setattr(convert, "graph_passes", with_bug)
     exported = export(model)
