@@ -98,7 +98,7 @@ def test_whole_or_not_at_all(bundle: Bundle, tmp_path: Path, monkeypatch: pytest
     if old:
         write_deployment(out, make_plan(bundle), ["triton"])
     before = contents(tmp_path)
-    real, seen = write.put, []
+    real, seen = write.write_content, []
 
     def put(path: Path, content: object) -> None:
         seen.append(path)
@@ -106,7 +106,7 @@ def test_whole_or_not_at_all(bundle: Bundle, tmp_path: Path, monkeypatch: pytest
             raise OSError(28, "No space left on device", str(path))
         real(path, content)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(write, "put", put)
+    monkeypatch.setattr(write, "write_content", put)
     with pytest.raises(EnvironmentProblem, match="out cannot be written: No space left on device"):
         write_deployment(out, make_plan(bundle), force=True)
     assert contents(tmp_path) == before
