@@ -1,4 +1,4 @@
-"""Templates to text. Nothing is escaped by itself: each place says with a filter how its text is quoted there."""
+"""Render templates to text. Nothing is escaped automatically: each place names the filter that quotes its text."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from dskd_export.files.json_text import one_line
 
 
 def render_template(template: str, **values: object) -> bytes:
-    """The text of a template as UTF-8; `template` is its path below `templates/`."""
+    """Render a template to UTF-8; `template` is its path below `templates/`."""
     return _environment().get_template(template).render(**values).encode()
 
 
 def read_static(name: str) -> bytes:
-    """A file below `templates/` as it is."""
+    """Read a file below `templates/`."""
     return resources.files("dskd_export.deployment").joinpath("templates", name).read_bytes()
 
 
 def escape_comment(text: str) -> str:
-    """A stranger's text within a line of a comment or of Markdown: no line end, no markup, no end of a comment."""
+    """Escape untrusted text for one line of a comment or of Markdown: no line end, markup or end of a comment."""
     kept = "".join(sign if sign.isalnum() or sign in " ._-:/" else "?" for sign in one_line(text))
     return kept.replace("//", "/")
 

@@ -20,8 +20,8 @@ TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 CACHE = "/cache"
 """Where ONNX Runtime's TensorRT provider keeps its engines within the container."""
 
-# A request waits this long for others to be run with. Short beside a call of any model, long beside arrivals
-# under load.
+# A request waits this long to be batched with others: short compared with a call of any model, long compared with
+# arrivals under load.
 _QUEUE_DELAY_US = 100
 _WORKSPACE_BYTES = 1 << 30
 

@@ -1,4 +1,4 @@
-"""From a torch classifier to an ONNX file, each step proven against the classifier as it came."""
+"""Convert a torch classifier to an ONNX file, each step checked against the original classifier."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def onnx_from_torch(
 ) -> Exported:
     """Export a classifier in fp32 with a free batch, as the spec describes it.
 
-    The model is copied before anything is done to it, so it comes back unchanged. What simplifies it (in
+    The model is copied first and stays unchanged. What simplifies it (in
     torch, then in the graph) stays only if the answers stay: to 1e-5 of the output's scale in torch, to
     1e-4 in ONNX Runtime at batch 1, 3 and 8, and at other sizes where the spec has them free.
 
@@ -98,8 +98,8 @@ def onnx_from_torch(
     done, found = _finish(graph, spec, probes, carried, file_name, max_single_file_bytes)
     if not found <= LIMIT:
         raise ModelError(
-            f"The graph that torch.onnx ({exporter}) made of {spec.architecture} is another function: its outputs "
-            f"differ by {found:.1e} of their scale, {LIMIT:.0e} is allowed.",
+            f"The graph that torch.onnx ({exporter}) made of {spec.architecture} is not equivalent: its outputs "
+            f"differ by {found:.1e} of their scale; the limit is {LIMIT:.0e}.",
             f"Try --exporter {'legacy' if exporter == 'dynamo' else 'dynamo'}, or another export.opset.",
         )
     steps.append(PassFacts(name=f"torch.onnx {exporter}", applied=True, max_abs_relative=round_difference(found)))
@@ -141,7 +141,7 @@ def _judge_pass(name: str, found: float) -> PassFacts:
         name=name,
         applied=False,
         max_abs_relative=round_difference(found) if finite else None,
-        reason=f"the output differs by {found:.1e} of its scale, {LIMIT:.0e} is allowed"
+        reason=f"the output differs by {found:.1e} of its scale; the limit is {LIMIT:.0e}"
         if finite
         else "the output is not finite, or has another shape",
     )

@@ -1,4 +1,4 @@
-"""A graph becomes bytes: the same graph the same bytes, with nothing in it of the machine that made it."""
+"""Serialise a graph deterministically, without traces of the machine that made it."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def run_torch(module: nn.Module, images: Array) -> Array:
         output = module(torch.from_numpy(images))
     if not isinstance(output, torch.Tensor):
         raise ModelError(
-            f"{type(module).__name__} gives a {type(output).__name__} and not one tensor of logits.",
+            f"{type(module).__name__} returns a {type(output).__name__} instead of one tensor of logits.",
             "Export a classifier.",
         )
     array: Array = output.float().numpy()
@@ -84,8 +84,8 @@ def make_probe(module: nn.Module, images: Array) -> Probe:
     expected = run_torch(module, images)
     if not np.isfinite(expected).all():
         raise ModelError(
-            f"{type(module).__name__} gives NaN or Inf: there is nothing to compare its export with.",
-            "Train the student again; its weights are broken.",
+            f"{type(module).__name__} gives NaN or Inf: its export cannot be checked.",
+            "Train the student again: dskd-compress distill",
         )
     return Probe(images, expected)
 

@@ -33,8 +33,8 @@ def probes_of_other_sizes(module: nn.Module, spec: ModelSpec) -> list[Probe]:
         if not probes:
             lines = str(first_error).strip().splitlines() or [type(first_error).__name__]
             raise ModelError(
-                f"export.dynamic_size: {spec.architecture} takes {spec.height}x{spec.width} only: {lines[0]}",
-                "Set export.dynamic_size to false; some transformers of timm take other sizes when they are made "
-                "with student.kwargs.dynamic_img_size=true.",
+                f"export.dynamic_size: {spec.architecture} accepts {spec.height}x{spec.width} only: {lines[0]}",
+                "Set export.dynamic_size=false; for some transformers of timm, set "
+                "student.kwargs.dynamic_img_size=true instead.",
             ) from first_error
     return probes

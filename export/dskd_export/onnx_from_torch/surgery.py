@@ -64,7 +64,7 @@ def operate(module: nn.Module, probe: Probe) -> tuple[nn.Module, list[PassFacts]
                 max_abs_relative=round_difference(found) if found != float("inf") else None,
                 reason=None
                 if equal
-                else f"changes the output by {found:.1e} of its scale, {LIMIT:.0e} is allowed",
+                else f"changes the output by {found:.1e} of its scale; the limit is {LIMIT:.0e}",
             )
         )
         module = changed if equal else module

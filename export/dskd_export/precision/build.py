@@ -1,4 +1,4 @@
-"""One precision of a model from start to end: convert, score, search where it lost too much, finish."""
+"""Build one precision of a model: convert, score, search where it lost too much, finish."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def build_precision(
         ValueError: precision fp32.
     """
     if precision == "fp32":
-        raise ValueError("fp32 is where the others are made from")
+        raise ValueError("fp32 is the source of the other precisions")
     began = time.perf_counter()
     _check_names(model, settings.keep)
     make = _make_quantized if precision in QUANTIZED else _make_half
@@ -105,14 +105,14 @@ def build_precision(
 
 
 def _check_names(model: bytes, names: Sequence[str]) -> None:
-    """A name that no node has would be kept nowhere, without a word."""
+    """Refuse names that no node has: they would be ignored silently."""
     there = [node.name for node in graph.load(model).graph.node]
     for name in names:
         if name not in there:
             close = difflib.get_close_matches(name, there, 1)
             raise UsageError(
                 f"export.quantize.keep: the model has no node {name}.",
-                f"Do you mean {close[0]}?" if close else "The names stand in export.json, under layers.",
+                f"Do you mean {close[0]}?" if close else "The names are in export.json, under layers.",
             )
 
 

@@ -23,8 +23,8 @@ def load(model: bytes) -> Any:
     onnx = require("onnx", "onnx")
     if len(model) > MAX_BYTES:
         raise ModelError(
-            f"The model has {len(model) / 1e9:.1f} GB; other precisions are made of models up to 1.9 GB.",
-            "Export it in fp32 only: export.precisions: [fp32]",
+            f"The model has {len(model) / 1e9:.1f} GB; other precisions support up to 1.9 GB.",
+            "Set export.precisions=[fp32].",
         )
     proto = onnx.load_from_string(model)
     names = Counter(node.name for node in proto.graph.node)

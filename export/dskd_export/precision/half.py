@@ -94,7 +94,7 @@ def half_precision(
         )
         tool = f"{modelopt.version()} autocast"
     elif precision == "bf16":
-        raise UsageError("bf16 is made by ModelOpt only.", "Set export.quantize.producer: auto.")
+        raise UsageError("bf16 is made by ModelOpt only.", "Set export.quantize.producer=auto.")
     else:
         made = _convert_by_onnxconverter(source, inputs, keep)
         tool = f"onnxconverter-common {importlib.metadata.version('onnxconverter-common')}"

@@ -41,7 +41,7 @@ def version() -> str:
 
 
 def run(task: Task, model: Any, *, inputs: dict[str, NDArray[Any]] | None = None, **options: Any) -> Any:
-    """Have ModelOpt do one thing with a model.
+    """Run one ModelOpt task on a model.
 
     Args:
         task: `autocast` to half precision, `quantize`, or `half_rest`: what a quantised model holds in
@@ -70,14 +70,14 @@ def run(task: Task, model: Any, *, inputs: dict[str, NDArray[Any]] | None = None
         if done.returncode or not made.is_file():
             raise ModelError(
                 f"ModelOpt could not {task} the model: {_last_words(done.stderr, done.returncode)}",
-                "Choose export.quantize.producer: onnxruntime, or leave this precision out.",
+                "Set export.quantize.producer=onnxruntime, or leave this precision out.",
             )
         return onnx.load(made)
 
 
 def _last_words(stderr: str, code: int) -> str:
     lines = [line for line in stderr.strip().splitlines() if line.strip()]
-    reason = lines[-1].strip() if lines else "it said nothing"
+    reason = lines[-1].strip() if lines else "no output"
     return f"its process was killed by signal {-code}." if code < 0 else reason[:300]
 
 

@@ -1,4 +1,4 @@
-"""What the tensors of a graph hold on real images."""
+"""Measure the ranges of the tensors of a graph on real images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Range:
 
 
 def tensor_ranges(model: Any, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Range]:
-    """Run the model on ONNX Runtime and look at every floating-point tensor that it computes.
+    """Run the model on ONNX Runtime and record the range of every floating-point tensor.
 
     Args:
         model: an onnx.ModelProto; left as it is.

@@ -152,7 +152,7 @@ def _accuracy(run: Run) -> Section:
                 if found is None
                 else number(fmt.percent_interval(found.top1)),
                 "top-5": number(top5 and fmt.percent_interval(top5)),
-                "images": number(found and fmt.count(found.images)),
+                "images": number(None if found is None else fmt.count(found.images)),
                 "measured": Cell(measured.source if measured is not None else ""),
             }
         )

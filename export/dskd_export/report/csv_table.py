@@ -10,17 +10,16 @@ from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import BenchmarkRow
 from dskd_export.report.choices import Choice, Source
 
-COLUMNS = tuple(
-    """
-    source device model architecture method runner provider precision batch threads streams part
-    latency_p50_ms latency_p50_ms_low latency_p50_ms_high latency_p90_ms latency_p95_ms latency_p99_ms
-    latency_p99_ms_low latency_p99_ms_high latency_p999_ms latency_mean_ms coefficient_of_variation calls stable
-    unstable_reason throughput_images_per_s energy_per_image_mj energy_per_image_mj_low energy_per_image_mj_high
-    energy_missing_reason size_mb resident_memory_mb device_memory_mb load_ms first_inference_ms top1 top1_low
-    top1_high verdict verdict_reason not_measured_reason bundle_sha256 commit measured_at
-    """.split()
+COLUMNS = (
+    *("source", "device", "model", "architecture", "method", "runner", "provider", "precision", "batch"),
+    *("threads", "streams", "part", "latency_p50_ms", "latency_p50_ms_low", "latency_p50_ms_high"),
+    *("latency_p90_ms", "latency_p95_ms", "latency_p99_ms", "latency_p99_ms_low", "latency_p99_ms_high"),
+    *("latency_p999_ms", "latency_mean_ms", "coefficient_of_variation", "calls", "stable", "unstable_reason"),
+    *("throughput_images_per_s", "energy_per_image_mj", "energy_per_image_mj_low", "energy_per_image_mj_high"),
+    *("energy_missing_reason", "size_mb", "resident_memory_mb", "device_memory_mb", "load_ms"),
+    *("first_inference_ms", "top1", "top1_low", "top1_high", "verdict", "verdict_reason", "not_measured_reason"),
+    *("bundle_sha256", "commit", "measured_at"),
 )
-
 
 # A spreadsheet takes text that begins with one of these for a formula (OWASP, "CSV Injection"); the last
 # four are their full-width forms.

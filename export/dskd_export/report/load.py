@@ -106,7 +106,7 @@ def load_run(folder: Path) -> Run:
         DataError: the folder is not there, holds no result at all, or a file in it is damaged.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder.", "Name the folder that a stage wrote into (--out).")
+        raise DataError(f"{folder}: no such folder.", "Name a run folder: one that a command wrote with --out.")
     run = Run(
         folder=folder,
         teacher=_document(folder / "teacher.json", TrainingDocument),
@@ -130,7 +130,7 @@ def load_run(folder: Path) -> Run:
         raise DataError(
             f"{folder} holds no results: none of teacher.json, distill.json, train.jsonl, bundle/, "
             "validation.json, benchmark.json, stages/.",
-            "Name the folder that a stage wrote into (--out).",
+            "Name a run folder: one that a command wrote with --out.",
         )
     return run
 
@@ -196,5 +196,5 @@ def _samples(path: Path) -> dict[str, npt.NDArray[np.float64]]:
         raise DataError(error.message, hint) from error
     for key, array in arrays.items():
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            raise DataError(f"{path}: {one_line(key)} holds something else than seconds.", hint)
+            raise DataError(f"{path}: {one_line(key)} must hold seconds.", hint)
     return {key: np.asarray(array, dtype=np.float64).ravel() for key, array in arrays.items()}

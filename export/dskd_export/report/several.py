@@ -102,8 +102,8 @@ def _latency(sources: Sequence[Source]) -> Section:
                     "runner": Cell(fmt.runner_of(row)),
                     "batch": number(str(row.batch)),
                     "part": Cell(row.part.replace("_", " ")),
-                    "p50 (ms)": number(latency and latency.p50_ms),
-                    "p99 (ms)": number(latency and latency.p99_ms),
+                    "p50 (ms)": number(latency.p50_ms if latency else None),
+                    "p99 (ms)": number(latency.p99_ms if latency else None),
                     "images/s": number(row.throughput_images_per_s),
                     "state": state,
                 }

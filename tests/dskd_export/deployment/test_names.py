@@ -29,7 +29,7 @@ def test_names_are_those_that_one_would_give() -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "-a", "_a", "ä", "a\n", "x" * 65])
 def test_names_that_cannot_be(name: str) -> None:
-    with pytest.raises(UsageError, match="cannot name a model"):
+    with pytest.raises(UsageError, match="model name"):
         check_model_name(name)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from dskd_export.documents.base import Interval
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Block, Figure, Gallery, Key, Note, Section
 from dskd_export.report.chart_parts import keys_for
@@ -12,6 +13,17 @@ from dskd_export.report.model_charts import Dot, pareto_chart
 from dskd_export.report.tables import Cell, make_table, missing, number, verdict_cell
 
 TITLE = "What can be shipped"
+
+# Title, axis and value of each picture.
+_COSTS: dict[str, tuple[str, str, Callable[[Choice], Interval | None]]] = {
+    "latency": ("Accuracy and latency", "p50 latency of a call (ms, log scale)", lambda one: one.p50_ms),
+    "energy": (
+        "Accuracy and energy",
+        "energy per image (mJ, log scale)",
+        lambda one: one.row.energy_per_image_mj,
+    ),
+    "size": ("Accuracy and size", "file size (MB, log scale)", lambda one: one.size),
+}
 
 
 def section_from_choices(found: Sequence[Choice], *, several: bool) -> Section:
@@ -43,16 +55,7 @@ def _figures(found: Sequence[Choice], several: bool) -> list[Block]:
     groups = list(dict.fromkeys(_group(one, several) for one in drawn))
     keys = [Key(key.label, key.colour) for key in keys_for(groups)]
     figures = []
-    for name, title, axis, value in (
-        ("latency", "Accuracy and latency", "p50 latency of a call (ms, log scale)", lambda one: one.p50_ms),
-        (
-            "energy",
-            "Accuracy and energy",
-            "energy of an image (mJ, log scale)",
-            lambda one: one.row.energy_per_image_mj,
-        ),
-        ("size", "Accuracy and size", "size of the file (MB, log scale)", lambda one: one.size),
-    ):
+    for name, (title, axis, value) in _COSTS.items():
         dots = [
             Dot(
                 group=groups.index(_group(one, several)),

@@ -74,7 +74,9 @@ def discarded_from_run(run: Run) -> Section:
         for name, count in [*modules.items(), ("total", sum(modules.values()))]
     ]
     note = "None of them is in the exported model: it has exactly the weights of the plain architecture."
-    return Section("discarded", title, [make_table("discarded-table", "Parameters by module", rows, note), Gallery([figure])])
+    return Section(
+        "discarded", title, [make_table("discarded-table", "Parameters by module", rows, note), Gallery([figure])]
+    )
 
 
 def _row(measure: str, teacher: Cell, student: Cell, change: Cell) -> dict[str, Cell]:
@@ -92,7 +94,7 @@ def _accuracy_rows(run: Run) -> list[dict[str, Cell]]:
             missing(why) if one is None else number(fmt.percent_interval(one))
             for one, why in ((first, whys[0]), (second, whys[1]))
         ]
-        return _row(measure, *cells, _change(first, second))
+        return _row(measure, cells[0], cells[1], _change(first, second))
 
     top1 = (before.top1 if before else None, after.top1 if after else None)
     top5 = (before.top5 if before else None, after.top5 if after else None)
@@ -125,8 +127,8 @@ def _cost_rows(run: Run) -> list[dict[str, Cell]]:
         ]
         change = Cell("")
         if words is not None:
-            known = values[0] and values[1]
-            change = number(fmt.times(values[0], values[1], *words)) if known else missing("needs both")
+            before, after = values
+            change = number(fmt.times(before, after, *words)) if before and after else missing("needs both")
         rows.append(_row(label, cells[0], cells[1], change))
     return rows
 

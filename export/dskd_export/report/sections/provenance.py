@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dskd_export.documents.base import DataFacts, Provenance
@@ -69,7 +69,7 @@ def _sources(run: Run) -> list[tuple[str, Provenance]]:
 
 
 def _run_table(sources: Sequence[tuple[str, Provenance]]) -> Table:
-    facts = {
+    facts: dict[str, Callable[[Provenance], Cell]] = {
         "started (UTC)": lambda run: Cell(run.started_at),
         "time": lambda run: Cell(fmt.duration(run.seconds)),
         "seed": lambda run: Cell(str(run.seed)),
