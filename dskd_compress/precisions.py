@@ -16,7 +16,7 @@ from dskd_export.bundle.manifest import model_name
 from dskd_export.documents.export import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
 from dskd_export.documents.precision import QUANTIZED, Precision
 from dskd_export.errors import DataError
-from dskd_export.precision.build import Built, Settings, build_precision
+from dskd_export.precision.build import PrecisionModel, Settings, build_precision
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.quantize import PERCENTILE
 from dskd_export.precision.search import SearchResult
@@ -115,7 +115,7 @@ def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> Calibra
     return CalibrationImages(calibration, len(judged), left_out)
 
 
-def build(model: bytes, precision: Precision, section: ExportSection, images: CalibrationImages) -> Built:
+def build(model: bytes, precision: Precision, section: ExportSection, images: CalibrationImages) -> PrecisionModel:
     """Build one precision from the fp32 model.
 
     Args:
@@ -148,7 +148,7 @@ def settings_of(section: ExportSection) -> Settings:
     )
 
 
-def bundled(built: Built) -> BundledModel:
+def bundled(built: PrecisionModel) -> BundledModel:
     """Wrap a built model for the bundle."""
     details: dict[str, object] = {
         "opset": built.opset,
@@ -161,7 +161,7 @@ def bundled(built: Built) -> BundledModel:
 
 
 def calibration_facts(
-    built: Mapping[Precision, Built], images: CalibrationImages, section: ExportSection
+    built: Mapping[Precision, PrecisionModel], images: CalibrationImages, section: ExportSection
 ) -> CalibrationFacts:
     """Collect the calibration facts for the bundle."""
     method = section.quantize.method
@@ -180,7 +180,7 @@ def calibration_facts(
     )
 
 
-def precision_facts(built: Built) -> PrecisionFacts:
+def precision_facts(built: PrecisionModel) -> PrecisionFacts:
     """Collect the facts of a model for `export.json`."""
     return PrecisionFacts(
         precision=built.metadata.precision,

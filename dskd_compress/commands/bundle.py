@@ -186,7 +186,7 @@ def _read(path: Path) -> Contents:
 
 def _table(output: Output, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table of untrusted texts: no control sequence of them reaches the terminal."""
-    from dskd_export.bundle.strict_json import one_line
+    from dskd_export.files.json_text import one_line
 
     output.table(title, columns, [[one_line(cell) for cell in row] for row in rows])
 

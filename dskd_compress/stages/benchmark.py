@@ -124,8 +124,8 @@ def _open_sources(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bun
     from dskd_compress.stages.setup import load_teacher
     from dskd_compress.torch_source import TorchSource
     from dskd_compress.weights import load_trained
+    from dskd_export.bundle.manifest import weights_name
     from dskd_export.onnx_from_torch import deployed
-    from dskd_export.onnx_from_torch.onnx_model import weights_name
 
     settings = recipe.benchmark
     student, info = load_trained(folder.require("student.safetensors", "distill"))

@@ -28,13 +28,13 @@ from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo, load_trained
 from dskd_export.bundle import BundledModel, BundleProvenance, Manifest, write_bundle
 from dskd_export.bundle.golden import Golden
+from dskd_export.bundle.manifest import weights_name
 from dskd_export.documents.export import ExportDocument
 from dskd_export.documents.precision import Precision
 from dskd_export.errors import DataError, ModelError
 from dskd_export.files.atomic import sha256_file
 from dskd_export.onnx_from_torch import Exported, deployed, onnx_from_torch
-from dskd_export.onnx_from_torch.onnx_model import weights_name
-from dskd_export.precision.build import Built
+from dskd_export.precision.build import PrecisionModel
 from dskd_export.provenance import Stopwatch, versions
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.images import pixel_sha256
@@ -104,7 +104,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
             student, spec, exporter=section.exporter, slim=section.slim, images=golden.input
         )
         progress.advance(1)
-        built: dict[Precision, Built] = {}
+        built: dict[Precision, PrecisionModel] = {}
         for precision in wanted:
             assert images is not None
             progress.update(description=f"Exporting {precision}")

@@ -9,7 +9,7 @@
     │   ├── CheckpointError            3   weights that cannot be loaded
     │   ├── TapError                   3   a tap that the model does not have
     │   ├── TrainingDiverged           3   NaN or Inf in a loss
-    │   └── DiagnosisError             3   a training that cannot teach what it should
+    │   └── DiagnosisError             3   a training fault that more steps do not mend
     ├── EnvironmentProblem             4   this machine cannot do it
     │   ├── MissingExtra               4   an optional dependency is not installed
     │   ├── ProviderLacksKernel        4   a provider that cannot compute in a model's types
@@ -78,7 +78,7 @@ class DskdError(Exception):
 
 
 class UsageError(DskdError):
-    """The command line asks for something that does not exist or does not fit together."""
+    """The command line names something that does not exist, or options that conflict."""
 
     exit_code = 2
 
@@ -116,11 +116,11 @@ class TrainingDiverged(ModelError):
 
 
 class DiagnosisError(ModelError):
-    """A fault of the training that no number of steps mends: what was seen, what it means, what to change."""
+    """A training fault that no number of steps mends."""
 
 
 class EnvironmentProblem(DskdError):
-    """This machine cannot do what was asked: a device, a library, or room on the disk is missing."""
+    """This machine lacks a device, a library or disk space."""
 
     exit_code = 4
 
@@ -144,7 +144,7 @@ class ProcessLost(EnvironmentProblem):
 
 
 class GateFailed(DskdError):
-    """The work was done and its result is not good enough by the recipe's limits."""
+    """The result exceeds the recipe's limits."""
 
     exit_code = 5
 

@@ -23,7 +23,7 @@ _PACKAGES = ("torch", "timm", "torchvision", "onnx", "onnxscript", "onnxruntime"
 
 
 class Stopwatch:
-    """Started when a stage starts; asked for the provenance when it ends."""
+    """Time a stage from its start, and give the provenance at its end."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""ModelSpec: everything a device needs to know to feed the model, kept with the model.
+"""ModelSpec: input, preprocessing and classes of a model, stored with the model.
 
 Written as `spec.json` into the bundle and as metadata into the ONNX file, so that neither can
 be used with the wrong preprocessing.
@@ -20,6 +20,7 @@ METADATA_KEY = "dskd_spec"
 SCHEMA_VERSION = 1
 MAX_SPEC = 4 << 20
 """Bytes that are read of a spec."""
+_EXPORT_AGAIN = "Export the student again: dskd-compress export"
 PROBABILITIES = "probabilities"  # output of a model whose graph ends in a softmax
 
 # All that Pillow and timm's evaluation transform know.
@@ -66,7 +67,7 @@ class ModelSpec(BaseModel):
     def _crop_of_an_image(self) -> ModelSpec:
         if min(self.height, self.width) < self.crop_pct:
             raise ValueError(
-                "crop_pct shrinks every image to nothing: it must not be larger than height and width"
+                "crop_pct must not be larger than height and width: it would shrink every image to nothing"
             )
         return self
 
@@ -108,7 +109,7 @@ class ModelSpec(BaseModel):
             data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
             return validate_json(data, cls)
         except InvalidJson as error:
-            raise BundleError(f"{where}: {error}.", "Export the student again.") from error
+            raise BundleError(f"{where}: {error}.", _EXPORT_AGAIN) from error
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str], where: str) -> ModelSpec:
@@ -134,7 +135,7 @@ class ModelSpec(BaseModel):
         try:
             data = read_bounded(path, MAX_SPEC)
         except OSError as error:
-            raise BundleError(f"{path}: {error.strerror}", "Export the student again.") from error
+            raise BundleError(f"{path}: {error.strerror}", _EXPORT_AGAIN) from error
         except DataError as error:
-            raise BundleError(error.message, "Export the student again.") from error
+            raise BundleError(error.message, _EXPORT_AGAIN) from error
         return cls.from_json(data, str(path))

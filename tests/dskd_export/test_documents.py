@@ -49,7 +49,7 @@ def test_frozen_and_closed() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"accuracy\.json: no such file"):
+    with pytest.raises(DataError, match=r"accuracy\.json"):
         read_document(tmp_path / "accuracy.json", Accuracy)
 
 
@@ -59,7 +59,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named_with_the_field(tmp_path: Path, text: str, where: str) -> None:
     path = tmp_path / "accuracy.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=rf"accuracy\.json: not a valid Accuracy: {where}"):
+    with pytest.raises(DataError, match=rf"accuracy\.json.*Accuracy: {where}"):
         read_document(path, Accuracy)
 
 
@@ -99,7 +99,7 @@ def test_what_json_cannot_say_is_refused_in_any_place(tmp_path: Path, value: str
     path = tmp_path / "distill.json"
     for field in ("method_settings", "steps", "best"):
         path.write_bytes(b'{"' + field.encode() + b'": {"x": ' + value.encode("latin-1") + b"}}")
-        with pytest.raises(DataError, match=r"distill\.json: not a valid TrainingDocument"):
+        with pytest.raises(DataError, match=r"distill\.json.*TrainingDocument"):
             read_document(path, TrainingDocument)
 
 
@@ -107,5 +107,5 @@ def test_a_document_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "accuracy.json"
     path.touch()
     os.truncate(path, 6_000_000_000)
-    with pytest.raises(DataError, match=r"6,000,000,000 bytes; at most 16,777,216"):
+    with pytest.raises(DataError, match=r"6,000,000,000 bytes.*16,777,216"):
         read_document(path, Accuracy)

@@ -66,7 +66,7 @@ def test_refuses_nonsense_and_names_the_field(make_spec: Callable[..., ModelSpec
 
 def test_a_crop_that_leaves_nothing_of_any_image(make_spec: Callable[..., ModelSpec]) -> None:
     assert make_spec(height=8, width=6, crop_pct=6.0).crop_pct == 6
-    with pytest.raises(ValidationError, match="shrinks every image to nothing"):
+    with pytest.raises(ValidationError, match="crop_pct"):
         make_spec(height=8, width=6, crop_pct=6.1)
 
 
@@ -82,7 +82,7 @@ def test_broken_json(text: str) -> None:
 
 
 def test_metadata_of_another_tool() -> None:
-    with pytest.raises(BundleError, match=f"model.onnx holds no '{METADATA_KEY}'"):
+    with pytest.raises(BundleError, match=f"model.onnx.*'{METADATA_KEY}'"):
         ModelSpec.from_metadata({"author": "someone"}, "model.onnx")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import bundle_support
@@ -48,3 +49,14 @@ def load(model: OnnxModel) -> onnx.ModelProto:
 def steps(exported: Exported) -> dict[str, Any]:
     """Name of a pass -> its facts."""
     return {step.name: step for step in exported.passes}
+
+
+def count_nodes(model: OnnxModel) -> int:
+    """Nodes of the main graph."""
+    return len(onnx.load_from_string(model.proto).graph.node)
+
+
+def count_parameters(model: OnnxModel) -> int:
+    """Values in the initializers of the main graph."""
+    graph = onnx.load_from_string(model.proto).graph
+    return sum(math.prod(initializer.dims) for initializer in graph.initializer)

@@ -1,6 +1,6 @@
 """Hundreds of damaged and hostile bundles, each opened in one process that watches what is opened.
 
-    python tests/helpers/hostile_bundles.py FOLDER
+    python tests/helpers/hostile_bundles.py FOLDER [EVERY]
 
 makes a sound bundle in FOLDER, changes one thing at a time, and prints a line of JSON for each: its name,
 what was said, the processor time, and what was opened outside of it or run. The last line is a control:
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -539,7 +540,7 @@ def _try(name: str, read: Callable[[], object], watch: Watch, inside: Path) -> d
     return {"name": name, "refused": refused, "message": message, "cpu_s": took, "outside": watch.stop()}
 
 
-def main(root: Path) -> None:
+def main(root: Path, every: int = 1) -> None:
     sound = root / "sound"
     write_bundle(sound, **bundle_arguments())
     watch = Watch()
@@ -560,7 +561,7 @@ def main(root: Path) -> None:
         result = _try("sound bundle", lambda: open_bundle(case / "bundle"), watch, case / "bundle")
     tell(result)
     names = sorted(path.name for path in sound.iterdir())
-    for name, change in folder_changes(names):
+    for name, change in itertools.islice(folder_changes(names), 0, None, every):
         prepare()
         shutil.copytree(sound, case / "bundle")
         change(case / "bundle")
@@ -574,7 +575,8 @@ def main(root: Path) -> None:
                 continue
         packed = pack_bundle(sound, root / f"sound{codec.suffix}")
         cases: list[tuple[str, Change]] = [("sound", lambda path: None)] * 2
-        for name, change in [*cases, *packed_changes(packed, codec, sound)]:
+        hostile = itertools.islice(packed_changes(packed, codec, sound), 0, None, every)
+        for name, change in [*cases, *hostile]:
             prepare()
             target = case / packed.name
             shutil.copyfile(packed, target)
@@ -594,4 +596,4 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1)

@@ -1,7 +1,7 @@
 """Compression of a packed bundle: gzip, which every Python has, or Zstandard.
 
 Both formats have room for a note that other tools step over. Ours is the sha256 of all that follows,
-so that no bit of a packed bundle changes unseen, and what was altered on its way is never decompressed.
+so that any changed bit is detected, before anything is decompressed.
 
 gzip: RFC 1952, section 2.3.1.1 (extra field). Zstandard: RFC 8878, section 3.1.2 (skippable frame).
 """
@@ -27,7 +27,7 @@ _GZIP_MARK = (
 _GZIP_LEVEL = 6
 _ZSTD_MARK = struct.pack("<2I", 0x184D2A50, DIGEST_BYTES)
 _ZSTD_LEVEL = 9
-# More than level 9 asks for, and all the memory that a stranger's file may ask for.
+# More than level 9 needs, and the most memory that an untrusted file may use.
 _ZSTD_MAX_WINDOW_BYTES = 1 << 27
 
 
@@ -51,7 +51,7 @@ class Codec:
         suffix: of its files.
         mark: how they begin; the sha256 of what follows it stands right behind.
         compressor: makes what follows that sha256.
-        open_reader: a file, read from its start -> a stream that gives at most as much as it is asked for.
+        open_reader: a file, read from its start -> a stream whose `read(n)` returns at most n bytes.
         errors: () -> what the stream raises where the data is damaged.
     """
 
@@ -110,7 +110,7 @@ CODECS = (ZSTD, GZIP)
 
 
 def codec_of(name: str) -> Codec | None:
-    """The compression that a file's name asks for; None where it ends in none of their suffixes."""
+    """Find the compression by a file's suffix; None where there is none."""
     return next((codec for codec in CODECS if name.endswith(codec.suffix) and name != codec.suffix), None)
 
 

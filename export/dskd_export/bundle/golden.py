@@ -1,9 +1,9 @@
-"""Golden images: real inputs with the logits that the reference gave, to check a device by.
+"""Golden images: real inputs with the reference's logits, to check a device by.
 
 `golden.npz` is what numpy reads: a zip of stored `.npy` files. It is written here byte by byte, as
 what `zipfile` and `numpy` write depends on their versions; so the spec and the number of images fix
 every byte but the values. Reading is comparing: no header of a stranger's file is ever parsed, and
-no length in it is ever believed.
+no length in it is trusted.
 
 Formats: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT (zip) and
 https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html (npy).
@@ -37,7 +37,7 @@ _MODE = 0o644 << 16
 
 @dataclass(frozen=True)
 class Golden:
-    """Real inputs and what the reference made of them.
+    """Real inputs and the reference's answers.
 
     Attributes:
         input: [B, ...], preprocessed: in the type and layout that the spec says.
@@ -52,7 +52,7 @@ class Golden:
     image_sha256: NDArray[np.str_]
 
     def check(self, spec: ModelSpec, where: str) -> None:
-        """Hold types, shapes and ranges against the spec.
+        """Check types, shapes and ranges against the spec.
 
         Raises:
             BundleError: names the first array that does not fit.
@@ -63,7 +63,7 @@ class Golden:
             if array.dtype != dtype or array.shape != expected:
                 raise BundleError(
                     f"{where}: {name} is {array.dtype} {list(array.shape)}, "
-                    f"the spec asks for {dtype} {list(expected)}.",
+                    f"the spec requires {dtype} {list(expected)}.",
                     _EXPORT_AGAIN,
                 )
         if not images:
@@ -74,7 +74,7 @@ class Golden:
             raise BundleError(f"{where}: a label is not one of {len(spec.classes)} classes.", _EXPORT_AGAIN)
         # As numbers: a text of numpy's may hold what is no character, and then cannot even be shown.
         if not np.isin(_flat_bytes(self.image_sha256).view(np.uint32), list(b"0123456789abcdef")).all():
-            raise BundleError(f"{where}: image_sha256 holds what is no sha256.", _EXPORT_AGAIN)
+            raise BundleError(f"{where}: image_sha256 is not a sha256.", _EXPORT_AGAIN)
 
     def to_bytes(self) -> bytes:
         """An `.npz` archive; the same arrays give the same bytes, on any day and machine."""
@@ -93,7 +93,7 @@ class Golden:
         images, rest = divmod(len(data) - around, one_image)
         if images < 1 or rest:
             raise BundleError(
-                f"{where} is not golden images of this spec: no number of them has {len(data):,} bytes.",
+                f"{where} does not hold golden images of this spec: {len(data):,} bytes fit no number of images.",
                 _EXPORT_AGAIN,
             )
         arrays: list[NDArray[Any]] = []

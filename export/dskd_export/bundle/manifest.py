@@ -9,10 +9,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dskd_export.bundle.calibration import Sha256
-from dskd_export.bundle.strict_json import canonical_json, load_document, load_json, one_line
+from dskd_export.bundle.strict_json import canonical_json, load_document, load_json
 from dskd_export.documents.base import Document
 from dskd_export.errors import BundleError
 from dskd_export.files.atomic import sha256_bytes
+from dskd_export.files.json_text import one_line
 
 SCHEMA_VERSION = 2
 
@@ -45,12 +46,12 @@ def model_name(precision: str) -> str:
 
 
 def weights_name(model: str) -> str:
-    """The file beside an ONNX file that holds its weights where the protobuf has no room for them."""
+    """Name the file that holds the weights of an ONNX file where they do not fit into the protobuf."""
     return f"{model}.data"
 
 
 def needs_calibration(precision: str) -> bool:
-    """Whether a model of this precision cannot be made without having looked at images: int8, fp8, int4, fp4."""
+    """Whether making this precision needs calibration images: int8, fp8, int4, fp4."""
     return _CALIBRATED.match(precision) is not None
 
 
@@ -184,9 +185,7 @@ class Manifest(Document):
             # one on a file system that does not tell large letters from small ones.
             limit = size_limit(name)
             if limit is None:
-                raise BundleError(
-                    f"{where} names '{one_line(name)}', which is no file of a bundle.", _EXPORT_AGAIN
-                )
+                raise BundleError(f"{where} names '{one_line(name)}', which is not a bundle file.", _EXPORT_AGAIN)
             if facts.size > limit:
                 raise BundleError(
                     f"{where}: {name} has {facts.size:,} bytes; at most {limit:,} are read.",
@@ -199,12 +198,10 @@ class Manifest(Document):
             )
         models = {match[1] for name in self.files if (match := _MODEL.fullmatch(name))}
         if missing := [name for name in _REQUIRED if name not in self.files]:
-            raise BundleError(f"{where} does not name {missing[0]}.", _EXPORT_AGAIN)
+            raise BundleError(f"{where} does not list {missing[0]}.", _EXPORT_AGAIN)
         if models != self.models.keys():
             odd = sorted(models ^ self.models.keys())[0]
-            raise BundleError(
-                f"{where} lists other models than files: '{one_line(odd)}' is not in both.", _EXPORT_AGAIN
-            )
+            raise BundleError(f"{where} models and files differ: '{one_line(odd)}' is not in both.", _EXPORT_AGAIN)
         for name in self.files:
             if (match := _WEIGHTS.fullmatch(name)) and match[1] not in self.files:
                 raise BundleError(f"{where} names {name} without {match[1]}.", _EXPORT_AGAIN)
@@ -217,14 +214,14 @@ class Manifest(Document):
 
 
 def check_no_absolute_paths(value: Any, where: str) -> None:
-    """Hold every text of a JSON value against what a bundle must not tell: where it was made.
+    """Refuse absolute paths in a JSON value: a bundle must not reveal where it was made.
 
     Raises:
         ValueError: an absolute path; names its place.
     """
     for place, text in _strings(value, where):
         if _ABSOLUTE.match(text):
-            raise ValueError(f"{place}: a bundle holds no absolute paths, and this is one: {text}")
+            raise ValueError(f"{place}: absolute path {text}")
 
 
 def _strings(value: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -260,4 +257,4 @@ def _check_version(version: Any, where: str) -> None:
             f"{where} has schema version {version}; this dskd-compress reads up to {SCHEMA_VERSION}.",
             "Update it: pip install --upgrade dskd-compress",
         )
-    raise BundleError(f"{where} has no schema version that is read here ({SCHEMA_VERSION}).", _EXPORT_AGAIN)
+    raise BundleError(f"{where}: unsupported schema version; supported: {SCHEMA_VERSION}.", _EXPORT_AGAIN)

@@ -1,4 +1,4 @@
-"""What an ONNX file says of files beside it, and its metadata, read without the onnx package.
+"""Read which files an ONNX file refers to, and its metadata, without the onnx package.
 
 ONNX Runtime opens whatever file a tensor names, so the names are checked before it sees the model, on
 devices that have no onnx. Only this is read of the protobuf: the way from the model through graphs,
@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from dskd_export.bundle.strict_json import one_line
 from dskd_export.errors import BundleError
+from dskd_export.files.json_text import one_line
 
 # Message -> number of a field -> the message in it. All ways to a tensor, and no others.
 CHILDREN: dict[str, dict[int, str]] = {
@@ -79,7 +79,7 @@ class OnnxFacts:
 
     Attributes:
         metadata: `metadata_props` of the model.
-        external_bytes: end of the last tensor in the file beside it; None: no tensor lies there.
+        external_bytes: end of the last tensor in the weights file; None: no tensor is there.
     """
 
     metadata: dict[str, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def read_onnx(data: bytes, where: str, *, weights_name: str, weights_size: int |
         weights_size: bytes of that file; None: there is none.
 
     Raises:
-        BundleError: it is no ONNX model; a tensor lies in another file, or outside of its own; a tensor
+        BundleError: it is not an ONNX model; a tensor is stored in another file, or beyond its end; a tensor
             claims more values than there are; or a node would open a file when it is loaded.
     """
     return _Walk(data, where, weights_name, weights_size).run()
@@ -132,7 +132,9 @@ class _Walk:
                 else:
                     waiting += [(*child, depth + 1) for child in self._children(kind, begin, end)]
         except _Damaged as error:
-            raise BundleError(f"{self._where} is no ONNX model: {error}.", "Export it again.") from error
+            raise BundleError(
+                f"{self._where} is not an ONNX model: {error}.", "Export it again: dskd-compress export"
+            ) from error
         return self._facts
 
     def _children(self, kind: str, begin: int, end: int) -> Iterator[tuple[str, int, int]]:
@@ -156,7 +158,7 @@ class _Walk:
                 for length in [value] if isinstance(value, int) else self._varints(value):
                     count *= length  # of a negative length it becomes huge
                     if count > 1 << 63:
-                        raise self._refused("a tensor claims more values than can be counted")
+                        raise self._refused("a tensor claims too many values")
             elif number == _DATA_TYPE:
                 data_type = self._number(value)
             elif number == _NAME:
@@ -169,14 +171,14 @@ class _Walk:
                 span = self._span(value)
                 key, text = self._entry(span.start, span.stop)
                 if key in external:
-                    raise self._refused(f"tensor '{one_line(name)}' says twice where it lies")
+                    raise self._refused(f"tensor '{one_line(name)}' names its place twice")
                 external[key] = text
         named = f"tensor '{one_line(name)}'"
         bits = BITS.get(data_type)
         size = None if bits is None else (count * bits + 7) // 8
         if outside or external:
             if not outside or raw:
-                raise self._refused(f"{named} lies in two places")
+                raise self._refused(f"{named} is stored in two places")
             self._external(external, named, size)
         elif raw is not None and size is not None and raw != size:
             raise self._refused(f"{named} claims {size:,} bytes and has {raw:,}")
@@ -187,11 +189,11 @@ class _Walk:
         location = entries.get("location", "")
         # Exactly this name: no folder, no link out of it, and none of the markers that mean memory.
         if location != self._weights_name:
-            raise self._refused(f"{named} lies in '{one_line(location)}', outside of the bundle's own file")
+            raise self._refused(f"{named} is stored in '{one_line(location)}', outside the bundle's own file")
         if self._weights_size is None:
-            raise self._refused(f"{named} lies in {self._weights_name}, which is not there")
+            raise self._refused(f"{named} is stored in {self._weights_name}, which is missing")
         if unknown := entries.keys() - {"location", "offset", "length", "checksum"}:
-            raise self._refused(f"{named} has an unknown '{one_line(min(unknown))}' to its place")
+            raise self._refused(f"{named} has an unknown key '{one_line(min(unknown))}'")
         offset, length = (self._decimal(entries.get(key, ""), key, named) for key in ("offset", "length"))
         if offset + length > self._weights_size:
             raise self._refused(
@@ -249,7 +251,7 @@ class _Walk:
                 raise _Damaged(f"a field ends outside of its message at byte {end:,}")
             if number in wanted:
                 if number in single and number in seen:
-                    raise self._refused(f"field {number} of a {kind} stands twice")
+                    raise self._refused(f"field {number} of a {kind} appears twice")
                 seen.add(number)
                 self._left = left
                 yield number, value if wire == _VARINT else range(start, position)

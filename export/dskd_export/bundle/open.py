@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 from dskd_export.bundle.golden import Golden
 from dskd_export.bundle.manifest import GOLDEN, MANIFEST, MAX_MANIFEST, model_name, weights_name
-from dskd_export.bundle.strict_json import one_line
 from dskd_export.bundle.verify import Contents, check_hash, read_verified, verify_contents
 from dskd_export.errors import BundleError, UsageError
 from dskd_export.files.atomic import NotAPlainFile, open_plain
+from dskd_export.files.json_text import one_line
 
 
 def bundle_of(source: Path) -> Path:
@@ -42,12 +42,12 @@ class Bundle(Contents):
         if precision not in self.precisions:
             raise UsageError(
                 f"{self.folder} holds no model of precision {precision}; it holds {', '.join(self.precisions)}.",
-                "Name one of these, or export the precision that you need.",
+                "Name one of these, or export it: dskd-compress export --precisions",
             )
         return self.folder / model_name(precision)
 
     def model(self, precision: str) -> bytes | Path:
-        """A model to be opened by a runner: its verified content, or its path where weights lie beside it.
+        """Read a model for a runner: its verified content, or its path where it has a weights file.
 
         Both files are hashed again; a path is safe as long as nobody else writes to the folder.
 
@@ -66,7 +66,7 @@ class Bundle(Contents):
         return path
 
     def model_mb(self, precision: str) -> float:
-        """Size of a model with what lies in the file beside it, 1 MB = 10^6 bytes.
+        """Size of a model with its weights file, 1 MB = 10^6 bytes.
 
         Raises:
             UsageError: the bundle has no such precision.
@@ -110,7 +110,7 @@ def verify_folder(folder: Path, shown: Path) -> Contents:
         BundleError: as `open_bundle`.
     """
     if not folder.is_dir():
-        raise BundleError(f"{shown}: there is no such bundle.", "Make one: dskd-compress export")
+        raise BundleError(f"{shown}: no such bundle.", "Make one: dskd-compress export")
     if not (folder / MANIFEST).is_symlink() and not (folder / MANIFEST).exists():
         raise BundleError(f"{shown} is not a bundle: it holds no {MANIFEST}.", "Make one: dskd-compress export")
     with _open_file(folder / MANIFEST, None, shown / MANIFEST) as file:
@@ -142,7 +142,7 @@ def _open_file(path: Path, size: int | None, shown: Path | None = None) -> Itera
             )
         if size is not None and found != size:
             raise BundleError(
-                f"{shown} is not the file that was exported: it has {found:,} bytes and not {size:,}.",
+                f"{shown} is not the file that was exported: it has {found:,} bytes instead of {size:,}.",
                 "Copy or export it again.",
             )
         yield file
@@ -163,4 +163,4 @@ def open_stranger(path: Path, shown: Path, *, follow_links: bool = False) -> Bin
             f"{shown} is not a plain file.", "Copy the bundle again, with its files and not links."
         ) from error
     except OSError as error:
-        raise BundleError(f"{shown} cannot be read: {error.strerror}.", "Check who may read it.") from error
+        raise BundleError(f"{shown} cannot be read: {error.strerror}.", "Check its permissions: ls -l") from error

@@ -16,14 +16,14 @@ from dskd_export.files.atomic import atomic_path
 
 
 def pack_bundle(folder: Path, out: Path | None = None) -> Path:
-    """Verify a bundle and pack it into one file, in place of a packed bundle that is there.
+    """Verify a bundle and pack it into one file; replace an older packed bundle.
 
     The archive in the file is the same on every machine; the file is, with the same version of the
     compression library. `tar` reads it.
 
     Args:
         folder: the bundle.
-        out: the file, ending in `.tar.zst` or `.tar.gz`; None: beside the folder, with its name, in
+        out: the file, ending in `.tar.zst` or `.tar.gz`; None: next to the folder, with its name, in
             Zstandard where that is installed.
 
     Returns:
@@ -32,13 +32,13 @@ def pack_bundle(folder: Path, out: Path | None = None) -> Path:
     Raises:
         BundleError: the bundle is damaged or unsafe, or changed meanwhile; or `out` is another file.
         EnvironmentProblem: the disk is full, or the place cannot be written to.
-        MissingExtra: `.tar.zst` was asked for and zstandard is not installed.
+        MissingExtra: `.tar.zst` needs zstandard, which is not installed.
         UsageError: `out` ends in something else.
     """
     codec = default_codec() if out is None else codec_of(out.name)
     if codec is None:
         suffixes = " or ".join(codec.suffix for codec in CODECS)
-        raise UsageError(f"{out} is no name of a packed bundle.", f"Let it end in {suffixes}.")
+        raise UsageError(f"{out} does not end in {suffixes}.", f"Use: --out {out}{CODECS[-1].suffix}")
     if out is None:
         named = folder if folder.name not in ("", "..") else folder.resolve()
         out = named.with_name(named.name + codec.suffix)
@@ -88,4 +88,4 @@ def _check_replaceable(path: Path) -> None:
     with open_stranger(path, path, follow_links=True) as file:
         begin = file.read(max(len(codec.mark) for codec in CODECS))
     if not any(begin.startswith(codec.mark) for codec in CODECS):
-        raise BundleError(f"{path} is not a packed bundle, and is left alone.", "Choose another name.")
+        raise BundleError(f"{path} is not a packed bundle.", "Choose another name.")

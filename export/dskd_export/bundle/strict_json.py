@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from dskd_export.errors import BundleError
-from dskd_export.files.json_text import InvalidJson, one_line, parse_json, validate_json
-
-__all__ = ["canonical_json", "load_document", "load_json", "one_line"]
+from dskd_export.files.json_text import InvalidJson, parse_json, validate_json
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def canonical_json(value: Any) -> str:
-    """The one text of a JSON value: keys sorted, two spaces of indentation, a line end.
+    """Serialize JSON canonically: keys sorted, two spaces of indentation, a line end.
 
     Raises:
         ValueError: NaN, infinity, or what JSON cannot say.
@@ -25,7 +25,7 @@ def canonical_json(value: Any) -> str:
 
 
 def load_json(data: bytes, where: str) -> Any:
-    """Parse JSON; a key that stands twice, NaN, infinity, endless integers and endless depth are refused.
+    """Parse JSON; refuse duplicate keys, NaN, infinity, huge integers and deep nesting.
 
     Args:
         data: UTF-8; the caller has bounded its length.
@@ -34,19 +34,23 @@ def load_json(data: bytes, where: str) -> Any:
     Raises:
         BundleError: it is no such JSON; one line says why.
     """
-    try:
+    with _refuse(where):
         return parse_json(data)
-    except InvalidJson as error:
-        raise BundleError(f"{where}: {error}.", "Copy or export it again.") from error
 
 
 def load_document(data: bytes, kind: type[ModelT], where: str) -> ModelT:
-    """Parse JSON as `load_json` does, and hold it against a document's type.
+    """Parse a document of a type.
 
     Raises:
         BundleError: it is not a document of this kind; one line names the first field that is wrong.
     """
-    try:
+    with _refuse(where):
         return validate_json(data, kind)
+
+
+@contextmanager
+def _refuse(where: str) -> Iterator[None]:
+    try:
+        yield
     except InvalidJson as error:
         raise BundleError(f"{where}: {error}.", "Copy or export it again.") from error

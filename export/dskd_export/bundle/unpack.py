@@ -32,13 +32,13 @@ def verify_packed(file: Path) -> Contents:
 
 
 def unpack_bundle(file: Path, out: Path | None = None) -> Bundle:
-    """Unpack a bundle into a folder, in place of the bundle that is there.
+    """Unpack a bundle into a folder; replace an older bundle.
 
     It is verified while it is unpacked, and the folder appears only once all of it is right.
 
     Args:
         file: the packed bundle.
-        out: the folder; None: beside the file, with its name.
+        out: the folder; None: next to the file, with its name.
 
     Raises:
         BundleError: as `verify_packed`; or `out` holds something else than a bundle.
@@ -54,16 +54,15 @@ def unpack_bundle(file: Path, out: Path | None = None) -> Bundle:
 
 
 def default_folder(file: Path) -> Path:
-    """Where a packed bundle is unpacked to: beside it, with its name.
+    """Name the folder that a packed bundle is unpacked to: next to it, with its name.
 
     Raises:
         UsageError: its name does not end as that of a packed bundle.
     """
     codec = codec_of(file.name)
     if codec is None:
-        raise UsageError(
-            f"{file} is not called as a packed bundle is.", "Name the folder to unpack to with --out."
-        )
+        suffixes = " or ".join(codec.suffix for codec in CODECS)
+        raise UsageError(f"{file} does not end in {suffixes}.", "Name the folder to unpack to: --out FOLDER")
     return file.with_name(file.name.removesuffix(codec.suffix))
 
 
@@ -77,13 +76,13 @@ def _read(path: Path, into: Path | None) -> Contents:
 
 
 def _check_digest(file: BinaryIO, path: Path) -> Codec:
-    """Hold all compressed bytes against the sha256 in front of them; says which kind they are."""
+    """Check all compressed bytes against the sha256 in front of them; return their codec."""
     begin = file.read(max(codec.begin for codec in CODECS))
     for codec in CODECS:
         if begin.startswith(codec.mark):
             break
     else:
-        raise BundleError(f"{path} is not a packed bundle.", "Name a file that 'dskd-compress bundle pack' wrote.")
+        raise BundleError(f"{path} is not a packed bundle.", "Make one: dskd-compress bundle pack FOLDER")
     file.seek(codec.begin)
     digest = hashlib.sha256()
     while piece := file.read(CHUNK):
@@ -129,16 +128,16 @@ class _Archive:
     @contextmanager
     def member(self, name: str, size: int) -> Iterator[Readable]:
         if self._exactly(BLOCK) != tar_header(name, size):
-            raise self._refused(f"{name} is not where it belongs")
+            raise self._refused(f"{name} is out of place")
         with ExitStack() as stack:
             copy = None if self._into is None else stack.enter_context((self._into / name).open("xb"))
             yield _Copied(self, copy)
         self._pad(size)
 
     def end(self) -> None:
-        """The archive ends here, and the file with it."""
+        """Check that the archive ends here, and the file with it."""
         if self._exactly(len(END)) != END or self.read(1):
-            raise self._refused("something follows its last file")
+            raise self._refused("data follows its last file")
 
     def _exactly(self, size: int) -> bytes:
         data = b""
@@ -152,7 +151,7 @@ class _Archive:
     def _pad(self, size: int) -> None:
         expected = padding(size)
         if self._exactly(len(expected)) != expected:
-            raise self._refused("something lies between its files")
+            raise self._refused("there is data between its files")
 
     def _refused(self, why: str) -> BundleError:
         return BundleError(f"{self._path} is not a packed bundle: {why}.", "Do not unpack it.")

@@ -1,7 +1,7 @@
-"""Whether files are a bundle, down to the last byte, wherever they are read from.
+"""Verify that files are a bundle, down to the last byte, wherever they are read from.
 
 What is checked is what is hashed: every file is read once. Sizes are known from the manifest, and
-bounded, before any of it is read; what a file holds is only looked at once its sha256 is right.
+bounded, before any of it is read; the content of a file is only parsed once its sha256 is right.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a verified bundle says of itself.
+    """What a verified bundle contains.
 
     Attributes:
         manifest: its files, what made its models, and where they come from.
@@ -111,7 +111,7 @@ def verify_contents(
 
 
 def read_verified(stream: Readable, facts: FileFacts, place: str) -> bytes:
-    """The bytes of a file that the manifest lists.
+    """Read a file that the manifest lists.
 
     Raises:
         BundleError: they are not those that were exported.
@@ -127,7 +127,7 @@ def read_verified(stream: Readable, facts: FileFacts, place: str) -> bytes:
 
 
 def check_hash(stream: Readable, facts: FileFacts, place: str) -> None:
-    """Hold a file that need not be in memory against the manifest.
+    """Check the hash of a file that need not be in memory.
 
     Raises:
         BundleError: it is not the one that was exported.
@@ -148,9 +148,11 @@ def _check_calibration(calibration: CalibrationFacts, manifest: Manifest, place:
     for precision in sorted(calibration.precisions.keys() | set(manifest.precisions)):
         listed = precision in calibration.precisions
         if listed and precision not in manifest.precisions:
-            raise BundleError(f"{place} speaks of {precision}, of which there is no model.", _EXPORT_AGAIN)
+            raise BundleError(
+                f"{place} lists {precision}, but the bundle has no {precision} model.", _EXPORT_AGAIN
+            )
         if not listed and needs_calibration(precision):
-            raise BundleError(f"{place} does not say how {precision} was calibrated.", _EXPORT_AGAIN)
+            raise BundleError(f"{place} has no entry for {precision}.", _EXPORT_AGAIN)
 
 
 def _check_model(data: bytes, manifest: Manifest, model: str, spec: ModelSpec, place: str) -> None:
@@ -159,9 +161,9 @@ def _check_model(data: bytes, manifest: Manifest, model: str, spec: ModelSpec, p
     size = None if facts is None else facts.size
     found = read_onnx(data, place, weights_name=weights, weights_size=size)
     if size is not None and found.external_bytes is None:
-        raise BundleError(f"{place} uses nothing of {weights}.", _EXPORT_AGAIN)
+        raise BundleError(f"{place} does not use {weights}.", _EXPORT_AGAIN)
     if METADATA_KEY in found.metadata:
         # Only the operator set may differ: some types need a newer one.
         own = load_document(found.metadata[METADATA_KEY].encode(), ModelSpec, place)
         if own.model_copy(update={"opset": spec.opset}) != spec:
-            raise BundleError(f"{place} carries another spec than {SPEC}.", _EXPORT_AGAIN)
+            raise BundleError(f"{place} has a different spec than {SPEC}.", _EXPORT_AGAIN)

@@ -40,7 +40,7 @@ class BundledModel:
     Attributes:
         proto: serialised ONNX model.
         producer: the tool that made it, with its version, for example `torch.onnx dynamo 2.13.0`.
-        weights: what lies in the file beside it, which the model names `model.<precision>.onnx.data`;
+        weights: content of the weights file, which the model names `model.<precision>.onnx.data`;
             None: everything is in `proto`.
         details: settings and findings to be kept with it: plain JSON values, no absolute paths.
     """
@@ -60,7 +60,7 @@ def write_bundle(
     provenance: BundleProvenance,
     calibration: CalibrationFacts | None = None,
 ) -> Manifest:
-    """Write a bundle in place of the one that is there; the old one survives a failure.
+    """Write a bundle; replace an older one, which survives a failure.
 
     The same arguments give the same bytes. What was written is opened before it takes its place, so
     there is no bundle that `open_bundle` would refuse.
@@ -103,7 +103,7 @@ def write_bundle(
         limit = size_limit(name)
         if limit is None or len(data) > limit:
             raise BundleError(
-                f"{name} has {len(data):,} bytes; a bundle has room for {limit:,}.", "Choose a smaller model."
+                f"{name} has {len(data):,} bytes; at most {limit:,} fit into a bundle.", "Choose a smaller model."
             )
     manifest = Manifest.of(
         files={name: FileFacts(sha256=sha256_bytes(data), size=len(data)) for name, data in contents.items()},
@@ -122,7 +122,7 @@ def write_bundle(
 
 
 def check_replaceable(folder: Path) -> None:
-    """Hold what lies at the place of a new bundle: only a bundle is replaced.
+    """Check what a new bundle would replace: only an older bundle is replaced.
 
     Raises:
         BundleError: files lie there that no bundle has.
@@ -134,6 +134,6 @@ def check_replaceable(folder: Path) -> None:
         return
     if MANIFEST not in names or any(size_limit(name) is None for name in names - {MANIFEST}):
         raise BundleError(
-            f"{folder} holds other files than those of a bundle, and is left alone.",
+            f"{folder} holds files that belong to no bundle.",
             "Choose an empty or a new folder.",
         )

@@ -1,4 +1,4 @@
-"""What a bundle needs around it to be served: generated from the bundle, never edited by hand.
+"""Generate what a bundle needs to be served.
 
     triton/<model>/config.pbtxt, labels.txt, 1/model.onnx   a model repository of Triton Inference Server
     cpp/                                                    a C++ program for TensorRT, with golden data

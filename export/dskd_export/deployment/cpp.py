@@ -8,7 +8,7 @@ from dskd_export.bundle import needs_calibration
 from dskd_export.bundle.labels import labels_text
 from dskd_export.deployment.files import Content
 from dskd_export.deployment.plan import Plan
-from dskd_export.deployment.render import rendered, static
+from dskd_export.deployment.render import read_static, render_template
 
 SOURCES = (
     "CMakeLists.txt",
@@ -36,7 +36,7 @@ def cpp_files(plan: Plan) -> dict[str, Content]:
     """Path below the program's folder -> content."""
     golden = plan.bundle.golden()
     by_largest, tolerance = tolerance_of(plan.precision)
-    header = rendered(
+    header = render_template(
         "cpp/model_spec.h.j2",
         plan=plan,
         spec=plan.spec,
@@ -46,7 +46,7 @@ def cpp_files(plan: Plan) -> dict[str, Content]:
         pillow_major=pillow_major(plan),
     )
     return {
-        **{name: static(f"cpp/{name}") for name in SOURCES},
+        **{name: read_static(f"cpp/{name}") for name in SOURCES},
         "model_spec.h": header,
         "labels.txt": labels_text(plan.spec.classes).encode(),
         # Golden arrays are little-endian in every bundle, as Jetson and x86-64 are.

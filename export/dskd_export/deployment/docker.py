@@ -1,4 +1,4 @@
-"""Dockerfiles for a Jetson and for a server, and beside them the bundle that goes into the image."""
+"""Write Dockerfiles for a Jetson and a server, with the bundle that goes into the image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dskd_export import __version__
 from dskd_export.bundle.manifest import MANIFEST
 from dskd_export.deployment.files import Content, Copied
 from dskd_export.deployment.plan import Plan
-from dskd_export.deployment.render import rendered
+from dskd_export.deployment.render import render_template
 
 PACKAGE = f"dskd-compress=={__version__}"
 
@@ -74,8 +74,8 @@ BASES = {
 RUN_FLAGS = {"jetson": "--runtime nvidia", "server": "--gpus all"}
 
 _WHEELS = """\
-Wheels in this folder are preferred to those of the package index, for example one of dskd-compress itself.
-The folder has to be here, and may be empty but for this file.
+Wheels in this folder take precedence over the package index, for example one of dskd-compress itself.
+The folder must exist; this file alone is enough.
 """
 
 
@@ -92,7 +92,7 @@ def docker_files(plan: Plan) -> dict[str, Content]:
 
 def dockerfile(plan: Plan, device: str) -> bytes:
     """The Dockerfile of a device."""
-    return rendered(
+    return render_template(
         "docker/Dockerfile.j2",
         plan=plan,
         device=device,
@@ -104,5 +104,5 @@ def dockerfile(plan: Plan, device: str) -> bytes:
 
 
 def default_command(plan: Plan) -> list[str]:
-    """What a container does unless it is told otherwise: arguments of dskd-compress."""
+    """Default command of a container: arguments of dskd-compress."""
     return ["validate", "bundle", "--precision", plan.precision]

@@ -19,20 +19,20 @@ def model_name_from(architecture: str, precision: str) -> str:
 
 
 def check_model_name(name: str) -> str:
-    """A name that somebody chose.
+    """Check a model name.
 
     Raises:
         UsageError: it is more than letters, digits, `_` and `-`, or too long.
     """
     if not _MODEL_NAME.fullmatch(name):
         raise UsageError(
-            f"'{name}' cannot name a model.",
+            f"'{name}' is not a valid model name.",
             "Use letters, digits, _ and -, beginning with a letter or a digit; at most 64 of them.",
         )
     return name
 
 
-def quoted(text: str) -> str:
+def quote_literal(text: str) -> str:
     r"""A string literal of C++ and of protobuf's text format alike.
 
     What is more than plain ASCII stands as octal escapes of its UTF-8 bytes, always three digits, so that nothing

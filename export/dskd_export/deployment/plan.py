@@ -1,4 +1,4 @@
-"""What is deployed, and how: the choices that the targets share, checked before anything is written."""
+"""Plan a deployment: the choices that all targets share, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dskd_export.spec import ModelSpec
 DEVICES = ("jetson", "server")
 
 PROVIDERS = ("cuda", "tensorrt", "cpu")
-"""ONNX Runtime's execution providers that Triton's backend can be told to use."""
+"""ONNX Runtime's execution providers that Triton's backend supports."""
 
 # Modes of ONNX Runtime's TensorRT provider, as Triton passes them on:
 # https://github.com/triton-inference-server/onnxruntime_backend#onnx-runtime-with-tensorrt-optimization
@@ -82,7 +82,7 @@ def make_plan(
     provider: str = "cuda",
     engine: Path | None = None,
 ) -> Plan:
-    """Check what was chosen against the bundle.
+    """Check the choices against the bundle.
 
     Args:
         bundle: what is deployed.
@@ -96,32 +96,32 @@ def make_plan(
     Raises:
         UsageError: the bundle has no such precision, the name cannot be one, the batch is out of range, there is
             no such device or provider, the provider has no mode for the precision, there is no engine there, or
-            what `build` wrote beside it says that it is of another model or does not take the batch.
-        DataError: what is written beside the engine is damaged, or of another engine.
+            its build document names another model or does not take the batch.
+        DataError: the build document is damaged, or belongs to another engine.
     """
     bundle.model_path(precision)  # raises where there is none, and lists those there are
     if not 1 <= max_batch <= _MAX_BATCH:
-        raise UsageError(f"{max_batch} images cannot be a batch.", f"Choose from 1 to {_MAX_BATCH}.")
-    for chosen, choices in ((provider, PROVIDERS), *((device, DEVICES) for device in devices)):
-        if chosen not in choices:
-            raise UsageError(f"There is no '{chosen}' here.", f"Choose one of: {', '.join(choices)}.")
+        raise UsageError(f"--max-batch must be 1 to {_MAX_BATCH}, not {max_batch}.", "Use: --max-batch 8")
+    chosen = (("--provider", provider, PROVIDERS), *(("--device", device, DEVICES) for device in devices))
+    for flag, value, choices in chosen:
+        if value not in choices:
+            raise UsageError(f"{flag}: unknown value '{value}'.", f"Choose one of: {', '.join(choices)}.")
     if provider == "tensorrt" and engine is None and precision not in TENSORRT_PROVIDER_MODES:
         raise UsageError(
-            f"Triton cannot tell ONNX Runtime's TensorRT provider to compute in {precision}: it has modes for "
-            f"{', '.join(TENSORRT_PROVIDER_MODES)}.",
-            "Build an engine and give it with --engine, or use --provider cuda.",
+            f"Triton's TensorRT provider has no mode for {precision}; "
+            f"it has {', '.join(TENSORRT_PROVIDER_MODES)}.",
+            "Use --provider cuda, or build an engine and pass it: --engine FILE",
         )
     if engine is not None and not (engine.is_file() and engine.stat().st_size):
-        raise UsageError(f"{engine} is no engine: there is no such file, or it is empty.", "Build one first.")
+        raise UsageError(f"{engine} is missing or empty.", "Build it: dskd-compress build")
     document = None if engine is None else _document_of(engine, bundle, precision, max_batch)
     name = model_name_from(bundle.spec.architecture, precision) if model_name is None else model_name
     return Plan(bundle, precision, check_model_name(name), max_batch, tuple(devices), provider, engine, document)
 
 
 def _document_of(engine: Path, bundle: Bundle, precision: str, max_batch: int) -> BuildDocument | None:
-    """What `build` wrote of an engine, held against what is deployed; None: another tool made the engine."""
-    beside = document_beside(engine)
-    if beside is None:
+    """Check the build document of an engine against the deployment; None: another tool made the engine."""
+    if document_beside(engine) is None:
         return None
     document, _ = read_engine(engine)
     if document.bundle_sha256 != bundle.sha256:
@@ -131,17 +131,17 @@ def _document_of(engine: Path, bundle: Bundle, precision: str, max_batch: int) -
         )
     if document.precision != precision:
         raise UsageError(
-            f"{engine} is of {document.precision}, and {precision} is to be deployed.",
-            f"Give --precision {document.precision}, or another engine.",
+            f"{engine} is an engine of {document.precision}, but --precision is {precision}.",
+            f"Use: --precision {document.precision}",
         )
     if document.stripped:
         raise UsageError(
-            f"{engine} holds no weights.", "Put them in: dskd-compress build BUNDLE --refit-from ENGINE"
+            f"{engine} holds no weights.", f"Refit it: dskd-compress build {bundle.folder} --refit-from {engine}"
         )
     for batch in (1, max_batch):
         if document.profiles and not document.takes(batch):
             raise UsageError(
-                f"{engine} takes batches of {document.batches}, and Triton is to send 1 to {max_batch} images.",
-                f"Build it with --batches 1,{max_batch}, or choose another --max-batch.",
+                f"{engine} takes batches of {document.batches}, not 1 to {max_batch}.",
+                f"Build it with --batches 1,{max_batch}, or lower --max-batch.",
             )
     return document

@@ -10,7 +10,7 @@ from dskd_export.bundle.manifest import model_name
 from dskd_export.deployment.cpp import tolerance_of
 from dskd_export.deployment.docker import BASES, RUN_FLAGS, default_command
 from dskd_export.deployment.plan import Plan
-from dskd_export.deployment.render import rendered
+from dskd_export.deployment.render import render_template
 from dskd_export.deployment.triton import CACHE, preferred_batches
 
 # The monthly images of Triton and of TensorRT with one tag have one TensorRT inside, so one can build engines for
@@ -21,7 +21,7 @@ MONTH = "26.05"
 def readme_file(plan: Plan, targets: Sequence[str]) -> bytes:
     """README.md of a deployment with these targets."""
     by_largest, tolerance = tolerance_of(plan.precision)
-    return rendered(
+    return render_template(
         "README.md.j2",
         plan=plan,
         spec=plan.spec,

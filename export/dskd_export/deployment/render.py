@@ -1,4 +1,4 @@
-"""Templates to text. Nothing is escaped by itself: each place says with a filter how its text is quoted there."""
+"""Render templates to text. Nothing is escaped automatically: each place names the filter that quotes its text."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dskd_export.bundle.strict_json import one_line
-from dskd_export.deployment.names import quoted
+from dskd_export.deployment.names import quote_literal
+from dskd_export.files.json_text import one_line
 
 
-def rendered(template: str, **values: object) -> bytes:
-    """The text of a template as UTF-8; `template` is its path below `templates/`."""
+def render_template(template: str, **values: object) -> bytes:
+    """Render a template to UTF-8; `template` is its path below `templates/`."""
     return _environment().get_template(template).render(**values).encode()
 
 
-def static(name: str) -> bytes:
-    """A file below `templates/` as it is."""
+def read_static(name: str) -> bytes:
+    """Read a file below `templates/`."""
     return resources.files("dskd_export.deployment").joinpath("templates", name).read_bytes()
 
 
-def in_a_comment(text: str) -> str:
-    """A stranger's text within a line of a comment or of Markdown: no line end, no markup, no end of a comment."""
+def escape_comment(text: str) -> str:
+    """Escape untrusted text for one line of a comment or of Markdown: no line end, markup or end of a comment."""
     kept = "".join(sign if sign.isalnum() or sign in " ._-:/" else "?" for sign in one_line(text))
     return kept.replace("//", "/")
 
@@ -38,5 +38,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(quoted=quoted, comment=in_a_comment, shell=shlex.quote)
+    environment.filters.update(quoted=quote_literal, comment=escape_comment, shell=shlex.quote)
     return environment

@@ -12,7 +12,7 @@ from dskd_export.bundle.labels import labels_text
 from dskd_export.bundle.manifest import model_name, weights_name
 from dskd_export.deployment.files import Content, Copied
 from dskd_export.deployment.plan import TENSORRT_PROVIDER_MODES, Plan
-from dskd_export.deployment.render import rendered
+from dskd_export.deployment.render import render_template
 from dskd_export.files.atomic import sha256_file
 
 TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
@@ -20,8 +20,8 @@ TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 CACHE = "/cache"
 """Where ONNX Runtime's TensorRT provider keeps its engines within the container."""
 
-# A request waits this long for others to be run with. Short beside a call of any model, long beside arrivals
-# under load.
+# A request waits this long to be batched with others: short compared with a call of any model, long compared with
+# arrivals under load.
 _QUEUE_DELAY_US = 100
 _WORKSPACE_BYTES = 1 << 30
 
@@ -50,7 +50,7 @@ def config_pbtxt(plan: Plan) -> bytes:
     sides = list(spec.input_shape(1)[1:])
     channel = 2 if spec.input_layout == "NHWC" else 0
     dims = [-1 if spec.dynamic_size and place != channel else side for place, side in enumerate(sides)]
-    return rendered(
+    return render_template(
         "triton/config.pbtxt.j2",
         plan=plan,
         spec=spec,

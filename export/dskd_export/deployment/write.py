@@ -1,4 +1,4 @@
-"""Write the folder of a deployment: it appears whole, or not at all."""
+"""Write the folder of a deployment atomically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from dskd_export.bundle.strict_json import canonical_json
 from dskd_export.deployment.cpp import cpp_files
 from dskd_export.deployment.docker import docker_files
-from dskd_export.deployment.files import Content, Copied, put
+from dskd_export.deployment.files import Content, Copied, write_content
 from dskd_export.deployment.plan import Plan
 from dskd_export.deployment.readme import readme_file
 from dskd_export.deployment.triton import triton_files
@@ -43,7 +43,7 @@ def write_deployment(
 ) -> DeploymentDocument:
     """Write what the targets need into a folder, with a README.
 
-    The same plan and targets give the same bytes; nothing tells where they were made.
+    The same plan and targets give the same bytes; nothing reveals where they were made.
 
     Args:
         folder: a new or an empty one; with `force` also an older deployment, which is replaced as a whole.
@@ -56,7 +56,7 @@ def write_deployment(
         BundleError: the bundle was altered since it was opened.
         EnvironmentProblem: the disk is full, or the place cannot be written to.
     """
-    targets = [target for target in TARGETS if target in _checked(targets)]
+    targets = [target for target in TARGETS if target in _check_targets(targets)]
     folder = folder.resolve()
     _check_place(folder, plan, force)
     files: dict[str, Content] = {
@@ -75,34 +75,30 @@ def write_deployment(
     )
     with atomic_folder(folder) as temporary:
         for name, content in files.items():
-            put(temporary / name, content)
+            write_content(temporary / name, content)
         (temporary / DOCUMENT).write_text(canonical_json(document.model_dump(mode="json")), encoding="utf-8")
     return document
 
 
-def _checked(targets: Sequence[str]) -> set[str]:
+def _check_targets(targets: Sequence[str]) -> set[str]:
     for target in targets:
         if target not in TARGETS:
-            raise UsageError(f"There is no target '{target}'.", f"Choose of: {', '.join(TARGETS)}.")
+            raise UsageError(f"Unknown target '{target}'.", f"Choose from: {', '.join(TARGETS)}.")
     if not targets:
-        raise UsageError("There is no target.", f"Choose of: {', '.join(TARGETS)}.")
+        raise UsageError("No target is given.", f"Choose from: {', '.join(TARGETS)}.")
     return set(targets)
 
 
 def _check_place(folder: Path, plan: Plan, force: bool) -> None:
     bundle = plan.bundle.folder.resolve()
     if bundle in (folder, *folder.parents):
-        raise UsageError(
-            f"{folder} lies within the bundle, which holds nothing but its own files.", "Choose --out."
-        )
+        raise UsageError(f"{folder} is inside the bundle.", "Choose a folder outside the bundle: --out FOLDER")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / DOCUMENT).is_file():
         raise UsageError(
-            f"{folder} holds other files than those of a deployment, and is left alone.",
+            f"{folder} holds files that belong to no deployment.",
             "Choose an empty or a new folder with --out.",
         )
     if not force:
-        raise UsageError(
-            f"{folder} holds a deployment already.", "Replace it with --force, or choose another --out."
-        )
+        raise UsageError(f"{folder} already holds a deployment.", "Replace it: --force")

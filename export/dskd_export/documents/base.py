@@ -3,7 +3,7 @@
 One class for each file (or line of a `.jsonl` file) that a stage writes and a later stage or
 the report reads. They are the contract between the packages: `dskd_compress` writes them,
 `dskd_export.report` reads them without torch. A value that could not be measured is `None`
-with its reason beside it, never 0.
+with its reason, never 0.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ class DeviceFacts(Document):
     gpu: str | None = None
     driver: str | None = None
     platform: str
-    governor: str | None = Field(default=None, description="CPU frequency governor where the system tells")
+    governor: str | None = Field(default=None, description="CPU frequency governor where the system reports it")
     simd: str | None = Field(default=None, description="widest vectors of the CPU, for example AVX-512 VNNI")
     pinned_cores: list[int] | None = Field(
-        default=None, description="cores that this process is held to; None: it may use all of the machine's"
+        default=None, description="cores that this process is pinned to; None: not pinned"
     )
 
 

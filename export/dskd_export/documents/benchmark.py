@@ -24,7 +24,7 @@ class Latency(Document):
     intervals_ms: dict[str, Interval] = Field(
         default_factory=dict,
         description="p50, p90, p95, p99, p999, mean -> 95 % interval, the autocorrelation of the calls counted; "
-        "one that is missing has too few calls beyond it to be told",
+        "one that is missing has too few calls beyond it",
     )
     coefficient_of_variation: float = Field(description="standard deviation / mean")
     iterations: int
@@ -46,11 +46,11 @@ class EnergyFacts(Document):
     """What a measured row cost in energy, all of its scope counted; idle is in it."""
 
     source: str = Field(description="where the power comes from")
-    scope: str | None = Field(default=None, description="whose power it is; None: nothing tells of a power here")
+    scope: str | None = Field(default=None, description="whose power it is; None: no power reading here")
     rails: list[str] = Field(default_factory=list, description="whose sum is the total")
     reason: str = Field(default="", description="why there is no energy, empty where there is one")
     per_image_mj: Interval | None = Field(
-        default=None, description="the interval tells how steady the power was, not how exact the sensor is"
+        default=None, description="the interval shows how steady the power was, not how exact the sensor is"
     )
     above_idle_per_image_mj: Interval | None = Field(default=None, description="beyond the power at rest")
     idle_w: float | None = Field(default=None, description="power at rest, before anything was timed")
@@ -94,7 +94,7 @@ class PartTime(Document):
     """What one step from the file to the class takes, for one batch; the steps are never summed with `latency`."""
 
     name: PartName
-    p50_ms: Interval | None = Field(description="None with its reason beside")
+    p50_ms: Interval | None = Field(description="None: see `reason`")
     clock: Literal["wall", "device"] = Field(default="wall", description="device: events of the GPU")
     reason: str = Field(default="", description="why it cannot be told apart")
 
@@ -129,12 +129,12 @@ class BenchmarkRow(Document):
     first_inference_ms: float | None = None
     samples_key: str | None = Field(default=None, description="array in benchmark.samples.npz, seconds")
     energy_per_image_mj: Interval | None = Field(
-        default=None, description="of the scope that `energy` names, idle counted; None with its reason beside"
+        default=None, description="of the scope that `energy` names, idle counted; None: see `energy_reason`"
     )
     energy_reason: str = Field(default="", description="why there is no energy")
-    energy: EnergyFacts | None = Field(default=None, description="None: nobody measured it")
-    telemetry: TelemetryFacts | None = Field(default=None, description="None: nobody looked")
-    memory: MemoryFacts | None = Field(default=None, description="None: nobody looked")
+    energy: EnergyFacts | None = Field(default=None, description="None: not measured")
+    telemetry: TelemetryFacts | None = Field(default=None, description="None: not measured")
+    memory: MemoryFacts | None = Field(default=None, description="None: not measured")
     size_mb: float | None = Field(default=None, description="of the model's file or engine, 1 MB = 10^6 bytes")
     breakdown: list[PartTime] = Field(
         default_factory=list, description="of the whole way from the file to the class; of with_preprocessing only"
@@ -168,7 +168,7 @@ class ScenarioResult(Document):
 
 
 class RowJudgement(Document):
-    """What a timed model was held to: a budget, or an older benchmark."""
+    """Checks of a timed model against a budget or an older benchmark."""
 
     model: Literal["teacher", "student"]
     runner: str
@@ -203,7 +203,7 @@ class Comparison(Document):
 
 
 class AbDocument(Document):
-    """`ab.json`: two bundles or runs, timed in turns."""
+    """`ab.json`: two bundles or runs, timed interleaved."""
 
     first: str
     second: str
@@ -233,9 +233,9 @@ class BenchmarkDocument(Document):
 
     rows: list[BenchmarkRow]
     scenarios: list[ScenarioResult] = Field(default_factory=list)
-    cross_checks: list[CrossCheck] = Field(default_factory=list, description="where they were asked for")
+    cross_checks: list[CrossCheck] = Field(default_factory=list, description="empty unless requested")
     judgements: list[RowJudgement] = Field(
-        default_factory=list, description="by the recipe's budget; a row that is held to nothing is not in it"
+        default_factory=list, description="by the recipe's budget; rows without a limit are left out"
     )
     images: str = Field(default="", description="what was fed where it is no data set; empty: the validation set")
     bundle_sha256: str

@@ -1,4 +1,4 @@
-"""Which precision an ONNX file is, written into the file itself; read on the device too."""
+"""Precision of an ONNX file, as metadata in the file itself; read on the device too."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class EpochRecord(Document):
 
 
 class TeacherProbeFacts(Document):
-    """A linear classifier that was fitted on a teacher's features and guides in place of its own."""
+    """A linear classifier fitted on a teacher's features, which guides in place of the teacher's head."""
 
     key: str = Field(description="sha256 of all that it was fitted on")
     images: int
@@ -126,7 +126,7 @@ class TeacherFacts(Document):
 
 
 class DiagnosisRecord(Document):
-    """One line of `train.jsonl` for a step that was looked at closely."""
+    """One line of `train.jsonl` for a diagnosed step."""
 
     kind: Literal["diagnosis"] = "diagnosis"
     step: int = Field(description="1 for the first update")
@@ -154,7 +154,7 @@ class TrainingDocument(Document):
     teacher: ModelFacts | None = Field(default=None, description="None where the teacher itself is trained")
     taps: dict[str, TapFacts] = Field(default_factory=dict, description="'teacher' and 'student'")
     discarded: dict[str, int] = Field(
-        default_factory=dict, description="training-only module -> parameters thrown away at the end"
+        default_factory=dict, description="training-only module -> parameters discarded at the end"
     )
     epochs: int
     steps: int
@@ -165,7 +165,7 @@ class TrainingDocument(Document):
     initial_sha256: str | None = Field(default=None, description="of the student before its first step")
     teacher_probe: TeacherProbeFacts | None = Field(default=None, description="None where none was fitted")
     teacher_cache: TeacherCacheFacts | None = Field(default=None, description="None where nothing was kept")
-    findings: list[Finding] | None = Field(default=None, description="faults seen; None: nobody looked for them")
+    findings: list[Finding] | None = Field(default=None, description="faults seen; None: not diagnosed")
     images_per_s: float = Field(description="training images per second, validation not counted")
     peak_memory_mb: float | None
     data: DataFacts

@@ -52,7 +52,7 @@ class PairedAccuracy(Document):
     mcnemar_p: float = Field(description="exact two-sided p-value of: as many gained as lost")
     agreement: Interval = Field(description="fraction of images with the same first class, Wilson score interval")
     worst_class: ClassDrop | None = Field(
-        description="largest lower bound of the drop; None: no class has enough images to be judged by itself"
+        description="largest lower bound of the drop; None: no class has enough images to be judged separately"
     )
     largest_class_images: int
     reference_calibration_error: Measured = Field(description="expected calibration error, 15 bins, a fraction")
@@ -99,7 +99,7 @@ class PreprocessParity(Document):
 
 
 class Judgement(Document):
-    """One model on one provider, held against the reference."""
+    """One model on one provider, compared with the reference."""
 
     runner: RunnerName
     precision: str
@@ -151,7 +151,7 @@ class ValidationDocument(Document):
     accuracy: dict[str, Accuracy] = Field(description="runner -> accuracy on the validation set, reference first")
     judgements: list[Judgement]
     preprocess: PreprocessParity | None = Field(
-        description="None: there is no torch here whose input the device's could be held against"
+        description="None: there is no torch here to compare the device's input with"
     )
     checks: list[Check] = Field(description="of the bundle itself: input, spec, golden images, labels")
     causes: list[str] = Field(default_factory=list, description="what a failure of these looks like")

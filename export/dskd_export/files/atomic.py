@@ -1,4 +1,4 @@
-"""Files that are either the old or the new one, never half of each; and their sha256."""
+"""Write files and folders atomically; compute their sha256."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def sha256_file(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a whole file, or nothing; missing parent folders are made. Text becomes UTF-8.
+    """Write a file atomically; make missing parent folders. Text becomes UTF-8.
 
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written to.
@@ -201,7 +201,7 @@ def open_log(path: Path, *, append: bool) -> TextIO:
 
 
 def append_whole(path: Path, text: str) -> None:
-    """Add text to a file, all of it or nothing; a file that was missing is then still missing.
+    """Append text atomically; on failure a missing file stays missing.
 
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written to.

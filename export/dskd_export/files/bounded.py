@@ -1,4 +1,4 @@
-"""Files that a user hands in, read up to a limit that is checked before anything is read."""
+"""Read untrusted files up to a limit that is checked first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
             # One byte more than the limit: the file may grow, or hold more than its size says, as in /proc.
             data = file.read(limit + 1) if size <= limit else b""
     except NotAPlainFile as error:
-        raise DataError(f"{path} is not a plain file.", "Name a file.") from error
+        raise DataError(f"{path} is not a plain file.", "Name a plain file.") from error
     if max(size, len(data)) > limit:
         raise DataError(
             f"{path} has {max(size, len(data)):,} bytes; at most {limit:,} are read.",
@@ -48,7 +48,7 @@ def read_lines(path: Path, longest: int) -> Iterator[bytes]:
     try:
         file = open_plain(path, follow_links=True)
     except NotAPlainFile as error:
-        raise DataError(f"{path} is not a plain file.", "Name a file.") from error
+        raise DataError(f"{path} is not a plain file.", "Name a plain file.") from error
     with file:
         while line := file.readline(longest):
             yield line

@@ -1,4 +1,4 @@
-"""Our words for a value that a recipe or a document must not hold.
+"""Describe invalid values of a recipe or a document in plain words.
 
 The model library reports its faults in its own words, which name its types and ours. What a person reads
 is made here alone: each kind of fault has its sentence, and a kind without one gets a sentence that fits all.

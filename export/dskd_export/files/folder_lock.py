@@ -110,7 +110,7 @@ def refuse_links(folder: Path, patterns: Sequence[str]) -> None:
     """
     for path in (path for pattern in patterns for path in folder.glob(pattern) if path.is_symlink()):
         raise EnvironmentProblem(
-            f"{path} is a link, and nothing is written through links.",
+            f"{path} is a link: links are not followed when writing.",
             f"Remove the link: rm {shlex.quote(str(path))}",
         )
 
@@ -167,7 +167,7 @@ def _open(folder: Path) -> int | None:
             return descriptor
         os.close(descriptor)
     raise EnvironmentProblem(
-        f"{path} is a link or no file, and is left alone.", f"Remove it: rm -r {shlex.quote(str(path))}"
+        f"{path} is a link or not a plain file.", f"Remove it: rm -r {shlex.quote(str(path))}"
     )
 
 

@@ -55,7 +55,7 @@ def parse_json(data: bytes) -> Any:
     except ValueError as error:
         raise InvalidJson(f"not valid JSON: {error}") from error
     if refused:  # Python's parser takes "\\ud800", which cannot be written anywhere
-        raise InvalidJson("not valid JSON: a text in it holds half a character")
+        raise InvalidJson("not valid JSON: a text holds half a character")
     return value
 
 
@@ -69,7 +69,7 @@ def validate_json(data: bytes, kind: type[ModelT]) -> ModelT:
 
 
 def adapt_json(data: bytes, adapter: TypeAdapter[T]) -> T:
-    """`validate_json` for what is no single model.
+    """Parse JSON as `validate_json` does, for any type.
 
     Raises:
         InvalidJson: as `validate_json`.
@@ -94,7 +94,7 @@ def first_fault(error: ValidationError) -> str:
 
 
 def one_line(text: str) -> str:
-    """A stranger's text for a message: one line, no control characters, not endless."""
+    """Shorten untrusted text for a message: one line, no control characters, at most 300 characters."""
     shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[:_LONGEST_LINE])
     return shown if len(text) <= _LONGEST_LINE else f"{shown}..."
 
@@ -107,12 +107,12 @@ def _check_amount(data: bytes) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key appears twice in one object")
     return found
 
 
 def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _float(text: str) -> float:

@@ -1,4 +1,4 @@
-"""`.npz` files that a user hands in: arrays of plain numbers and text, never pickles, never larger than announced.
+"""Read untrusted `.npz` files: arrays of plain numbers and text, never pickles, never larger than announced.
 
 The size of every array is checked before its memory is taken: against the size of its member, and that against
 what its compressed bytes can hold. Formats: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT (zip) and

@@ -1,4 +1,4 @@
-"""Faults of a machine, which are not ours: what a person can change, by the reason that the system gives."""
+"""Hints for faults of the machine, by the system's error number."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _PLAIN = {
 
 
 def explain_fault(error: OSError) -> tuple[str, str] | None:
-    """Say what the system refused and where, and what to change; None where the fault may be ours."""
+    """Explain what the system refused, where, and what to change; None where the fault may be ours."""
     if error.errno is None or error.errno not in SYSTEM_FAULTS:
         return None
     what, where = _PLAIN.get(error.errno, os.strerror(error.errno)), error.filename2 or error.filename

@@ -1,11 +1,10 @@
-"""A torch classifier becomes an ONNX model. The one package here that needs torch.
+"""Convert a torch classifier to ONNX. The only package of `dskd_export` that needs torch.
 
 convert.py       the way through, start to end
 deployed.py      normalisation and softmax as a part of the model
 surgery.py       simplifications of the module, each proven equal
 trace.py         torch's exporters
 blame.py         which module failed, and why
-graph_passes.py  optimisers of the graph
 pack.py          names, metadata, bytes, external weights
 parity.py        the images to compare by, and the comparison
 sizes.py         free height and width
@@ -15,7 +14,6 @@ from __future__ import annotations
 
 from dskd_export.onnx_from_torch.convert import Exported, onnx_from_torch
 from dskd_export.onnx_from_torch.deployed import Deployed, deployed
-from dskd_export.onnx_from_torch.pack import count_nodes, count_parameters
 from dskd_export.onnx_from_torch.passes import PassFacts
 from dskd_export.onnx_from_torch.trace import Exporter
 
@@ -24,8 +22,6 @@ __all__ = [
     "Exported",
     "Exporter",
     "PassFacts",
-    "count_nodes",
-    "count_parameters",
     "deployed",
     "onnx_from_torch",
 ]

@@ -1,4 +1,4 @@
-"""Why an export failed, and in which module: read off torch's own error."""
+"""Explain why an export failed, and in which module, from torch's own error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dskd_export.onnx_from_torch.deployed import STUDENT
 
 
 def explain(error: BaseException, model: nn.Module) -> str:
-    """One line: `in layer1.0.attn (Attention): <reason>`; without the place where torch does not tell it."""
+    """One line: `in layer1.0.attn (Attention): <reason>`; without the place where torch does not name it."""
     chain = list(_chain(error))
     place = next((found for link in reversed(chain) if (found := _place(link, model))), None)
     # The innermost error is the reason; those around it say which step of the exporter met it.
@@ -30,7 +30,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _line(error: BaseException) -> str:
-    """The first line of a message that says something."""
+    """The first line of a message that is not empty."""
     for line in str(error).splitlines():
         if line.strip():
             return f"{type(error).__name__}: {line.strip()}"

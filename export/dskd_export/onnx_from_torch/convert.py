@@ -1,4 +1,4 @@
-"""From a torch classifier to an ONNX file, each step proven against the classifier as it came."""
+"""Convert a torch classifier to an ONNX file, each step checked against the original classifier."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from torch import nn
 
 from dskd_export.errors import ModelError, require
 from dskd_export.onnx_from_torch.deployed import deployed
-from dskd_export.onnx_from_torch.graph_passes import graph_passes
 from dskd_export.onnx_from_torch.onnx_model import MAX_SINGLE_FILE_BYTES, OnnxModel
 from dskd_export.onnx_from_torch.pack import check, clean, pack
 from dskd_export.onnx_from_torch.parity import LIMIT, Array, Probe, make_images, make_probe, onnx_difference
-from dskd_export.onnx_from_torch.passes import PassFacts, rounded
+from dskd_export.onnx_from_torch.passes import PassFacts, graph_passes, round_difference
 from dskd_export.onnx_from_torch.sizes import probes_of_other_sizes
 from dskd_export.onnx_from_torch.surgery import operate
 from dskd_export.onnx_from_torch.trace import Exporter, trace
@@ -67,7 +66,7 @@ def onnx_from_torch(
 ) -> Exported:
     """Export a classifier in fp32 with a free batch, as the spec describes it.
 
-    The model is copied before anything is done to it, so it comes back unchanged. What simplifies it (in
+    The model is copied first and stays unchanged. What simplifies it (in
     torch, then in the graph) stays only if the answers stay: to 1e-5 of the output's scale in torch, to
     1e-4 in ONNX Runtime at batch 1, 3 and 8, and at other sizes where the spec has them free.
 
@@ -85,7 +84,7 @@ def onnx_from_torch(
         The model; the same model, spec and versions give the same bytes.
 
     Raises:
-        MissingExtra: onnx, onnxscript, onnxruntime or, where asked for, onnxslim is not installed.
+        MissingExtra: onnx, onnxscript, onnxruntime or, with `slim`, onnxslim is not installed.
         ModelError: torch cannot export this model, its export is another function, or it takes no other sizes.
     """
     for library in ("onnx", "onnxscript", "onnxruntime", *(["onnxslim"] if slim else [])):
@@ -99,22 +98,20 @@ def onnx_from_torch(
     done, found = _finish(graph, spec, probes, carried, file_name, max_single_file_bytes)
     if not found <= LIMIT:
         raise ModelError(
-            f"The graph that torch.onnx ({exporter}) made of {spec.architecture} is another function: its outputs "
-            f"differ by {found:.1e} of their scale, {LIMIT:.0e} is allowed.",
+            f"The graph that torch.onnx ({exporter}) made of {spec.architecture} is not equivalent: its outputs "
+            f"differ by {found:.1e} of their scale; the limit is {LIMIT:.0e}.",
             f"Try --exporter {'legacy' if exporter == 'dynamo' else 'dynamo'}, or another export.opset.",
         )
-    steps.append(PassFacts(name=f"torch.onnx {exporter}", applied=True, max_abs_relative=rounded(found)))
-    for graph_pass in graph_passes(slim=slim):
+    steps.append(PassFacts(name=f"torch.onnx {exporter}", applied=True, max_abs_relative=round_difference(found)))
+    for name, optimise in graph_passes(slim=slim).items():
         try:
-            changed = graph_pass.apply(graph)
+            changed = optimise(graph)
             candidate, found = _finish(changed, spec, probes, carried, file_name, max_single_file_bytes)
         except Exception as error:  # of an optimiser, the checker, or ONNX Runtime: all the same to the caller
             reason = (str(error).strip().splitlines() or [""])[0]
-            steps.append(
-                PassFacts(name=graph_pass.name, applied=False, reason=f"{type(error).__name__}: {reason}")
-            )
+            steps.append(PassFacts(name=name, applied=False, reason=f"{type(error).__name__}: {reason}"))
             continue
-        steps.append(_judge(graph_pass.name, found))
+        steps.append(_judge_pass(name, found))
         if steps[-1].applied:
             graph, done = changed, candidate
     return Exported(done, exporter, tuple(steps))
@@ -136,15 +133,15 @@ def _finish(
     return model, onnx_difference(model, spec, probes)
 
 
-def _judge(name: str, found: float) -> PassFacts:
+def _judge_pass(name: str, found: float) -> PassFacts:
     if found <= LIMIT:
-        return PassFacts(name=name, applied=True, max_abs_relative=rounded(found))
+        return PassFacts(name=name, applied=True, max_abs_relative=round_difference(found))
     finite = found != float("inf")
     return PassFacts(
         name=name,
         applied=False,
-        max_abs_relative=rounded(found) if finite else None,
-        reason=f"the output differs by {found:.1e} of its scale, {LIMIT:.0e} is allowed"
+        max_abs_relative=round_difference(found) if finite else None,
+        reason=f"the output differs by {found:.1e} of its scale; the limit is {LIMIT:.0e}"
         if finite
         else "the output is not finite, or has another shape",
     )

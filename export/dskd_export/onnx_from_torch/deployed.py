@@ -1,4 +1,4 @@
-"""The model as the device meets it: what precedes and follows the classifier becomes part of the graph.
+"""Wrap a classifier for deployment: normalisation and softmax become part of the graph.
 
 Shape suffixes: B batch, C channels, H height, W width, K classes.
 """
@@ -43,6 +43,6 @@ class Deployed(nn.Module):
 
 
 def deployed(model: nn.Module, spec: ModelSpec) -> nn.Module:
-    """The model with what the spec puts into its graph; the model itself where that is nothing."""
+    """Wrap the model in what the spec puts into its graph; return the model itself where that is nothing."""
     plain = (spec.input_dtype, spec.input_layout) == ("float32", "NCHW") and spec.output_name != PROBABILITIES
     return model if plain else Deployed(model, spec).eval()

@@ -1,19 +1,15 @@
-"""An ONNX model in memory: one protobuf, and beside it the weights where they are too many for one."""
+"""An ONNX model in memory: one protobuf, with large weights in a second file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from dskd_export.bundle.manifest import weights_name
 from dskd_export.files.atomic import write_atomic
 
-# Weights above this lie in a file of their own: a protobuf ends at 2 GB, and the graph needs some of it.
+# Larger weights go into a second file: a protobuf ends at 2 GB, and the graph needs some of it.
 MAX_SINGLE_FILE_BYTES = 1_900_000_000
-
-
-def weights_name(file_name: str) -> str:
-    """Name of the file that holds the weights of a model: `model.fp32.onnx` -> `model.fp32.onnx.data`."""
-    return f"{file_name}.data"
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,7 @@ class OnnxModel:
     Attributes:
         file_name: for example `model.fp32.onnx`; with `weights` no other name will do, as `proto` refers to them.
         proto: the protobuf.
-        weights: content of the file `weights_name(file_name)` beside it; None: everything is in `proto`.
+        weights: content of the file `weights_name(file_name)`; None: everything is in `proto`.
     """
 
     file_name: str
@@ -43,7 +39,7 @@ class OnnxModel:
         return files
 
     def write(self, folder: Path) -> Path:
-        """Write it into a folder, each file whole or not at all; a file of weights that is not its own goes.
+        """Write each file atomically into a folder; remove a stale weights file.
 
         Returns:
             The path to open.

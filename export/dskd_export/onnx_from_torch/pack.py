@@ -1,4 +1,4 @@
-"""A graph becomes bytes: the same graph the same bytes, with nothing in it of the machine that made it."""
+"""Serialise a graph deterministically, without traces of the machine that made it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dskd_export.bundle.manifest import weights_name
 from dskd_export.errors import require
 from dskd_export.onnx_from_torch.deployed import STUDENT
-from dskd_export.onnx_from_torch.onnx_model import OnnxModel, weights_name
+from dskd_export.onnx_from_torch.onnx_model import OnnxModel
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # of torch's exporter: paths of nested modules, then the node
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
@@ -41,7 +42,7 @@ def clean(graph: Any, metadata: Mapping[str, str]) -> None:
 
 
 def _module_of(node: Any) -> str | None:
-    """Path of the timm module that a node comes from, empty for the model itself; None where nothing tells it."""
+    """Path of the timm module that a node comes from, empty for the model itself; None: not recorded."""
     weight = node.inputs[1] if node.op_type in _WEIGHTED and len(node.inputs) > 1 else None
     if weight is not None and (weight.name or "").endswith(".weight"):
         # After folding, a convolution has the scope of its batch norm, but still its own weights.
@@ -73,7 +74,7 @@ def pack(graph: Any, file_name: str, max_single_file_bytes: int) -> OnnxModel:
 
 
 def check(model: OnnxModel) -> None:
-    """Hold a model against the ONNX standard, types and shapes inferred.
+    """Check a model against the ONNX standard, with types and shapes inferred.
 
     Raises:
         onnx.checker.ValidationError, onnx.shape_inference.InferenceError: what is wrong with it.
@@ -84,20 +85,3 @@ def check(model: OnnxModel) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         onnx.checker.check_model(str(model.write(Path(folder))), full_check=True)
-
-
-def count_nodes(model: OnnxModel) -> int:
-    """Number of nodes of the main graph."""
-    return len(require("onnx", "onnx").load_from_string(model.proto).graph.node)
-
-
-def count_parameters(model: OnnxModel) -> int:
-    """Number of values in the initializers of the main graph."""
-    graph = require("onnx", "onnx").load_from_string(model.proto).graph
-    total = 0
-    for initializer in graph.initializer:
-        count = 1
-        for length in initializer.dims:
-            count *= length
-        total += count
-    return total

@@ -1,4 +1,4 @@
-"""Inputs to compare by, the reference's answers to them, and how far another answer is off.
+"""Compare an ONNX model with torch on the same inputs.
 
 Shape suffixes: B images, C channels, H height, W width, K classes.
 """
@@ -68,7 +68,7 @@ def run_torch(module: nn.Module, images: Array) -> Array:
         output = module(torch.from_numpy(images))
     if not isinstance(output, torch.Tensor):
         raise ModelError(
-            f"{type(module).__name__} gives a {type(output).__name__} and not one tensor of logits.",
+            f"{type(module).__name__} returns a {type(output).__name__} instead of one tensor of logits.",
             "Export a classifier.",
         )
     array: Array = output.float().numpy()
@@ -76,7 +76,7 @@ def run_torch(module: nn.Module, images: Array) -> Array:
 
 
 def make_probe(module: nn.Module, images: Array) -> Probe:
-    """Ask the reference.
+    """Record the reference's answers.
 
     Raises:
         ModelError: it gives NaN or Inf, or no tensor.
@@ -84,8 +84,8 @@ def make_probe(module: nn.Module, images: Array) -> Probe:
     expected = run_torch(module, images)
     if not np.isfinite(expected).all():
         raise ModelError(
-            f"{type(module).__name__} gives NaN or Inf: there is nothing to compare its export with.",
-            "Train the student again; its weights are broken.",
+            f"{type(module).__name__} gives NaN or Inf: its export cannot be checked.",
+            "Train the student again: dskd-compress distill",
         )
     return Probe(images, expected)
 
@@ -108,7 +108,7 @@ def onnx_difference(model: OnnxModel, spec: ModelSpec, probes: Sequence[Probe]) 
         ModelError: ONNX Runtime cannot open or run it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        # In memory where that is possible; the weights of large models must lie beside the graph.
+        # In memory where that is possible; the weights of large models must lie next to the graph.
         source = model.proto if model.weights is None else model.write(Path(folder))
         with OnnxRuntimeRunner(source, threads=torch.get_num_threads()) as runner:
             return max(

@@ -1,4 +1,4 @@
-"""Which other image sizes a model takes, found by asking torch."""
+"""Find which other image sizes a model accepts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def probes_of_other_sizes(module: nn.Module, spec: ModelSpec) -> list[Probe]:
     """Two probes of sizes that are not the model's: one larger and not square, one smaller where it takes that.
 
     Raises:
-        ModelError: it takes images of its own size only; says why.
+        ModelError: it accepts its native size only; the message gives the reason.
     """
     probes, first_error = [], None
     for factor in (1, -1):
@@ -33,8 +33,8 @@ def probes_of_other_sizes(module: nn.Module, spec: ModelSpec) -> list[Probe]:
         if not probes:
             lines = str(first_error).strip().splitlines() or [type(first_error).__name__]
             raise ModelError(
-                f"export.dynamic_size: {spec.architecture} takes {spec.height}x{spec.width} only: {lines[0]}",
-                "Set export.dynamic_size to false; some transformers of timm take other sizes when they are made "
-                "with student.kwargs.dynamic_img_size=true.",
+                f"export.dynamic_size: {spec.architecture} accepts {spec.height}x{spec.width} only: {lines[0]}",
+                "Set export.dynamic_size=false; for some transformers of timm, set "
+                "student.kwargs.dynamic_img_size=true instead.",
             ) from first_error
     return probes

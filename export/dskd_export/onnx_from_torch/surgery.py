@@ -12,7 +12,7 @@ from torch import nn
 
 from dskd_export.errors import require
 from dskd_export.onnx_from_torch.parity import Probe, difference, run_torch
-from dskd_export.onnx_from_torch.passes import NOTHING_TO_DO, PassFacts, rounded
+from dskd_export.onnx_from_torch.passes import NOTHING_TO_DO, PassFacts, round_difference
 
 LIMIT = 1e-5
 _FUSE = ("fuse", "reparameterize", "switch_to_deploy")  # what timm's reparameterize_model looks for
@@ -61,10 +61,10 @@ def operate(module: nn.Module, probe: Probe) -> tuple[nn.Module, list[PassFacts]
             PassFacts(
                 name=surgery.name,
                 applied=equal,
-                max_abs_relative=rounded(found) if found != float("inf") else None,
+                max_abs_relative=round_difference(found) if found != float("inf") else None,
                 reason=None
                 if equal
-                else f"changes the output by {found:.1e} of its scale, {LIMIT:.0e} is allowed",
+                else f"changes the output by {found:.1e} of its scale; the limit is {LIMIT:.0e}",
             )
         )
         module = changed if equal else module

@@ -1,4 +1,4 @@
-"""A torch module becomes an ONNX graph, by either exporter of torch."""
+"""Trace a torch module to an ONNX graph, with either exporter of torch."""
 
 from __future__ import annotations
 

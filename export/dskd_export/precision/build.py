@@ -1,4 +1,4 @@
-"""One precision of a model from start to end: convert, score, search where it lost too much, finish."""
+"""Build one precision of a model: convert, score, search where it lost too much, finish."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Built:
+class PrecisionModel:
     """A model of a precision.
 
     Attributes:
@@ -63,7 +63,7 @@ class Built:
         metadata: what made it.
         opset: of the file, higher than the fp32 model's for bf16.
         kept: nodes that stayed in floating point, or in fp32 for the half precisions.
-        search: None where none was asked for.
+        search: None where it was disabled.
         searched_images: that it scored on.
         seconds: that all of it took.
     """
@@ -79,7 +79,7 @@ class Built:
 
 def build_precision(
     model: bytes, precision: Precision, calibration: Calibration, searched: Calibration, settings: Settings
-) -> Built:
+) -> PrecisionModel:
     """Make a precision of an fp32 classifier.
 
     Args:
@@ -91,42 +91,38 @@ def build_precision(
 
     Raises:
         MissingExtra: a tool that is needed is not installed.
-        UsageError: the tool cannot do what the settings ask for.
+        UsageError: the tool cannot do what the settings require.
         ModelError: the tool failed.
         ValueError: precision fp32.
     """
     if precision == "fp32":
-        raise ValueError("fp32 is where the others are made from")
+        raise ValueError("fp32 is the source of the other precisions")
     began = time.perf_counter()
     _check_names(model, settings.keep)
-    make = _quantized if precision in QUANTIZED else _half
-    data, metadata, opset, kept, search = make(model, precision, calibration, searched, settings)
-    return Built(data, metadata, opset, kept, search, len(searched), time.perf_counter() - began)
+    make = _make_quantized if precision in QUANTIZED else _make_half
+    data, metadata, opset, kept, search = make(model, precision, (calibration, searched), settings)
+    return PrecisionModel(data, metadata, opset, kept, search, len(searched), time.perf_counter() - began)
 
 
 def _check_names(model: bytes, names: Sequence[str]) -> None:
-    """A name that no node has would be kept nowhere, without a word."""
+    """Refuse names that no node has: they would be ignored silently."""
     there = [node.name for node in graph.load(model).graph.node]
     for name in names:
         if name not in there:
             close = difflib.get_close_matches(name, there, 1)
             raise UsageError(
                 f"export.quantize.keep: the model has no node {name}.",
-                f"Do you mean {close[0]}?" if close else "The names stand in export.json, under layers.",
+                f"Do you mean {close[0]}?" if close else "The names are in export.json, under layers.",
             )
 
 
-# Of a `Built`: model, metadata, opset, kept, search.
+_Images = tuple[Calibration, Calibration]  # to calibrate on, to search on
+# Of a `PrecisionModel`: model, metadata, opset, kept, search.
 _Made = tuple[bytes, PrecisionMetadata, int, tuple[str, ...], SearchResult | None]
 
 
-def _quantized(
-    model: bytes,
-    precision: Precision,
-    calibration: Calibration,
-    searched: Calibration,
-    settings: Settings,
-) -> _Made:
+def _make_quantized(model: bytes, precision: Precision, images: _Images, settings: Settings) -> _Made:
+    calibration, searched = images
     source = graph.load(model)
     kind = cast(Literal["int8", "fp8"], precision)
     pairs, tool = quantize(source, kind, calibration, producer=settings.producer, method=settings.method)
@@ -155,13 +151,8 @@ def _quantized(
     return data, metadata, graph.opset_of(made), kept, search
 
 
-def _half(
-    model: bytes,
-    precision: Precision,
-    calibration: Calibration,
-    searched: Calibration,
-    settings: Settings,
-) -> _Made:
+def _make_half(model: bytes, precision: Precision, images: _Images, settings: Settings) -> _Made:
+    calibration, searched = images
     kind = cast(Literal["fp16", "bf16"], precision)
     half = plain = half_precision(model, kind, calibration, keep=settings.keep, producer=settings.producer)
     search = None

@@ -33,7 +33,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if not len(self.input_N):
-            raise DataError("There are no calibration images.", "Set export.calibration.images to 1 or more.")
+            raise DataError("No calibration images.", "Set export.calibration.images to 1 or more.")
         if not len(self.input_N) == len(self.labels_N) == len(self.image_sha256):
             raise ValueError("images, labels and hashes are not of the same number")
 
@@ -45,7 +45,7 @@ class Calibration:
         return Calibration(self.input_N[:images], self.labels_N[:images], self.image_sha256[:images], self.seed)
 
     def check_disjoint(self, evaluation_sha256: Iterable[str]) -> None:
-        """Refuse images that the model is judged on.
+        """Refuse images that the model is evaluated on.
 
         Raises:
             DataError: an image is in both sets; says how many.
@@ -54,6 +54,6 @@ class Calibration:
         if both:
             raise DataError(
                 f"{len(both)} of {len(self)} calibration images are also evaluation images "
-                f"(the first has sha256 {min(both)[:12]}): the accuracy would be flattered.",
+                f"(the first has sha256 {min(both)[:12]}): the accuracy would be too high.",
                 "Keep training and validation images apart, or set another export.calibration.seed.",
             )

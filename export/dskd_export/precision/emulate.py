@@ -39,12 +39,12 @@ def emulate_bf16(model: Any) -> Any:
     other = graph.copy(model)
     for item in other.graph.initializer:
         if item.data_type == bf16:
-            item.CopyFrom(_widened(onnx, item))
+            item.CopyFrom(_widen(onnx, item))
     nodes: list[Any] = []
     for node in other.graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t") and attribute.t.data_type == bf16:
-                attribute.t.CopyFrom(_widened(onnx, attribute.t))
+                attribute.t.CopyFrom(_widen(onnx, attribute.t))
             if node.op_type in ("Cast", "CastLike") and attribute.name == "to" and attribute.i == bf16:
                 attribute.i = fp32
         nodes.append(node)
@@ -53,20 +53,13 @@ def emulate_bf16(model: Any) -> Any:
                 node.output[index] = f"{name}_unrounded"
                 nodes.append(onnx.helper.make_node("Cast", [f"{name}_unrounded"], [f"{name}_bf16"], to=bf16))
                 nodes.append(onnx.helper.make_node("Cast", [f"{name}_bf16"], [name], to=fp32))
-    kept = [_copied(node) for node in nodes]
+    kept = [graph.copy(node) for node in nodes]  # copies outlive the list they are taken from
     del other.graph.node[:]
     other.graph.node.extend(kept)
     del other.graph.value_info[:]
     return other
 
 
-def _copied(node: Any) -> Any:
-    """A copy that outlives the list it was taken from."""
-    copied = type(node)()
-    copied.CopyFrom(node)
-    return copied
-
-
-def _widened(onnx: Any, tensor: Any) -> Any:
+def _widen(onnx: Any, tensor: Any) -> Any:
     values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
     return onnx.numpy_helper.from_array(values, tensor.name)

@@ -15,7 +15,7 @@ MAX_BYTES = 1_900_000_000
 
 
 def load(model: bytes) -> Any:
-    """Parse a serialised model and give every node a name of its own.
+    """Parse a serialised model and give every node a unique name.
 
     Raises:
         ModelError: larger than a protobuf can be.
@@ -23,8 +23,8 @@ def load(model: bytes) -> Any:
     onnx = require("onnx", "onnx")
     if len(model) > MAX_BYTES:
         raise ModelError(
-            f"The model has {len(model) / 1e9:.1f} GB; other precisions are made of models up to 1.9 GB.",
-            "Export it in fp32 only: export.precisions: [fp32]",
+            f"The model has {len(model) / 1e9:.1f} GB; other precisions support up to 1.9 GB.",
+            "Set export.precisions=[fp32].",
         )
     proto = onnx.load_from_string(model)
     names = Counter(node.name for node in proto.graph.node)
@@ -35,7 +35,7 @@ def load(model: bytes) -> Any:
 
 
 def copy(model: Any) -> Any:
-    """A deep copy."""
+    """Copy a model."""
     other = type(model)()
     other.CopyFrom(model)
     return other
@@ -89,21 +89,12 @@ def finish(model: Any, metadata: PrecisionMetadata, source: Any) -> bytes:
     return data
 
 
-def consumers(model: Any) -> dict[str, list[Any]]:
-    """Tensor -> the nodes that read it, in the order of the graph."""
-    found: dict[str, list[Any]] = {}
-    for node in model.graph.node:
-        for name in dict.fromkeys(node.input):
-            found.setdefault(name, []).append(node)
-    return found
-
-
 def producers(model: Any) -> dict[str, Any]:
     """Tensor -> the node that makes it."""
     return {name: node for node in model.graph.node for name in node.output if name}
 
 
-def without_dead_nodes(model: Any) -> Any:
+def remove_dead_nodes(model: Any) -> Any:
     """Take out the nodes and initializers whose results nobody reads; changes and returns `model`."""
     outputs = {value.name for value in model.graph.output}
     while True:

@@ -94,15 +94,15 @@ def half_precision(
         )
         tool = f"{modelopt.version()} autocast"
     elif precision == "bf16":
-        raise UsageError("bf16 is made by ModelOpt only.", "Set export.quantize.producer: auto.")
+        raise UsageError("bf16 is made by ModelOpt only.", "Set export.quantize.producer=auto.")
     else:
-        made = _converted(source, inputs, keep)
+        made = _convert_by_onnxconverter(source, inputs, keep)
         tool = f"onnxconverter-common {importlib.metadata.version('onnxconverter-common')}"
     metadata = PrecisionMetadata(precision=precision, rest="fp32", producer=tool)
-    return Half(graph.finish(made, metadata, source), metadata, kept_in_fp32(source, made), graph.opset_of(made))
+    return Half(graph.finish(made, metadata, source), metadata, fp32_nodes(source, made), graph.opset_of(made))
 
 
-def _converted(source: Any, inputs: dict[str, Any], keep: Collection[str]) -> Any:
+def _convert_by_onnxconverter(source: Any, inputs: dict[str, Any], keep: Collection[str]) -> Any:
     """By onnxconverter-common, with what must not overflow left out."""
     float16 = require("onnxconverter_common.float16", "quant")
     largest = {name: bounds.largest for name, bounds in tensor_ranges(source, inputs).items()}
@@ -122,7 +122,7 @@ def _converted(source: Any, inputs: dict[str, Any], keep: Collection[str]) -> An
         )
 
 
-def kept_in_fp32(source: Any, made: Any) -> tuple[str, ...]:
+def fp32_nodes(source: Any, made: Any) -> tuple[str, ...]:
     """Nodes of the fp32 model whose results are still fp32, in the order of the graph."""
     onnx = require("onnx", "onnx")
     typed = onnx.shape_inference.infer_shapes(made)

@@ -1,8 +1,8 @@
-"""NVIDIA's ModelOpt in a process of its own.
+"""Run NVIDIA's ModelOpt in a separate process.
 
 It changes ONNX Runtime's quantisation tools when it is imported and loads native libraries that have
-crashed beside others; neither may touch the process that exports. What it needs goes over as a
-JSON file with two paths, what it made comes back as an ONNX file.
+crashed next to others; neither may touch the process that exports. The request is a JSON file with a model,
+the result an ONNX file.
 
 Run as a module it is that process: `python -m dskd_export.precision.modelopt REQUEST.json`.
 """
@@ -41,7 +41,7 @@ def version() -> str:
 
 
 def run(task: Task, model: Any, *, inputs: dict[str, NDArray[Any]] | None = None, **options: Any) -> Any:
-    """Have ModelOpt do one thing with a model.
+    """Run one ModelOpt task on a model.
 
     Args:
         task: `autocast` to half precision, `quantize`, or `half_rest`: what a quantised model holds in
@@ -70,14 +70,14 @@ def run(task: Task, model: Any, *, inputs: dict[str, NDArray[Any]] | None = None
         if done.returncode or not made.is_file():
             raise ModelError(
                 f"ModelOpt could not {task} the model: {_last_words(done.stderr, done.returncode)}",
-                "Choose export.quantize.producer: onnxruntime, or leave this precision out.",
+                "Set export.quantize.producer=onnxruntime, or leave this precision out.",
             )
         return onnx.load(made)
 
 
 def _last_words(stderr: str, code: int) -> str:
     lines = [line for line in stderr.strip().splitlines() if line.strip()]
-    reason = lines[-1].strip() if lines else "it said nothing"
+    reason = lines[-1].strip() if lines else "no output"
     return f"its process was killed by signal {-code}." if code < 0 else reason[:300]
 
 

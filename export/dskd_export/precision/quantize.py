@@ -180,7 +180,7 @@ def keep_float(model: Any, nodes: Collection[str]) -> Any:
         if node.name in wanted:
             for index, name in enumerate(node.input):
                 node.input[index] = _before_pair(name, made_by)
-    return graph.without_dead_nodes(other)
+    return graph.remove_dead_nodes(other)
 
 
 def _before_pair(name: str, made_by: dict[str, Any]) -> str:
@@ -206,11 +206,11 @@ def store_weights(model: Any) -> Any:
         if node.op_type != "QuantizeLinear" or node.input[0] not in constants:
             continue
         weight, scale, zero = (constants[name] for name in node.input)
-        values = _quantized(weight, scale, zero, _axis(node))
+        values = _quantize_constant(weight, scale, zero, _axis(node))
         values.name = node.output[0]
         other.graph.initializer.append(values)
         other.graph.node.remove(node)
-    return graph.without_dead_nodes(other)
+    return graph.remove_dead_nodes(other)
 
 
 def half_rest(model: Any) -> Any:
@@ -229,7 +229,7 @@ def _axis(node: Any) -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
 
 
-def _quantized(weight: Any, scale: Any, zero: Any, axis: int) -> Any:
+def _quantize_constant(weight: Any, scale: Any, zero: Any, axis: int) -> Any:
     """QuantizeLinear of a constant, as a TensorProto of the zero point's type."""
     onnx = require("onnx", "onnx")
     to_array = onnx.numpy_helper.to_array

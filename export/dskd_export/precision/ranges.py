@@ -1,4 +1,4 @@
-"""What the tensors of a graph hold on real images."""
+"""Measure the ranges of the tensors of a graph on real images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Range:
 
 
 def tensor_ranges(model: Any, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Range]:
-    """Run the model on ONNX Runtime and look at every floating-point tensor that it computes.
+    """Run the model on ONNX Runtime and record the range of every floating-point tensor.
 
     Args:
         model: an onnx.ModelProto; left as it is.
@@ -62,13 +62,13 @@ def tensor_ranges(model: Any, inputs: Mapping[str, NDArray[Any]]) -> dict[str, R
     count = len(next(iter(inputs.values())))
     for start in range(0, count, _BATCH):
         batch = {key: np.ascontiguousarray(value[start : start + _BATCH]) for key, value in inputs.items()}
-        found.update(_merged(found, {key: _range_of(value) for key, value in batch.items()}))
+        found.update(_merge(found, {key: _range_of(value) for key, value in batch.items()}))
         results = dict(zip(names, session.run(names, batch), strict=True))
-        found.update(_merged(found, {name: _range_of(value) for name, value in results.items()}))
+        found.update(_merge(found, {name: _range_of(value) for name, value in results.items()}))
     return found
 
 
-def _merged(found: Mapping[str, Range], more: Mapping[str, Range]) -> dict[str, Range]:
+def _merge(found: Mapping[str, Range], more: Mapping[str, Range]) -> dict[str, Range]:
     return {
         name: Range(min(found[name].low, new.low), max(found[name].high, new.high)) if name in found else new
         for name, new in more.items()

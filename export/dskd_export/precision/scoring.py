@@ -27,7 +27,7 @@ def logits_of_model(model: Any, input_N: NDArray[Any], *, optimise: bool = True)
     Args:
         model: an onnx.ModelProto with one input and one output.
         input_N: images, as the model reads them.
-        optimise: as for `OnnxRuntimeRunner`: a model that is not finished does not say itself what it is.
+        optimise: as for `OnnxRuntimeRunner`: an unfinished model carries no precision metadata.
     """
     names = {"input_name": model.graph.input[0].name, "output_name": model.graph.output[0].name}
     with OnnxRuntimeRunner(model.SerializeToString(), optimise=optimise) as runner:
@@ -35,7 +35,7 @@ def logits_of_model(model: Any, input_N: NDArray[Any], *, optimise: bool = True)
 
 
 def score_of(reference_NK: NDArray[Any], logits_NK: NDArray[Any], labels_N: NDArray[np.int64]) -> Score:
-    """Hold logits [N, K] against those of fp32; NaN or Inf counts as infinitely far and wrong."""
+    """Compare logits [N, K] with those of fp32; NaN or Inf counts as infinitely far and wrong."""
     finite_N = np.isfinite(logits_NK).all(axis=1)
     first_N = np.where(finite_N, np.nan_to_num(logits_NK).argmax(axis=1), -1)
     reference_N = reference_NK.argmax(axis=1)
@@ -59,7 +59,7 @@ def reference_logits(model: Any, images: Calibration) -> NDArray[np.float64]:
 def score_model(
     model: Any, reference_NK: NDArray[np.float64], images: Calibration, *, optimise: bool = True
 ) -> Score:
-    """Run a converted model and hold it against fp32.
+    """Run a converted model and compare it with fp32.
 
     Args:
         model: of any precision; bf16 is emulated where ONNX Runtime has no kernel.

@@ -1,7 +1,7 @@
-"""Which layers cost a quantised model its accuracy? They are found and put back to floating point.
+"""Find the layers that cost a quantised model its accuracy, and put them back to floating point.
 
 First the error of each: groups of neighbouring layers are quantised alone, everything else in floating
-point; a group that costs next to nothing is not looked into, any other is halved until single layers
+point; a group that costs next to nothing stays whole, any other is halved until single layers
 remain. Then the list: layers are put back, the costliest first, until the score is good enough, and
 no more of them than that needs.
 """
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-# A group is looked into when it costs more than this share of the whole model's error.
+# A group is split when it costs more than this share of the whole model's error.
 _NEGLIGIBLE = 0.05
 
 
@@ -33,7 +33,7 @@ class Score:
 
 @dataclass(frozen=True)
 class LayerError:
-    """A layer, or a group that was not worth looking into, and what quantising it alone costs.
+    """A layer, or a group that was not worth splitting, and what quantising it alone costs.
 
     Attributes:
         nodes: names of the layers.

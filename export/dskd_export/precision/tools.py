@@ -1,4 +1,4 @@
-"""Which packages make a precision, asked before any work."""
+"""Check which package makes a precision, before any work."""
 
 from __future__ import annotations
 

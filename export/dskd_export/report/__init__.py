@@ -1,4 +1,4 @@
-"""The report of a run folder, or of several: one self-contained HTML page, the same as Markdown, the times as CSV.
+"""Report on one run folder or several: a self-contained HTML page, the same as Markdown, the times as CSV.
 
     load -> decision, sections/* (blocks of plain text and chart specs) -> render
 
@@ -15,19 +15,21 @@ from pathlib import Path
 from dskd_export.files.names import printable
 from dskd_export.report.choices import Choice, Source, choices
 from dskd_export.report.csv_table import csv_table
-from dskd_export.report.decision import decide, student_facts, teacher_facts
+from dskd_export.report.decision import decide
 from dskd_export.report.load import Run, load_run
 from dskd_export.report.render import Page, html_from_page, markdown_from_page
-from dskd_export.report.sections.choice import choice
-from dskd_export.report.sections.comparison import comparison, discarded
-from dskd_export.report.sections.diagnosis import diagnosis
-from dskd_export.report.sections.engines import engines
-from dskd_export.report.sections.latency import latency
-from dskd_export.report.sections.numerics import numerics
-from dskd_export.report.sections.precisions import precisions
-from dskd_export.report.sections.provenance import provenance, reproduce
-from dskd_export.report.sections.training import diagnostics, training
-from dskd_export.report.several import page_of
+from dskd_export.report.sections import (
+    choice,
+    comparison,
+    diagnosis,
+    engines,
+    latency,
+    numerics,
+    precisions,
+    provenance,
+    training,
+)
+from dskd_export.report.several import page_from_sources
 from dskd_export.report.staleness import FileHashes, StageCheck, check_stages
 
 __all__ = ["Report", "build_comparison", "build_report"]
@@ -64,18 +66,18 @@ def build_report(run_folder: Path, *, title: str | None = None) -> Report:
         decision=decide(run, [check.record.stage for check in stages if check.stale], found),
         warnings=_warnings(stages),
         sections=(
-            choice(found, several=False),
-            comparison(run),
-            training(run),
-            diagnosis(run),
-            diagnostics(run),
-            discarded(run),
-            precisions(run),
-            numerics(run),
-            latency(run),
-            engines(run),
-            provenance(run, stages, hashes),
-            reproduce(run, stages),
+            choice.section_from_choices(found, several=False),
+            comparison.section_from_run(run),
+            training.section_from_run(run),
+            diagnosis.section_from_run(run),
+            training.monitors_from_run(run),
+            comparison.discarded_from_run(run),
+            precisions.section_from_run(run),
+            numerics.section_from_run(run),
+            latency.section_from_run(run),
+            engines.section_from_run(run),
+            provenance.section_from_run(run, stages, hashes),
+            provenance.commands_from_run(run, stages),
         ),
     )
     return _report(page, [source], found)
@@ -93,11 +95,11 @@ def build_comparison(folders: Sequence[Path], *, title: str | None = None) -> Re
     """
     names = names_of(folders)
     sources = [Source(name, load_run(folder)) for name, folder in zip(names, folders, strict=True)]
-    return _report(page_of(sources, title), sources, choices(sources))
+    return _report(page_from_sources(sources, title), sources, choices(sources))
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """A name for each folder, as short as tells it from all others: its last part, or as many as it takes."""
+    """Give each folder the shortest unique name: its last part, or as many parts as it takes."""
     parts = [folder.resolve().parts for folder in folders]
     names = []
     for own in parts:
@@ -114,24 +116,23 @@ def _report(page: Page, sources: Sequence[Source], found: Sequence[Choice]) -> R
 
 
 def _warnings(stages: Sequence[StageCheck]) -> list[str]:
-    """What a reader must know before the figures; the reasons stand under Provenance."""
+    """Warn of stale and altered results; the reasons are listed under Provenance."""
     stale = [check.record.stage for check in stages if check.stale]
     altered = [check.record.stage for check in stages if check.altered]
     warnings = []
     if stale:
         warnings.append(
-            f"STALE: the results of {', '.join(stale)} were made from files that have changed since. "
-            "Why, and what to run again: see Provenance."
+            f"STALE: the inputs of {', '.join(stale)} have changed since. See Provenance for what to run again."
         )
     if altered:
         warnings.append(
-            f"ALTERED: files that {', '.join(altered)} wrote have changed or are gone: see Provenance."
+            f"ALTERED: output files of {', '.join(altered)} have changed or are missing. See Provenance."
         )
     return warnings
 
 
 def _title(run: Run) -> str:
-    teacher, student = teacher_facts(run), student_facts(run)
+    teacher, student = run.teacher_model, run.student_model
     if teacher and student:
         return f"{teacher.name} → {student.name}"
     model = teacher or student

@@ -10,58 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-CellKind = Literal["text", "number", "code", "pass", "fail", "unproven", "stale", "missing"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell; the kind says how it looks."""
-
-    text: str
-    kind: CellKind = "text"
-
-
-def number(text: str) -> Cell:
-    """A number, right-aligned."""
-    return Cell(text, "number")
-
-
-def code(text: str) -> Cell:
-    """A hash, a command or a file name."""
-    return Cell(text, "code")
-
-
-def verdict_cell(verdict: str, text: str = "") -> Cell:
-    """A verdict as a badge.
-
-    Args:
-        verdict: decides the badge.
-        text: to show; empty: the verdict itself.
-    """
-    kinds: dict[str, CellKind] = {"PASS": "pass", "FAIL": "fail", "NOT SHOWN": "unproven"}
-    return Cell(text or verdict, kinds.get(verdict, "missing"))
-
-
-def missing(reason: str) -> Cell:
-    """A value that does not exist, with the reason."""
-    return Cell(reason, "missing")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table whose first column names its rows."""
-
-    id: str
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    note: str = ""
-    folded: bool = False
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"table {self.id}: {len(self.columns)} columns, but a row of {len(row)} cells")
+from dskd_export.report.tables import Table
 
 
 @dataclass(frozen=True)
@@ -143,6 +92,6 @@ class Section:
     blocks: Sequence[Block] = field(default_factory=tuple)
 
 
-def not_there(file: str, command: str, what: str) -> Note:
-    """The part that a missing file leaves empty, and the command that makes the file."""
-    return Note(f"{what}: {file} is not in the run folder. Made by: dskd-compress {command}", "missing")
+def missing_file(file: str, command: str, what: str) -> Note:
+    """Name the part that a missing file leaves empty, and the command that writes the file."""
+    return Note(f"{what}: {file} is not in the run folder. Run: dskd-compress {command}", "missing")

@@ -1,30 +1,31 @@
-"""The model card of a run: what a stranger must know of a model, from the facts that the report has.
+"""Write the model card of a run, from the facts that the report has.
 
-Metadata as the Hugging Face Hub reads it: https://huggingface.co/docs/hub/model-cards. What nobody said or
-measured is left out there, and said to be unknown in the text.
+Metadata as the Hugging Face Hub reads it: https://huggingface.co/docs/hub/model-cards. Unknown
+facts are left out there, and named as unknown in the text.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from dskd_export.bundle.manifest import LicenseFacts, Licenses
+from dskd_export.bundle.manifest import Licenses
 from dskd_export.documents.benchmark import BenchmarkRow
 from dskd_export.documents.training import TrainingDocument
 from dskd_export.errors import DataError
 from dskd_export.files.json_text import first_fault
 from dskd_export.report import formatting as fmt
-from dskd_export.report.blocks import Block, Cell, Note, Section, Table, code, missing, number, verdict_cell
-from dskd_export.report.decision import decide, student_accuracy, teacher_accuracy
+from dskd_export.report.blocks import Note, Section
+from dskd_export.report.decision import decide
 from dskd_export.report.load import Run
 from dskd_export.report.render import environment
+from dskd_export.report.tables import Cell, code, make_table, missing, number, verdict_cell
 
 _ROWS = 40  # of the table of latencies; a card is no report
 
@@ -45,7 +46,7 @@ class Card:
 
 
 def model_card(run: Run, *, name: str, stale: Sequence[str] = ()) -> str:
-    """A model card in Markdown.
+    """Write the model card of a run in Markdown.
 
     Args:
         run: with a distilled student at least.
@@ -68,7 +69,7 @@ def model_card(run: Run, *, name: str, stale: Sequence[str] = ()) -> str:
         input=_input(run),
         has_bundle=run.manifest is not None,
         sections=(_accuracy(run), _precisions(run), _latency(run), _training(student), _limits(), _licences(run)),
-        warnings=[f"the results of {', '.join(stale)} are stale: what they were made from has changed since."]
+        warnings=[f"the results of {', '.join(stale)} are stale: their inputs have changed since."]
         if stale
         else [],
     )
@@ -80,7 +81,7 @@ def model_card(run: Run, *, name: str, stale: Sequence[str] = ()) -> str:
 def _metadata(run: Run, student: TrainingDocument, name: str) -> dict[str, Any]:
     licences = _licenses(run.manifest)
     tags = ["image-classification", "timm", "onnx", "knowledge-distillation", student.method, "dskd-compress"]
-    accuracy = student_accuracy(run)
+    accuracy = run.student_accuracy
     metadata: dict[str, Any] = {
         "library_name": "timm",
         "pipeline_tag": "image-classification",
@@ -110,7 +111,7 @@ def _summary(student: TrainingDocument) -> str:
     return (
         f"An image classifier of {classes} classes: timm's {student.model.name}{teacher} with dskd-compress. "
         f"{fmt.scaled(student.model.parameters)} parameters, {fmt.megabytes(student.model.size_mb)} in fp32. "
-        "What was needed for training alone is not in it: it is the plain timm model."
+        "Training-only modules are not in it: it is the plain timm model."
     )
 
 
@@ -141,103 +142,100 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _accuracy(run: Run) -> Section:
     rows = []
-    for who, measured in (("teacher", teacher_accuracy(run)), ("this model", student_accuracy(run))):
-        if measured is None:
-            rows.append([Cell(who), missing("not measured"), number("–"), number("–"), Cell("")])
-            continue
-        accuracy = measured.accuracy
-        top5 = number("–") if accuracy.top5 is None else number(fmt.percent_interval(accuracy.top5))
+    for who, measured in (("teacher", run.teacher_accuracy), ("this model", run.student_accuracy)):
+        found = None if measured is None else measured.accuracy
+        top5 = None if found is None else found.top5
         rows.append(
-            [
-                Cell(who),
-                number(fmt.percent_interval(accuracy.top1)),
-                top5,
-                number(fmt.count(accuracy.images)),
-                Cell(measured.source),
-            ]
+            {
+                "model": Cell(who),
+                "top-1 (95 % interval)": missing("not measured")
+                if found is None
+                else number(fmt.percent_interval(found.top1)),
+                "top-5": number(top5 and fmt.percent_interval(top5)),
+                "images": number(None if found is None else fmt.count(found.images)),
+                "measured": Cell(measured.source if measured is not None else ""),
+            }
         )
-    columns = ("", "top-1 (95 % interval)", "top-5", "images", "measured")
-    note = "On the validation images, on which the kept epoch was chosen as well: slightly optimistic for both."
-    return Section("accuracy", "Accuracy", [Table("card-accuracy", "Accuracy", columns, rows, note=note)])
+    note = "On the validation images, which also chose the epoch: slightly optimistic for both."
+    return Section("accuracy", "Accuracy", [make_table("card-accuracy", "Accuracy", rows, note)])
 
 
 def _precisions(run: Run) -> Section:
     title = "Precisions"
-    if run.validation is None:
+    if run.validation is None or not run.validation.judgements:
         return Section("precisions", title, [Note("Not validated: dskd-compress validate was not run.")])
     rows = []
-    for judgement in run.validation.judgements:
-        paired = judgement.accuracy
-        drop = (
-            missing("not measured")
-            if paired is None
-            else number(
-                f"{fmt.points(paired.top1_drop.value)} ({fmt.points(paired.top1_drop.low)} to "
-                f"{fmt.points(paired.top1_drop.high)})"
-            )
+    for one in run.validation.judgements:
+        drop = None if one.accuracy is None else one.accuracy.top1_drop
+        lost = drop and f"{fmt.points(drop.value)} ({fmt.points(drop.low)} to {fmt.points(drop.high)})"
+        rows.append(
+            {
+                "precision": Cell(one.precision),
+                "runner": Cell(one.runner),
+                "computed in": missing("not run") if one.computed_in is None else Cell(one.computed_in),
+                "file": number(None if one.size_mb is None else fmt.megabytes(one.size_mb)),
+                "top-1 lost (points, 95 % interval)": number(lost, "not measured"),
+                "verdict": verdict_cell(one.verdict),
+            }
         )
-        size = number("–") if judgement.size_mb is None else number(fmt.megabytes(judgement.size_mb))
-        type_ = missing("not run") if judgement.computed_in is None else Cell(judgement.computed_in)
-        verdict = verdict_cell(judgement.verdict)
-        rows.append([Cell(judgement.precision), Cell(judgement.runner), type_, size, drop, verdict])
-    columns = ("precision", "runner", "computed in", "file", "top-1 lost (points, 95 % interval)", "verdict")
-    reference = f"Against {run.validation.reference}, on the same images."
-    return Section("precisions", title, [Table("card-precisions", title, columns, rows, note=reference)])
+    note = f"Against {run.validation.reference}, on the same images."
+    return Section("precisions", title, [make_table("card-precisions", title, rows, note)])
 
 
 def _latency(run: Run) -> Section:
     title = "Measured latency"
-    if run.benchmark is None:
+    benchmark = run.benchmark
+    rows = [] if benchmark is None else [r for r in benchmark.rows if r.part == "engine" and r.model == "student"]
+    timed = [row for row in rows if row.latency is not None]
+    if benchmark is None or not timed:
         return Section("latency", title, [Note("Not measured: dskd-compress benchmark was not run.")])
-    rows = [row for row in run.benchmark.rows if row.part == "engine" and row.model == "student" and row.latency]
-    device = run.benchmark.provenance.device
-    blocks: list[Block] = [Note(f"On {device.gpu or device.cpu}, {device.cores} cores, {device.platform}.")]
-    columns = ("runner", "batch", "p50", "p99", "images/s", "energy (mJ/image)", "")
-    cells = [_latency_row(row) for row in rows[:_ROWS]]
-    left = f" {len(rows) - _ROWS} more are in benchmark.json." if len(rows) > _ROWS else ""
+    device = benchmark.provenance.device
+    left = f" {len(timed) - _ROWS} more are in benchmark.json." if len(timed) > _ROWS else ""
     note = f"Arrays in, logits out, 95 % intervals in brackets where there are enough calls.{left}"
-    return Section("latency", title, [*blocks, Table("card-latency", title, columns, cells, note=note)])
+    return Section(
+        "latency",
+        title,
+        [
+            Note(f"On {device.gpu or device.cpu}, {device.cores} cores, {device.platform}."),
+            make_table("card-latency", title, [_latency_row(row) for row in timed[:_ROWS]], note),
+        ],
+    )
 
 
-def _latency_row(row: BenchmarkRow) -> list[Cell]:
-    assert row.latency is not None  # the caller selects measured rows
-    latency, energy = row.latency, row.energy_per_image_mj
-
-    def time(name: str, value: float) -> Cell:
-        interval = latency.intervals_ms.get(name)
-        range_ = f" ({fmt.significant(interval.low)}–{fmt.significant(interval.high)})" if interval else ""
-        return number(fmt.milliseconds(value) + range_)
-
-    return [
-        Cell(fmt.runner_name(row.runner, row.provider, row.precision, row.threads)),
-        number(str(row.batch)),
-        time("p50", latency.p50_ms),
-        time("p99", latency.p99_ms),
-        number("–" if row.throughput_images_per_s is None else fmt.significant(row.throughput_images_per_s)),
-        missing(row.energy_reason or "not measured") if energy is None else number(fmt.significant(energy.value)),
-        Cell("steady" if latency.stable else f"UNSTABLE: {latency.reason}"),
-    ]
+def _latency_row(row: BenchmarkRow) -> dict[str, Cell]:
+    latency = row.latency
+    assert latency is not None  # the caller selects measured rows
+    energy = row.energy_per_image_mj
+    return {
+        "runner": Cell(fmt.runner_of(row)),
+        "batch": number(str(row.batch)),
+        "p50 (ms)": number(latency.intervals_ms.get("p50") or latency.p50_ms),
+        "p99 (ms)": number(latency.intervals_ms.get("p99") or latency.p99_ms),
+        "images/s": number(row.throughput_images_per_s),
+        "energy (mJ/image)": number(energy and energy.value, row.energy_reason or "not measured"),
+        "state": Cell("steady") if latency.stable else Cell("UNSTABLE", "stale", latency.reason),
+    }
 
 
 def _training(student: TrainingDocument) -> Section:
     data, provenance = student.data, student.provenance
-    facts = [
-        ("method", f"{student.method}, {_settings(student.method_settings)}"),
-        ("teacher", "none" if student.teacher is None else f"{student.teacher.name}, {student.teacher.weights}"),
-        ("data", f"{data.source}, {_count(data.train_images)} for training, {_count(data.val_images)} held out"),
-        ("epochs", f"{student.epochs}; epoch {student.best_epoch + 1} was kept"),
-        ("seed", str(provenance.seed)),
-        ("machine", provenance.device.gpu or provenance.device.cpu),
-        ("versions", ", ".join(f"{name} {version}" for name, version in provenance.versions.items())),
-    ]
-    hashes = [
-        ("the data", data.sha256),
-        ("student.safetensors", student.model.sha256 or "not recorded"),
-        ("the recipe", provenance.recipe_sha256),
-    ]
-    rows = [[Cell(name), Cell(text)] for name, text in facts]
-    rows += [[Cell(f"sha256 of {name}"), code(text)] for name, text in hashes]
-    return Section("training", "Training", [Table("card-training", "Training", ("", ""), rows)])
+    facts = {
+        "method": f"{student.method}, {_settings(student.method_settings)}",
+        "teacher": "none" if student.teacher is None else f"{student.teacher.name}, {student.teacher.weights}",
+        "data": f"{data.source}, {_count(data.train_images)} for training, {_count(data.val_images)} held out",
+        "epochs": f"{student.epochs}; epoch {student.best_epoch + 1} was kept",
+        "seed": str(provenance.seed),
+        "machine": provenance.device.gpu or provenance.device.cpu,
+        "versions": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
+    }
+    hashes = {
+        "sha256 of the data": data.sha256,
+        "sha256 of student.safetensors": student.model.sha256 or "not recorded",
+        "sha256 of the recipe": provenance.recipe_sha256,
+    }
+    rows = [{"fact": Cell(name), "value": Cell(text)} for name, text in facts.items()]
+    rows += [{"fact": Cell(name), "value": code(text)} for name, text in hashes.items()]
+    return Section("training", "Training", [make_table("card-training", "Training", rows)])
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
@@ -250,10 +248,10 @@ def _count(images: int | None) -> str:
 
 def _limits() -> Section:
     text = (
-        "It knows the classes that it was trained on and gives one of them for any image. Its accuracy holds for "
-        "images like those that it was measured on. One training with one seed stands behind it unless the table "
-        "says otherwise. DSKD (arXiv 2602.02107) is rebuilt here independently, from the paper's abstract and "
-        "opening; no parity with the authors' results is claimed."
+        "The model assigns one of its training classes to any image. Its accuracy holds for images like those it "
+        "was measured on. It comes from one training with one seed unless the table shows more. DSKD (arXiv "
+        "2602.02107) is reimplemented here independently, from the paper's abstract and opening. No parity with "
+        "the authors' results is claimed."
     )
     return Section("limits", "Limits", [Note(text)])
 
@@ -263,19 +261,18 @@ def _licences(run: Run) -> Section:
     if licences is None:
         return Section("licences", "Licences", [Note("Not recorded: the run holds no bundle.")])
     rows = [
-        [Cell(what), *_licence(facts)]
+        {
+            "weights": Cell(what),
+            "licence": missing("unknown") if facts.name is None else Cell(facts.name),
+            "source": Cell(facts.source),
+        }
         for what, facts in (
-            ("these weights", licences.weights),
-            ("the weights that the student started from", licences.student_start),
-            ("the teacher's weights", licences.teacher),
+            ("this model", licences.weights),
+            ("the student's initial weights", licences.student_start),
+            ("the teacher", licences.teacher),
         )
     ]
-    return Section("licences", "Licences", [Table("card-licences", "Licences", ("of", "licence", "says"), rows)])
-
-
-def _licence(facts: LicenseFacts) -> Iterator[Cell]:
-    yield missing("unknown") if facts.name is None else Cell(facts.name)
-    yield Cell(facts.source)
+    return Section("licences", "Licences", [make_table("card-licences", "Licences", rows)])
 
 
 def _licenses(manifest: Mapping[str, Any] | None) -> Licenses | None:

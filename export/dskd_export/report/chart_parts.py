@@ -1,4 +1,4 @@
-"""What the charts share: colours, dashes, sizes, ticks.
+"""Share colours, dashes, sizes and ticks between the charts.
 
 Colours are CSS variables of the page (`var(--...)`), so that one drawing follows light, dark and print.
 Series differ in dash as well as in colour. Legends are HTML, made from `Key`, since a drawn legend
@@ -59,6 +59,11 @@ def series_scale(field: str, domain: Sequence[str], values: Sequence[Any]) -> Sp
     return {"field": field, "type": "nominal", "scale": {"domain": domain, "range": values}, "legend": None}
 
 
-def rounded(value: float) -> float | None:
-    """Six digits: enough for a pixel, and half the size in the file."""
+def quantitative(field: str, title: str, **options: Any) -> Spec:
+    """Make an axis of numbers; the title names the unit."""
+    return {"field": field, "type": "quantitative", "title": title, **options}
+
+
+def round_coordinate(value: float) -> float | None:
+    """Round to six digits: enough for a pixel, and half the size in the file; None where it is not finite."""
     return float(f"{value:.6g}") if np.isfinite(value) else None

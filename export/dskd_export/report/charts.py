@@ -12,7 +12,16 @@ import numpy as np
 
 from dskd_export.documents.base import Interval
 from dskd_export.report.blocks import Key
-from dskd_export.report.chart_parts import MUTED, TEACHER, Spec, frame, log_ticks, rounded, series_scale
+from dskd_export.report.chart_parts import (
+    MUTED,
+    TEACHER,
+    Spec,
+    frame,
+    log_ticks,
+    quantitative,
+    round_coordinate,
+    series_scale,
+)
 from dskd_export.report.series import Array, smooth, thin, window_for
 
 MOST_POINTS = 400  # of a series; the page is at most about 1,000 px wide
@@ -29,7 +38,7 @@ class Curve:
 
 
 def step_chart(steps: Array, series: Mapping[str, Array], axis: str, keys: Sequence[Key], log: bool) -> Spec:
-    """Smoothed curves over the optimisation steps; pointing at a step shows its values.
+    """Draw smoothed curves over the optimisation steps; hovering a step shows its values.
 
     Args:
         steps: N step numbers, rising.
@@ -43,21 +52,17 @@ def step_chart(steps: Array, series: Mapping[str, Array], axis: str, keys: Seque
     smoothed = {name: smooth(values, window)[index] for name, values in series.items()}
     # Field names are numbered: a term's own name may hold characters that mean something to Vega.
     rows = [
-        {"x": int(steps[at])} | {f"v{i}": rounded(values[row]) for i, values in enumerate(smoothed.values())}
+        {"x": int(steps[at])}
+        | {f"v{i}": round_coordinate(values[row]) for i, values in enumerate(smoothed.values())}
         for row, at in enumerate(index)
     ]
     fields = [f"v{i}" for i in range(len(smoothed))]
-    value: Spec = {"type": "quantitative", "title": axis}
+    value = quantitative("value", axis)
     if log:
         drawn = np.concatenate([values[np.isfinite(values)] for values in smoothed.values()])
         ticks = log_ticks(float(drawn.min()), float(drawn.max()))
         value |= {"scale": {"type": "log", "nice": False}, "axis": {"values": ticks, "format": "~g"}}
-    x = {
-        "field": "x",
-        "type": "quantitative",
-        "title": "step (updates)",
-        "axis": {"format": ",d", "tickCount": 5},
-    }
+    x = quantitative("x", "step (updates)", axis={"format": ",d", "tickCount": 5})
     lines = {
         "transform": [
             {"fold": fields, "as": ["series", "value"]},
@@ -66,7 +71,7 @@ def step_chart(steps: Array, series: Mapping[str, Array], axis: str, keys: Seque
         "mark": {"type": "line", "strokeWidth": 1.6, "clip": True},
         "encoding": {
             "x": {**x, "scale": {"nice": False}},
-            "y": {"field": "value", **value},
+            "y": value,
             "color": series_scale("series", fields, [key.colour for key in keys]),
             "strokeDash": series_scale("series", fields, [list(key.dash) or [1, 0] for key in keys]),
         },
@@ -74,19 +79,9 @@ def step_chart(steps: Array, series: Mapping[str, Array], axis: str, keys: Seque
     tooltip = [{"field": "x", "title": "step", "format": ",d"}] + [
         {"field": field, "title": key.label, "format": ".4~g"} for field, key in zip(fields, keys, strict=True)
     ]
+    select = {"type": "point", "encodings": ["x"], "nearest": True, "on": "pointerover", "clear": "pointerout"}
     hover = {
-        "params": [
-            {
-                "name": "hover",
-                "select": {
-                    "type": "point",
-                    "encodings": ["x"],
-                    "nearest": True,
-                    "on": "pointerover",
-                    "clear": "pointerout",
-                },
-            }
-        ],
+        "params": [{"name": "hover", "select": select}],
         "mark": {"type": "rule", "color": MUTED},
         "encoding": {
             "x": x,
@@ -100,7 +95,7 @@ def step_chart(steps: Array, series: Mapping[str, Array], axis: str, keys: Seque
 def accuracy_chart(
     epochs: Sequence[int], top1: Sequence[float], best: int, colour: str, reference: Interval | None
 ) -> Spec:
-    """Validation accuracy over the epochs; the best epoch is marked, the teacher is a line in its interval.
+    """Draw validation accuracy over the epochs; the best epoch is marked, the teacher is a line in its interval.
 
     Args:
         epochs: counted from 1.
@@ -110,95 +105,56 @@ def accuracy_chart(
         reference: the teacher's accuracy, a fraction.
     """
     rows = [{"epoch": epoch, "top1": round(100 * value, 3)} for epoch, value in zip(epochs, top1, strict=True)]
-    y = {"type": "quantitative", "title": "top-1 accuracy (%)", "scale": {"zero": False}}
-    x = {
-        "field": "epoch",
-        "type": "quantitative",
-        "title": "epoch",
-        "axis": {"format": "d", "tickMinStep": 1, "tickCount": 8},
-        "scale": {"nice": False},
-    }
+    x = quantitative(
+        "epoch", "epoch", axis={"format": "d", "tickMinStep": 1, "tickCount": 8}, scale={"nice": False}
+    )
     tooltip = [{"field": "epoch", "format": "d"}, {"field": "top1", "title": "top-1 (%)", "format": ".2f"}]
+
+    def y(field: str) -> Spec:
+        return quantitative(field, "top-1 accuracy (%)", scale={"zero": False})
+
     layers: list[Spec] = []
     if reference is not None:
         band = {"low": 100 * reference.low, "high": 100 * reference.high, "value": 100 * reference.value}
         data = {"data": {"values": [band]}}
-        layers.append(
-            {
-                **data,
-                "mark": {"type": "rect", "color": TEACHER, "opacity": 0.14},
-                "encoding": {"y": {"field": "low", **y}, "y2": {"field": "high"}},
-            }
-        )
-        layers.append(
-            {
-                **data,
-                "mark": {"type": "rule", "color": TEACHER, "strokeDash": [6, 3], "strokeWidth": 1.4},
-                "encoding": {"y": {"field": "value", **y}},
-            }
-        )
-    layers.append(
-        {
-            "mark": {
-                "type": "line",
-                "color": colour,
-                "strokeWidth": 1.8,
-                "point": len(rows) <= 60 and {"size": 16, "color": colour, "filled": True},
-            },
-            "encoding": {"x": x, "y": {"field": "top1", **y}, "tooltip": tooltip},
-        }
-    )
-    layers.append(
-        {
-            "transform": [{"filter": {"field": "epoch", "equal": best}}],
-            "mark": {
-                "type": "point",
-                "color": colour,
-                "shape": "diamond",
-                "size": 130,
-                "filled": True,
-                "opacity": 1,
-            },
-            "encoding": {"x": x, "y": {"field": "top1", **y}, "tooltip": tooltip},
-        }
-    )
+        area = {"mark": {"type": "rect", "color": TEACHER, "opacity": 0.14}}
+        rule = {"mark": {"type": "rule", "color": TEACHER, "strokeDash": [6, 3], "strokeWidth": 1.4}}
+        layers.append({**data, **area, "encoding": {"y": y("low"), "y2": {"field": "high"}}})
+        layers.append({**data, **rule, "encoding": {"y": y("value")}})
+    points = len(rows) <= 60 and {"size": 16, "color": colour, "filled": True}
+    line = {"type": "line", "color": colour, "strokeWidth": 1.8, "point": points}
+    diamond = {"type": "point", "color": colour, "shape": "diamond", "size": 130, "filled": True, "opacity": 1}
+    encoding = {"x": x, "y": y("top1"), "tooltip": tooltip}
+    layers.append({"mark": line, "encoding": encoding})
+    best_only = [{"filter": {"field": "epoch", "equal": best}}]
+    layers.append({"transform": best_only, "mark": diamond, "encoding": encoding})
     return {**frame(), "data": {"values": rows}, "layer": layers}
 
 
 def latency_chart(curves: Sequence[Curve]) -> Spec:
-    """Cumulative distributions of the latency; the marks are p50, p90, p99 and p99.9."""
+    """Draw cumulative distributions of the latency; the marks are p50, p90, p99 and p99.9."""
     names = [f"s{index}" for index in range(len(curves))]
     lines = [
-        {"series": name, "ms": rounded(ms), "share": round(100 * share, 3)}
+        {"series": name, "ms": round_coordinate(ms), "share": round(100 * share, 3)}
         for name, curve in zip(names, curves, strict=True)
         for ms, share in zip(curve.milliseconds, curve.shares, strict=True)
     ]
     marks = [
-        {
-            "series": name,
-            "runner": curve.key.label,
-            "mark": label,
-            "ms": rounded(ms),
-            "share": round(100 * share, 3),
-        }
+        {"series": name, "runner": curve.key.label, "mark": label}
+        | {"ms": round_coordinate(ms), "share": round(100 * share, 3)}
         for name, curve in zip(names, curves, strict=True)
         for label, (ms, share) in curve.marks.items()
     ]
     every = [ms for curve in curves for ms in curve.milliseconds]
-    x = {
-        "field": "ms",
-        "type": "quantitative",
-        "title": "latency of one call (ms, log scale)",
-        "scale": {"type": "log", "nice": False, "padding": 12},
-        "axis": {"format": "~g", "values": log_ticks(min(every), max(every))},
-    }
-    y = {
-        "field": "share",
-        "type": "quantitative",
-        "title": "calls that are at least as fast (%)",
-        "scale": {"domain": [0, 100]},
-        "axis": {"values": [0, 25, 50, 75, 100]},
-    }
+    x = quantitative(
+        "ms",
+        "latency of one call (ms, log scale)",
+        scale={"type": "log", "nice": False, "padding": 12},
+        axis={"format": "~g", "values": log_ticks(min(every), max(every))},
+    )
+    y = quantitative(
+        "share", "calls at least as fast (%)", scale={"domain": [0, 100]}, axis={"values": [0, 25, 50, 75, 100]}
+    )
     colour = series_scale("series", names, [curve.key.colour for curve in curves])
     dash = series_scale("series", names, [list(curve.key.dash) or [1, 0] for curve in curves])
     tooltip = [

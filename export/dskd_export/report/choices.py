@@ -1,4 +1,4 @@
-"""What can be shipped: every measured model on every device, with all that decides. Pure.
+"""Collect what can be shipped: every measured model on every device, with all that decides. Pure.
 
 A row joins a benchmark with the validation of the same bundle and precision, wherever that was made: accuracy is
 the bundle's, time and energy are the device's.
@@ -42,8 +42,8 @@ class Choice:
         source: that timed it.
         device: CPU or GPU, in words.
         role: teacher or student.
-        model: timm architecture; empty where nobody says.
-        method: of the distillation; empty where nobody says.
+        model: timm architecture; empty where unknown.
+        method: of the distillation; empty where unknown.
         row: as it was timed.
         top1: accuracy on the validation images, a fraction; None: not measured.
         accuracy_of: what that was measured on.
@@ -78,6 +78,11 @@ class Choice:
         return self.row.size_mb
 
     @property
+    def size(self) -> Interval | None:
+        """Size in MB without an interval, for the charts."""
+        return None if self.size_mb is None else _exact(self.size_mb)
+
+    @property
     def p50_ms(self) -> Interval | None:
         """Median latency of a call; without an interval the value alone."""
         return _time(self.row, "p50")
@@ -97,7 +102,7 @@ class Choice:
 
 
 def choices(sources: Sequence[Source]) -> list[Choice]:
-    """All of them, device by device; rows that were not measured are in it, with their reason."""
+    """List all models device by device, the unmeasured ones with their reason."""
     accuracies = {name: value for source in sources for name, value in _accuracies(source).items()}
     return [choice for source in sources for choice in _of_source(source, accuracies)]
 
@@ -110,7 +115,7 @@ def best_of(found: Sequence[Choice]) -> dict[str, Choice | None]:
 
 
 def teacher_of(found: Sequence[Choice], device: str) -> Choice | None:
-    """The fastest teacher on a device: what a student is held against there."""
+    """The fastest teacher on a device, which students are compared with there."""
     teachers = [one for one in found if one.role == "teacher" and one.device == device and one.row.latency]
     return min(teachers, key=_p50, default=None)
 
@@ -165,7 +170,7 @@ def _of_source(source: Source, accuracies: _Accuracies) -> Iterator[Choice]:
         if row.part != "engine" or row.batch != smallest:
             continue
         if row.model == "teacher":
-            yield choice(row, of_timed, "NOT JUDGED", "the teacher is what others are held against")
+            yield choice(row, of_timed, "NOT JUDGED", "the teacher is the reference")
         else:
             yield choice(row, of_timed, *verdict_on(row, validation if same else None, benchmark))
     if validation is not None:
@@ -196,7 +201,11 @@ def _time(row: BenchmarkRow, name: str) -> Interval | None:
     if row.latency is None:
         return None
     value = float(getattr(row.latency, f"{name}_ms"))
-    return row.latency.intervals_ms.get(name) or Interval(value=value, low=value, high=value)
+    return row.latency.intervals_ms.get(name) or _exact(value)
+
+
+def _exact(value: float) -> Interval:
+    return Interval(value=value, low=value, high=value)
 
 
 def _p50(choice: Choice) -> float:

@@ -1,4 +1,4 @@
-"""Everything that was timed as one CSV table: a row for each cell and part; units stand in the names."""
+"""Write everything that was timed as one CSV table: a row for each cell and part, units in the names."""
 
 from __future__ import annotations
 
@@ -11,33 +11,15 @@ from dskd_export.documents.benchmark import BenchmarkRow
 from dskd_export.report.choices import Choice, Source
 
 COLUMNS = (
-    *(
-        "source",
-        "device",
-        "model",
-        "architecture",
-        "method",
-        "runner",
-        "provider",
-        "precision",
-        "batch",
-        "threads",
-    ),
-    *("streams", "part", "latency_p50_ms", "latency_p50_ms_low", "latency_p50_ms_high", "latency_p90_ms"),
-    *("latency_p95_ms", "latency_p99_ms", "latency_p99_ms_low", "latency_p99_ms_high", "latency_p999_ms"),
-    *(
-        "latency_mean_ms",
-        "coefficient_of_variation",
-        "calls",
-        "stable",
-        "unstable_because",
-        "throughput_images_per_s",
-    ),
-    *("energy_per_image_mj", "energy_per_image_mj_low", "energy_per_image_mj_high", "energy_missing_because"),
-    *("size_mb", "resident_memory_mb", "device_memory_mb", "load_ms", "first_inference_ms", "top1", "top1_low"),
-    *("top1_high", "verdict", "verdict_because", "not_measured_because", "bundle_sha256", "commit", "measured_at"),
+    *("source", "device", "model", "architecture", "method", "runner", "provider", "precision", "batch"),
+    *("threads", "streams", "part", "latency_p50_ms", "latency_p50_ms_low", "latency_p50_ms_high"),
+    *("latency_p90_ms", "latency_p95_ms", "latency_p99_ms", "latency_p99_ms_low", "latency_p99_ms_high"),
+    *("latency_p999_ms", "latency_mean_ms", "coefficient_of_variation", "calls", "stable", "unstable_reason"),
+    *("throughput_images_per_s", "energy_per_image_mj", "energy_per_image_mj_low", "energy_per_image_mj_high"),
+    *("energy_missing_reason", "size_mb", "resident_memory_mb", "device_memory_mb", "load_ms"),
+    *("first_inference_ms", "top1", "top1_low", "top1_high", "verdict", "verdict_reason", "not_measured_reason"),
+    *("bundle_sha256", "commit", "measured_at"),
 )
-
 
 # A spreadsheet takes text that begins with one of these for a formula (OWASP, "CSV Injection"); the last
 # four are their full-width forms.
@@ -45,13 +27,13 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff2
 
 
 def csv_table(sources: Sequence[Source], found: Sequence[Choice]) -> str:
-    """The table; an empty cell was not measured, and the reason stands in the row.
+    """Write the table; an empty cell was not measured, and its row has the reason.
 
-    Text that a spreadsheet would compute gets an apostrophe in front; numbers stay numbers.
+    Text that a spreadsheet would compute gets a leading apostrophe; numbers stay numbers.
 
     Args:
         sources: of the rows.
-        found: what is known beside the benchmarks.
+        found: accuracy and verdict of each model.
     """
     known = {(one.source, *_key(one.row)): one for one in found}
     buffer = io.StringIO()
@@ -93,7 +75,7 @@ def _of_choice(one: Choice) -> dict[str, object]:
         "method": one.method,
         **_interval("top1", one.top1),
         "verdict": one.verdict,
-        "verdict_because": one.reason,
+        "verdict_reason": one.reason,
     }
 
 
@@ -103,8 +85,8 @@ def _of_row(row: BenchmarkRow) -> dict[str, object]:
         **{name: _plain(getattr(row, name)) for name in ("threads", "streams", "part", "size_mb", "load_ms")},
         "first_inference_ms": _plain(row.first_inference_ms),
         "throughput_images_per_s": _plain(row.throughput_images_per_s),
-        "not_measured_because": row.unavailable,
-        "energy_missing_because": row.energy_reason,
+        "not_measured_reason": row.unavailable,
+        "energy_missing_reason": row.energy_reason,
         **_interval("energy_per_image_mj", row.energy_per_image_mj),
     }
     if row.memory is not None:
@@ -122,7 +104,7 @@ def _of_row(row: BenchmarkRow) -> dict[str, object]:
             "coefficient_of_variation": latency.coefficient_of_variation,
             "calls": latency.iterations,
             "stable": str(latency.stable).lower(),
-            "unstable_because": latency.reason,
+            "unstable_reason": latency.reason,
         }
     return found
 

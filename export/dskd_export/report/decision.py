@@ -1,4 +1,4 @@
-"""The first screen: is the student good enough, and what does it save?"""
+"""Decide whether the student is good enough, and what it saves: the first screen of the report."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Literal
 
 from dskd_export.benchmark.winner import Decision as Winner
 from dskd_export.benchmark.winner import decide as pick_winner
-from dskd_export.documents.base import Accuracy
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow
-from dskd_export.documents.training import ModelFacts
 from dskd_export.documents.validation import ValidationDocument, Verdict
 from dskd_export.report import formatting as fmt
 from dskd_export.report.choices import Choice, Source, best_of, teacher_of
@@ -20,7 +18,7 @@ from dskd_export.validation.verdicts import worst_of
 
 DecisionVerdict = Literal["PASS", "NOT SHOWN", "FAIL", "STALE", "NOT CHECKED"]
 
-_NOT_VALIDATED = "Not validated: nothing is known to be good enough to ship."
+_NOT_VALIDATED = "Not validated: whether the student is good enough to ship is unknown."
 _STALE = "Validate again: the files have changed since the last validation."
 
 
@@ -54,16 +52,8 @@ class Decision:
     facts: tuple[Fact, ...]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """An accuracy and the document it was read from."""
-
-    accuracy: Accuracy
-    source: str
-
-
 def decide(run: Run, stale: Sequence[str], found: Sequence[Choice] = ()) -> Decision:
-    """The decision line.
+    """Decide for one run.
 
     Args:
         run: what is known.
@@ -75,22 +65,22 @@ def decide(run: Run, stale: Sequence[str], found: Sequence[Choice] = ()) -> Deci
     facts = [*ship, _accuracy_fact(run), *_cost_facts(run), _latency_fact(run.benchmark)]
     known = {fact.label: fact for fact in facts if fact.known}
     parts = []
-    if "Accuracy kept" in known:
-        kept = known["Accuracy kept"]
-        parts.append(f"The student keeps {kept.value} of the teacher's top-1 accuracy ({kept.interval})")
-    nouns = {"Parameters": "parameters", "MACs": "MACs an image", "Size on disk": "on disk"}
+    if "Accuracy retained" in known:
+        kept = known["Accuracy retained"]
+        parts.append(f"The student retains {kept.value} of the teacher's top-1 accuracy ({kept.interval})")
+    nouns = {"Parameters": "parameters", "MACs": "MACs per image", "Size on disk": "on disk"}
     costs = [f"{known[label].value} {noun}" for label, noun in nouns.items() if label in known]
     if costs:
         parts.append(("with " if parts else "The student has ") + ", ".join(costs))
     if "Latency" in known:
         latency = known["Latency"]
         parts.append(f"{'and is' if parts else 'The student is'} {latency.value} ({latency.detail})")
-    summary = ", ".join(parts) + "." if parts else "There is nothing to compare yet."
+    summary = ", ".join(parts) + "." if parts else "Nothing to compare yet."
     return Decision(verdict, sentence, reason, summary, tuple(facts))
 
 
 def decide_between(sources: Sequence[Source], found: Sequence[Choice], stale: Sequence[str]) -> Decision:
-    """The decision over several runs and devices: which model for each device, and what it costs in accuracy.
+    """Decide over several runs and devices: which model for each device, and what it costs in accuracy.
 
     Args:
         sources: of the choices.
@@ -115,12 +105,12 @@ def decide_between(sources: Sequence[Source], found: Sequence[Choice], stale: Se
     elif verdict == "NOT SHOWN":
         sentence = f"Not shown to be good enough on {names}: {why}."
     else:
-        sentence = f"Nothing was judged on {names}: {why or 'no student was validated there'}."
+        sentence = f"Nothing was judged on {names}: {why or 'no student was validated'}."
     return Decision("NOT CHECKED" if verdict == "NOT JUDGED" else verdict, sentence, reason, summary, facts)
 
 
 def _why_none(device: str, found: Sequence[Choice]) -> tuple[Verdict, str]:
-    """The verdict that comes closest to a pass on a device where none passes, and its reason."""
+    """Find the verdict closest to a pass on a device where none passes, and its reason."""
     students = [one for one in found if one.device == device and one.role == "student"]
     for verdict in ("NOT SHOWN", "FAIL"):
         one = next((one for one in students if one.verdict == verdict), None)
@@ -130,7 +120,7 @@ def _why_none(device: str, found: Sequence[Choice]) -> tuple[Verdict, str]:
 
 
 def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
-    """One figure a device: the precision to ship there, with what it takes."""
+    """Make one figure a device: the precision to ship there, with its cost."""
     facts = []
     best = best_of(found)
     for device, one in best.items():
@@ -146,10 +136,10 @@ def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
             )
             facts.append(Fact(label, one.row.precision, detail, interval=top1))
             continue
-        times = " and ".join(fmt.milliseconds(ms) for ms in (one.row.latency.p50_ms, one.row.latency.p99_ms))
-        detail = f"{source}{fmt.runner_of(one.row)}, p50 and p99 {times} at batch {one.row.batch}"
+        p50, p99 = (fmt.milliseconds(ms) for ms in (one.row.latency.p50_ms, one.row.latency.p99_ms))
+        detail = f"{source}{fmt.runner_of(one.row)}, p50 {p50}, p99 {p99} at batch {one.row.batch}"
         if one.row.energy_per_image_mj is not None:
-            detail += f", {fmt.significant(one.row.energy_per_image_mj.value)}{fmt.NBSP}mJ an image"
+            detail += f", {fmt.significant(one.row.energy_per_image_mj.value)}{fmt.NBSP}mJ per image"
         if not one.row.latency.stable:
             detail += ", UNSTABLE"
         facts.append(Fact(label, one.row.precision, detail, interval=top1))
@@ -176,39 +166,8 @@ def _sentence_of(device: str, one: Choice, found: Sequence[Choice]) -> str:
     return f"{words}."
 
 
-def teacher_facts(run: Run) -> ModelFacts | None:
-    """The teacher, as the distillation used it or as its own training left it."""
-    if run.student is not None and run.student.teacher is not None:
-        return run.student.teacher
-    return run.teacher.model if run.teacher is not None else None
-
-
-def student_facts(run: Run) -> ModelFacts | None:
-    """The student."""
-    return run.student.model if run.student is not None else None
-
-
-def teacher_accuracy(run: Run) -> Measured | None:
-    """The teacher on the validation set."""
-    if run.student is not None and run.student.teacher_accuracy is not None:
-        return Measured(run.student.teacher_accuracy, "distill.json")
-    return Measured(run.teacher.best, "teacher.json, best epoch") if run.teacher is not None else None
-
-
-def student_accuracy(run: Run) -> Measured | None:
-    """The student as exported, where it was measured on as many images as the teacher; else as trained."""
-    teacher = teacher_accuracy(run)
-    if run.validation is not None:
-        for runner, accuracy in run.validation.accuracy.items():
-            if runner.startswith("torch"):
-                continue
-            if run.student is None or teacher is None or accuracy.images == teacher.accuracy.images:
-                return Measured(accuracy, f"exported, {runner}, validation.json")
-    return Measured(run.student.best, "distill.json, best epoch") if run.student is not None else None
-
-
 def latency_pair(benchmark: BenchmarkDocument) -> tuple[BenchmarkRow, BenchmarkRow] | None:
-    """Teacher and student rows that differ in nothing but the model.
+    """Find teacher and student rows that differ in nothing but the model.
 
     The smallest batch comes first, then a deployment runner before torch, a GPU before the CPU, and fp32.
     """
@@ -230,7 +189,7 @@ def _gate(run: Run, stale: Sequence[str]) -> tuple[DecisionVerdict, str, str]:
     if run.validation is None:
         return "NOT CHECKED", _NOT_VALIDATED, "validation.json is missing. Run: dskd-compress validate."
     if "validate" in stale:
-        was = f"The verdict was {run.validation.verdict}, for other files than those here"
+        was = f"The verdict was {run.validation.verdict}, for files that have changed since"
         return "STALE", _STALE, f"{was}. Run: dskd-compress validate."
     made = pick_winner(run.validation, run.benchmark)
     verdict: DecisionVerdict = "NOT CHECKED" if made.verdict == "NOT JUDGED" else made.verdict
@@ -238,7 +197,7 @@ def _gate(run: Run, stale: Sequence[str]) -> tuple[DecisionVerdict, str, str]:
 
 
 def _reason(validation: ValidationDocument, made: Winner) -> str:
-    """What is known of the student, and of the models that are not the one to ship."""
+    """Sum up the student, and the models that are not the one to ship."""
     if made.verdict == "NOT JUDGED":
         return f"{validation.reason}."
     remarks = []
@@ -255,25 +214,25 @@ def _reason(validation: ValidationDocument, made: Winner) -> str:
 
 
 def _accuracy_fact(run: Run) -> Fact:
-    label = "Accuracy kept"
-    student, teacher = student_accuracy(run), teacher_accuracy(run)
+    label = "Accuracy retained"
+    student, teacher = run.student_accuracy, run.teacher_accuracy
     if student is None:
-        return Fact(label, "not known", "distill.json is not there. Made by: dskd-compress distill", False)
+        return Fact(label, "not known", "distill.json is missing. Run: dskd-compress distill", False)
     if teacher is None:
         return Fact(label, "not known", "the teacher's accuracy was not measured in this run", False)
-    kept = ratio(student.accuracy.top1, teacher.accuracy.top1)
-    if kept is None:
-        return Fact(label, "not known", "the teacher's accuracy may be 0, so there is no ratio", False)
+    retained = ratio(student.accuracy.top1, teacher.accuracy.top1)
+    if retained is None:
+        return Fact(label, "not known", "the teacher's accuracy may be 0: no ratio", False)
     detail = (
         f"{fmt.percent(student.accuracy.top1.value)} against {fmt.percent(teacher.accuracy.top1.value)}, "
         f"{fmt.count(student.accuracy.images)} images"
     )
-    interval = f"95{fmt.NBSP}% interval {fmt.percent_range(kept)}"
-    return Fact(label, fmt.percent(kept.value), detail, interval=interval)
+    interval = f"95{fmt.NBSP}% interval {fmt.percent_range(retained)}"
+    return Fact(label, fmt.percent(retained.value), detail, interval=interval)
 
 
 def _cost_facts(run: Run) -> list[Fact]:
-    teacher, student = teacher_facts(run), student_facts(run)
+    teacher, student = run.teacher_model, run.student_model
     wanted = (
         ("Parameters", "parameters", fmt.scaled, ("fewer", "more", "as many")),
         ("MACs", "macs", fmt.scaled, ("fewer", "more", "as many")),
@@ -282,7 +241,7 @@ def _cost_facts(run: Run) -> list[Fact]:
     facts = []
     for label, field, text, words in wanted:
         if teacher is None or student is None:
-            who = "the student: distill.json is not there" if student is None else "no teacher in this run"
+            who = "distill.json is missing" if student is None else "no teacher in this run"
             facts.append(Fact(label, "not known", who, False))
             continue
         before, after = getattr(teacher, field), getattr(student, field)
@@ -297,7 +256,7 @@ def _cost_facts(run: Run) -> list[Fact]:
 def _latency_fact(benchmark: BenchmarkDocument | None) -> Fact:
     label = "Latency"
     if benchmark is None:
-        return Fact(label, "not measured", "benchmark.json is not there. Made by: dskd-compress benchmark", False)
+        return Fact(label, "not measured", "benchmark.json is missing. Run: dskd-compress benchmark", False)
     pair = latency_pair(benchmark)
     if pair is None:
         return Fact(label, "not known", "no runner measured both the teacher and the student", False)

@@ -1,4 +1,4 @@
-"""Numbers as text. Every function returns the unit with the number; none rounds to a false 0."""
+"""Format numbers with their unit; none rounds to a false 0."""
 
 from __future__ import annotations
 

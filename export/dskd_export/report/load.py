@@ -1,4 +1,4 @@
-"""Everything a run folder holds for the report, typed. Nothing is computed here."""
+"""Read everything that a run folder holds for the report, typed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dskd_export.documents.base import MAX_DOCUMENT, MAX_RECORD, Document, StageRecord, read_document
+from dskd_export.documents.base import MAX_DOCUMENT, MAX_RECORD, Accuracy, Document, StageRecord, read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.export import ExportDocument
-from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord, TrainingDocument, read_record
+from dskd_export.documents.training import (
+    DiagnosisRecord,
+    EpochRecord,
+    ModelFacts,
+    StepRecord,
+    TrainingDocument,
+    read_record,
+)
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.engine.document import BuildDocument
 from dskd_export.errors import DataError
@@ -36,8 +43,16 @@ class History:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """An accuracy and the document it was read from."""
+
+    accuracy: Accuracy
+    source: str
+
+
+@dataclass(frozen=True)
 class Run:
-    """A run folder. `None`: the file is not there."""
+    """A run folder. `None`: the file is missing."""
 
     folder: Path
     teacher: TrainingDocument | None = None
@@ -53,6 +68,36 @@ class Run:
     stages: tuple[StageRecord, ...] = ()
     engines: Mapping[str, BuildDocument] = field(default_factory=dict)  # folder/file -> what built it
 
+    @property
+    def teacher_model(self) -> ModelFacts | None:
+        """The teacher, as the distillation used it or as its own training left it."""
+        if self.student is not None and self.student.teacher is not None:
+            return self.student.teacher
+        return self.teacher.model if self.teacher is not None else None
+
+    @property
+    def student_model(self) -> ModelFacts | None:
+        """The student."""
+        return self.student.model if self.student is not None else None
+
+    @property
+    def teacher_accuracy(self) -> Measured | None:
+        """The teacher on the validation set."""
+        if self.student is not None and self.student.teacher_accuracy is not None:
+            return Measured(self.student.teacher_accuracy, "distill.json")
+        return Measured(self.teacher.best, "teacher.json, best epoch") if self.teacher is not None else None
+
+    @property
+    def student_accuracy(self) -> Measured | None:
+        """The student as exported, where it was measured on as many images as the teacher; else as trained."""
+        teacher = self.teacher_accuracy
+        for runner, accuracy in self.validation.accuracy.items() if self.validation is not None else ():
+            if runner.startswith("torch"):
+                continue
+            if self.student is None or teacher is None or accuracy.images == teacher.accuracy.images:
+                return Measured(accuracy, f"exported, {runner}, validation.json")
+        return Measured(self.student.best, "distill.json, best epoch") if self.student is not None else None
+
 
 def load_run(folder: Path) -> Run:
     """Read a run folder.
@@ -61,14 +106,14 @@ def load_run(folder: Path) -> Run:
         DataError: the folder is not there, holds no result at all, or a file in it is damaged.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder.", "Name the folder that a stage wrote into (--out).")
+        raise DataError(f"{folder}: no such folder.", "Name a run folder: one that a command wrote with --out.")
     run = Run(
         folder=folder,
         teacher=_document(folder / "teacher.json", TrainingDocument),
         student=_document(folder / "distill.json", TrainingDocument),
         teacher_history=_history(folder / "teacher.train.jsonl"),
         student_history=_history(folder / "train.jsonl"),
-        spec=ModelSpec.read(folder / "bundle" / "spec.json") if _is_file(folder, "bundle/spec.json") else None,
+        spec=ModelSpec.read(spec) if (spec := folder / "bundle" / "spec.json").is_file() else None,
         manifest=_json_object(folder / "bundle" / "manifest.json"),
         export=_document(folder / "export.json", ExportDocument),
         validation=_document(folder / "validation.json", ValidationDocument),
@@ -85,13 +130,9 @@ def load_run(folder: Path) -> Run:
         raise DataError(
             f"{folder} holds no results: none of teacher.json, distill.json, train.jsonl, bundle/, "
             "validation.json, benchmark.json, stages/.",
-            "Name the folder that a stage wrote into (--out).",
+            "Name a run folder: one that a command wrote with --out.",
         )
     return run
-
-
-def _is_file(folder: Path, name: str) -> bool:
-    return (folder / name).is_file()
 
 
 def _document(path: Path, kind: type[DocumentT]) -> DocumentT | None:
@@ -155,5 +196,5 @@ def _samples(path: Path) -> dict[str, npt.NDArray[np.float64]]:
         raise DataError(error.message, hint) from error
     for key, array in arrays.items():
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            raise DataError(f"{path}: {one_line(key)} holds something else than seconds.", hint)
+            raise DataError(f"{path}: {one_line(key)} must hold seconds.", hint)
     return {key: np.asarray(array, dtype=np.float64).ravel() for key, array in arrays.items()}

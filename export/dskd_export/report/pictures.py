@@ -1,4 +1,4 @@
-"""Golden images of a bundle as a person sees them."""
+"""Draw golden images of a bundle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_BYTES = 256 << 20
 
 
 def golden_of(bundle: Path, spec: ModelSpec) -> Golden | None:
-    """The bundle's golden images; None where they are not there, or are none of this model."""
+    """Read the bundle's golden images; None where they are missing or belong to another model."""
     try:
         return Golden.from_bytes(read_bounded(bundle / "golden.npz", _MAX_BYTES), spec, "golden.npz")
     except (DataError, OSError):
@@ -30,7 +30,7 @@ def golden_of(bundle: Path, spec: ModelSpec) -> Golden | None:
 
 
 def pictures_of(golden: Golden, spec: ModelSpec, name: str) -> list[Picture]:
-    """A few golden images of a class, as the model gets them, with what the reference says of each.
+    """Draw a few golden images of a class, as the model gets them, with the reference's answer to each.
 
     Args:
         golden: images and logits.
@@ -43,14 +43,14 @@ def pictures_of(golden: Golden, spec: ModelSpec, name: str) -> list[Picture]:
     return [
         Picture(
             _png(pixels_of(golden.input[index], spec)),
-            f"an image of {name}, which the reference takes for {other}",
+            f"image of {name}, classified as {other}",
         )
         for index, other in zip(found, taken_for, strict=True)
     ]
 
 
 def pixels_of(image: NDArray[Any], spec: ModelSpec) -> NDArray[np.uint8]:
-    """RGB pixels [H, W, 3] of an input [C, H, W] or [H, W, C], its normalisation undone."""
+    """Undo the normalisation of an input [C, H, W] or [H, W, C]: RGB pixels [H, W, 3]."""
     rows = image if spec.input_layout == "NHWC" else image.transpose(1, 2, 0)
     if spec.input_dtype == "uint8":
         return np.ascontiguousarray(rows, dtype=np.uint8)

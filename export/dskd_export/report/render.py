@@ -18,8 +18,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dskd_export.report.blocks import Block, Cell, Gallery, Section
+from dskd_export.report.blocks import Block, Gallery, Section
 from dskd_export.report.decision import Decision
+from dskd_export.report.tables import Cell
 
 SCRIPTS = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
 

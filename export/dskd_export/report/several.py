@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dskd_export.report import formatting as fmt
-from dskd_export.report.blocks import Cell, Commands, Heading, Note, Section, Table, code, missing, number
+from dskd_export.report.blocks import Commands, Heading, Note, Section
 from dskd_export.report.choices import Source, choices
-from dskd_export.report.decision import decide_between, student_accuracy, teacher_accuracy, teacher_facts
+from dskd_export.report.decision import decide_between
 from dskd_export.report.render import Page
-from dskd_export.report.sections.choice import choice
+from dskd_export.report.sections import choice
 from dskd_export.report.staleness import FileHashes, check_stages
+from dskd_export.report.tables import Cell, code, make_table, missing, number
 
 
-def page_of(sources: Sequence[Source], title: str | None) -> Page:
-    """The page.
+def page_from_sources(sources: Sequence[Source], title: str | None) -> Page:
+    """Make the page.
 
     Args:
         sources: two or more.
@@ -35,9 +36,9 @@ def page_of(sources: Sequence[Source], title: str | None) -> Page:
         title=title or f"{len(sources)} results side by side",
         subtitle=", ".join(devices),
         decision=decide_between(sources, found, stale),
-        warnings=[f"STALE: made from files that have changed since: {', '.join(stale)}."] if stale else [],
+        warnings=[f"STALE: their inputs have changed since: {', '.join(stale)}."] if stale else [],
         sections=(
-            choice(found, several=True),
+            choice.section_from_choices(found, several=True),
             _models(sources),
             _latency(sources),
             _provenance(sources),
@@ -47,91 +48,74 @@ def page_of(sources: Sequence[Source], title: str | None) -> Page:
 
 
 def _models(sources: Sequence[Source]) -> Section:
-    """Students and methods side by side, with their teachers."""
-    columns = (
-        "from",
-        "teacher",
-        "student",
-        "method",
-        "top-1 teacher",
-        "top-1 student",
-        "parameters",
-        "MACs",
-        "size",
-        "epochs",
-        "seed",
-    )
-    rows = [_model(source) for source in sources if source.run.student is not None]
+    """List students and methods with their teachers."""
+    rows = []
+    for source in sources:
+        student, teacher = source.run.student, source.run.teacher_model
+        if student is None:
+            continue
+        top1 = [
+            missing("not measured") if one is None else number(fmt.percent_interval(one.accuracy.top1))
+            for one in (source.run.teacher_accuracy, source.run.student_accuracy)
+        ]
+        facts = student.model
+        rows.append(
+            {
+                "from": Cell(source.name),
+                "teacher": Cell("none" if teacher is None else teacher.name),
+                "student": Cell(facts.name),
+                "method": Cell(student.method),
+                "teacher top-1": top1[0],
+                "student top-1": top1[1],
+                "parameters": number(fmt.scaled(facts.parameters)),
+                "MACs": missing("not counted") if facts.macs is None else number(fmt.scaled(facts.macs)),
+                "size": number(fmt.megabytes(facts.size_mb)),
+                "epochs": number(str(student.epochs)),
+                "seed": number(str(student.provenance.seed)),
+            }
+        )
     if not rows:
-        text = "None of these folders is a run: what trained the models is not known here."
+        text = "None of these folders is a run: what trained the models is unknown."
         return Section("models", "Models and methods", [Note(text, "missing")])
     note = (
-        "In brackets 95 % intervals over images of one training. To say that a method is better takes several "
+        "In brackets 95 % intervals over images of one training. To show that a method is better takes several "
         "seeds: dskd-compress compare."
     )
-    table = Table("models-table", "Students, their methods and their teachers", columns, rows, note=note)
+    table = make_table("models-table", "Students, their methods and their teachers", rows, note)
     return Section("models", "Models and methods", [table])
 
 
-def _model(source: Source) -> list[Cell]:
-    student = source.run.student
-    assert student is not None  # the caller selects them
-    teacher = teacher_facts(source.run)
-    accuracies = [
-        missing("not measured") if one is None else number(fmt.percent_interval(one.accuracy.top1))
-        for one in (teacher_accuracy(source.run), student_accuracy(source.run))
-    ]
-    facts = student.model
-    return [
-        Cell(source.name),
-        Cell("none" if teacher is None else teacher.name),
-        Cell(facts.name),
-        Cell(student.method),
-        *accuracies,
-        number(fmt.scaled(facts.parameters)),
-        missing("not counted") if facts.macs is None else number(fmt.scaled(facts.macs)),
-        number(fmt.megabytes(facts.size_mb)),
-        number(str(student.epochs)),
-        number(str(student.provenance.seed)),
-    ]
-
-
 def _latency(sources: Sequence[Source]) -> Section:
-    """Every cell that was timed, folded: the picture above has the smallest batch alone."""
-    columns = ("from", "model", "runner", "batch", "part", "p50 (ms)", "p99 (ms)", "images/s", "remark")
+    """List every timed cell, folded: the picture above has the smallest batch alone."""
     rows = []
     for source in sources:
         for row in source.run.benchmark.rows if source.run.benchmark is not None else ():
             latency = row.latency
-            times = [number("–")] * 3
-            remark = missing(row.unavailable or "not measured")
-            if latency is not None:
-                rate = row.throughput_images_per_s
-                times = [number(fmt.significant(value)) for value in (latency.p50_ms, latency.p99_ms)]
-                times.append(number("–" if rate is None else fmt.significant(rate)))
-                remark = Cell("steady") if latency.stable else Cell(f"UNSTABLE: {latency.reason}", "stale")
-            runner = fmt.runner_of(row)
-            head = [Cell(source.name), Cell(row.model), Cell(runner), number(str(row.batch))]
-            rows.append([*head, Cell(row.part.replace("_", " ")), *times, remark])
+            if latency is None:
+                state = Cell("not measured", "missing", row.unavailable)
+            else:
+                state = Cell("steady") if latency.stable else Cell("UNSTABLE", "stale", latency.reason)
+            rows.append(
+                {
+                    "from": Cell(source.name),
+                    "model": Cell(row.model),
+                    "runner": Cell(fmt.runner_of(row)),
+                    "batch": number(str(row.batch)),
+                    "part": Cell(row.part.replace("_", " ")),
+                    "p50 (ms)": number(latency.p50_ms if latency else None),
+                    "p99 (ms)": number(latency.p99_ms if latency else None),
+                    "images/s": number(row.throughput_images_per_s),
+                    "state": state,
+                }
+            )
     if not rows:
         return Section("latency", "Latency", [Note("Nothing was timed.", "missing")])
-    table = Table("latency-table", "All that was timed", columns, rows, folded=len(rows) > 12)
+    table = make_table("latency-table", "Every timed cell", rows, folded=len(rows) > 12)
     return Section("latency", "Latency", [table])
 
 
 def _provenance(sources: Sequence[Source]) -> Section:
-    """Hashes, commits, seeds and versions of every source."""
-    columns = (
-        "from",
-        "result",
-        "made at (UTC)",
-        "device",
-        "bundle sha256",
-        "recipe sha256",
-        "code",
-        "seed",
-        "versions",
-    )
+    """List hashes, commits, seeds and versions of every source."""
     rows = []
     for source in sources:
         run = source.run
@@ -144,24 +128,24 @@ def _provenance(sources: Sequence[Source]) -> Section:
                 continue
             about = document.provenance
             rows.append(
-                [
-                    Cell(source.name),
-                    Cell(what),
-                    Cell(about.started_at),
-                    Cell(about.device.gpu or about.device.cpu),
-                    code(bundle) if bundle else missing("before there was one"),
-                    code(about.recipe_sha256),
-                    Cell(about.code),
-                    number(str(about.seed)),
-                    Cell(", ".join(f"{name} {version}" for name, version in about.versions.items())),
-                ]
+                {
+                    "from": Cell(source.name),
+                    "result": Cell(what),
+                    "started (UTC)": Cell(about.started_at),
+                    "device": Cell(about.device.gpu or about.device.cpu),
+                    "bundle sha256": code(bundle) if bundle else missing("before the bundle"),
+                    "recipe sha256": code(about.recipe_sha256),
+                    "code": Cell(about.code),
+                    "seed": number(str(about.seed)),
+                    "versions": Cell(", ".join(f"{name} {version}" for name, version in about.versions.items())),
+                }
             )
-    table = Table("provenance-table", "Where every number comes from", columns, rows)
-    return Section("provenance", "Provenance", [table])
+    table = make_table("provenance-table", "Where every number comes from", rows) if rows else None
+    return Section("provenance", "Provenance", [table or Note("No result was recorded.", "missing")])
 
 
 def _reproduce(sources: Sequence[Source]) -> Section:
-    """The commands that were really run, source by source."""
+    """List the commands that were run, source by source."""
     blocks: list[Heading | Commands | Note] = []
     for index, source in enumerate(sources):
         run = source.run

@@ -1,6 +1,6 @@
-"""Which results no longer belong to the files beside them.
+"""Find results that no longer belong to the files in the run folder.
 
-A stage wrote down the sha256 of every file it read and wrote. The report hashes the files again.
+Each stage recorded the sha256 of every file it read and wrote. The report hashes the files again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FileState = Literal["same", "changed", "gone", "outside"]
 
 @dataclass(frozen=True)
 class FileCheck:
-    """A recorded file against the file that is there now."""
+    """A recorded file compared with the file that is there now."""
 
     name: str
     recorded: str

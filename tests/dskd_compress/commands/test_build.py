@@ -108,7 +108,7 @@ def test_flags_that_are_wrong(bundle, capsys, flags, words):
 
 def test_no_bundle(tmp_path, capsys):
     assert main(["build", str(tmp_path / "nothing")]) == 3
-    assert "there is no such bundle" in capsys.readouterr().err
+    assert "no such bundle" in capsys.readouterr().err
 
 
 @needs_rtx

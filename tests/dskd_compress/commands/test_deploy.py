@@ -106,7 +106,7 @@ def test_a_damaged_a_packed_and_a_missing_bundle(
     assert main(["deploy", str(packed), "--out", str(tmp_path / "out")]) == 2
     assert f"Unpack it first: dskd-compress bundle unpack {packed}" in capsys.readouterr().err
     assert main(["deploy", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 3
-    assert "there is no such bundle" in capsys.readouterr().err
+    assert "no such bundle" in capsys.readouterr().err
     with (folder / "model.fp32.onnx").open("ab") as file:
         file.write(b"x")
     assert main(["deploy", str(folder), "--out", str(tmp_path / "out")]) == 3

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from export_support import count_nodes, count_parameters
 from run_support import QUIET, Finished, small_recipe
 from safetensors.torch import load_file
 from torch import nn
@@ -27,7 +28,7 @@ from dskd_export.bundle import Bundle, open_bundle
 from dskd_export.documents.base import read_document
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.errors import DataError, MissingExtra, ModelError
-from dskd_export.onnx_from_torch import count_nodes, count_parameters, onnx_from_torch
+from dskd_export.onnx_from_torch import onnx_from_torch
 from dskd_export.onnx_from_torch.onnx_model import OnnxModel
 
 

@@ -46,8 +46,8 @@ def test_a_result_of_other_files_shows_as_stale(finished: Finished, tmp_path: Pa
         file.write("\n")
     run_report(finished.recipe, folder, QUIET)
     text = text_of(folder / "report.md")
-    assert "STALE: the results of validate, benchmark" in text
-    assert "ALTERED: files that export wrote" in text
+    assert "STALE: the inputs of validate, benchmark" in text
+    assert "ALTERED: output files of export" in text
 
 
 def test_half_a_run_can_be_reported(finished: Finished, tmp_path: Path) -> None:

@@ -93,14 +93,14 @@ def test_the_memory_layout_is_no_matter(golden: Golden) -> None:
         ({"logits": np.zeros((4, 6), np.float32)}, "logits is"),
         ({"labels": np.zeros(4, np.int32)}, "labels is int32"),
         ({"labels": np.array(3)}, "input is"),
-        ({"labels": np.array([0, 1, 7, 2])}, "a label is not one of 7 classes"),
-        ({"labels": np.array([0, -1, 6, 2])}, "a label is not one of 7 classes"),
+        ({"labels": np.array([0, 1, 7, 2])}, "label.* 7 classes"),
+        ({"labels": np.array([0, -1, 6, 2])}, "label.* 7 classes"),
         ({"logits": np.full((4, 7), np.nan, np.float32)}, "NaN or Inf"),
         ({"input": np.full((4, 3, 6, 8), np.inf, np.float32)}, "NaN or Inf"),
-        ({"image_sha256": np.array(["short"] * 4)}, "image_sha256 is"),
-        ({"image_sha256": np.array(["A" * 64] * 4)}, "holds what is no sha256"),
-        ({"image_sha256": np.array([("0" * 63) + "\x1b"] * 4)}, "holds what is no sha256"),
-        ({"image_sha256": np.full(4 * 64, 0x7FFFFFFF, "<u4").view("<U64")}, "holds what is no sha256"),
+        ({"image_sha256": np.array(["short"] * 4)}, "image_sha256 is <U5"),
+        ({"image_sha256": np.array(["A" * 64] * 4)}, "image_sha256 is not"),
+        ({"image_sha256": np.array([("0" * 63) + "\x1b"] * 4)}, "image_sha256 is not"),
+        ({"image_sha256": np.full(4 * 64, 0x7FFFFFFF, "<u4").view("<U64")}, "image_sha256 is not"),
     ],
 )
 def test_what_does_not_fit_the_spec(
@@ -117,13 +117,13 @@ def test_no_images(golden: Golden, spec: ModelSpec) -> None:
     empty = Golden(*(getattr(golden, name)[:0] for name in NAMES))
     with pytest.raises(BundleError, match="no images"):
         empty.check(spec, "golden.npz")
-    with pytest.raises(BundleError, match="not golden images of this spec"):
+    with pytest.raises(BundleError, match="golden images of this spec"):
         Golden.from_bytes(empty.to_bytes(), spec, "golden.npz")
 
 
 def test_a_spec_of_no_size_at_all(golden: Golden, make_spec: Callable[..., ModelSpec]) -> None:
     huge = make_spec(height=10**18, width=10**18)
-    with pytest.raises(BundleError, match="not golden images of this spec"):
+    with pytest.raises(BundleError, match="golden images of this spec"):
         Golden.from_bytes(golden.to_bytes(), huge, "golden.npz")
 
 
@@ -135,13 +135,13 @@ class Evil:
 def test_pickle_is_refused_and_not_run(golden: Golden, spec: ModelSpec) -> None:
     arrays = {name: getattr(golden, name) for name in NAMES}
     arrays["labels"] = np.array([Evil()] * 4, dtype=object)
-    with pytest.raises(BundleError, match=r"golden\.npz is not golden images"):
+    with pytest.raises(BundleError, match=r"golden\.npz.*golden images"):
         Golden.from_bytes(npz(arrays, allow_pickle=True), spec, "golden.npz")
 
 
 @pytest.mark.parametrize("data", [b"", b"no zip", b"\0" * 4400])
 def test_no_archive(data: bytes, spec: ModelSpec) -> None:
-    with pytest.raises(BundleError, match=r"golden\.npz is (damaged near byte 0|not golden images of this spec)"):
+    with pytest.raises(BundleError, match=r"golden\.npz.*(near byte 0|golden images of this spec)"):
         Golden.from_bytes(data, spec, "golden.npz")
 
 
@@ -154,7 +154,7 @@ def test_no_byte_of_it_can_change(data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(sound) - 1))
     changed = bytearray(sound)
     changed[position] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(BundleError, match="damaged near byte"):
+    with pytest.raises(BundleError, match="near byte"):
         Golden.from_bytes(bytes(changed), make_spec(), "golden.npz")
 
 
@@ -177,9 +177,7 @@ def test_what_others_write(golden: Golden, spec: ModelSpec) -> None:
         b"\0" + sound,
         sound[:18] + struct.pack("<2I", 0xFFFFFFFF, 0xFFFFFFFF) + sound[26:],
     ):
-        with pytest.raises(
-            BundleError, match=r"golden\.npz is (damaged near byte|not golden images of this spec)"
-        ):
+        with pytest.raises(BundleError, match=r"golden\.npz.*(near byte|golden images of this spec)"):
             Golden.from_bytes(data, spec, "golden.npz")
 
 

@@ -62,7 +62,7 @@ def test_files_come_behind_those_that_they_are_checked_by() -> None:
 )
 def test_names_that_no_bundle_has(name: str) -> None:
     assert size_limit(name) is None
-    with pytest.raises(BundleError, match="which is no file of a bundle") as caught:
+    with pytest.raises(BundleError, match="not a bundle file") as caught:
         Manifest.parse(altered(lambda m: m["files"].update({name: m["files"]["spec.json"]})), "m")
     assert "\n" not in str(caught.value)
     assert str(caught.value).isprintable()
@@ -71,12 +71,12 @@ def test_names_that_no_bundle_has(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m["files"].pop("spec.json"), r"does not name spec\.json"),
-        (lambda m: m["files"].pop("labels.txt"), r"does not name labels\.txt"),
-        (lambda m: m["files"].pop("golden.npz"), r"does not name golden\.npz"),
+        (lambda m: m["files"].pop("spec.json"), r"not list spec\.json"),
+        (lambda m: m["files"].pop("labels.txt"), r"not list labels\.txt"),
+        (lambda m: m["files"].pop("golden.npz"), r"not list golden\.npz"),
         (lambda m: m["files"].pop("calibration.json"), r"lists model\.int8\.onnx without calibration\.json"),
-        (lambda m: m["files"].pop("model.fp32.onnx"), "other models than files: 'fp32'"),
-        (lambda m: m["models"].pop("fp32"), "other models than files: 'fp32'"),
+        (lambda m: m["files"].pop("model.fp32.onnx"), "models and files.*'fp32'"),
+        (lambda m: m["models"].pop("fp32"), "models and files.*'fp32'"),
         (lambda m: m.update(models={}), "models: must have at least 1 items"),
         (lambda m: m["models"]["fp32"].pop("producer"), "models.fp32.producer: is required"),
         (
@@ -88,12 +88,12 @@ def test_names_that_no_bundle_has(name: str) -> None:
         (lambda m: m["provenance"].update(seed="many"), "provenance.seed"),
         (lambda m: m["files"]["spec.json"].update(sha256="abc"), r"files\.spec\.json\.sha256"),
         (lambda m: m["files"]["spec.json"].update(size=-1), r"files\.spec\.json\.size"),
-        (lambda m: m["files"]["spec.json"].update(size=10**10), r"spec\.json has 10,000,000,000 bytes; at most"),
+        (lambda m: m["files"]["spec.json"].update(size=10**10), r"spec\.json has 10,000,000,000 bytes"),
         (
             lambda m: m["files"]["model.fp32.onnx"].update(size=1 << 31),
             r"model\.fp32\.onnx has 2,147,483,648 bytes",
         ),
-        (lambda m: m["files"]["golden.npz"].update(size=10**30), "an integer has 31 digits"),
+        (lambda m: m["files"]["golden.npz"].update(size=10**30), "31 digits"),
         (lambda m: m["files"]["golden.npz"].update(size=1e300), "size"),
     ],
 )
@@ -111,20 +111,20 @@ def test_the_sum_is_bounded() -> None:
                 manifest["files"][name] = {"sha256": "0" * 64, "size": MAX_TOTAL // 3 if "data" in name else 9}
             manifest["models"][f"x{index}"] = {"producer": "x"}
 
-    with pytest.raises(BundleError, match=r"the bundle has 17,179,869,\d+ bytes; at most 17,179,869,184"):
+    with pytest.raises(BundleError, match=r"17,179,869,\d+ bytes.* 17,179,869,184"):
         Manifest.parse(altered(grow), "m")
 
 
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        (3, r"m has schema version 3; this dskd-compress reads up to 2\. Update it"),
-        (999, "has schema version 999"),
-        (1, "no schema version that is read here"),
-        ("2", "no schema version"),
-        (2.0, "no schema version"),
-        (True, "no schema version"),
-        (None, "no schema version"),
+        (3, r"schema version 3.* 2\..*pip install --upgrade"),
+        (999, "schema version 999"),
+        (1, "unsupported schema version.* 2"),
+        ("2", "unsupported schema version"),
+        (2.0, "unsupported schema version"),
+        (True, "unsupported schema version"),
+        (None, "unsupported schema version"),
     ],
 )
 def test_other_versions(version: object, message: str) -> None:

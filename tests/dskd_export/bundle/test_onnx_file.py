@@ -192,9 +192,7 @@ def test_no_place_hides_a_tensor(place: str) -> None:
         hide(model, tensor, place)
 
     assert read(serialised(lambda model: change(model, WEIGHTS)), 16).external_bytes == 16
-    with pytest.raises(
-        BundleError, match=r"tensor 'hidden' lies in '\.\./secret', outside of the bundle's own file"
-    ):
+    with pytest.raises(BundleError, match=r"'hidden'.*'\.\./secret'"):
         read(serialised(lambda model: change(model, "../secret")), 16)
 
 
@@ -208,32 +206,32 @@ def test_no_place_hides_a_tensor(place: str) -> None:
 )
 def test_only_the_one_file_will_do(location: str) -> None:
     data = serialised(lambda model: move_out(in_initializer(model), location))
-    with pytest.raises(BundleError, match="outside of the bundle's own file") as caught:
+    with pytest.raises(BundleError, match="outside") as caught:
         read(data, 10_000)
     assert str(caught.value).isprintable()
 
 
 def test_there_is_no_such_file() -> None:
-    with pytest.raises(BundleError, match="which is not there"):
+    with pytest.raises(BundleError, match="missing"):
         read(serialised(lambda model: move_out(in_initializer(model), WEIGHTS)), None)
 
 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"offset": "1"}, r"ends at byte 85 of .*, which has 84"),
+        ({"offset": "1"}, r"85 of .*84"),
         ({"offset": str(10**18)}, "ends at byte"),
-        ({"offset": "9" * 20}, "has no offset in"),
-        ({"offset": "-1"}, "has no offset in"),
-        ({"offset": "0x0"}, "has no offset in"),
-        ({"offset": "1_0"}, "has no offset in"),
-        ({"offset": "٣"}, "has no offset in"),
-        ({"offset": ""}, "has no offset in"),
+        ({"offset": "9" * 20}, "no offset"),
+        ({"offset": "-1"}, "no offset"),
+        ({"offset": "0x0"}, "no offset"),
+        ({"offset": "1_0"}, "no offset"),
+        ({"offset": "٣"}, "no offset"),
+        ({"offset": ""}, "no offset"),
         ({"length": "83"}, "claims 84 bytes and has 83"),
         ({"length": "0"}, "claims 84 bytes and has 0"),
-        ({"length": None}, "has no length in"),
-        ({"offset": None}, "has no offset in"),
-        ({"basepath": "/etc"}, "has an unknown 'basepath' to its place"),
+        ({"length": None}, "no length"),
+        ({"offset": None}, "no offset"),
+        ({"basepath": "/etc"}, "'basepath'"),
     ],
 )
 def test_where_in_the_file(entries: dict[str, str | None], message: str) -> None:
@@ -271,7 +269,7 @@ def test_two_places_at_once() -> None:
         move_out(in_initializer(model), WEIGHTS)
         in_initializer(model).external_data.add(key="location", value="/etc/passwd")
 
-    for change, message in ((both, "two places"), (not_declared, "two places"), (said_twice, "says twice")):
+    for change, message in ((both, "two places"), (not_declared, "two places"), (said_twice, "twice")):
         with pytest.raises(BundleError, match=message):
             read(serialised(change), 84)
 
@@ -292,10 +290,10 @@ def test_parts_that_protobuf_would_merge_into_one() -> None:
     data = make_model().SerializeToString()
     merged = data + protobuf_bytes(7, protobuf_bytes(1, node))
     assert onnx.load_from_string(merged).graph.node[-1].attribute[0].t.external_data[-1].value == "/etc/passwd"
-    with pytest.raises(BundleError, match="field 7 of a ModelProto stands twice"):
+    with pytest.raises(BundleError, match="field 7 of a ModelProto"):
         read(merged, 16)
     whole = protobuf_bytes(7, protobuf_bytes(1, node))
-    with pytest.raises(BundleError, match="field 5 of a AttributeProto stands twice"):
+    with pytest.raises(BundleError, match="field 5 of a AttributeProto"):
         read(whole, 16)
 
 
@@ -303,7 +301,7 @@ def test_a_key_twice_in_the_metadata() -> None:
     def change(model: onnx.ModelProto) -> None:
         model.metadata_props.add(key="dskd_spec", value="{}")
 
-    with pytest.raises(BundleError, match="its metadata holds 'dskd_spec' twice"):
+    with pytest.raises(BundleError, match="'dskd_spec' twice"):
         read(serialised(change))
 
 
@@ -314,8 +312,8 @@ def test_a_key_twice_in_the_metadata() -> None:
     ("dims", "message"),
     [
         ([2_500_000_000], r"claims 10,000,000,000 bytes and has 84"),
-        ([1 << 40, 1 << 40], "more values than can be counted"),
-        ([-1], "more values than can be counted"),
+        ([1 << 40, 1 << 40], "too many values"),
+        ([-1], "too many values"),
         ([3, 6], "claims 72 bytes and has 84"),
     ],
 )
@@ -331,7 +329,7 @@ def test_a_tensor_that_claims_more_or_less_than_it_has(dims: list[int], message:
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.STRING, 99])
 def test_a_tensor_without_data_that_claims_ten_gigabytes(kind: int) -> None:
     tensor = protobuf_bytes(1, varint(2_500_000_000)) + b"\x10" + varint(kind) + protobuf_bytes(8, b"w")
-    with pytest.raises(BundleError, match="claims 2,500,000,000 values in"):
+    with pytest.raises(BundleError, match="2,500,000,000 values"):
         read(protobuf_bytes(7, protobuf_bytes(5, tensor)))
 
 
@@ -349,18 +347,18 @@ def test_nesting_is_bounded() -> None:
     graph = protobuf_bytes(5, tensor.SerializeToString())
     for _ in range(5000):
         graph = protobuf_bytes(1, protobuf_bytes(5, protobuf_bytes(6, graph)))
-    with pytest.raises(BundleError, match="nests more than 64 messages"):
+    with pytest.raises(BundleError, match="64 messages"):
         read(protobuf_bytes(7, graph))
 
 
 def test_work_is_bounded() -> None:
     for fields in (b"\x08\x01" * (MAX_FIELDS + 1), protobuf_bytes(7, b"\x0a\x00" * (MAX_FIELDS + 1))):
         began = time.process_time()
-        with pytest.raises(BundleError, match=r"more than [\d,]+ fields"):
+        with pytest.raises(BundleError, match=r"[\d,]+ fields"):
             read(fields)
         assert time.process_time() - began < 20
     dims = protobuf_bytes(7, protobuf_bytes(5, protobuf_bytes(1, b"\x01" * (MAX_FIELDS + 1))))
-    with pytest.raises(BundleError, match=r"more than [\d,]+ fields"):
+    with pytest.raises(BundleError, match=r"[\d,]+ fields"):
         read(dims)
 
 
@@ -392,7 +390,7 @@ def test_work_is_bounded() -> None:
 def test_what_is_no_model(data: bytes) -> None:
     if data == b"\x08\x01":
         assert onnx.load_from_string(data).ir_version == 1  # a protobuf, but without a graph
-    with pytest.raises(BundleError, match="is no ONNX model"):
+    with pytest.raises(BundleError, match="ONNX model"):
         read(data)
 
 

@@ -50,7 +50,7 @@ def test_it_opens_elsewhere_and_through_a_link(folder: Path, tmp_path: Path) -> 
 
 
 def test_unknown_precision_lists_those_there(folder: Path) -> None:
-    with pytest.raises(UsageError, match="no model of precision fp8; it holds fp16, fp32, int8"):
+    with pytest.raises(UsageError, match=r"fp8.* fp16, fp32, int8"):
         open_bundle(folder).model("fp8")
 
 
@@ -78,7 +78,7 @@ def test_altered_after_opening(folder: Path, name: str, change: str, tmp_path: P
         path.symlink_to(tmp_path / "other")
     else:
         path.write_bytes(data[:-1] if change == "cut" else bytes([data[0] ^ 1]) + data[1:])
-    with pytest.raises(BundleError, match=rf"{name} is not (a plain file|the file that was exported)"):
+    with pytest.raises(BundleError, match=name):
         _ = bundle.golden() if name == "golden.npz" else bundle.model(name.split(".")[1])
 
 
@@ -86,12 +86,12 @@ def test_altered_after_opening(folder: Path, name: str, change: str, tmp_path: P
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="there is no such bundle"):
+    with pytest.raises(BundleError, match="no such bundle"):
         open_bundle(tmp_path / "none")
     with pytest.raises(BundleError, match="is not a bundle"):
         open_bundle(tmp_path)
     (tmp_path / "manifest.json").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(BundleError, match=r"manifest\.json is not a plain file"):
+    with pytest.raises(BundleError, match=r"manifest\.json is not a plain"):
         open_bundle(tmp_path)
 
 
@@ -109,14 +109,14 @@ def test_altered(folder: Path, name: str, change: str) -> None:
     data = path.read_bytes()
     changed = {"flip": bytes([data[0] ^ 1]) + data[1:], "cut": data[:-1], "grow": data + b"\0"}[change]
     path.write_bytes(changed)
-    with pytest.raises(BundleError, match=f"{name} is not the file that was exported"):
+    with pytest.raises(BundleError, match=f"{name} is not the file"):
         open_bundle(folder)
 
 
 @pytest.mark.parametrize("name", ["extra.txt", ".hidden", "model.bf16.onnx", "SPEC.JSON", "two\nlines"])
 def test_extra(folder: Path, name: str) -> None:
     (folder / name).write_text("")
-    with pytest.raises(BundleError, match="which is not in the manifest") as caught:
+    with pytest.raises(BundleError, match="not in the manifest") as caught:
         open_bundle(folder)
     assert name.splitlines()[0] in caught.value.message
     assert "\n" not in str(caught.value)
@@ -137,7 +137,7 @@ def test_a_file_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPat
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", denied)
-    with pytest.raises(BundleError, match=r"manifest\.json cannot be read: Permission denied"):
+    with pytest.raises(BundleError, match=r"manifest\.json.*Permission denied"):
         open_bundle(folder)
 
 
@@ -145,32 +145,32 @@ def test_sizes_are_bounded_before_anything_is_read(folder: Path, monkeypatch: py
     monkeypatch.setattr(verify_module, "read_verified", lambda *_: pytest.fail("something was read"))
     monkeypatch.setattr(verify_module, "check_hash", lambda *_: pytest.fail("something was read"))
     rewrite_manifest(folder, lambda m: m["files"]["golden.npz"].update(size=(1 << 30) + 1))
-    with pytest.raises(BundleError, match=r"golden\.npz has 1,073,741,825 bytes; at most 1,073,741,824"):
+    with pytest.raises(BundleError, match=r"golden\.npz.*1,073,741,825.*1,073,741,824"):
         open_bundle(folder)
 
 
 def test_a_file_of_another_size_is_not_read(folder: Path) -> None:
     with (folder / "golden.npz").open("r+b") as file:
         file.truncate(1 << 40)  # sparse: takes no room, and would take an hour to read
-    with pytest.raises(BundleError, match=r"it has 1,099,511,627,776 bytes and not"):
+    with pytest.raises(BundleError, match="1,099,511,627,776 bytes"):
         open_bundle(folder)
 
 
 def test_a_manifest_without_end(folder: Path) -> None:
     with (folder / "manifest.json").open("r+b") as file:
         file.truncate(1 << 40)
-    with pytest.raises(BundleError, match=r"manifest\.json has 1,099,511,627,776 bytes; at most"):
+    with pytest.raises(BundleError, match=r"manifest\.json.*1,099,511,627,776 bytes"):
         open_bundle(folder)
 
 
 CONTENT: list[tuple[str, bytes, str]] = [
     ("spec.json", b"{}", r"spec\.json: architecture: is required"),
     ("spec.json", b"[" * 100_000, r"spec\.json: its JSON is nested too deeply"),
-    ("spec.json", b'{"height": 1, "height": 1}', "a key stands twice"),
-    ("spec.json", make_spec(std=(0.3, 0.3, 0.3)).to_json().encode(), "carries another spec"),
-    ("spec.json", make_spec(height=10**18).to_json().encode(), "not golden images of this spec"),
-    ("labels.txt", b"class 1\nclass 0\n", "does not hold the classes"),
-    ("labels.txt", b"\xff\n", "does not hold the classes"),
+    ("spec.json", b'{"height": 1, "height": 1}', "twice"),
+    ("spec.json", make_spec(std=(0.3, 0.3, 0.3)).to_json().encode(), "different spec"),
+    ("spec.json", make_spec(height=10**18).to_json().encode(), "golden images of this spec"),
+    ("labels.txt", b"class 1\nclass 0\n", "classes"),
+    ("labels.txt", b"\xff\n", "classes"),
     ("calibration.json", b"{}", r"calibration\.json: seed: is required"),
     (
         "calibration.json",
@@ -183,15 +183,15 @@ CONTENT: list[tuple[str, bytes, str]] = [
             make_calibration().model_dump(mode="json")
             | {"precisions": {"fp16": {"method": "max", "producer": "x"}}}
         ),
-        "does not say how int8 was calibrated",
+        "no entry for int8",
     ),
-    ("golden.npz", make_golden(seed=1).to_bytes()[:-1], "not golden images of this spec"),
-    ("golden.npz", make_golden().to_bytes().replace(b"False", b"False "), "not golden images of this spec"),
+    ("golden.npz", make_golden(seed=1).to_bytes()[:-1], "golden images of this spec"),
+    ("golden.npz", make_golden().to_bytes().replace(b"False", b"False "), "golden images of this spec"),
     ("golden.npz", make_golden().to_bytes().replace(b"labels.npy", b"evils!.npy"), "damaged near byte"),
-    ("model.fp32.onnx", b"no protobuf", "is no ONNX model"),
-    ("model.fp32.onnx", make_model(make_spec(mean=(0, 0, 0)).to_metadata()).SerializeToString(), "another spec"),
-    ("model.fp16.onnx", make_model().SerializeToString(), r"uses nothing of model\.fp16\.onnx\.data"),
-    ("model.fp16.onnx.data", b"short", r"ends at byte [\d,]+ of model\.fp16\.onnx\.data, which has 5"),
+    ("model.fp32.onnx", b"no protobuf", "ONNX model"),
+    ("model.fp32.onnx", make_model(make_spec(mean=(0, 0, 0)).to_metadata()).SerializeToString(), "different spec"),
+    ("model.fp16.onnx", make_model().SerializeToString(), r"does not use model\.fp16\.onnx\.data"),
+    ("model.fp16.onnx.data", b"short", r"byte [\d,]+ of model\.fp16\.onnx\.data.* 5"),
 ]
 
 
@@ -219,7 +219,7 @@ def test_a_calibration_of_what_is_not_there(folder: Path) -> None:
 
     rewrite_manifest(folder, without)
     (folder / "model.int8.onnx").unlink()
-    with pytest.raises(BundleError, match="speaks of int8, of which there is no model"):
+    with pytest.raises(BundleError, match=r"calibration\.json.*int8"):
         open_bundle(folder)
 
 
@@ -231,5 +231,5 @@ def test_the_spec_in_the_model_may_be_left_out(folder: Path) -> None:
 
 def test_a_folder_in_it(folder: Path) -> None:
     (folder / "sub").mkdir()
-    with pytest.raises(BundleError, match="'sub', which is not in the manifest"):
+    with pytest.raises(BundleError, match="'sub'"):
         open_bundle(folder)

@@ -97,7 +97,7 @@ def test_without_zstandard_it_is_gzip(monkeypatch: pytest.MonkeyPatch, folder: P
 
 @pytest.mark.parametrize("name", ["b.zip", "b.tar", "b.tar.xz", "b", ".tar.gz", "b.TAR.GZ"])
 def test_other_endings(folder: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=r"is no name of a packed bundle\. Let it end in \.tar\.zst or \.tar\.gz"):
+    with pytest.raises(UsageError, match=r"\.tar\.zst or \.tar\.gz"):
         pack_bundle(folder, tmp_path / name)
 
 
@@ -105,12 +105,12 @@ def test_only_a_packed_bundle_is_replaced(folder: Path, codec: Codec, tmp_path: 
     out = tmp_path / f"b{codec.suffix}"
     for data in (b"years of work", b""):
         out.write_bytes(data)
-        with pytest.raises(BundleError, match="is not a packed bundle, and is left alone"):
+        with pytest.raises(BundleError, match="packed bundle"):
             pack_bundle(folder, out)
         assert out.read_bytes() == data
     out.unlink()
     out.mkdir()
-    with pytest.raises(UsageError, match="is a folder"):
+    with pytest.raises(UsageError, match=r"bundle\.tar\.gz"):
         pack_bundle(folder, out)
     out.rmdir()
     pack_bundle(folder, out)
@@ -120,7 +120,7 @@ def test_only_a_packed_bundle_is_replaced(folder: Path, codec: Codec, tmp_path: 
 
 def test_a_damaged_bundle_is_not_packed(folder: Path, tmp_path: Path) -> None:
     (folder / "labels.txt").write_text("other")
-    with pytest.raises(BundleError, match=r"labels\.txt is not the file that was exported"):
+    with pytest.raises(BundleError, match=r"labels\.txt"):
         pack_bundle(folder, tmp_path / "b.tar.gz")
     assert not (tmp_path / "b.tar.gz").exists()
 
@@ -133,7 +133,7 @@ def test_a_bundle_that_changes_meanwhile(folder: Path, tmp_path: Path, monkeypat
         return bundle
 
     monkeypatch.setattr(pack_module, "open_bundle", open_and_change)
-    with pytest.raises(BundleError, match=r"labels\.txt changed while it was packed"):
+    with pytest.raises(BundleError, match=r"labels\.txt changed"):
         pack_bundle(folder, tmp_path / "b.tar.gz")
     assert list(tmp_path.iterdir()) == [folder.parent]
 

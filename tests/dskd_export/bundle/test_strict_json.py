@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from dskd_export.bundle.strict_json import canonical_json, load_document, load_json, one_line
+from dskd_export.bundle.strict_json import canonical_json, load_document, load_json
 from dskd_export.errors import BundleError
+from dskd_export.files.json_text import one_line
 
 VALUES = st.recursive(
     st.none()
@@ -46,14 +47,14 @@ def test_any_bytes_are_json_or_an_error_of_one_line(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b'{"a": 1, "a": 2}', "a key stands twice"),
-        (b"NaN", "NaN is no JSON number"),
-        (b"[-Infinity]", "-Infinity is no JSON number"),
+        (b'{"a": 1, "a": 2}', "twice"),
+        (b"NaN", r"\bNaN\b"),
+        (b"[-Infinity]", "-Infinity"),
         (b"1e999", "too large"),
-        (b"9" * 1_000_000, "an integer has 1,000,000 digits"),
-        (b"-" + b"9" * 21, "an integer has 21 digits"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"a":' * 100_000, "nested too deeply"),
+        (b"9" * 1_000_000, "1,000,000 digits"),
+        (b"-" + b"9" * 21, "21 digits"),
+        (b"[" * 100_000, "nested"),
+        (b'{"a":' * 100_000, "nested"),
         (b"\xff", "not valid JSON"),
         (b"", "not valid JSON"),
         (b"{} {}", "not valid JSON"),
@@ -75,7 +76,7 @@ def test_a_document() -> None:
         load_document(b"{}", Thing, "x")
     with pytest.raises(BundleError, match=r"x: document: "):
         load_document(b"[]", Thing, "x")
-    with pytest.raises(BundleError, match="a key stands twice"):
+    with pytest.raises(BundleError, match="twice"):
         load_document(b'{"size": 3, "size": 4}', Thing, "x")
 
 

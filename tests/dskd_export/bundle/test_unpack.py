@@ -79,7 +79,7 @@ def test_where_it_goes(packed: Path, tmp_path: Path) -> None:
     assert default_folder(packed) == tmp_path / "b"
     assert unpack_bundle(packed, tmp_path / "deep/out").folder == tmp_path / "deep/out"
     renamed = packed.rename(tmp_path / "download")
-    with pytest.raises(UsageError, match="Name the folder to unpack to with --out"):
+    with pytest.raises(UsageError, match="--out"):
         unpack_bundle(renamed)
     assert open_bundle(unpack_bundle(renamed, tmp_path / "out").folder).precisions == ("fp16", "fp32", "int8")
 
@@ -91,7 +91,7 @@ def test_only_a_bundle_is_replaced(packed: Path, folder: Path, tmp_path: Path) -
     unpack_bundle(packed, out)
     assert contents(out) == contents(folder)
     (out / "notes.txt").write_text("years of work")
-    with pytest.raises(BundleError, match="is left alone"):
+    with pytest.raises(BundleError, match="no bundle"):
         unpack_bundle(packed, out)
     assert (out / "notes.txt").exists()
     (tmp_path / "file").write_bytes(b"")
@@ -111,12 +111,12 @@ def test_what_is_refused_leaves_the_bundle_that_was_there(packed: Path, tmp_path
 
 
 def test_what_is_no_file(packed: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is missing"):
+    with pytest.raises(BundleError, match="missing"):
         verify_packed(tmp_path / "none.tar.gz")
-    with pytest.raises(BundleError, match="is not a plain file"):
+    with pytest.raises(BundleError, match="plain file"):
         verify_packed(tmp_path)
     os.mkfifo(tmp_path / "pipe.tar.gz")
-    with pytest.raises(BundleError, match="is not a plain file"):
+    with pytest.raises(BundleError, match="plain file"):
         verify_packed(tmp_path / "pipe.tar.gz")
     (tmp_path / "link.tar.gz").symlink_to(packed)
     verify_packed(tmp_path / "link.tar.gz")
@@ -127,16 +127,16 @@ def test_what_is_no_file(packed: Path, tmp_path: Path) -> None:
     [
         (lambda files: files[1:], r"does not begin with manifest\.json"),
         (lambda files: [files[1], files[0], *files[2:]], r"does not begin with manifest\.json"),
-        (lambda files: [files[0], *files], r"spec\.json is not where it belongs"),
-        (lambda files: [*files[:2], files[1], *files[2:]], r"labels\.txt is not where it belongs"),
-        (lambda files: [files[0], *reversed(files[1:])], r"spec\.json is not where it belongs"),
-        (lambda files: files[:-1], r"model\.int8\.onnx is not where it belongs"),
-        (lambda files: [*files, files[-1]], "something follows its last file"),
-        (lambda files: [*files, ("extra", b"")], "something follows its last file"),
-        (lambda files: [files[0], ("../spec.json", files[1][1]), *files[2:]], "is not where it belongs"),
-        (lambda files: [files[0], ("/spec.json", files[1][1]), *files[2:]], "is not where it belongs"),
-        (lambda files: [files[0], (files[1][0], files[1][1] + b" "), *files[2:]], "is not where it belongs"),
-        (lambda files: [files[0], (files[1][0], files[1][1].swapcase()), *files[2:]], "its sha256 differs"),
+        (lambda files: [files[0], *files], r"spec\.json is out of place"),
+        (lambda files: [*files[:2], files[1], *files[2:]], r"labels\.txt is out of place"),
+        (lambda files: [files[0], *reversed(files[1:])], r"spec\.json is out of place"),
+        (lambda files: files[:-1], r"model\.int8\.onnx is out of place"),
+        (lambda files: [*files, files[-1]], "follows its last file"),
+        (lambda files: [*files, ("extra", b"")], "follows its last file"),
+        (lambda files: [files[0], ("../spec.json", files[1][1]), *files[2:]], "out of place"),
+        (lambda files: [files[0], ("/spec.json", files[1][1]), *files[2:]], "out of place"),
+        (lambda files: [files[0], (files[1][0], files[1][1] + b" "), *files[2:]], "out of place"),
+        (lambda files: [files[0], (files[1][0], files[1][1].swapcase()), *files[2:]], "sha256"),
         (lambda files: [("manifest.json", files[0][1].swapcase()), *files[1:]], "not valid JSON|was altered"),
         (lambda files: [("manifest.json", b" " * (1 << 20) + b"x"), *files[1:]], "does not begin with"),
         (lambda files: [], r"does not begin with manifest\.json"),
@@ -158,10 +158,10 @@ def test_the_end(folder: Path, packed: Path, codec: Codec) -> None:
     for data, message in (
         (whole[:-512], "it ends too early"),
         (whole[:-1024], "it ends too early"),
-        (whole[:-1500], "it ends too early|something lies between|its sha256 differs"),
-        (whole + b"\0", "something follows its last file"),
-        (whole + bytes(512), "something follows its last file"),
-        (whole[:-1] + b"x", "something follows its last file"),
+        (whole[:-1500], "it ends too early|data between|its sha256 differs"),
+        (whole + b"\0", "follows its last file"),
+        (whole + bytes(512), "follows its last file"),
+        (whole[:-1] + b"x", "follows its last file"),
         (whole[:600], "it ends too early"),
         (whole[:100], "it ends too early"),
         (b"", "it ends too early"),
@@ -177,7 +177,7 @@ def test_padding_holds_nothing(folder: Path, packed: Path, codec: Codec) -> None
     assert len(first) % 512
     whole[512 + len(first)] = 1
     repack(packed, compressed(codec, bytes(whole)))
-    with pytest.raises(BundleError, match="something lies between its files"):
+    with pytest.raises(BundleError, match="data between its files"):
         verify_packed(packed)
 
 

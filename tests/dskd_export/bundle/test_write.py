@@ -103,7 +103,7 @@ def test_a_failure_leaves_the_old_bundle(folder: Path, monkeypatch: pytest.Monke
         return real(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", disk_fills_up)
-    with pytest.raises(EnvironmentProblem, match=r"bundle cannot be written: No space"):
+    with pytest.raises(EnvironmentProblem, match="No space"):
         write_fp32(folder)
     assert contents(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
@@ -115,7 +115,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, beside: list[s
     for name in ("thesis.tex", *beside):
         (tmp_path / name).write_text("years of work")
     before = contents(tmp_path)
-    with pytest.raises(BundleError, match="other files than those of a bundle, and is left alone"):
+    with pytest.raises(BundleError, match="no bundle"):
         write_fp32(tmp_path)
     assert contents(tmp_path) == before
 
@@ -124,7 +124,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, beside: list[s
     "models", [{}, {"FP 32": FP32["fp32"]}, {"../fp32": FP32["fp32"]}, {"f" * 33: FP32["fp32"]}]
 )
 def test_precisions_are_words(tmp_path: Path, models: dict[str, BundledModel]) -> None:
-    with pytest.raises(ValueError, match="not names of precisions"):
+    with pytest.raises(ValueError, match="precisions"):
         write_fp32(tmp_path / "b", models=models)
     assert not (tmp_path / "b").exists()
 
@@ -180,16 +180,19 @@ def elsewhere(location: str) -> BundledModel:
         ({"golden": make_golden(spec=make_spec(height=9))}, r"golden\.npz: input is"),
         (
             {"models": {"fp32": BundledModel(b"thirty-two", "a tool")}},
-            r"bundle/model\.fp32\.onnx is no ONNX model",
+            r"bundle/model\.fp32\.onnx.*ONNX model",
         ),
-        ({"models": {"fp32": elsewhere("/etc/machine-id-0123")}}, "outside of the bundle's own file"),
-        ({"models": {"fp32": replace(elsewhere("model.fp32.onnx.data"), weights=None)}}, "which is not there"),
+        ({"models": {"fp32": elsewhere("/etc/machine-id-0123")}}, "machine-id.*outside"),
+        (
+            {"models": {"fp32": replace(elsewhere("model.fp32.onnx.data"), weights=None)}},
+            r"model\.fp32\.onnx\.data, which is missing",
+        ),
         (
             {"models": {"fp32": replace(FP32["fp32"], weights=b"spare")}},
-            r"uses nothing of model\.fp32\.onnx\.data",
+            r"does not use model\.fp32\.onnx\.data",
         ),
         ({"models": make_models()}, r"lists model\.int8\.onnx without calibration\.json"),
-        ({"calibration": make_calibration()}, "speaks of int8, of which there is no model"),
+        ({"calibration": make_calibration()}, r"calibration\.json.*int8"),
         (
             {
                 "models": {
@@ -198,7 +201,7 @@ def elsewhere(location: str) -> BundledModel:
                     )
                 }
             },
-            r"carries another spec than spec\.json",
+            r"different spec than spec\.json",
         ),
     ],
 )
@@ -213,7 +216,7 @@ def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from dskd_export.bundle import manifest
 
     monkeypatch.setattr(manifest, "_MAX_MODEL", 10)
-    with pytest.raises(BundleError, match=r"model\.fp32\.onnx has [\d,]+ bytes; a bundle has room for 10"):
+    with pytest.raises(BundleError, match=r"model\.fp32\.onnx has [\d,]+ bytes.* 10 "):
         write_fp32(tmp_path / "b")
 
 

@@ -28,7 +28,7 @@ from readme_blocks import blocks
 from dskd_export.bundle import Bundle
 from dskd_export.deployment import Plan, make_plan, write_deployment
 from dskd_export.deployment.cpp import SOURCES, cpp_files, pillow_major, tolerance_of
-from dskd_export.deployment.render import static
+from dskd_export.deployment.render import read_static
 from dskd_export.runtime.preprocess import preprocess
 from dskd_export.settings import BudgetSettings
 
@@ -110,11 +110,11 @@ def test_every_source_is_listed_and_none_is_long() -> None:
     folder = Path(__file__).parents[3] / "export/dskd_export/deployment/templates/cpp"
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert there == {*SOURCES, "model_spec.h.j2"}
-    assert all(static(f"cpp/{name}").count(b"\n") < 300 for name in SOURCES)
+    assert all(read_static(f"cpp/{name}").count(b"\n") < 300 for name in SOURCES)
 
 
 def test_nothing_that_a_generation_of_tensorrt_took_away() -> None:
-    text = b"".join(static(f"cpp/{name}") for name in SOURCES).decode()
+    text = b"".join(read_static(f"cpp/{name}") for name in SOURCES).decode()
     removed = (
         "enqueueV2",
         "executeV2",
@@ -344,7 +344,7 @@ def test_preprocess(which: str, request: pytest.FixtureRequest) -> None:
         (
             ["golden", "--engine", "GOOD", "--batch", "1.5", "--data", "cpp"],
             2,
-            "--batch has to be a whole number.",
+            "--batch must be a whole number.",
         ),
         (["golden", "--engine", "GOOD", "--tolerance", "x", "--data", "cpp"], 2, "--tolerance is 'x'"),
         (["golden", "--engine", "GOOD", "--tolerance", "nan", "--data", "cpp"], 2, "--tolerance is 'nan'"),

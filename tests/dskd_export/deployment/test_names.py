@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dskd_export.deployment.names import check_model_name, model_name_from, quoted
-from dskd_export.deployment.render import in_a_comment
+from dskd_export.deployment.names import check_model_name, model_name_from, quote_literal
+from dskd_export.deployment.render import escape_comment
 from dskd_export.errors import UsageError
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
@@ -29,13 +29,13 @@ def test_names_are_those_that_one_would_give() -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "-a", "_a", "ä", "a\n", "x" * 65])
 def test_names_that_cannot_be(name: str) -> None:
-    with pytest.raises(UsageError, match="cannot name a model"):
+    with pytest.raises(UsageError, match="model name"):
         check_model_name(name)
 
 
 @given(TEXT)
 def test_a_literal_says_what_it_was_made_of(text: str) -> None:
-    literal = quoted(text)
+    literal = quote_literal(text)
     assert re.fullmatch(r'"([ -~])*"', literal)
     unescaped = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), literal[1:-1])
     assert unescaped.encode("latin-1").decode() == text
@@ -43,5 +43,5 @@ def test_a_literal_says_what_it_was_made_of(text: str) -> None:
 
 @given(TEXT)
 def test_a_comment_stays_one(text: str) -> None:
-    shown = in_a_comment(text)
+    shown = escape_comment(text)
     assert not re.search(r"[\n\r`*|<>\[\]\\]|//", shown)

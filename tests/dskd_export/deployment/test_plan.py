@@ -34,13 +34,13 @@ def test_the_defaults(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"precision": "bf16"}, "holds no model of precision bf16; it holds fp16, fp32, int8"),
-        ({"max_batch": 0}, "0 images cannot be a batch"),
-        ({"max_batch": 1025}, "1025 images cannot be a batch"),
-        ({"provider": "cuad"}, "There is no 'cuad' here"),
-        ({"devices": ("phone",)}, "There is no 'phone' here"),
-        ({"model_name": "a/b"}, "'a/b' cannot name a model"),
-        ({"engine": Path("nowhere.engine")}, "nowhere.engine is no engine"),
+        ({"precision": "bf16"}, "bf16; it holds fp16, fp32, int8"),
+        ({"max_batch": 0}, "--max-batch must be 1 to 1024, not 0"),
+        ({"max_batch": 1025}, "not 1025"),
+        ({"provider": "cuad"}, "--provider: unknown value 'cuad'"),
+        ({"devices": ("phone",)}, "--device: unknown value 'phone'"),
+        ({"model_name": "a/b"}, "'a/b'"),
+        ({"engine": Path("nowhere.engine")}, "nowhere.engine is missing"),
     ],
 )
 def test_what_cannot_be_deployed(bundle: Bundle, choice: dict[str, Any], message: str) -> None:
@@ -57,7 +57,7 @@ def test_a_precision_that_the_provider_has_no_mode_for(tmp_path: Path) -> None:
     arguments["models"]["bf16"] = arguments["models"]["fp32"]
     write_bundle(tmp_path / "b", **arguments)
     bundle = open_bundle(tmp_path / "b")
-    with pytest.raises(UsageError, match="cannot tell ONNX Runtime's TensorRT provider to compute in bf16"):
+    with pytest.raises(UsageError, match="bf16; it has fp32, fp16, int8"):
         make_plan(bundle, precision="bf16", provider="tensorrt")
     engine = tmp_path / "model.engine"
     engine.write_bytes(b"engine")
@@ -66,7 +66,7 @@ def test_a_precision_that_the_provider_has_no_mode_for(tmp_path: Path) -> None:
 
 def test_an_empty_engine(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    with pytest.raises(UsageError, match="is no engine"):
+    with pytest.raises(UsageError, match="empty is missing or empty"):
         make_plan(bundle, engine=tmp_path / "empty")
 
 
@@ -85,14 +85,14 @@ def test_an_engine_that_build_made(make_machine: Any, classifier_bundle: Bundle,
     assert b'profile: [ "0", "1" ]' in config_pbtxt(plan)
     assert plan.engine_facts.startswith("The engine was built by tensorrt 10.")
     assert "for Orin (nvgpu)" in plan.engine_facts
-    with pytest.raises(UsageError, match="is of fp16, and fp32 is to be deployed"):
+    with pytest.raises(UsageError, match="fp16, but --precision is fp32"):
         make_plan(classifier_bundle, precision="fp32", engine=engine)
-    with pytest.raises(UsageError, match=r"takes batches of 1, 2 to 8, and Triton is to send 1 to 16 images"):
+    with pytest.raises(UsageError, match="1, 2 to 8, not 1 to 16"):
         make_plan(classifier_bundle, precision="fp16", engine=engine, max_batch=16)
-    with pytest.raises(UsageError, match="was built from another bundle"):
+    with pytest.raises(UsageError, match="another bundle"):
         make_plan(plain_bundle(tmp_path / "other"), precision="fp16", engine=engine)
-    with pytest.raises(UsageError, match="holds no weights"):
+    with pytest.raises(UsageError, match="--refit-from"):
         make_plan(classifier_bundle, precision="fp16", engine=build(strip="identical"))
     engine.write_bytes(b"another")
-    with pytest.raises(DataError, match="its sha256 differs"):
+    with pytest.raises(DataError, match="sha256"):
         make_plan(classifier_bundle, precision="fp16", engine=engine)

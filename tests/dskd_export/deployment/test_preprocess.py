@@ -18,7 +18,7 @@ from hypothesis_support import examples
 from PIL import Image
 
 from dskd_export.deployment.cpp import SOURCES
-from dskd_export.deployment.render import static
+from dskd_export.deployment.render import read_static
 from dskd_export.errors import DataError
 from dskd_export.runtime.preprocess import preprocess, resize_and_crop
 from dskd_export.spec import CropMode, Interpolation, ModelSpec
@@ -37,7 +37,7 @@ def cpp(tmp_path_factory: pytest.TempPathFactory) -> Call:
     folder = tmp_path_factory.mktemp("cpp")
     (folder / "src").mkdir()
     for name in SOURCES:
-        (folder / name).write_bytes(static(f"cpp/{name}"))
+        (folder / name).write_bytes(read_static(f"cpp/{name}"))
     driver = Path(__file__).parent / "preprocess_driver.cpp"
     sources = [str(driver), "src/preprocess.cpp", "src/resize.cpp"]
     flags = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared", "-fPIC", "-Isrc")
@@ -71,7 +71,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def test_the_names_are_all_there() -> None:
-    header = static("cpp/src/resize.h").decode() + static("cpp/src/preprocess.h").decode()
+    header = read_static("cpp/src/resize.h").decode() + read_static("cpp/src/preprocess.h").decode()
     assert f"enum class Filter {{ {', '.join(ORDER_OF_FILTERS)} }};" in header
     assert f"enum class CropMode {{ {', '.join(ORDER_OF_MODES)} }};" in header
     assert set(FILTERS) == set(ORDER_OF_FILTERS)

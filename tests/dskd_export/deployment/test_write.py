@@ -54,7 +54,7 @@ def test_targets_have_one_order(bundle: Bundle, tmp_path: Path) -> None:
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-@pytest.mark.parametrize(("targets", "message"), [(["trtion"], "no target 'trtion'"), ([], "There is no target")])
+@pytest.mark.parametrize(("targets", "message"), [(["trtion"], "target 'trtion'"), ([], "No target")])
 def test_targets_that_are_none(bundle: Bundle, tmp_path: Path, targets: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         write_deployment(tmp_path / "out", make_plan(bundle), targets)
@@ -66,7 +66,7 @@ def test_an_older_deployment_is_replaced_when_asked(bundle: Bundle, tmp_path: Pa
     out.mkdir()  # an empty folder will do
     write_deployment(out, make_plan(bundle), ["triton"])
     before = contents(out)
-    with pytest.raises(UsageError, match="holds a deployment already"):
+    with pytest.raises(UsageError, match="--force"):
         write_deployment(out, make_plan(bundle), ["cpp"])
     assert contents(out) == before
     write_deployment(out, make_plan(bundle), ["cpp"], force=True)
@@ -79,7 +79,7 @@ def test_anything_else_is_left_alone(bundle: Bundle, tmp_path: Path, force: bool
     out = tmp_path / "mine"
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="holds other files than those of a deployment"):
+    with pytest.raises(UsageError, match="no deployment"):
         write_deployment(out, make_plan(bundle), force=force)
     assert contents(out) == {"thesis.txt": b"years of work"}
 
@@ -87,7 +87,7 @@ def test_anything_else_is_left_alone(bundle: Bundle, tmp_path: Path, force: bool
 @pytest.mark.parametrize("inside", [".", "deploy", "a/b"])
 def test_not_into_the_bundle(bundle: Bundle, inside: str) -> None:
     before = contents(bundle.folder)
-    with pytest.raises(UsageError, match="lies within the bundle"):
+    with pytest.raises(UsageError, match=r"inside the bundle.*--out"):
         write_deployment(bundle.folder / inside, make_plan(bundle), force=True)
     assert contents(bundle.folder) == before
 
@@ -98,7 +98,7 @@ def test_whole_or_not_at_all(bundle: Bundle, tmp_path: Path, monkeypatch: pytest
     if old:
         write_deployment(out, make_plan(bundle), ["triton"])
     before = contents(tmp_path)
-    real, seen = write.put, []
+    real, seen = write.write_content, []
 
     def put(path: Path, content: object) -> None:
         seen.append(path)
@@ -106,8 +106,8 @@ def test_whole_or_not_at_all(bundle: Bundle, tmp_path: Path, monkeypatch: pytest
             raise OSError(28, "No space left on device", str(path))
         real(path, content)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(write, "put", put)
-    with pytest.raises(EnvironmentProblem, match="out cannot be written: No space left on device"):
+    monkeypatch.setattr(write, "write_content", put)
+    with pytest.raises(EnvironmentProblem, match=r"out.*No space left on device"):
         write_deployment(out, make_plan(bundle), force=True)
     assert contents(tmp_path) == before
     assert out.exists() == old

@@ -38,7 +38,7 @@ def test_every_input_and_output(model: nn.Module, input_dtype: str, input_layout
     images = preprocess_batch(PHOTOS, spec)
     assert images.dtype == input_dtype
     assert images.shape == spec.input_shape(3)
-    # To the last bit what the device would have computed; the model's own sums may go another way.
+    # Bit for bit what the device would have computed; the model's own sums may go another way.
     before = deployed(nn.Flatten(), spec.model_copy(update={"output_name": "logits"}))(torch.from_numpy(images))
     np.testing.assert_array_equal(before.numpy(), preprocess_batch(PHOTOS, plain).reshape(3, -1))
     exported = export(model, **options)

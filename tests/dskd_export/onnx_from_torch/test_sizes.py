@@ -49,5 +49,7 @@ def test_bytes_of_any_size_in_the_order_of_decoders() -> None:
 
 def test_a_model_of_one_size_says_so() -> None:
     model = make_model("vit_tiny_patch16_224", img_size=32, depth=1)
-    with pytest.raises(ModelError, match=r"takes 32x32 only: Input height \(64\) doesn't match.*dynamic_img_size"):
+    with pytest.raises(
+        ModelError, match=r"export\.dynamic_size.*32x32 only: Input height \(64\) doesn't match.*dynamic_img_size"
+    ):
         export(model, 32, dynamic_size=True)

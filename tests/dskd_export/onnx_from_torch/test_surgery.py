@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from export_support import export, make_spec, steps
+from export_support import count_nodes, export, make_spec, steps
 from support import make_model
 from torch import nn
 
 from dskd_compress.models import count_parameters
 from dskd_compress.timm_import import import_timm
-from dskd_export.onnx_from_torch import count_nodes, surgery
+from dskd_export.onnx_from_torch import surgery
 from dskd_export.onnx_from_torch.parity import Probe, make_images, make_probe
 from dskd_export.onnx_from_torch.surgery import SURGERIES, Surgery, operate
 

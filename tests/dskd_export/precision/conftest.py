@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -94,3 +95,39 @@ def calibration(cnn) -> Calibration:
 def unseen() -> np.ndarray:
     """Thirty-two images that nothing was calibrated on."""
     return np.random.default_rng(1).normal(size=(32, 3, SIZE, SIZE)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def build(cnn, calibration) -> Callable[..., Any]:
+    """Build a precision of the small classifier; the same settings give the model that was built first."""
+    from dskd_export.precision.build import Settings, build_precision
+
+    @functools.cache
+    def make(precision: Any, **settings: Any) -> Any:
+        return build_precision(cnn.SerializeToString(), precision, calibration, calibration, Settings(**settings))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def half(cnn, calibration) -> Callable[..., Any]:
+    """Convert the small classifier to half precision; the same arguments give the model that was made first."""
+    from dskd_export.precision.half import half_precision
+
+    @functools.cache
+    def make(precision: Any, producer: Any = "auto") -> Any:
+        return half_precision(cnn.SerializeToString(), precision, calibration, producer=producer)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def quantized(cnn, calibration) -> Callable[..., Any]:
+    """Quantize the small classifier; the same arguments give the model that was made first. Read only."""
+    from dskd_export.precision.quantize import quantize
+
+    @functools.cache
+    def make(precision: Any, producer: Any, method: Any = "max") -> Any:
+        return quantize(cnn, precision, calibration, producer=producer, method=method)
+
+    return make

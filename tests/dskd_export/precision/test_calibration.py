@@ -12,7 +12,7 @@ def _calibration(hashes: tuple[str, ...]) -> Calibration:
 
 
 def test_images_that_are_judged_are_refused_with_their_number():
-    with pytest.raises(DataError, match="2 of 3 calibration images are also evaluation images"):
+    with pytest.raises(DataError, match="2 of 3"):
         _calibration(("a", "b", "c")).check_disjoint(["c", "x", "a"])
 
 
@@ -21,10 +21,10 @@ def test_other_images_pass():
 
 
 def test_no_images():
-    with pytest.raises(DataError, match="no calibration images"):
+    with pytest.raises(DataError, match=r"export\.calibration\.images"):
         _calibration(())
 
 
 def test_rows_labels_and_hashes_go_together():
-    with pytest.raises(ValueError, match="not of the same number"):
+    with pytest.raises(ValueError, match="number"):
         Calibration(np.zeros((2, 3, 2, 2), np.float32), np.zeros(2, np.int64), ("a",), 0)

@@ -28,17 +28,17 @@ def _weights(model: bytes) -> set[int]:
 
 
 @pytest.mark.parametrize("producer", PRODUCERS)
-def test_fp16_is_in_the_types_and_close_to_fp32(cnn, calibration, unseen, producer):
-    half = half_precision(cnn.SerializeToString(), "fp16", calibration, producer=producer)
-    proto = onnx.load_from_string(half.model)
-    assert _weights(half.model) == {onnx.TensorProto.FLOAT16}
-    assert _types(half.model)["conv2"] == onnx.TensorProto.FLOAT16
+def test_fp16_is_in_the_types_and_close_to_fp32(cnn, half, unseen, producer):
+    made = half("fp16", producer)
+    proto = onnx.load_from_string(made.model)
+    assert _weights(made.model) == {onnx.TensorProto.FLOAT16}
+    assert _types(made.model)["conv2"] == onnx.TensorProto.FLOAT16
     # The interface stays as it was: a device feeds every precision alike.
     assert [v.type.tensor_type.elem_type for v in (*proto.graph.input, *proto.graph.output)] == [1, 1]
     reference, candidate = logits_of_model(cnn, unseen), logits_of_model(proto, unseen)
     worst = np.abs(candidate - reference).max() / np.abs(reference).max()
     assert 0 < worst < 5e-3  # 0 would mean that nothing was rounded
-    assert producer[:4] in half.metadata.producer or "onnxconverter" in half.metadata.producer
+    assert producer[:4] in made.metadata.producer or "onnxconverter" in made.metadata.producer
 
 
 @pytest.mark.parametrize("producer", PRODUCERS)
@@ -62,11 +62,11 @@ def test_named_nodes_stay_fp32(cnn, calibration, producer):
     assert _types(half.model)["conv1"] == onnx.TensorProto.FLOAT16
 
 
-def test_bf16_raises_the_operator_set(cnn, calibration):
-    half = half_precision(cnn.SerializeToString(), "bf16", calibration)
-    assert half.opset == 22
-    assert _weights(half.model) == {onnx.TensorProto.BFLOAT16}
-    assert _types(half.model)["conv2"] == onnx.TensorProto.BFLOAT16
+def test_bf16_raises_the_operator_set(half):
+    made = half("bf16")
+    assert made.opset == 22
+    assert _weights(made.model) == {onnx.TensorProto.BFLOAT16}
+    assert _types(made.model)["conv2"] == onnx.TensorProto.BFLOAT16
 
 
 def test_bf16_spans_what_fp16_cannot(make_cnn, calibration):
@@ -75,11 +75,9 @@ def test_bf16_spans_what_fp16_cannot(make_cnn, calibration):
 
 
 @pytest.mark.parametrize("producer", PRODUCERS)
-def test_the_same_model_gives_the_same_bytes(cnn, calibration, producer):
-    made = [
-        half_precision(cnn.SerializeToString(), "fp16", calibration, producer=producer).model for _ in range(2)
-    ]
-    assert made[0] == made[1]
+def test_the_same_model_gives_the_same_bytes(cnn, calibration, half, producer):
+    again = half_precision(cnn.SerializeToString(), "fp16", calibration, producer=producer)
+    assert again.model == half("fp16", producer).model
 
 
 def test_the_files_metadata_says_what_it_is(cnn, calibration):

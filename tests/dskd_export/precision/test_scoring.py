@@ -6,7 +6,6 @@ import pytest
 
 from dskd_export.errors import ModelError
 from dskd_export.precision.calibration import Calibration
-from dskd_export.precision.half import half_precision
 from dskd_export.precision.scoring import logits_of_model, reference_logits, score_model, score_of
 
 
@@ -40,9 +39,8 @@ def test_a_reference_with_nan_is_refused(make_cnn, calibration):
         reference_logits(make_cnn(overflow=1e30), images)
 
 
-def test_bf16_is_scored_without_a_kernel_for_it(cnn, calibration):
-    half = onnx.load_from_string(half_precision(cnn.SerializeToString(), "bf16", calibration).model)
-    score = score_model(half, reference_logits(cnn, calibration), calibration)
+def test_bf16_is_scored_without_a_kernel_for_it(cnn, calibration, half):
+    score = score_model(onnx.load_from_string(half("bf16").model), reference_logits(cnn, calibration), calibration)
     assert 0 < score.kl < 1e-2
     assert score.agreement > 0.9
 

@@ -565,6 +565,12 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def precise_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run with four precisions; read only."""
+    return RunWriter(tmp_path_factory.mktemp("precise") / "run", precisions=True, student_epochs=4).write()
+
+
+@pytest.fixture(scope="session")
 def matrix(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Runs of four methods, and the results of each on two devices in three precisions; read only."""
     return make_matrix(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from dskd_export.documents.base import Interval
-from dskd_export.report.bar_charts import discarded_chart, relative_chart
 from dskd_export.report.blocks import Key
 from dskd_export.report.chart_parts import keys_for, log_ticks
 from dskd_export.report.charts import MOST_POINTS, Curve, accuracy_chart, latency_chart, step_chart
+from dskd_export.report.model_charts import discarded_chart, relative_chart
 
 STEPS = np.arange(1.0, 5001.0)
 TERMS = {"loss": np.exp(-STEPS / 900) + 0.01, "ce": np.where(STEPS > 2000, np.nan, 0.5)}
@@ -78,5 +78,4 @@ def test_log_ticks_lie_inside_and_are_few(low: float, high: float) -> None:
 def test_bars_end_before_their_figures() -> None:
     for name in ("relative", "discarded"):
         domains = [position["scale"]["domain"][1] for position in positions(SPECS[name])]
-        field = "share" if name == "relative" else "millions"
-        assert min(domains) >= 1.2 * max(row[field] for row in SPECS[name]["data"]["values"]) - 1e-9
+        assert min(domains) >= 1.2 * max(row["value"] for row in SPECS[name]["data"]["values"]) - 1e-9

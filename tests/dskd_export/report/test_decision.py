@@ -11,7 +11,7 @@ import pytest
 from dskd_export.report import build_report
 from dskd_export.report.card import model_card
 from dskd_export.report.choices import Source, best_of, choices
-from dskd_export.report.decision import decide, decide_between, latency_pair, student_accuracy
+from dskd_export.report.decision import decide, decide_between, latency_pair
 from dskd_export.report.load import Run, load_run
 from dskd_export.report.render import escape_markdown
 
@@ -26,10 +26,10 @@ def test_the_line_holds_every_figure(run: Run) -> None:
     assert decision.verdict == "PASS"
     text = decision.summary.replace("\u00a0", " ")
     for part in (
-        "keeps 98.9 % of the teacher's top-1 accuracy",
+        "retains 98.9 % of the teacher's top-1 accuracy",
         "95 % interval 96.7–100.9 %",
         "19.4× fewer parameters",
-        "60.8× fewer MACs an image",
+        "60.8× fewer MACs per image",
         "18.8× smaller on disk",
         "faster (p50 at batch 1",
         "ONNX Runtime, CPU, fp32, 2 threads",
@@ -144,17 +144,17 @@ def test_a_stale_validation_decides_nothing(run: Run) -> None:
 def test_what_is_not_known_says_why(run: Run) -> None:
     decision = decide(replace(run, student=None, validation=None, benchmark=None), [])
     assert decision.verdict == "NOT CHECKED"
-    assert decision.summary == "There is nothing to compare yet."
+    assert decision.summary == "Nothing to compare yet."
     assert not any(fact.known for fact in decision.facts)
     assert all(fact.detail for fact in decision.facts)
 
 
 def test_the_exported_accuracy_counts_only_on_the_same_number_of_images(run: Run) -> None:
     assert run.validation is not None
-    whole = student_accuracy(run)
+    whole = run.student_accuracy
     assert whole is not None
     assert whole.source.startswith("exported, onnxruntime")
     few = {name: value.model_copy(update={"images": 16}) for name, value in run.validation.accuracy.items()}
-    part = student_accuracy(replace(run, validation=run.validation.model_copy(update={"accuracy": few})))
+    part = replace(run, validation=run.validation.model_copy(update={"accuracy": few})).student_accuracy
     assert part is not None
     assert part.source == "distill.json, best epoch"

@@ -13,10 +13,10 @@ import pytest
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import DiagnosisRecord, Finding, TeacherFacts, TrainingDocument
 from dskd_export.report import build_report
-from dskd_export.report.blocks import Figure, Gallery, Note, Table
+from dskd_export.report.blocks import Figure, Gallery, Note
 from dskd_export.report.load import load_run
-from dskd_export.report.sections.diagnosis import diagnosis
-from dskd_export.report.sections.training import diagnostics
+from dskd_export.report.sections import diagnosis, training
+from dskd_export.report.tables import Table
 
 FINDING = Finding(
     kind="exploding_term",
@@ -50,7 +50,7 @@ def with_looks(folder: Path, looks: list[str], findings: list[Finding] | None) -
 
 
 def blocks_of(folder: Path) -> tuple[list[Note], list[Table], dict[str, Figure]]:
-    section = diagnosis(load_run(folder))
+    section = diagnosis.section_from_run(load_run(folder))
     figures = [f for block in section.blocks if isinstance(block, Gallery) for f in block.figures]
     return (
         [block for block in section.blocks if isinstance(block, Note)],
@@ -62,7 +62,7 @@ def blocks_of(folder: Path) -> tuple[list[Note], list[Table], dict[str, Figure]]
 def test_a_sound_run_says_so(make_run: Callable[..., Path]) -> None:
     folder = with_looks(make_run(), [look(1, lsh=0.0), look(2), look(50), look(100, ce=0.01)], [])
     notes, tables, figures = blocks_of(folder)
-    assert [note.text for note in notes] == ["No findings: 4 close looks, none showed a fault."]
+    assert [note.text for note in notes] == ["No findings in 4 diagnosed steps."]
     assert [table.id for table in tables] == ["gradient-norms"]
     rows = figures["gradient-norms-chart"].spec["data"]["values"]
     assert [row["x"] for row in rows] == [1, 2, 50, 100]
@@ -80,9 +80,9 @@ def test_findings_are_told_with_their_cures_in_both_forms(make_run: Callable[...
         assert sentence in html.unescape(report.html)
 
 
-def test_nobody_looked(make_run: Callable[..., Path]) -> None:
+def test_without_a_diagnosis_the_key_is_named(make_run: Callable[..., Path]) -> None:
     notes, tables, _ = blocks_of(make_run())
-    assert notes[0].text.startswith("Nobody looked for faults")
+    assert "diagnosis.enabled" in notes[0].text
     assert tables == []
 
 
@@ -106,7 +106,7 @@ def test_no_monitor_is_drawn_twice(make_run: Callable[..., Path]) -> None:
     run = load_run(make_run())
     assert run.student_history is not None
     monitors = {name.replace("_", " ") for name in run.student_history.steps[0].monitors}
-    gallery = diagnostics(run).blocks[0]
+    gallery = training.monitors_from_run(run).blocks[0]
     assert isinstance(gallery, Gallery)
     assert {figure.title for figure in gallery.figures} == monitors - {"hash agreement"}
     assert list(blocks_of(run.folder)[2]) == ["diagnosis-1"]

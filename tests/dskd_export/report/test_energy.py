@@ -110,7 +110,7 @@ def test_some_rows_without_energy(markdown: Callable[..., str]) -> None:
 def test_a_benchmark_of_before(markdown: Callable[..., str]) -> None:
     """Rows without any of it: nobody looked."""
     text = markdown(lambda index, row: {})
-    assert "Energy not measured: it was not looked for." in text
+    assert "Energy not measured: not requested." in text
     assert "Power, clocks and temperatures" not in text
 
 

@@ -67,12 +67,12 @@ def test_a_damaged_file_is_named(make_run: Callable[..., Path], name: str) -> No
 def test_samples_are_never_unpickled(make_run: Callable[..., Path]) -> None:
     folder = make_run()
     np.savez(folder / "benchmark.samples.npz", evil=np.array([{}], dtype=object))
-    with pytest.raises(DataError, match="plain arrays"):
+    with pytest.raises(DataError, match=r"samples\.npz"):
         load_run(folder)
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no results"):
+    with pytest.raises(DataError, match=r"validation\.json"):
         load_run(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         load_run(tmp_path / "nowhere")
@@ -91,5 +91,5 @@ def test_one_byte_that_is_no_text(make_run: Callable[..., Path], name: str) -> N
     folder = make_run()
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:100] + b"\xff" + data[100:])
-    with pytest.raises(DataError, match=f"{name}.*not valid JSON"):
+    with pytest.raises(DataError, match=f"{name}.*JSON"):
         load_run(folder)

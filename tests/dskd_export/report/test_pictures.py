@@ -51,14 +51,14 @@ def test_pictures_of_the_worst_class_are_on_the_page(run: Path) -> None:
     found = golden_of(run / "bundle", spec)
     assert found is not None
     items = pictures_of(found, spec, spec.classes[7])
-    assert [item.words for item in items] == ["an image of 7, which the reference takes for 7"] * 2
+    assert [item.words for item in items] == ["image of 7, classified as 7"] * 2
     with Image.open(io.BytesIO(items[0].png)) as image:
         np.testing.assert_array_equal(np.asarray(image), pixels(0, spec))
     report = build_report(run)
     assert report.html.count('<img src="data:image/png;base64,') == 2
-    assert "They are on the HTML page" in report.markdown
+    assert "See the HTML page" in report.markdown
 
 
 def test_without_golden_images_of_it_that_is_said(run: Path) -> None:
     assert golden_of(run / "bundle", spec_of(run)) is None  # what the fixture wrote is none
-    assert "Class 7, which loses most of all in onnxruntime:cpu:int8: the bundle" in build_report(run).markdown
+    assert "Class 7, the worst class of onnxruntime:cpu:int8: the bundle" in build_report(run).markdown

@@ -8,13 +8,14 @@ from export_document_support import make_export_document, make_int8, make_search
 
 from dskd_export.documents.export import ExportDocument, LayerSensitivity
 from dskd_export.report import build_report
-from dskd_export.report.blocks import Note, Section, Table
+from dskd_export.report.blocks import Note, Section
 from dskd_export.report.load import Run
-from dskd_export.report.sections.precisions import precisions
+from dskd_export.report.sections.precisions import section_from_run
+from dskd_export.report.tables import Table
 
 
 def _section(document: ExportDocument | None) -> Section:
-    return precisions(Run(Path("run"), export=document))
+    return section_from_run(Run(Path("run"), export=document))
 
 
 def _texts(table: Table) -> list[list[str]]:
@@ -71,6 +72,6 @@ def test_nothing_to_tell():
 
 def test_the_page_holds_what_the_run_folder_says(make_run: Callable[..., Path]):
     report = build_report(make_run(precisions=True))
-    for text in ("conv_stem", "fc_1 to classifier (3)", "what each layer costs"):
+    for text in ("conv_stem", "fc_1 to classifier (3)", "int8: cost of each layer"):
         assert text in report.html
         assert text in report.markdown.replace("\\_", "_")

@@ -1,1 +1,1 @@
-"""The chapters of the report, one file each: a `Run` in, a `Section` out."""
+"""The chapters of the report, one file each: `section_from_run`."""

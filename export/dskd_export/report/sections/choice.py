@@ -1,47 +1,48 @@
-"""What can be shipped, in one picture and one table: accuracy, latency, energy, size, by device."""
+"""Show what can be shipped, in charts and one table: accuracy, latency, energy, size, by device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from dskd_export.documents.base import Interval
 from dskd_export.report import formatting as fmt
-from dskd_export.report.blocks import (
-    Block,
-    Cell,
-    Figure,
-    Gallery,
-    Key,
-    Note,
-    Section,
-    Table,
-    missing,
-    number,
-    verdict_cell,
-)
+from dskd_export.report.blocks import Block, Figure, Gallery, Key, Note, Section
+from dskd_export.report.chart_parts import keys_for
 from dskd_export.report.choices import Choice, best_of
-from dskd_export.report.pareto_chart import STYLES, Dot, pareto_chart
+from dskd_export.report.model_charts import Dot, pareto_chart
+from dskd_export.report.tables import Cell, make_table, missing, number, verdict_cell
 
 TITLE = "What can be shipped"
 
+# Title, axis and value of each picture.
+_COSTS: dict[str, tuple[str, str, Callable[[Choice], Interval | None]]] = {
+    "latency": ("Accuracy and latency", "p50 latency of a call (ms, log scale)", lambda one: one.p50_ms),
+    "energy": (
+        "Accuracy and energy",
+        "energy per image (mJ, log scale)",
+        lambda one: one.row.energy_per_image_mj,
+    ),
+    "size": ("Accuracy and size", "file size (MB, log scale)", lambda one: one.size),
+}
 
-def choice(found: Sequence[Choice], *, several: bool) -> Section:
-    """The picture, and the matrix of devices and precisions.
+
+def section_from_choices(found: Sequence[Choice], *, several: bool) -> Section:
+    """Draw the models, and list devices and precisions.
 
     Args:
         found: as `choices` gives them.
         several: they come from more than one run or device.
     """
     if all(one.row.latency is None for one in found):
-        return Section("choices", TITLE, [Note("Nothing was timed. Made by: dskd-compress benchmark", "missing")])
+        return Section("choices", TITLE, [Note("Nothing was timed. Run: dskd-compress benchmark", "missing")])
     chosen = {id(one) for one in best_of(found).values() if one is not None}
     blocks: list[Block] = [*_figures(found, several), *_matrix(found, chosen, several)]
     batches = sorted({one.row.batch for one in found})
     blocks.append(
         Note(
             f"Batch {', '.join(map(str, batches))}, arrays in, logits out; 95 % intervals in brackets where there "
-            "are calls enough. Accuracy is the bundle's, on the validation images; time, energy and memory are of "
-            "the device. The choice for a device is the fastest student that passes accuracy and budget."
+            "are enough calls. Accuracy belongs to the bundle, on the validation images; time, energy and memory "
+            "belong to the device. Best: the fastest student that passes accuracy and budget."
         )
     )
     return Section("choices", TITLE, blocks)
@@ -50,20 +51,11 @@ def choice(found: Sequence[Choice], *, several: bool) -> Section:
 def _figures(found: Sequence[Choice], several: bool) -> list[Block]:
     drawn = [one for one in found if one.top1 is not None and one.p50_ms is not None]
     if not drawn:
-        return [Note("No accuracy and latency of one model are both known, so nothing can be drawn.", "missing")]
+        return [Note("No model has both accuracy and latency: nothing to draw.", "missing")]
     groups = list(dict.fromkeys(_group(one, several) for one in drawn))
-    keys = [Key(group, STYLES[index % len(STYLES)][0]) for index, group in enumerate(groups)]
+    keys = [Key(key.label, key.colour) for key in keys_for(groups)]
     figures = []
-    for name, title, axis, value in (
-        ("latency", "Accuracy and latency", "p50 latency of a call (ms, log scale)", lambda one: one.p50_ms),
-        (
-            "energy",
-            "Accuracy and energy",
-            "energy of an image (mJ, log scale)",
-            lambda one: one.row.energy_per_image_mj,
-        ),
-        ("size", "Accuracy and size", "size of the file (MB, log scale)", lambda one: _exact(one.row.size_mb)),
-    ):
+    for name, (title, axis, value) in _COSTS.items():
         dots = [
             Dot(
                 group=groups.index(_group(one, several)),
@@ -88,49 +80,50 @@ def _figures(found: Sequence[Choice], several: bool) -> list[Block]:
                 f"Top-1 accuracy against {axis}. {words}.",
                 pareto_chart(dots, axis, [key.colour for key in keys]),
                 legend=keys,
-                caption="Circles: students; filled: it passes. Squares: teachers. Lines: 95 % intervals. "
-                "Up and to the left is better.",
+                caption="Circles: students, filled where they pass. Squares: teachers. Lines: 95 % intervals. "
+                "Better: up and to the left.",
             )
         )
     return [Gallery(figures)]
 
 
 def _matrix(found: Sequence[Choice], chosen: set[int], several: bool) -> list[Block]:
-    """The table; a column that no row has is left out, and its reason told below."""
+    """Make the table; a column without any value becomes a note below it."""
     ordered = sorted(found, key=_order)
-    columns: list[tuple[str, list[Cell]]] = [
-        ("model", [Cell(_model(one, several)) for one in ordered]),
-        *((("device", [Cell(one.device) for one in ordered]),) if several else ()),
-        *((("from", [Cell(one.source) for one in ordered]),) if several else ()),
-        ("runner", [Cell(fmt.runner_of(one.row)) for one in ordered]),
-        ("p50 (ms)", [_number(one.p50_ms) for one in ordered]),
-        ("p99 (ms)", [_number(one.p99_ms) for one in ordered]),
-        ("images/s", [_number(_exact(one.row.throughput_images_per_s)) for one in ordered]),
-    ]
-    absent = []
-    for title, values, why in (
-        ("energy (mJ/image)", [one.row.energy_per_image_mj for one in ordered], _why_no_energy(ordered)),
-        ("size (MB)", [_exact(one.row.size_mb) for one in ordered], "no model that was timed is a file"),
-        ("memory (MB)", [_exact(one.memory_mb) for one in ordered], "it was not looked for"),
-    ):
-        if any(value is not None for value in values):
-            columns.append((title, [_number(value) for value in values]))
-        else:
-            absent.append(f"{title.partition(' (')[0]}: {why}")
-    columns += [
-        ("top-1", [_top1(one) for one in ordered]),
-        ("verdict", [_verdict(one, id(one) in chosen) for one in ordered]),
-    ]
-    rows = list(zip(*(cells for _, cells in columns), strict=True))
-    table = Table("choices-table", "Devices, models and precisions", [title for title, _ in columns], rows)
+    absent = {
+        title: why
+        for title, values, why in (
+            ("energy (mJ/image)", [one.row.energy_per_image_mj for one in ordered], _why_no_energy(ordered)),
+            ("size (MB)", [one.row.size_mb for one in ordered], "no timed model is a file"),
+            ("memory (MB)", [one.memory_mb for one in ordered], "not requested"),
+        )
+        if all(value is None for value in values)
+    }
+    rows = []
+    for one in ordered:
+        row = {
+            "model": Cell(_model(one, several)),
+            **({"device": Cell(one.device), "from": Cell(one.source)} if several else {}),
+            "runner": Cell(fmt.runner_of(one.row)),
+            "verdict": _verdict(one, id(one) in chosen),
+            "top-1": missing("not validated") if one.top1 is None else number(fmt.percent_interval(one.top1)),
+            "p50 (ms)": number(one.p50_ms),
+            "p99 (ms)": number(one.p99_ms),
+            "images/s": number(one.row.throughput_images_per_s),
+            "energy (mJ/image)": number(one.row.energy_per_image_mj),
+            "size (MB)": number(one.row.size_mb),
+            "memory (MB)": number(one.memory_mb),
+        }
+        rows.append({head: cell for head, cell in row.items() if head not in absent})
     notes = list(_reasons(ordered, several))
     if absent:
-        notes.append(Note(f"Not measured here: {'; '.join(absent)}.", "missing"))
-    return [table, *notes]
+        words = "; ".join(f"{title.partition(' (')[0]}: {why}" for title, why in absent.items())
+        notes.append(Note(f"Not measured here: {words}.", "missing"))
+    return [make_table("choices-table", "Devices, models and precisions", rows), *notes]
 
 
 def _reasons(found: Sequence[Choice], several: bool) -> Iterator[Note]:
-    """Why a student does not pass, each reason once with the models that share it."""
+    """Say why students do not pass, each reason once with the models that share it."""
     sharing: dict[tuple[str, str], list[str]] = {}
     for one in found:
         if one.verdict in ("FAIL", "NOT SHOWN") and one.reason:
@@ -142,16 +135,12 @@ def _reasons(found: Sequence[Choice], several: bool) -> Iterator[Note]:
 def _why_no_energy(found: Sequence[Choice]) -> str:
     return (
         "; ".join(dict.fromkeys(one.row.energy_reason for one in found if one.row.energy_reason))
-        or "not looked for"
+        or "not requested"
     )
 
 
 def _model(one: Choice, several: bool) -> str:
     return ", ".join(filter(None, (f"{one.role} {one.model}".strip(), one.method if several else "")))
-
-
-def _top1(one: Choice) -> Cell:
-    return missing("not validated") if one.top1 is None else number(fmt.percent_interval(one.top1))
 
 
 def _order(one: Choice) -> tuple[object, ...]:
@@ -161,18 +150,10 @@ def _order(one: Choice) -> tuple[object, ...]:
 def _verdict(one: Choice, chosen: bool) -> Cell:
     unstable = "" if one.row.latency is None or one.row.latency.stable else ", UNSTABLE"
     if chosen:
-        return verdict_cell("PASS", f"PASS: the choice here{unstable}")
+        return verdict_cell("PASS", f"PASS, best{unstable}")
     if one.verdict != "NOT JUDGED":
         return verdict_cell(one.verdict, f"{one.verdict}{unstable}")
-    return Cell(f"not judged{f': {one.reason}' if one.reason else ''}{unstable}")
-
-
-def _number(interval: Interval | None) -> Cell:
-    return number("–" if interval is None else fmt.around(interval))
-
-
-def _exact(value: float | None) -> Interval | None:
-    return None if value is None else Interval(value=value, low=value, high=value)
+    return Cell(f"not judged{unstable}", "text", one.reason)
 
 
 def _group(one: Choice, several: bool) -> str:

@@ -1,34 +1,24 @@
-"""What an image costs in energy, and under which clocks and temperatures it was measured."""
+"""Energy of an image, and the clocks and temperatures that it was measured under."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import BenchmarkRow, Course, EnergyFacts, TelemetryFacts
 from dskd_export.report import formatting as fmt
-from dskd_export.report.blocks import Block, Cell, Note, Table, number
-
-_NOT_TOLD = number("–")
-
-
-def cell(row: BenchmarkRow) -> Cell:
-    """The energy of an image in mJ with its interval; a dash where there is none, whose reason is a note."""
-    energy = row.energy_per_image_mj
-    return _NOT_TOLD if energy is None else number(_interval(energy))
+from dskd_export.report.blocks import Block, Note
+from dskd_export.report.tables import Cell, make_table, number
 
 
-def notes(rows: Sequence[BenchmarkRow]) -> list[Block]:
-    """Whose energy it is, and for which rows it is missing and why; each once."""
+def energy_notes(rows: Sequence[BenchmarkRow]) -> list[Block]:
+    """Name the scope of the energy, and for which rows it is missing and why; each once."""
     blocks: list[Block] = []
     measured = [row.energy for row in rows if row.energy and row.energy.per_image_mj]
     for scope in dict.fromkeys(_scope(energy) for energy in measured):
-        blocks.append(Note(f"Energy: {scope}. The interval tells how steady the power was."))
+        blocks.append(Note(f"Energy: {scope}. The interval shows how steady the power was."))
     timed = [row for row in rows if row.latency is not None]
-    reasons = Counter(
-        row.energy_reason or "it was not looked for" for row in timed if row.energy_per_image_mj is None
-    )
+    reasons = Counter(row.energy_reason or "not requested" for row in timed if row.energy_per_image_mj is None)
     for reason, count in reasons.items():
         where = "" if count == len(timed) else f" in {count} of {len(timed)} rows"
         blocks.append(Note(f"Energy not measured{where}: {reason}.", "missing"))
@@ -36,65 +26,48 @@ def notes(rows: Sequence[BenchmarkRow]) -> list[Block]:
     return blocks
 
 
-def conditions(rows: Sequence[BenchmarkRow], name: Callable[[BenchmarkRow], str]) -> list[Block]:
-    """Power, clocks and temperatures of each row, folded; nothing where nobody looked."""
-    columns = (
-        "model and runner",
-        "part",
-        "batch",
-        "power (W)",
-        "at rest (W)",
-        "above rest (mJ/image)",
-        "clocks (MHz)",
-        "temperatures (°C)",
-        "throttled",
-        "power mode",
-        "others",
-        "samples/s",
-        "gaps",
-    )
+def condition_table(rows: Sequence[BenchmarkRow], name: Callable[[BenchmarkRow], str]) -> list[Block]:
+    """List power, clocks and temperatures of each row, folded; nothing where there is no telemetry."""
     cells = [
-        [
-            Cell(name(row)),
-            Cell(row.part.replace("_", " ")),
-            number(str(row.batch)),
-            *_conditions(row.telemetry, row),
-        ]
+        {
+            "model and runner": Cell(name(row)),
+            "part": Cell(row.part.replace("_", " ")),
+            "batch": number(str(row.batch)),
+            **_conditions(row.telemetry, row),
+        }
         for row in rows
         if row.telemetry is not None
     ]
     if not cells:
         return []
     note = (
-        "Clocks and temperatures: at the beginning → at the end of what was measured. Others: cores that other "
+        "Clocks and temperatures: at the start → at the end of the measurement. Others: cores that other "
         "processes kept busy, and processes on the same GPU. Gaps: stretches without samples, and their share of "
-        "the time. –: not told by this machine."
+        "the time. –: not reported by this machine."
     )
-    return [
-        Table("conditions-table", "Power, clocks and temperatures while timing", columns, cells, note, folded=True)
-    ]
+    title = "Power, clocks and temperatures while timing"
+    return [make_table("conditions-table", title, cells, note, folded=True)]
 
 
-def _conditions(telemetry: TelemetryFacts, row: BenchmarkRow) -> list[Cell]:
+def _conditions(telemetry: TelemetryFacts, row: BenchmarkRow) -> dict[str, Cell]:
     energy = row.energy or EnergyFacts(source=telemetry.source)
-    above = energy.above_idle_per_image_mj
     cores = telemetry.other_cpu_cores
     others = [*([] if cores is None else [f"{cores:.1f} cores"]), *telemetry.other_processes]
     gaps = "–" if energy.gaps is None or energy.gap_share is None else f"{energy.gaps}"
     if energy.gaps and energy.gap_share:
         gaps += f" ({fmt.percent(energy.gap_share)})"
-    return [
-        _value(energy.mean_w),
-        _value(energy.idle_w),
-        _NOT_TOLD if above is None else number(_interval(above)),
-        _courses(telemetry.clocks_mhz, 0),
-        _courses(telemetry.temperatures_c, 1),
-        Cell("; ".join(telemetry.throttled), "stale") if telemetry.throttled else Cell("no"),
-        Cell(telemetry.power_mode or "–"),
-        Cell("; ".join(others) or "–"),
-        number(f"{telemetry.rate_hz:.1f}"),
-        number(gaps),
-    ]
+    return {
+        "power (W)": number(energy.mean_w),
+        "at rest (W)": number(energy.idle_w),
+        "above rest (mJ/image)": number(energy.above_idle_per_image_mj),
+        "clocks (MHz)": _courses(telemetry.clocks_mhz, 0),
+        "temperatures (°C)": _courses(telemetry.temperatures_c, 1),
+        "throttled": Cell("; ".join(telemetry.throttled), "stale") if telemetry.throttled else Cell("no"),
+        "power mode": Cell(telemetry.power_mode or "–"),
+        "others": Cell("; ".join(others) or "–"),
+        "samples/s": number(f"{telemetry.rate_hz:.1f}"),
+        "gaps": number(gaps),
+    }
 
 
 def _scope(energy: EnergyFacts) -> str:
@@ -121,12 +94,3 @@ def _courses(values: Mapping[str, Course], digits: int) -> Cell:
         f"{name} {course.start:.{digits}f} → {course.end:.{digits}f}" for name, course in sorted(values.items())
     ]
     return Cell(", ".join(words) or "–")
-
-
-def _interval(interval: Interval) -> str:
-    low, high = fmt.significant(interval.low), fmt.significant(interval.high)
-    return f"{fmt.significant(interval.value)} ({low}–{high})"
-
-
-def _value(value: float | None) -> Cell:
-    return _NOT_TOLD if value is None else number(fmt.significant(value))

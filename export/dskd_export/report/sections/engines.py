@@ -1,60 +1,43 @@
-"""TensorRT engines: what built them, and in which number types their layers really run."""
+"""TensorRT engines: what built them, and in which number types their layers run."""
 
 from __future__ import annotations
 
 from dskd_export.engine.document import BuildDocument
 from dskd_export.engine.inspect import shares_in_words
 from dskd_export.report import formatting as fmt
-from dskd_export.report.blocks import Cell, Note, Section, Table, code, missing, number
+from dskd_export.report.blocks import Note, Section
 from dskd_export.report.load import Run
+from dskd_export.report.tables import Cell, code, make_table, missing, number
 
 
-def engines(run: Run) -> Section:
-    """A row for each engine beside the bundle."""
-    title = "Engines"
+def section_from_run(run: Run) -> Section:
+    """List the engines of the run, a row each."""
     if not run.engines:
-        return Section(
-            "engines", title, [Note("No TensorRT engine was built. Made by: dskd-compress build", "missing")]
-        )
-    columns = (
-        "engine",
-        "built by",
-        "for",
-        "batches",
-        "runs in",
-        "layers that only reformat",
-        "size",
-        "built in",
-        "peak memory",
-        "sha256",
-    )
+        return Section("engines", "Engines", [Note("No TensorRT engine. Run: dskd-compress build", "missing")])
     rows = [_row(name, document) for name, document in run.engines.items()]
     note = (
-        "Runs in: by the inspector, layers timed where the engine was run; ahead of time by the builder's log. "
-        "Under 80 % of the time in the precision that was asked for is exit code 5 of build."
+        "Runs in: layer times of the inspector where the engine was run; the builder's log where it was built "
+        "ahead of time. build exits with code 5 where less than 80 % of the time is in the requested precision."
     )
-    return Section(
-        "engines", title, [Table("engines-table", "Engines beside the bundle", columns, rows, note=note)]
-    )
+    return Section("engines", "Engines", [make_table("engines-table", "Engines of this run", rows, note)])
 
 
-def _row(name: str, document: BuildDocument) -> list[Cell]:
+def _row(name: str, document: BuildDocument) -> dict[str, Cell]:
     truth = document.truth
-    reformat = missing(document.no_truth or "not looked at")
+    runs_in = reformat = missing(document.no_truth or "not inspected")
     if truth is not None:
-        share = (
-            "" if truth.reformat_time_share is None else f", {fmt.percent(truth.reformat_time_share)} of the time"
-        )
-        reformat = Cell(f"{len(truth.reformat_layers)}{share}")
-    return [
-        Cell(name.removesuffix(".build.json")),
-        Cell(f"{document.backend} {document.version}"),
-        Cell(", ".join(document.targets) if document.gpu is None else document.gpu.name),
-        Cell(document.batches or "the model's own"),
-        missing(document.no_truth or "not looked at") if truth is None else Cell(shares_in_words(truth)),
-        reformat,
-        number(fmt.megabytes(document.engine_bytes / 1e6)),
-        number(fmt.duration(document.build_seconds)),
-        number(fmt.megabytes(document.peak_memory_mb)),
-        code(document.engine_sha256),
-    ]
+        share = truth.reformat_time_share
+        time = "" if share is None else f", {fmt.percent(share)} of the time"
+        runs_in, reformat = Cell(shares_in_words(truth)), Cell(f"{len(truth.reformat_layers)}{time}")
+    return {
+        "engine": Cell(name.removesuffix(".build.json")),
+        "built by": Cell(f"{document.backend} {document.version}"),
+        "for": Cell(", ".join(document.targets) if document.gpu is None else document.gpu.name),
+        "batches": Cell(document.batches or "the model's own"),
+        "runs in": runs_in,
+        "reformat layers": reformat,
+        "size": number(fmt.megabytes(document.engine_bytes / 1e6)),
+        "build time": number(fmt.duration(document.build_seconds)),
+        "peak memory": number(fmt.megabytes(document.peak_memory_mb)),
+        "sha256": code(document.engine_sha256),
+    }

@@ -6,45 +6,44 @@ import math
 
 from dskd_export.documents.export import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
 from dskd_export.report import formatting as fmt
-from dskd_export.report.blocks import Block, Cell, Note, Section, Table, missing, not_there, number
+from dskd_export.report.blocks import Block, Note, Section, missing_file
 from dskd_export.report.load import Run
+from dskd_export.report.tables import Cell, make_table, missing, number
 
 _SHOWN = 30  # layers of a table; the rest cost less than these
 
 
-def precisions(run: Run) -> Section:
-    """A row for each model, and a table of layers for each search that had something to find."""
+def section_from_run(run: Run) -> Section:
+    """Make a row for each model, and a table of layers for each search that found some."""
     section = "Precisions"
     if run.export is None:
-        return Section("precisions", section, [not_there("export.json", "export", "The making of the precisions")])
+        return Section(
+            "precisions", section, [missing_file("export.json", "export", "How the precisions were made")]
+        )
     made = run.export.precisions
     if not made:
         return Section("precisions", section, [Note("The bundle holds fp32 alone.")])
-    blocks: list[Block] = [
-        Table(
-            "precisions-table",
-            f"Made for {run.export.target}, ranges measured on {run.export.calibration_images} training images",
-            ("precision", "made by", "rest", "size", "kept in floating point", "made in"),
-            [_row(facts) for facts in made],
-            note="Rest: type of what the precision leaves out. None of the images is a validation image; "
-            f"{run.export.left_out_images} that are in both sets were left out.",
-        )
-    ]
+    title = f"Made for {run.export.target}, ranges measured on {run.export.calibration_images} training images"
+    note = (
+        "Rest: type of what the precision leaves out. None of the images is a validation image; "
+        f"{run.export.left_out_images} that are in both sets were left out."
+    )
+    blocks: list[Block] = [make_table("precisions-table", title, [_row(facts) for facts in made], note)]
     for facts in made:
         if facts.search is not None and facts.search.layers:
             blocks += _search(facts.precision, facts.search)
     return Section("precisions", section, blocks)
 
 
-def _row(facts: PrecisionFacts) -> list[Cell]:
-    return [
-        Cell(facts.precision),
-        Cell(facts.producer),
-        Cell(facts.rest),
-        number(fmt.megabytes(facts.size_mb)),
-        Cell(", ".join(facts.kept) or "nothing"),
-        number(f"{facts.seconds:.0f} s"),
-    ]
+def _row(facts: PrecisionFacts) -> dict[str, Cell]:
+    return {
+        "precision": Cell(facts.precision),
+        "made by": Cell(facts.producer),
+        "rest": Cell(facts.rest),
+        "size": number(fmt.megabytes(facts.size_mb)),
+        "kept in floating point": Cell(", ".join(facts.kept) or "nothing"),
+        "time": number(f"{facts.seconds:.0f} s"),
+    }
 
 
 def _search(precision: str, search: SearchFacts) -> list[Block]:
@@ -52,32 +51,27 @@ def _search(precision: str, search: SearchFacts) -> list[Block]:
     rest = sum(len(layer.nodes) for layer in search.layers[_SHOWN:])
     blocks: list[Block] = []
     if not search.good:
-        blocks.append(
-            Note(
-                f"{precision}: no list of layers short enough to be worth it brings the accuracy back.", "warning"
-            )
-        )
-    blocks.append(
-        Table(
-            f"sensitivity-{precision}",
-            f"{precision}: what each layer costs",
-            ("layers", "KL to fp32 with these alone (nats)", "in the bundle"),
-            [_layer(layer, precision) for layer in shown],
-            note=f"{search.evaluations} models in {search.seconds:.0f} s, each scored on {search.images} "
-            f"calibration images. All layers in {precision}: {_score(search.before)}. As in the bundle: "
-            f"{_score(search.after)}." + (f" {rest} layers that cost less are in export.json." if rest else ""),
-            folded=len(shown) > 10,
-        )
+        text = f"{precision}: keeping half of the layers in floating point does not restore the accuracy."
+        blocks.append(Note(text, "warning"))
+    note = (
+        f"{search.evaluations} models in {search.seconds:.0f} s, each scored on {search.images} "
+        f"calibration images. All layers in {precision}: {_score(search.before)}. As in the bundle: "
+        f"{_score(search.after)}." + (f" {rest} layers that cost less are in export.json." if rest else "")
     )
-    return blocks
+    rows = [_layer(layer, precision) for layer in shown]
+    title = f"{precision}: cost of each layer"
+    return [*blocks, make_table(f"sensitivity-{precision}", title, rows, note, folded=len(shown) > 10)]
 
 
-def _layer(layer: LayerSensitivity, precision: str) -> list[Cell]:
-    names = (
-        layer.nodes[0] if len(layer.nodes) == 1 else f"{layer.nodes[0]} to {layer.nodes[-1]} ({len(layer.nodes)})"
-    )
-    cost = missing("NaN or Inf") if not math.isfinite(layer.kl) else number(fmt.significant(layer.kl))
-    return [Cell(names), cost, Cell("floating point" if layer.kept else precision)]
+def _layer(layer: LayerSensitivity, precision: str) -> dict[str, Cell]:
+    nodes = layer.nodes
+    return {
+        "layers": Cell(nodes[0] if len(nodes) == 1 else f"{nodes[0]} to {nodes[-1]} ({len(nodes)})"),
+        "KL to fp32 with these alone (nats)": number(layer.kl)
+        if math.isfinite(layer.kl)
+        else missing("NaN or Inf"),
+        "in the bundle": Cell("floating point" if layer.kept else precision),
+    }
 
 
 def _score(score: ScoreFacts) -> str:

@@ -9,7 +9,7 @@
 
 class Engine {
  public:
-  // Loads an engine and holds its tensors against the spec.
+  // Loads an engine and checks its tensors against the spec.
   // Failure: the file cannot be read; TensorRT refuses it here; it is one of another model.
   explicit Engine(const std::string& path);
   ~Engine();

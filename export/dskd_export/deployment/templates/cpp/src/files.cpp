@@ -85,7 +85,7 @@ std::vector<std::string> read_labels(const std::string& path, std::size_t classe
     throw Failure(ExitCode::data,
                   path + " names " + std::to_string(labels.size()) + " classes; the model has " +
                       std::to_string(classes) + ".",
-                  "Run it beside the labels.txt that was generated with it, or name its folder with --data.");
+                  "Name the folder of the generated labels.txt: --data FOLDER");
   }
   return labels;
 }

@@ -25,8 +25,8 @@ const char kUsage[] =
     "  --raw FILE --width N --height N    RGB pixels, 8 bits a channel, of any size\n"
     "  --tensor FILE                      what preprocess writes: the model's input as it is (not for preprocess)\n"
     "\n"
-    "classify    prints the five first classes, and how long a call takes from host memory to host memory\n"
-    "golden      holds the engine against the logits of the reference; exit code 5 where they differ\n"
+    "classify    prints the top five classes, and the time of a call from host memory to host memory\n"
+    "golden      compares the engine with the reference's logits; exit code 5 where they differ\n"
     "preprocess  writes the model's input; needs no GPU\n"
     "\n"
     "--data is the folder of labels.txt, golden_input.bin and golden_logits.bin; default: the current one.\n"
@@ -88,7 +88,7 @@ double number(const Options& options, const std::string& name, double otherwise,
     read = 0;
   }
   if (read == 0 || read != found->second.size() || !(value >= least) || !(value <= 1e9)) {
-    throw usage(name + " is '" + found->second + "', and has to be a number from " +
+    throw usage(name + " is '" + found->second + "', and must be a number from " +
                 std::to_string(static_cast<int>(least)) + " on.");
   }
   return value;
@@ -96,7 +96,7 @@ double number(const Options& options, const std::string& name, double otherwise,
 
 int whole(const Options& options, const std::string& name, int otherwise, int least) {
   const double value = number(options, name, otherwise, least);
-  if (value != static_cast<int>(value)) throw usage(name + " has to be a whole number.");
+  if (value != static_cast<int>(value)) throw usage(name + " must be a whole number.");
   return static_cast<int>(value);
 }
 

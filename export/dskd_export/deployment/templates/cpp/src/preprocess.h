@@ -18,7 +18,7 @@ struct Preprocessing {
   Filter filter;
   double crop_pct;  // crop size / resized size
   CropMode crop_mode;
-  bool uint8;        // the graph normalises by itself
+  bool uint8;        // the graph normalises
   bool channels_last;  // [height, width, 3] and not [3, height, width]
   int pillow_major;  // of the Pillow that the model was exported with
 };

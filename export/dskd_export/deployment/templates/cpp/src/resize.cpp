@@ -7,7 +7,7 @@
 
 namespace {
 
-// Weights are whole numbers of 2^-22: 8 bits of pixel and 2 of overshoot fit into 32 bits beside them.
+// Weights are whole numbers of 2^-22: 8 bits of pixel and 2 of overshoot leave room within 32 bits.
 constexpr int kFractionBits = 22;
 constexpr double kPi = 3.14159265358979323846;
 

@@ -1,4 +1,4 @@
-// Resampling of an image, to the last bit what Pillow does:
+// Resampling of an image, bit-identical to Pillow:
 // https://pillow.readthedocs.io/en/stable/handbook/concepts.html#filters
 #pragma once
 
