@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
 from dskd_compress.config.precisions import CalibrationSection, QuantizeSection
 from dskd_export.documents.precision import Precision
+from dskd_export.documents.runner_name import RunnerChoice
 from dskd_export.precision.targets import Target
 
 Batch = Annotated[int, Field(ge=1)]
@@ -51,9 +52,6 @@ class ExportSection(Section):
         return value
 
 
-RunnerName = Annotated[
-    str, Field(pattern=r"^(torch:(cpu|cuda)|onnxruntime:(cpu|cuda|tensorrt)|tensorrt:cuda):[a-z0-9]+$")
-]
 ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
 Operators = Annotated[
     tuple[str, ...],
@@ -78,7 +76,7 @@ class ValidateSection(Section):
         ("auto",), min_length=1, description="of ONNX Runtime; auto: the CPU, and CUDA where it is present"
     )
     allow_cpu: Operators = ()
-    pair: tuple[RunnerName, RunnerName] | None = Field(
+    pair: tuple[RunnerChoice, RunnerChoice] | None = Field(
         None,
         description="reference and candidate in place of torch and the bundle's models, for example "
         "[onnxruntime:cpu:fp32, onnxruntime:cpu:int8]",

@@ -30,11 +30,11 @@ from dskd_export.engine.found import FoundEngine
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.onnx_from_torch import deployed
 from dskd_export.provenance import Stopwatch
-from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
+from dskd_export.runtime.loader import OnnxLoader
 from dskd_export.runtime.providers import TENSORRT
 from dskd_export.runtime.runner import Runner
 from dskd_export.spec import ModelSpec
-from dskd_export.validation.candidates import FULL, engines_for, in_order, named_providers, profile_shapes
+from dskd_export.validation.candidates import FULL, engines_for, in_order, named_providers
 
 Role = Literal["teacher", "student"]
 
@@ -194,11 +194,5 @@ def _open(
 ) -> Runner:
     if runner == "torch":
         return TorchRunner(subject.model, device=provider, threads=threads)
-    return OnnxRuntimeRunner(
-        subject.onnx[precision],
-        provider=provider,
-        threads=threads,
-        precision=precision,
-        allow_cpu=section.allow_cpu,
-        shapes=profile_shapes(subject.spec, [batch]),
-    )
+    read = partial(subject.onnx.__getitem__, precision)
+    return OnnxLoader(read, subject.spec, provider, precision, threads, section.allow_cpu, [batch])()

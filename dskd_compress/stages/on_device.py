@@ -14,7 +14,7 @@ from dskd_export.benchmark.cells import Effort, write_samples
 from dskd_export.bundle import Bundle
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import ValidationDocument
-from dskd_export.engine import engines_folder
+from dskd_export.engine.document import engines_folder
 from dskd_export.errors import UsageError
 from dskd_export.files.names import printable
 from dskd_export.on_device import benchmark, validate

@@ -197,9 +197,9 @@ def _measure(
                     provider=cell.provider,
                     precision=cell.precision,
                     batch=cell.batch,
-                    threads=int(runner.facts["threads"]) if cell.provider == "cpu" else None,
+                    threads=runner.facts.threads if cell.provider == "cpu" else None,
                     streams=cell.streams,
-                    cuda_graph=runner.facts.get("cuda_graphs"),
+                    cuda_graph=runner.facts.cuda_graphs,
                     part=part,
                     latency=with_disturbances(timing.latency, telemetry.unstable),
                     throughput_images_per_s=together * 1e3 / timing.latency.mean_ms,
@@ -233,7 +233,7 @@ def _memory(cell: Cell, runner: Runner, before_mb: float | None) -> MemoryFacts:
         why = "torch had the model open before"
     elif before_mb is not None and now_mb is not None:
         grown, why = max(0.0, now_mb - before_mb), ""
-    on_device = runner.facts.get("device_memory_mb")
+    on_device = runner.facts.device_memory_mb
     reason = ""
     if on_device is None:
         reason = "it runs on the CPU" if cell.provider == "cpu" else f"{cell.runner} does not tell"

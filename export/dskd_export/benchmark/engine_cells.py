@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import product
 
 from dskd_export.benchmark.cells import Cell
 from dskd_export.engine.found import FoundEngine
-from dskd_export.runtime.tensorrt import TensorRtRunner
+from dskd_export.runtime.loader import EngineLoader
 from dskd_export.spec import ModelSpec
 
 
@@ -24,10 +23,10 @@ def engine_cells(
         spec: of the bundle.
     """
     for engine in found:
-        for batch, lanes in product(batches, streams):
+        for batch, calls in product(batches, streams):
             why = engine.problem
             if not why and not engine.document.takes(batch):
-                why = f"the engine takes batches of {engine.document.batches}; build it with --batches for {batch}"
+                why = f"the engine takes batches of {engine.document.batches}; build it with --batch {batch}"
             yield Cell(
                 role="student",
                 runner="tensorrt",
@@ -35,8 +34,8 @@ def engine_cells(
                 precision=engine.precision,
                 batch=batch,
                 spec=spec,
-                open=partial(TensorRtRunner, engine.path, streams=lanes),
-                streams=lanes,
+                open=EngineLoader(engine.path, engine.precision, calls),
+                streams=calls,
                 size_mb=engine.size_mb,
                 unavailable=why,
             )

@@ -88,7 +88,7 @@ def _run(
 
             warm_up(call, max_seconds=load.max_warmup_seconds)
             found = _measured(scenario, call, cell.batch, load, clock)
-            threads = int(runner.facts["threads"]) if cell.provider == "cpu" else None
+            threads = runner.facts.threads if cell.provider == "cpu" else None
     except ProviderLacksKernel as error:
         if cell.required:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.engine.found import FoundEngine
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import LabelledImages
-from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
-from dskd_export.validation.candidates import engines_for, in_order, named_providers, profile_shapes
+from dskd_export.runtime.loader import OnnxLoader
+from dskd_export.validation.candidates import engines_for, in_order, named_providers
 
 # Without images at hand: as large as a photo of ImageNet is on average, which is what resizing depends on.
 SYNTHETIC_SIZE = (500, 375)
@@ -145,16 +146,6 @@ def cells_of(
         UsageError: the bundle does not hold a precision that was asked for.
     """
 
-    def opener(precision: str, provider: str, batch: int, threads: int | None) -> Callable[[], OnnxRuntimeRunner]:
-        return lambda: OnnxRuntimeRunner(
-            bundle.model(precision),
-            provider=provider,
-            threads=threads,
-            precision=precision,
-            allow_cpu=settings.allow_cpu,
-            shapes=profile_shapes(bundle.spec, [batch]),
-        )
-
     precisions = list(settings.precisions or in_order(bundle.precisions))
     for precision in precisions:
         bundle.model_path(precision)  # one that is not there is told before anything is timed
@@ -166,7 +157,15 @@ def cells_of(
             precision=precision,
             batch=batch,
             spec=bundle.spec,
-            open=opener(precision, provider, batch, threads),
+            open=OnnxLoader(
+                partial(bundle.model, precision),
+                bundle.spec,
+                provider,
+                precision,
+                threads,
+                settings.allow_cpu,
+                [batch],
+            ),
             required=settings.precisions is not None,
             size_mb=bundle.model_mb(precision),
             threads=threads,

@@ -10,7 +10,8 @@ from PIL import Image
 from scipy import special
 
 from dskd_export.benchmark.breakdown import breakdown
-from dskd_export.engine import BuildSettings, build_engine, engines_folder
+from dskd_export.engine.builder import BuildSettings, build_engine
+from dskd_export.engine.document import engines_folder
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.runtime.postprocess import top_classes
 from dskd_export.runtime.tensorrt import TensorRtRunner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dskd_export.engine.document import BuildDocument
-from dskd_export.engine.inspect import shares_in_words
+from dskd_export.engine.inspect import format_shares
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Cell, Note, Section, Table, code, missing, number
 from dskd_export.report.load import Run
@@ -51,7 +51,7 @@ def _row(name: str, document: BuildDocument) -> list[Cell]:
         Cell(f"{document.backend} {document.version}"),
         Cell(", ".join(document.targets) if document.gpu is None else document.gpu.name),
         Cell(document.batches or "the model's own"),
-        missing(document.no_truth or "not looked at") if truth is None else Cell(shares_in_words(truth)),
+        missing(document.no_truth or "not looked at") if truth is None else Cell(format_shares(truth)),
         reformat,
         number(fmt.megabytes(document.engine_bytes / 1e6)),
         number(fmt.duration(document.build_seconds)),
