@@ -25,7 +25,7 @@ import typer
 from dskd_compress import __version__
 from dskd_compress.commands.ab import ab
 from dskd_compress.commands.benchmark import benchmark
-from dskd_compress.commands.build import build
+from dskd_compress.commands.build import BuildCommand, build
 from dskd_compress.commands.bundle import app as bundle
 from dskd_compress.commands.compare import compare
 from dskd_compress.commands.dashboard import dashboard
@@ -67,7 +67,7 @@ app.command(rich_help_panel=PIPELINE, cls=TrainingCommand)(train)
 app.command(rich_help_panel=PIPELINE, cls=TrainingCommand)(distill)
 app.command(rich_help_panel=PIPELINE)(tune)
 app.command(rich_help_panel=PIPELINE)(export)
-app.command(rich_help_panel=PIPELINE)(build)
+app.command(rich_help_panel=PIPELINE, cls=BuildCommand)(build)
 app.command(rich_help_panel=PIPELINE)(validate)
 app.command(rich_help_panel=PIPELINE)(benchmark)
 app.command(rich_help_panel=PIPELINE)(report)

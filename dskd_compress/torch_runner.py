@@ -1,16 +1,16 @@
-"""A Runner over a torch module: the reference that all others are held against. fp32, TF32 off."""
+"""A Runner over a torch module, the reference of all others: fp32, TF32 off."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from dskd_export.runtime.runner import Array
+from dskd_export.documents.runner_name import RunnerName
+from dskd_export.runtime.runner import Array, RunnerFacts
 
 
 class TorchRunner:
@@ -38,20 +38,21 @@ class TorchRunner:
         self._before: tuple[int, bool, bool] | None = None
 
     @property
-    def name(self) -> str:
+    def name(self) -> RunnerName:
         """`torch:cpu:fp32`."""
-        return f"torch:{self.device.type}:fp32"
+        return RunnerName.of("torch", self.device.type, "fp32")
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> RunnerFacts:
         """Version, device and threads."""
-        return {
-            "torch": torch.__version__,
-            "device": str(self.device),
-            "threads": self.threads or torch.get_num_threads(),
-            "tf32": False,
-            "precision": "fp32",
-        }
+        return RunnerFacts(
+            library="torch",
+            version=torch.__version__,
+            provider=self.device.type,
+            precision="fp32",
+            threads=self.threads or torch.get_num_threads(),
+            tf32=False,
+        )
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch; blocks until the logits are in host memory."""

@@ -84,7 +84,7 @@ from dskd_export.documents.validation import ValidationDocument
 from dskd_export.engine.document import BuildDocument
 from dskd_export.errors import DskdError
 from dskd_export.report.load import load_run
-from dskd_export.runtime.elf import NotElf, read_dynamic, read_kernels
+from dskd_export.runtime.elf import NotElf, read_kernels, read_needed
 from dskd_export.runtime.image_scan import LeftOut
 from dskd_export.runtime.labelled_images import open_labelled
 from dskd_export.spec import ModelSpec
@@ -263,7 +263,7 @@ def _bundle(folder: Path) -> Iterator[Reader]:
         "libx.so",
         library_bytes(["libc.so.6"], soname="libx.so.1", runpath="$ORIGIN", content=fat_binary([80], [90])),
         damage_bytes,
-        lambda path: (read_kernels(path), read_dynamic(path)),
+        lambda path: (read_kernels(path), read_needed(path)),
     )
 
 

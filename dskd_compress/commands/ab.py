@@ -59,7 +59,7 @@ def compare_bundles(first: Path, second: Path, changes: list[str], out: Path | N
     from dskd_export.bundle import bundle_of
     from dskd_export.bundle.results import check_out, hold_results, results_folder
     from dskd_export.bundle.source import is_bundle, open_source
-    from dskd_export.engine import engines_folder
+    from dskd_export.engine.document import engines_folder
     from dskd_export.files.atomic import write_atomic
     from dskd_export.provenance import Stopwatch
     from dskd_export.telemetry.device_name import device_name

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional, cast
 
 import typer
 
 from dskd_compress.commands import options
+from dskd_compress.commands.renamed_options import RenamedOptions
 
 if TYPE_CHECKING:
     from dskd_compress.console import Output
@@ -17,131 +19,181 @@ if TYPE_CHECKING:
     from dskd_export.errors import GateFailed
     from dskd_export.settings import BuildSettings
 
-_PANEL = "How it is built (default: the recipe's section build)"
-_SPECIAL = "For special uses"
+_PANEL = "TensorRT settings, named as in trtexec (default: section build of the recipe)"
+_SPECIAL = "Special engines"
+_HARDWARE = {"ampere+": "ampere-plus", "sameComputeCapability": "same-compute-capability"}
+_UNITS = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+
+Source = Annotated[Path, typer.Argument(metavar="BUNDLE_OR_RUN", help="Bundle, or run folder that holds one.")]
+Precision = Annotated[
+    Optional[str], typer.Option("--precision", help="Models to build, with commas. Default: all in the bundle.")
+]
+Device = Annotated[str, typer.Option("--device", help="GPU to build on: auto, cuda or cuda:1.")]
+ComputeCapability = Annotated[
+    Optional[str],
+    typer.Option(
+        "--compute-capability",
+        metavar="SM",
+        help="Build ahead of time for these GPUs, for example sm86,sm120; TensorRT-RTX only, needs no GPU.",
+    ),
+]
+Backend = Annotated[str, typer.Option("--backend", help="tensorrt, tensorrt-rtx, or auto: the first installed.")]
+Batch = Annotated[
+    Optional[str],
+    typer.Option("--batch", help="Batch sizes, with commas: one profile each.", rich_help_panel=_PANEL),
+]
+MemPoolSize = Annotated[
+    Optional[str],
+    typer.Option(
+        "--memPoolSize",
+        metavar="workspace:MIB",
+        help="Largest scratch memory of a layer; or with a unit: workspace:1G.",
+        rich_help_panel=_PANEL,
+    ),
+]
+OptimizationLevel = Annotated[
+    Optional[int],
+    typer.Option("--builderOptimizationLevel", help="Search effort for kernels, 0 to 5.", rich_help_panel=_PANEL),
+]
+Tf32 = Annotated[Optional[bool], typer.Option("--tf32/--noTF32", help="Allow TF32 in fp32 layers.", hidden=True)]
+VersionCompatible = Annotated[
+    Optional[bool],
+    typer.Option(
+        "--versionCompatible/--noVersionCompatible",
+        help="Also load in later TensorRT versions; may be slower.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Hardware = Annotated[
+    Optional[str],
+    typer.Option(
+        "--hardwareCompatibilityLevel",
+        metavar="LEVEL",
+        help="Also run on other GPUs: none, ampere+ or sameComputeCapability.",
+        rich_help_panel=_PANEL,
+    ),
+]
+DlaCore = Annotated[
+    Optional[int], typer.Option("--useDLACore", help="DLA core of a Jetson Orin.", rich_help_panel=_SPECIAL)
+]
+StripWeights = Annotated[
+    str,
+    typer.Option(
+        "--stripWeights",
+        metavar="REFIT",
+        help="Build without weights, to refit with identical ones or with new-weights.",
+        rich_help_panel=_SPECIAL,
+    ),
+]
+RefitFrom = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--refit-from",
+        metavar="ENGINE",
+        help="Put the bundle's weights into this stripped engine instead of building.",
+        rich_help_panel=_SPECIAL,
+    ),
+]
+TimingCache = Annotated[
+    Optional[str],
+    typer.Option("--timing-cache", metavar="SHA256", help="Require this timing cache.", hidden=True),
+]
+
+
+class BuildCommand(RenamedOptions):
+    """`build`, with the names that its options had before."""
+
+    renamed: ClassVar = {
+        "--target": "--compute-capability",
+        "--batches": "--batch",
+        "--workspace-mb": "--memPoolSize",
+        "--level": "--builderOptimizationLevel",
+        "--no-tf32": "--noTF32",
+        "--version-compatible": "--versionCompatible",
+        "--this-version": "--noVersionCompatible",
+        "--hardware": "--hardwareCompatibilityLevel",
+        "--dla": "--useDLACore",
+        "--strip": "--stripWeights",
+    }
+    converted: ClassVar = {
+        "--workspace-mb": lambda mb: f"workspace:{float(mb) * 1e6:.0f}B" if _is_number(mb) else mb
+    }
 
 
 def build(
-    source: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_RUN", help="Bundle, or run folder that holds one.")],
-    precision: Annotated[
-        Optional[str], typer.Option("--precision", help="Of the bundle, with commas. Default: all that it holds.")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cuda or cuda:1.")] = "auto",
-    target: Annotated[
-        Optional[str],
-        typer.Option(
-            "--target", help="Build ahead of time for these compute capabilities (sm86,sm120): TensorRT-RTX only."
-        ),
-    ] = None,
-    backend: Annotated[
-        str, typer.Option("--backend", help="tensorrt, tensorrt-rtx, or auto: the first that is installed.")
-    ] = "auto",
-    batches: Annotated[
-        Optional[str],
-        typer.Option("--batches", help="Batch sizes with commas, for example 1,8.", rich_help_panel=_PANEL),
-    ] = None,
-    workspace_mb: Annotated[
-        Optional[float],
-        typer.Option(
-            "--workspace-mb", help="Scratch memory of a layer, 1 MB = 10^6 bytes.", rich_help_panel=_PANEL
-        ),
-    ] = None,
-    level: Annotated[
-        Optional[int],
-        typer.Option("--level", help="0 to 5: how long kernels are searched for.", rich_help_panel=_PANEL),
-    ] = None,
-    tf32: Annotated[
-        Optional[bool], typer.Option("--tf32/--no-tf32", help="fp32 may round factors.", rich_help_panel=_PANEL)
-    ] = None,
-    version_compatible: Annotated[
-        Optional[bool],
-        typer.Option(
-            "--version-compatible/--this-version", help="Loads in later TensorRT too.", rich_help_panel=_PANEL
-        ),
-    ] = None,
-    hardware: Annotated[
-        Optional[str],
-        typer.Option("--hardware", help="none, ampere-plus or same-compute-capability.", rich_help_panel=_PANEL),
-    ] = None,
-    dla: Annotated[
-        Optional[int], typer.Option("--dla", help="Use this DLA of a Jetson Orin.", rich_help_panel=_SPECIAL)
-    ] = None,
-    strip: Annotated[
-        str,
-        typer.Option(
-            "--strip",
-            help="Leave the weights out, to put in later: identical ones, or new-weights.",
-            rich_help_panel=_SPECIAL,
-        ),
-    ] = "none",
-    refit_from: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--refit-from",
-            metavar="ENGINE",
-            help="Put this bundle's weights into a stripped engine; search for no kernel.",
-            rich_help_panel=_SPECIAL,
-        ),
-    ] = None,
-    timing_cache: Annotated[
-        Optional[str],
-        typer.Option(
-            "--timing-cache",
-            metavar="SHA256",
-            help="Build only with this timing cache (build.json has its hash).",
-            rich_help_panel=_SPECIAL,
-        ),
-    ] = None,
+    source: Source,
+    precision: Precision = None,
+    device: Device = "auto",
+    compute_capability: ComputeCapability = None,
+    backend: Backend = "auto",
+    batch: Batch = None,
+    mem_pool_size: MemPoolSize = None,
+    optimization_level: OptimizationLevel = None,
+    tf32: Tf32 = None,
+    version_compatible: VersionCompatible = None,
+    hardware: Hardware = None,
+    dla_core: DlaCore = None,
+    strip_weights: StripWeights = "none",
+    refit_from: RefitFrom = None,
+    timing_cache: TimingCache = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Build TensorRT engines from a bundle, on the machine that they will run on.
+    """Build TensorRT engines from a bundle, on the machine that will run them.
 
-    Precision is that of the bundle's models; on this machine's GPU every engine is then run once, and what its
-    layers really compute in is counted: exit code 5 where that is not what was asked for. TensorRT-RTX also
-    builds ahead of time, without a GPU.
+    On this machine's GPU each engine then runs once. Exit code 5: its layers do not run in their precision.
+    Also: --tf32 or --noTF32 for fp32 layers; --timing-cache SHA256 to repeat a build with its timing cache.
 
     [bold]Examples[/bold]
 
       dskd-compress build runs/r18
-      dskd-compress build bundle --precision fp16,int8 --batches 1,8
-      dskd-compress build bundle --target sm86,sm89,sm120
-      dskd-compress build bundle --precision fp16 --dla 0 --batches 1
-      dskd-compress build bundle --precision fp16 --strip new-weights
+      dskd-compress build bundle --precision fp16,int8 --batch 1,8
+      dskd-compress build bundle --compute-capability sm86,sm89,sm120
+      dskd-compress build bundle --precision fp16 --useDLACore 0 --batch 1
+      dskd-compress build bundle --precision fp16 --stripWeights new-weights
       dskd-compress build retrained --precision fp16 --refit-from bundle.engines/orin/model.fp16.stripped.engine
     """
-    from dskd_compress.config import Recipe
     from dskd_compress.console import Output
-    from dskd_compress.recipe import bundle_settings
-    from dskd_compress.run_folder import RunFolder
-    from dskd_export.engine.builder import BuildTarget
-    from dskd_export.engine.document import BuildReport, engines_folder
-    from dskd_export.errors import UsageError
 
     output = Output(json_output)
-    # These are settings, kept in the run's recipe; what is built, where and for what is said anew by each call.
+    # These are settings, kept in the run's recipe; what is built, where and for what holds for this call.
     flags = options.as_overrides(
-        build__batches=_numbers(batches),
-        build__workspace_mb=workspace_mb,
-        build__optimization_level=level,
+        build__batches=_numbers(batch),
+        build__workspace_mb=_workspace_mb(mem_pool_size),
+        build__optimization_level=optimization_level,
         build__tf32=tf32,
         build__version_compatible=version_compatible,
-        build__hardware=hardware,
+        build__hardware=None if hardware is None else _HARDWARE.get(hardware, hardware),
     )
-    if strip not in ("none", "identical", "new-weights"):
-        raise UsageError(f"--strip: there is no {strip}.", "Choose identical or new-weights.")
-    in_run = (source / "recipe.yaml").is_file()
-    recipe = RunFolder(source).read_recipe(flags) if in_run else bundle_settings(flags, ("build",))
-    build_target = BuildTarget(
+    target = BuildTarget(
         backend=cast(Any, backend),
         device=device,
-        targets=tuple(_words(target)),
-        strip=cast(Any, strip),
-        dla_core=dla,
+        targets=tuple(_sm(word) for word in _words(compute_capability)),
+        strip=_refit(strip_weights),
+        dla_core=dla_core,
         timing_cache_sha256=timing_cache,
     )
+    _build(source, _words(precision), flags, target, refit_from, output)
+
+
+def _build(
+    source: Path,
+    precisions: list[str],
+    flags: list[str],
+    target: BuildTarget,
+    refit_from: Path | None,
+    output: Output,
+) -> None:
+    """Build the engines, keep the settings in the run's recipe, and print the result."""
+    from dskd_compress.config import Recipe
+    from dskd_compress.recipe import bundle_settings
+    from dskd_compress.run_folder import RunFolder
+    from dskd_export.engine.document import BuildReport, engines_folder
+
+    in_run = (source / "recipe.yaml").is_file()
+    recipe = RunFolder(source).read_recipe(flags) if in_run else bundle_settings(flags, ("build",))
     engines = engines_folder(source) if refit_from is None else refit_from.absolute().parent.parent
-    with _held(engines, output):
-        built, failed = _build_all(source, _words(precision), recipe.build, build_target, refit_from, output)
+    with _lock(engines, output):
+        built, failed = _build_all(source, precisions, recipe.build, target, refit_from, output)
         if flags and isinstance(recipe, Recipe):
             RunFolder(source).keep(recipe, ("build",))
     _show(built, output)
@@ -150,8 +202,8 @@ def build(
         raise failed[0]
 
 
-def _held(engines: Path, output: Output) -> AbstractContextManager[None]:
-    """Hold the run that the engines belong to, or the folder of a bundle's engines: see `hold_folder`."""
+def _lock(engines: Path, output: Output) -> AbstractContextManager[None]:
+    """Lock the run that the engines belong to, or the folder of a bundle's engines."""
     from dskd_compress.run_folder import RunFolder
     from dskd_export.files.folder_lock import hold_folder
 
@@ -185,7 +237,7 @@ def _build_all(
                 path, document = refit_engine(refit_from, bundle, name)
             else:
                 path, document = build_engine(bundle, name, engines_folder(source), settings, target)
-            document, problem = _proven(path, document, target.device)
+            document, problem = _prove(path, document, target.device)
             built.append(BuiltEngine(path=str(path), build=document))
             failed += [problem] if problem is not None else []
             progress.advance(1)
@@ -196,12 +248,47 @@ def _words(text: str | None) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()] if text else []
 
 
+def _sm(text: str) -> str:
+    """`8.6` and `sm86` -> `sm86`."""
+    return text if text.startswith("sm") else f"sm{text.replace('.', '')}"
+
+
+def _refit(strip_weights: str) -> Any:
+    from dskd_export.errors import UsageError
+
+    if strip_weights not in ("none", "identical", "new-weights"):
+        raise UsageError(f"--stripWeights {strip_weights} is no kind of refit.", "Use identical or new-weights.")
+    return strip_weights
+
+
+def _workspace_mb(mem_pool_size: str | None) -> float | None:
+    """`workspace:256` (MiB) or `workspace:1G` -> MB.
+
+    Raises:
+        UsageError: it is no size of the workspace.
+    """
+    from dskd_export.errors import UsageError
+
+    if mem_pool_size is None:
+        return None
+    match = re.fullmatch(r"workspace:(\d+(?:\.\d+)?)([BKMG]?)", mem_pool_size)
+    if match is None:
+        raise UsageError(
+            f"--memPoolSize {mem_pool_size} is no workspace size.", "For example: --memPoolSize workspace:1024"
+        )
+    return float(match[1]) * _UNITS[match[2] or "M"] / 1e6
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)?", text) is not None
+
+
 def _numbers(text: str | None) -> list[Any] | None:
     return [int(word) if word.isdecimal() else word for word in text.split(",")] if text else None
 
 
-def _proven(path: Path, document: BuildDocument, device: str) -> tuple[BuildDocument, Any]:
-    """Run an engine that was built for this GPU, and hold it to its precision."""
+def _prove(path: Path, document: BuildDocument, device: str) -> tuple[BuildDocument, Any]:
+    """Run an engine that was built for this GPU, and check its precision."""
     from dskd_export.engine.device import index_of
     from dskd_export.engine.inspect import refuse_other_precision
     from dskd_export.errors import GateFailed

@@ -106,7 +106,11 @@ _FLAGS = {
     "benchmark.providers": "--provider",
     "benchmark.batches": "--batch",
     "benchmark.scenarios": "--scenario",
-    "build.optimization_level": "--level",
+    "build.batches": "--batch",
+    "build.workspace_mb": "--memPoolSize",
+    "build.optimization_level": "--builderOptimizationLevel",
+    "build.version_compatible": "--versionCompatible",
+    "build.hardware": "--hardwareCompatibilityLevel",
 }
 
 

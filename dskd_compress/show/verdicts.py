@@ -151,7 +151,7 @@ def _accuracies(document: ValidationDocument) -> Iterator[list[str]]:
     student = document.student
     if student is not None and student.teacher_accuracy is not None:
         yield _accuracy("teacher", student.teacher_accuracy, None)
-    lost = {one.runner: one.accuracy for one in document.judgements}
+    lost = {str(one.runner): one.accuracy for one in document.judgements}
     for name, accuracy in document.accuracy.items():
         yield _accuracy(name, accuracy, lost.get(name))
 

@@ -25,7 +25,7 @@ from dskd_export.bundle.results import (
 )
 from dskd_export.bundle.source import open_source
 from dskd_export.documents.benchmark import BenchmarkDocument
-from dskd_export.engine import engines_folder
+from dskd_export.engine.document import engines_folder
 from dskd_export.errors import DataError
 from dskd_export.provenance import Stopwatch
 from dskd_export.telemetry.device_name import device_name

@@ -12,7 +12,7 @@ from dskd_export.bundle import Bundle
 from dskd_export.bundle.results import BundleResults, check_out, hold_results, results_folder
 from dskd_export.bundle.source import open_source
 from dskd_export.documents.validation import ValidationDocument
-from dskd_export.engine import engines_folder
+from dskd_export.engine.document import engines_folder
 from dskd_export.files.names import printable
 from dskd_export.on_device import validate
 from dskd_export.runtime.labelled_images import LabelledImages, open_labelled

@@ -11,10 +11,11 @@ from torch import nn
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo
 from dskd_export.bundle import Bundle
+from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import Judgement
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.onnx_from_torch import deployed
-from dskd_export.runtime.native import Native
+from dskd_export.runtime.compute_precision import ComputePrecision
 from dskd_export.settings import ValidateSettings
 from dskd_export.spec import ModelSpec
 from dskd_export.validation.candidates import (
@@ -31,7 +32,7 @@ from dskd_export.validation.candidates import (
 )
 from dskd_export.validation.judgement import BATCH
 
-REFERENCE = "torch:cpu:fp32"
+REFERENCE = RunnerName("torch:cpu:fp32")
 
 
 def as_deployed(student: nn.Module, info: WeightsInfo, spec: ModelSpec) -> nn.Module:
@@ -86,12 +87,17 @@ def open_contest(
 
 
 def _open(
-    name: str, section: ValidateSettings, bundle: Bundle, engines: Path, student: nn.Module, stack: ExitStack
+    name: RunnerName,
+    section: ValidateSettings,
+    bundle: Bundle,
+    engines: Path,
+    student: nn.Module,
+    stack: ExitStack,
 ) -> Contestant:
-    kind, provider, precision = name.split(":")
+    kind, provider, precision = name.kind, name.provider, name.precision
     if kind == "torch":
         runner = stack.enter_context(_torch(provider, precision, student, bundle))
-        return Contestant(runner, kind, provider, precision, Native(True, ""))
+        return Contestant(runner, kind, provider, precision, ComputePrecision(True, ""))
     if kind == "tensorrt":
         return open_named_engine(engines, bundle, precision, stack)
     batches = (*section.batches, BATCH)

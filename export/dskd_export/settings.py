@@ -11,15 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dskd_export.documents.precision import Precision
+from dskd_export.documents.runner_name import RunnerChoice
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Batch = Annotated[int, Field(ge=1)]
 
-RunnerName = Annotated[
-    str, Field(pattern=r"^(torch:(cpu|cuda)|onnxruntime:(cpu|cuda|tensorrt)|tensorrt:cuda):[a-z0-9]+$")
-]
 ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
 Operators = Annotated[
     tuple[str, ...],
@@ -62,7 +60,7 @@ class ValidateSettings(Section):
         ("auto",), min_length=1, description="of ONNX Runtime; auto: the CPU, and CUDA where it is present"
     )
     allow_cpu: Operators = ()
-    pair: tuple[RunnerName, RunnerName] | None = Field(
+    pair: tuple[RunnerChoice, RunnerChoice] | None = Field(
         None,
         description="reference and candidate in place of torch and the bundle's models, for example "
         "[onnxruntime:cpu:fp32, onnxruntime:cpu:int8]",
@@ -83,11 +81,10 @@ class ValidateSettings(Section):
         if self.pair[0] == self.pair[1]:
             raise ValueError(f"pair names one runner twice: {self.pair[0]} cannot be compared with itself")
         for name in self.pair:
-            kind, provider, precision = name.split(":")
-            if kind == "torch" and precision != "fp32":
+            if name.kind == "torch" and name.precision != "fp32":
                 raise ValueError(
-                    f"pair names {name}, but torch computes in fp32: name torch:{provider}:fp32 or "
-                    f"onnxruntime:{provider}:{precision}"
+                    f"pair names {name}, but torch computes in fp32: name torch:{name.provider}:fp32 or "
+                    f"onnxruntime:{name.provider}:{name.precision}"
                 )
         return self
 

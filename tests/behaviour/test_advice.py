@@ -98,7 +98,7 @@ TRAINS = (
     "dskd_compress/stages/train",
     "dskd_compress/training/",
 )
-OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]*[a-z]")
+OPTION = re.compile(r"(?<![\w(-])--[a-z][a-zA-Z0-9-]*[a-zA-Z0-9]")
 NAMED_COMMAND = re.compile(r"(?:^|[:`'(\x00] ?|\s\s+|#  )dskd-compress ([a-z-]+)([^;:`\n)]*)")
 
 

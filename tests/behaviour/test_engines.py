@@ -14,7 +14,7 @@ from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.benchmark import run_benchmark
 from dskd_compress.stages.validate import run_validate
 from dskd_export.bundle import open_bundle
-from dskd_export.engine import BuildSettings, build_engine
+from dskd_export.engine.builder import BuildSettings, build_engine
 from dskd_export.errors import EnvironmentProblem
 from dskd_export.runtime import tensorrt
 

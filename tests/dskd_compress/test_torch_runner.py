@@ -12,7 +12,7 @@ from torch import nn
 
 from dskd_compress.torch_runner import TorchRunner
 from dskd_export.runtime.batches import logits_of
-from dskd_export.runtime.runner import Runner
+from dskd_export.runtime.runner import Runner, RunnerFacts
 
 
 def flags() -> tuple[int, bool, bool]:
@@ -99,7 +99,7 @@ def test_threads_and_tf32_hold_while_it_is_open_and_are_given_back(threads: int 
         before = flags()
         with TorchRunner(make_model("test_resnet"), threads=threads) as runner:
             assert flags() == (threads or before[0], False, False)
-            assert runner.facts["threads"] == (threads or before[0])
+            assert runner.facts.threads == (threads or before[0])
         assert flags() == before
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = outside[1:]
@@ -126,13 +126,7 @@ def test_it_can_be_opened_again(images_NCHW: np.ndarray) -> None:
 def test_name_and_facts() -> None:
     runner = TorchRunner(make_model("test_resnet"), threads=3)
     assert runner.name == "torch:cpu:fp32"
-    assert runner.facts == {
-        "torch": torch.__version__,
-        "device": "cpu",
-        "threads": 3,
-        "tf32": False,
-        "precision": "fp32",
-    }
+    assert runner.facts == RunnerFacts("torch", torch.__version__, "cpu", "fp32", threads=3, tf32=False)
 
 
 def test_it_is_a_runner(images_NCHW: np.ndarray) -> None:

@@ -36,7 +36,7 @@ from dskd_export.documents.precision import PrecisionMetadata
 from dskd_export.engine.builder import build_engine
 from dskd_export.engine.document import BuildDocument
 from dskd_export.engine.generations import open_backend
-from dskd_export.engine.process import perform
+from dskd_export.engine.process import run_request
 from dskd_export.onnx_from_torch import onnx_from_torch
 from dskd_export.precision import graph, modelopt
 from dskd_export.precision.calibration import Calibration
@@ -132,7 +132,7 @@ def build_family(
             folder / "engines" / family.name,
             settings,
             target,
-            run=lambda request: perform(request, backend),
+            run=lambda request: run_request(request, backend),
         )
         documents.append(document)
     return documents

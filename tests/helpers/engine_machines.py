@@ -20,7 +20,7 @@ from dskd_export.engine import builder, generations, identity
 from dskd_export.engine.api import Backend
 from dskd_export.engine.device import Gpu
 from dskd_export.engine.generations import Installed, backend_of
-from dskd_export.engine.process import Done, Request, perform
+from dskd_export.engine.process import BuildOutcome, BuildRequest, run_request
 from dskd_export.runtime.cuda import Cuda
 
 ORIN = Gpu(0, "Orin (nvgpu)", "8.7", 8_000_000_000, "540.4.0", "12.6")
@@ -48,9 +48,9 @@ class Machine:
     gpu: Gpu | None
     here: list[Installed] = field(default_factory=list)
 
-    def run(self, request: Request) -> Done:
+    def run(self, request: BuildRequest) -> BuildOutcome:
         """What a process of its own does, in this one."""
-        return perform(request, self.backend)
+        return run_request(request, self.backend)
 
     @property
     def cuda(self) -> Cuda:
@@ -77,7 +77,7 @@ def make_machine(monkeypatch: pytest.MonkeyPatch) -> MakeMachine:
         for place in (builder, identity):
             monkeypatch.setattr(place, "find_gpu", lambda index=0: gpu)
         for place in (generations, identity):
-            monkeypatch.setattr(place, "installed", lambda folders=None: (here,))
+            monkeypatch.setattr(place, "find_installed", lambda folders=None: (here,))
         return machine
 
     return make

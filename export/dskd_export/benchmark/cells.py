@@ -95,7 +95,7 @@ class Cell:
 
     def threads_of(self, runner: Runner) -> int | None:
         """Read the CPU threads of the open runner; None on another provider."""
-        return int(runner.facts["threads"]) if self.provider == "cpu" else None
+        return runner.facts.threads if self.provider == "cpu" else None
 
 
 def fill_batch(images: Sequence[Image.Image], count: int) -> list[Image.Image]:
@@ -207,7 +207,7 @@ def _measure(
                     **cell.columns,
                     threads=cell.threads_of(runner),
                     streams=cell.streams,
-                    cuda_graph=runner.facts.get("cuda_graphs"),
+                    cuda_graph=runner.facts.cuda_graphs,
                     part=part,
                     latency=add_disturbances(timing.latency, telemetry.unstable),
                     throughput_images_per_s=images_per_call * 1e3 / timing.latency.mean_ms,
@@ -243,7 +243,7 @@ def _memory(cell: Cell, runner: Runner, before_mb: float | None) -> MemoryFacts:
         why = "torch had the model open before"
     elif before_mb is not None and now_mb is not None:
         grown, why = max(0.0, now_mb - before_mb), ""
-    on_device = runner.facts.get("device_memory_mb")
+    on_device = runner.facts.device_memory_mb
     reason = ""
     if on_device is None:
         reason = "it runs on the CPU" if cell.provider == "cpu" else f"{cell.runner} does not report it"

@@ -15,12 +15,11 @@ from dskd_export.bundle import Bundle
 from dskd_export.documents.benchmark import ScenarioName
 from dskd_export.engine.found import FoundEngine
 from dskd_export.errors import UsageError
-from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
+from dskd_export.runtime.loader import EngineLoader, OnnxLoader
 from dskd_export.runtime.runner import Runner
-from dskd_export.runtime.tensorrt import TensorRtRunner
 from dskd_export.settings import BenchmarkSettings
 from dskd_export.spec import ModelSpec
-from dskd_export.validation.candidates import engines_for, in_order, named_providers, profile_shapes
+from dskd_export.validation.candidates import engines_for, in_order, named_providers
 
 
 class ModelSource(Protocol):
@@ -78,14 +77,8 @@ class OnnxSource:
 
     def open(self, precision: str, provider: str, batch: int, threads: int | None) -> Runner:
         """Open a model; TensorRT's provider gets a profile of this batch."""
-        return OnnxRuntimeRunner(
-            self.load(precision),
-            provider=provider,
-            threads=threads,
-            precision=precision,
-            allow_cpu=self.allow_cpu,
-            shapes=profile_shapes(self.spec, [batch]),
-        )
+        read = partial(self.load, precision)
+        return OnnxLoader(read, self.spec, provider, precision, threads, self.allow_cpu, [batch])()
 
 
 def open_bundle_source(bundle: Bundle, settings: BenchmarkSettings) -> OnnxSource:
@@ -163,9 +156,7 @@ class BenchmarkPlan:
         for engine, batch, streams in product(self.engines, batches, self.settings.streams):
             reason = engine.problem
             if not reason and not engine.document.takes(batch):
-                reason = (
-                    f"the engine takes batches of {engine.document.batches}; build it with --batches for {batch}"
-                )
+                reason = f"the engine takes batches of {engine.document.batches}; build it with --batch {batch}"
             yield Cell(
                 role="student",
                 runner="tensorrt",
@@ -173,7 +164,7 @@ class BenchmarkPlan:
                 precision=engine.precision,
                 batch=batch,
                 spec=self.bundle.spec,
-                open=partial(TensorRtRunner, engine.path, streams=streams),
+                open=EngineLoader(engine.path, engine.precision, streams),
                 streams=streams,
                 size_mb=engine.size_mb,
                 unavailable=reason,

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from dskd_export.benchmark.budget import reason_of_model, verdict_of_model
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, RowJudgement
+from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import Judgement, ValidationDocument, Verdict
 from dskd_export.validation.verdicts import reason_of, verdict_of, worst_of
 
@@ -69,7 +70,7 @@ class Model:
         latency_p50_ms: of the smallest batch that was timed; None: it was not timed.
     """
 
-    name: str
+    name: RunnerName
     verdict: Verdict
     reason: str
     size_mb: float | None = None
@@ -78,12 +79,7 @@ class Model:
     @property
     def runner(self) -> str:
         """torch, onnxruntime or tensorrt."""
-        return self.name.partition(":")[0]
-
-    @property
-    def precision(self) -> str:
-        """For example `int8`."""
-        return self.name.rpartition(":")[2]
+        return self.name.kind
 
 
 @dataclass(frozen=True)
@@ -200,9 +196,9 @@ def student_verdict(validation: ValidationDocument) -> tuple[Verdict, str]:
     return _worst([*parts, (verdict_of(validation.checks), reason_of(validation.checks))])
 
 
-def name_of(row: BenchmarkRow | RowJudgement) -> str:
+def name_of(row: BenchmarkRow | RowJudgement) -> RunnerName:
     """For example `onnxruntime:cpu:int8`."""
-    return f"{row.runner}:{row.provider}:{row.precision}"
+    return RunnerName.of(row.runner, row.provider, row.precision)
 
 
 def _unknown_of_student(validation: ValidationDocument) -> str:

@@ -142,6 +142,6 @@ def _document_of(engine: Path, bundle: Bundle, precision: str, max_batch: int) -
         if document.profiles and not document.takes(batch):
             raise UsageError(
                 f"{engine} takes batches of {document.batches}, not 1 to {max_batch}.",
-                f"Build it with --batches 1,{max_batch}, or lower --max-batch.",
+                f"Build it with --batch 1,{max_batch}, or lower --max-batch.",
             )
     return document

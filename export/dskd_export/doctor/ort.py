@@ -10,7 +10,7 @@ from dskd_export import codes
 from dskd_export.codes import Code
 from dskd_export.doctor.child import DoesNotImport, answer_of
 from dskd_export.doctor.finding import Finding, Level, Purpose, finding
-from dskd_export.runtime.provider_problems import Build, Problem, problems_of
+from dskd_export.runtime.provider_problems import Build, Problem, find_problems
 from dskd_export.runtime.providers import PROVIDERS, Provider
 from dskd_export.telemetry.cuda import Gpu
 
@@ -38,7 +38,7 @@ def look_at_onnxruntime(purpose: Purpose | None, asked: str | None, gpus: Sequen
     build = Build(version, tuple(providers), Path(file).parent / "capi")
     loading, problems = [], list[tuple[Problem, Level]]()
     for provider in PROVIDERS.values():
-        found = problems_of(provider, build, gpus)
+        found = find_problems(provider, build, gpus)
         if not found:
             loading.append(provider.name)
         elif provider.name == asked:

@@ -13,7 +13,7 @@ from dskd_export.doctor.child import DoesNotImport, answer_of
 from dskd_export.doctor.finding import Finding, Level, finding
 from dskd_export.doctor.packages import numbers
 from dskd_export.engine.versions import SUPPORTED, Capability, range_of, system_folders, versions_of
-from dskd_export.runtime.shared_libraries import other_majors, pip_folders
+from dskd_export.runtime.shared_libraries import find_other_majors, list_pip_folders
 from dskd_export.telemetry.cuda import Gpu
 
 IMPORT = """
@@ -100,7 +100,7 @@ def _not_loading(where: str, said: str, level: Level) -> Finding:
     if match is None:
         return finding(codes.TENSORRT, level, what)
     library = match.group()
-    others = other_majors(re.sub(r"(\.so\.\d+).*", r"\1", library), pip_folders())
+    others = find_other_majors(re.sub(r"(\.so\.\d+).*", r"\1", library), list_pip_folders())
     code = codes.code_of_library(library)
     if others:
         what += f"; {', '.join(others)} is here"

@@ -28,14 +28,6 @@ Measured = Annotated[
     BeforeValidator(lambda value: float("nan") if value is None else value),
 ]
 
-RunnerName = Annotated[
-    str,
-    Field(
-        pattern="^[a-z]+:[a-z]+:[a-z0-9]+$",
-        description="what computes, where and in which precision: `onnxruntime:cpu:int8`",
-    ),
-]
-
 
 class Document(BaseModel):
     """Base of all documents: immutable, unknown keys and numbers that are not finite refused."""

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from dskd_export.documents.base import Accuracy, DataFacts, Document, Interval, Measured, Provenance, RunnerName
+from dskd_export.documents.base import Accuracy, DataFacts, Document, Interval, Measured, Provenance
+from dskd_export.documents.runner_name import RunnerName
 
 
 class Parity(Document):

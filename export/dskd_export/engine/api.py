@@ -16,6 +16,7 @@ import numpy as np
 Shape = tuple[int, ...]
 # Input name -> smallest shape, the one that kernels are chosen for, and the largest.
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
+BackendName = Literal["tensorrt", "tensorrt-rtx"]
 Hardware = Literal["none", "ampere-plus", "same-compute-capability"]
 Refit = Literal["none", "identical", "new-weights"]
 
@@ -208,7 +209,7 @@ class Backend(Protocol):
     """TensorRT of one generation."""
 
     @property
-    def name(self) -> str:
+    def name(self) -> BackendName:
         """`tensorrt` or `tensorrt-rtx`."""
         ...
 

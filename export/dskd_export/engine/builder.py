@@ -1,4 +1,4 @@
-"""From a bundle and a precision to `model.<precision>.engine` and `model.<precision>.build.json`."""
+"""Build `model.<precision>.engine` and `model.<precision>.build.json` from a bundle."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Literal
 from dskd_export import codes
 from dskd_export.bundle import Bundle
 from dskd_export.documents.precision import QUANTIZED
-from dskd_export.engine.api import BuildOptions, Profile, Refit
+from dskd_export.engine.api import BackendName, BuildOptions, Profile, Refit
 from dskd_export.engine.device import Gpu, find_gpu, index_of, system
 from dskd_export.engine.document import (
     BuildDocument,
     DlaFacts,
     GpuFacts,
-    PrecisionTruth,
+    LayerPrecisions,
     ProfileFacts,
     document_path,
     engine_path,
 )
-from dskd_export.engine.generations import BackendName, builder_for, targets_of
-from dskd_export.engine.inspect import layers_of_log, precision_truth
+from dskd_export.engine.generations import builder_for, targets_of
+from dskd_export.engine.inspect import layers_of_log, summarize_layers
 from dskd_export.engine.problems import refuse_full_disk
-from dskd_export.engine.process import Done, Request, run_isolated
+from dskd_export.engine.process import BuildOutcome, BuildRequest, run_in_child_process
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.files.atomic import sha256_bytes, write_atomic
 from dskd_export.settings import BuildSettings
@@ -34,7 +34,7 @@ from dskd_export.spec import ModelSpec
 from dskd_export.telemetry.device_name import device_name
 
 _FIRST_RUNG_BYTES = 4 * 1024**3
-Run = Callable[[Request], Done]
+Run = Callable[[BuildRequest], BuildOutcome]
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class BuildTarget:
 
 
 def profiles_of(spec: ModelSpec, batches: Sequence[int], *, fixed: bool = False) -> tuple[Profile, ...]:
-    """One profile for each range of batches: from above the batch below it up to the batch itself.
+    """Make one optimization profile for each batch size, reaching down to the next smaller one.
 
-    So every batch up to the largest is taken, by kernels that were chosen for the next larger of `batches`.
+    So every batch up to the largest is supported, by kernels tuned for the next larger of `batches`.
 
     Args:
         spec: of the model's input; height and width are the spec's.
@@ -73,9 +73,7 @@ def profiles_of(spec: ModelSpec, batches: Sequence[int], *, fixed: bool = False)
     """
     sizes = sorted(set(batches))
     if not sizes or sizes[0] < 1:
-        raise UsageError(
-            "Batches are whole numbers from 1 on, at least one of them.", "For example: --batches 1,8"
-        )
+        raise UsageError("--batch needs at least one whole number from 1.", "For example: --batch 1,8")
     lowest = sizes if fixed else [1, *(size + 1 for size in sizes)]
     return tuple(
         {spec.input_name: (spec.input_shape(low), spec.input_shape(size), spec.input_shape(size))}
@@ -90,9 +88,9 @@ def build_engine(
     settings: BuildSettings,
     target: BuildTarget = BuildTarget(),
     *,
-    run: Run = run_isolated,
+    run: Run = run_in_child_process,
 ) -> tuple[Path, BuildDocument]:
-    """Build one engine and write it with its document, or nothing.
+    """Build one engine and write it with its document; on an error nothing is written.
 
     Args:
         bundle: a verified bundle.
@@ -100,22 +98,22 @@ def build_engine(
         engines: folder of engines; the device's folder is made in it.
         settings: how.
         target: what for.
-        run: what does the work; by default a process of its own.
+        run: runs the request; by default in a child process.
 
     Returns:
-        The engine's path and its document, which knows the types of its layers where the log told them.
+        The engine's path and its document, with the types of its layers if the build log lists them.
 
     Raises:
         BundleError: the model was altered since the bundle was opened.
         DataError: the timing cache is not the one that the build is pinned to.
-        EnvironmentProblem: this machine or this TensorRT cannot do it.
-        ModelError: TensorRT does not take the model; names operator and node.
-        UsageError: the settings do not fit together, or the bundle has no such precision.
+        EnvironmentProblem: this machine or this TensorRT version cannot build it.
+        ModelError: TensorRT does not support the model; names operator and node.
+        UsageError: the settings contradict each other, or the bundle lacks the precision.
     """
     model = bundle.model(precision)
-    gpu, backend = _place(target)
+    gpu, backend = _choose_gpu_and_backend(target)
     if target.dla_core is not None and len(settings.batches) != 1:
-        raise UsageError("A DLA takes one batch size only.", "Give one with --batches.")
+        raise UsageError("A DLA supports one batch size per engine.", "For example: --batch 8")
     targets = tuple(dict.fromkeys(target.targets))
     device = device_name(gpu.name) if gpu is not None and not targets else "-".join(targets)
     options = BuildOptions(
@@ -133,9 +131,9 @@ def build_engine(
     path = engine_path(engines / device, precision, stripped=options.strip)
     refuse_full_disk(path.parent, bundle.model_mb(precision))
     with tempfile.TemporaryDirectory(prefix="dskd-build-") as name:
-        request = Request(
+        request = BuildRequest(
             backend=backend,
-            model=place_model(model, precision, Path(name)),
+            model=write_model_file(model, precision, Path(name)),
             plan=Path(name) / "plan",
             precision=precision,
             options=options,
@@ -151,31 +149,31 @@ def build_engine(
     return path, document
 
 
-def _place(target: BuildTarget) -> tuple[Gpu | None, BackendName]:
-    """The GPU, where there is one, and the TensorRT to build with."""
+def _choose_gpu_and_backend(target: BuildTarget) -> tuple[Gpu | None, BackendName]:
+    """Find the GPU, if there is one, and choose the TensorRT to build with."""
     gpu = find_gpu(index_of(target.device))
     backend = builder_for(target.backend, target.targets)
     if gpu is None and not target.targets:
         if ahead := targets_of(backend):
             raise EnvironmentProblem(
-                "There is no NVIDIA GPU here to build for.",
-                f"{backend} builds ahead of time: --target {','.join(ahead)}, or some of them.",
+                "This machine has no NVIDIA GPU to build for.",
+                f"Build ahead of time with one or more of: --compute-capability {','.join(ahead)}",
             )
         raise EnvironmentProblem(
-            "There is no NVIDIA GPU here, and TensorRT builds on the GPU that the engine will run on.",
-            "Copy the bundle to the device and build there.",
+            "This machine has no NVIDIA GPU, and TensorRT builds on the GPU that runs the engine.",
+            "Copy the bundle to the device and build there: dskd-compress build BUNDLE",
             code=codes.GPU,
         )
     if gpu is None and target.strip != "none":
         raise EnvironmentProblem(
-            "An engine without weights cannot be built without a GPU.",
-            "Build it on the device, or leave --strip out.",
+            "A stripped engine cannot be built without a GPU.",
+            "Build it on the device, or remove --stripWeights.",
         )
     return gpu, backend
 
 
-def place_model(model: bytes | Path, precision: str, folder: Path) -> Path:
-    """The ONNX file for TensorRT: what was verified, or the file that its weights lie beside."""
+def write_model_file(model: bytes | Path, precision: str, folder: Path) -> Path:
+    """Write the verified ONNX content to a file; a model with external weights stays where it is."""
     if isinstance(model, Path):
         return model
     path = folder / f"model.{precision}.onnx"
@@ -184,7 +182,7 @@ def place_model(model: bytes | Path, precision: str, folder: Path) -> Path:
 
 
 def _document(
-    bundle: Bundle, precision: str, options: BuildOptions, done: Done, plan: bytes, gpu: Gpu | None
+    bundle: Bundle, precision: str, options: BuildOptions, done: BuildOutcome, plan: bytes, gpu: Gpu | None
 ) -> BuildDocument:
     (name,) = {name for profile in options.profiles for name in profile}
     name_of_model = bundle.model_path(precision).name
@@ -221,7 +219,7 @@ def _document(
         gpu_peak_memory_mb=done.gpu_peak_mb,
         gpu_peak_memory_unknown=""
         if done.gpu_peak_mb
-        else ("it was built without a GPU" if gpu is None else "TensorRT's log does not say"),
+        else ("it was built without a GPU" if gpu is None else "TensorRT's log lists no peak"),
         engine_bytes=len(plan),
         engine_sha256=sha256_bytes(plan),
         bundle_sha256=bundle.sha256,
@@ -232,15 +230,15 @@ def _document(
     )
 
 
-def _truth_of_log(done: Done) -> tuple[PrecisionTruth | None, str]:
+def _truth_of_log(done: BuildOutcome) -> tuple[LayerPrecisions | None, str]:
     layers = layers_of_log(done.layers)
     if not layers:
-        return None, "the log of the build does not list the layers; the engine has not been inspected"
-    return precision_truth(layers, source="build log", not_timed="it has not run yet"), ""
+        return None, "the build log does not list the layers; the engine has not been inspected"
+    return summarize_layers(layers, source="build log", not_timed="it has not run yet"), ""
 
 
 def _rest_of(bundle: Bundle, precision: str) -> str:
-    """Type of what is not of the precision; where the manifest does not say, fp32: nothing was made narrower."""
+    """Type of the layers that were not quantized; fp32 unless the manifest names another."""
     if precision not in QUANTIZED:
         return "fp32"
     rest = bundle.manifest.models[precision].details.get("rest", "fp32")
@@ -265,12 +263,12 @@ def _own_version() -> str:
 
 
 def write_engine(path: Path, plan: bytes, document: BuildDocument) -> None:
-    """The engine first: a document without its engine would describe another one."""
+    """Write an engine, then its document: a document without its engine would describe another one."""
     refuse_full_disk(path.parent, len(plan) / 1e6)
     write_atomic(path, plan)
     write_document(path, document)
 
 
 def write_document(engine: Path, document: BuildDocument) -> None:
-    """Keep what is known of an engine beside it."""
+    """Write the document next to its engine."""
     write_atomic(document_path(engine), document.model_dump_json(indent=2) + "\n")

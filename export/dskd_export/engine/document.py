@@ -1,4 +1,4 @@
-"""`model.<precision>.build.json`: all that is known of the engine beside it, and where both lie."""
+"""`model.<precision>.build.json`: what is known of the engine next to it, and where both are stored."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _BESIDE_BUNDLE = ".engines"
 
 
 class ProfileFacts(Document):
-    """Batches that one optimization profile takes."""
+    """Batches that one optimization profile supports."""
 
     smallest: int
-    best: int = Field(description="that its kernels were chosen for")
+    best: int = Field(description="that its kernels are tuned for")
     largest: int
 
 
@@ -30,15 +30,15 @@ class GpuFacts(Document):
     name: str
     compute_capability: str = Field(description="for example 8.7")
     memory_mb: float = Field(description="1 MB = 10^6 bytes")
-    driver: str | None = Field(description="None: the system does not tell")
-    cuda: str = Field(description="newest CUDA version that the driver runs")
+    driver: str | None = Field(description="None: unknown")
+    cuda: str = Field(description="newest CUDA version that the driver supports")
 
 
 class TimingCacheFacts(Document):
-    """The cache of the times of kernels that a build read and wrote."""
+    """The timing cache that a build read and wrote."""
 
-    file: str = Field(description="beside the engine")
-    sha256_before: str | None = Field(description="None: the build began without one")
+    file: str = Field(description="next to the engine")
+    sha256_before: str | None = Field(description="None: the build started without one")
     sha256_after: str
 
 
@@ -59,14 +59,14 @@ class TypeShare(Document):
     time_share: float | None = Field(description="of the time of all layers, a fraction; None: not timed")
 
 
-class PrecisionTruth(Document):
-    """In which number types the layers of an engine really run."""
+class LayerPrecisions(Document):
+    """Number types that the layers of an engine run in."""
 
     source: Literal["inspector", "build log"]
     layers: int = Field(description="that have a type")
-    untyped_layers: int = Field(description="without tensors of numbers, as those that only compute shapes")
+    untyped_layers: int = Field(description="without number tensors, for example shape computations")
     types: list[TypeShare] = Field(description="most time, or most layers, first")
-    reformat_layers: list[str] = Field(description="that only change type or order in memory, by name")
+    reformat_layers: list[str] = Field(description="that only change type or memory layout, by name")
     reformat_layer_share: float
     reformat_time_share: float | None
     not_timed: str = Field(default="", description="why there is no time")
@@ -80,19 +80,19 @@ class BuildDocument(Document):
     version: str = Field(description="of TensorRT")
     dskd_compress: str
     system: str = Field(description="operating system and processor")
-    gpu: GpuFacts | None = Field(description="None: built ahead of time, for the targets")
-    targets: list[str] = Field(description="compute capabilities that it was built for; empty: that of the GPU")
-    precision: str = Field(description="of the model in the bundle: the network has its types")
-    rest: str = Field(description="type of what is not of that precision")
+    gpu: GpuFacts | None = Field(description="None: built ahead of time for `targets`")
+    targets: list[str] = Field(description="compute capabilities it was built for; empty: that of the GPU")
+    precision: str = Field(description="of the model in the bundle")
+    rest: str = Field(description="type of the layers that were not quantized")
     opset: int
     profiles: list[ProfileFacts] = Field(description="empty: the model has one batch size only")
     flags: list[str] = Field(description="TensorRT's builder flags that were set")
     optimization_level: int
     hardware: str = Field(description="level of hardware compatibility")
     version_compatible: bool
-    refit: str = Field(description="which weights can be put in later: none, identical or new-weights")
-    stripped: bool = Field(description="it holds no weights and runs after a refit only")
-    refitted_from: str | None = Field(default=None, description="sha256 of the engine that got these weights")
+    refit: str = Field(description="weights that a refit accepts: none, identical or new-weights")
+    stripped: bool = Field(description="it has no weights and runs only after a refit")
+    refitted_from: str | None = Field(default=None, description="sha256 of the stripped engine")
     workspace_mb: float | None = Field(description="limit of a layer's scratch memory; None: TensorRT's own")
     workspace_tried_mb: list[float] = Field(
         default_factory=list, description="larger limits that the memory was too short for"
@@ -109,16 +109,16 @@ class BuildDocument(Document):
     bundle_sha256: str
     model_sha256: str = Field(description="of the ONNX file")
     warnings: list[str] = Field(default_factory=list, description="of TensorRT's log")
-    truth: PrecisionTruth | None = None
+    truth: LayerPrecisions | None = None
     no_truth: str = Field(default="", description="why the number types of its layers are not known")
 
     def takes(self, batch: int) -> bool:
-        """Whether one of its profiles takes a call of so many images."""
+        """Whether one of its profiles supports this batch size."""
         return not self.profiles or any(one.smallest <= batch <= one.largest for one in self.profiles)
 
     @property
     def batches(self) -> str:
-        """What its profiles take, for people: `1, 2 to 8`."""
+        """Batches of its profiles, for people: `1, 2 to 8`."""
         return ", ".join(
             str(one.smallest) if one.smallest == one.largest else f"{one.smallest} to {one.largest}"
             for one in self.profiles
@@ -126,7 +126,7 @@ class BuildDocument(Document):
 
 
 def engines_folder(source: Path) -> Path:
-    """Where engines of a run or a bundle lie: not inside the bundle, which holds what is in its manifest only.
+    """Return the engines folder of a run or a bundle; the bundle holds only what its manifest lists.
 
     Args:
         source: a run folder, or the folder of a bundle.
@@ -140,7 +140,7 @@ def engines_folder(source: Path) -> Path:
 
 
 def source_of(engine: Path) -> Path:
-    """The run or the bundle whose engine this is, by where it lies."""
+    """Return the run or the bundle of an engine, by its path."""
     engines = engine.parent.parent
     if engines.name.endswith(_BESIDE_BUNDLE):
         return engines.with_name(engines.name.removesuffix(_BESIDE_BUNDLE))
@@ -148,26 +148,26 @@ def source_of(engine: Path) -> Path:
 
 
 def engine_path(folder: Path, precision: str, *, stripped: bool = False) -> Path:
-    """The engine of a precision in the folder of a device."""
+    """Return the path of an engine in the folder of a device."""
     return folder / f"model.{precision}{'.stripped' if stripped else ''}.engine"
 
 
 def document_path(engine: Path) -> Path:
-    """The document beside an engine.
+    """Return the path of the document next to an engine.
 
     Raises:
-        UsageError: this is no name of an engine.
+        UsageError: the file is not named like an engine.
     """
     if not _ENGINE.fullmatch(engine.name):
         raise UsageError(
-            f"{engine} is not named like an engine of ours.",
-            "Name a file model.<precision>.engine, as build wrote it.",
+            f"{engine} is not named model.<precision>.engine.",
+            "Use an engine that dskd-compress build wrote, under its own name.",
         )
     return engine.with_name(f"{engine.name.removesuffix('.engine')}.build.json")
 
 
 def document_beside(engine: Path) -> Path | None:
-    """The document beside an engine; None where there is none, as of an engine that another tool made."""
+    """Find the document next to an engine; None for an engine of another tool."""
     if not _ENGINE.fullmatch(engine.name):
         return None
     path = document_path(engine)
@@ -175,7 +175,7 @@ def document_beside(engine: Path) -> Path | None:
 
 
 class BuiltEngine(Document):
-    """An engine that `build` made."""
+    """An engine that `build` wrote."""
 
     path: str
     build: BuildDocument
@@ -185,4 +185,4 @@ class BuildReport(Document):
     """What `build --json` prints."""
 
     engines: list[BuiltEngine]
-    failed: list[str] = Field(description="what does not run in its precision")
+    failed: list[str] = Field(description="engines that do not run in their precision")

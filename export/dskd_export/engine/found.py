@@ -1,4 +1,4 @@
-"""Which engines of a bundle are here, and which of them may be run on this machine."""
+"""Find the engines of a bundle, and which of them run on this machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dskd_export.errors import DskdError, EnvironmentProblem
 
 @dataclass(frozen=True)
 class FoundEngine:
-    """An engine that lies beside a bundle.
+    """An engine next to a bundle.
 
     Attributes:
         path: of the engine.
         document: what is known of it.
-        problem: why it cannot be run here, empty where it can.
+        problem: why it cannot run here; empty if it can.
     """
 
     path: Path
@@ -40,18 +40,18 @@ class FoundEngine:
 def find_engines(
     engines: Path, bundle_sha256: str, precisions: Collection[str] | None = None
 ) -> list[FoundEngine]:
-    """One engine for each precision, in the order of their names: one that can be run here before any other.
+    """Find one engine for each precision, in the order of names; prefer one that can run here.
 
-    Stripped engines and what no `build` wrote are left out.
+    Stripped engines and files without a document of `build` are ignored.
 
     Args:
-        engines: the folder of engines, one folder in it for each device; it need not be there.
-        bundle_sha256: an engine of another bundle cannot be run for this one.
-        precisions: that are asked for; None: all.
+        engines: the folder of engines, with one folder for each device; it may be missing.
+        bundle_sha256: an engine of another bundle cannot stand for this one.
+        precisions: requested ones; None: all.
     """
     best: dict[str, FoundEngine] = {}
     for path in sorted(engines.glob("*/model.*.engine")):
-        found = _look(path, bundle_sha256)
+        found = _inspect(path, bundle_sha256)
         if found is None or found.document.stripped or (precisions and found.precision not in precisions):
             continue
         known = best.get(found.precision)
@@ -61,28 +61,28 @@ def find_engines(
 
 
 def require_engines(found: Sequence[FoundEngine], source: str) -> None:
-    """Refuse to go on where engines were asked for and none can be run.
+    """Require at least one engine that can run here.
 
     Args:
-        found: as `find_engines` gives it.
-        source: of the engines, for the command that builds some.
+        found: result of `find_engines`.
+        source: run or bundle, for the command in the hint.
 
     Raises:
-        EnvironmentProblem: there is none; says of each why.
+        EnvironmentProblem: there is none; names the reason for each.
     """
     if any(not one.problem for one in found):
         return
     why = "; ".join(f"{one.path.name}: {one.problem}" for one in found) or "none was built"
     raise EnvironmentProblem(
-        f"There is no TensorRT engine of {source} that can be run here: {why}",
+        f"No TensorRT engine of {source} can run here: {why}",
         f"Build one here: dskd-compress build {source}",
     )
 
 
-def _look(path: Path, bundle_sha256: str) -> FoundEngine | None:
+def _inspect(path: Path, bundle_sha256: str) -> FoundEngine | None:
     try:
         document = read_document(document_path(path), BuildDocument)
-    except DskdError:  # a file of somebody else's
+    except DskdError:  # not written by `build`
         return None
     if document.bundle_sha256 != bundle_sha256:
         return FoundEngine(path, document, "it was built from another bundle")

@@ -1,4 +1,4 @@
-"""Which TensorRT is installed here, and the adapter that fits it."""
+"""Find the installed TensorRT, and the adapter of its generation."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 from dskd_export import codes
-from dskd_export.engine.api import Backend
+from dskd_export.engine.adapter import TensorRtAdapter
+from dskd_export.engine.api import Backend, BackendName
+from dskd_export.engine.rtx import TensorRtRtx
+from dskd_export.engine.trt10 import TensorRt10
+from dskd_export.engine.trt11 import TensorRt11
 from dskd_export.engine.versions import (
+    RTX_TARGETS,
     TENSORRT_10,
     TENSORRT_11,
     TENSORRT_RTX,
@@ -26,17 +31,15 @@ from dskd_export.engine.versions import (
 )
 from dskd_export.errors import EnvironmentProblem, UsageError
 
-BackendName = Literal["tensorrt", "tensorrt-rtx"]
-
 
 @dataclass(frozen=True)
 class Installed:
-    """A TensorRT that is here; whether it loads shows when it is loaded.
+    """An installed TensorRT; it may still fail to load.
 
     Attributes:
         folder: of the module.
-        version: None: no metadata tells.
-        on_path: whether Python finds it by itself.
+        version: None: no metadata.
+        on_path: Python finds it without help.
     """
 
     name: BackendName
@@ -46,30 +49,16 @@ class Installed:
     on_path: bool
 
 
-def _trt10(trt: Any) -> Backend:
-    from dskd_export.engine.trt10 import TensorRt10
-
-    return TensorRt10(trt)
-
-
-def _trt11(trt: Any) -> Backend:
-    from dskd_export.engine.trt11 import TensorRt11
-
-    return TensorRt11(trt)
-
-
-def _rtx(trt: Any) -> Backend:
-    from dskd_export.engine.rtx import TensorRtRtx
-
-    return TensorRtRtx(trt)
-
-
-ADAPTERS: dict[Versions, Callable[[Any], Backend]] = {TENSORRT_10: _trt10, TENSORRT_11: _trt11, TENSORRT_RTX: _rtx}
+ADAPTERS: dict[Versions, type[TensorRtAdapter]] = {
+    TENSORRT_10: TensorRt10,
+    TENSORRT_11: TensorRt11,
+    TENSORRT_RTX: TensorRtRtx,
+}
 MODULES: dict[BackendName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
-def installed(folders: Sequence[Path] | None = None) -> tuple[Installed, ...]:
-    """Every TensorRT that is here, without loading it: what Python finds first, then what the system has.
+def find_installed(folders: Sequence[Path] | None = None) -> tuple[Installed, ...]:
+    """Find every installed TensorRT without loading it: on Python's path first, then in the system's folders.
 
     Args:
         folders: of the system's packages; None: those of this Python.
@@ -89,7 +78,7 @@ def installed(folders: Sequence[Path] | None = None) -> tuple[Installed, ...]:
 
 
 def _version(module: str, where: Path) -> str | None:
-    """From the metadata beside a module: loading TensorRT to ask it takes a second."""
+    """Read the version from metadata: loading TensorRT takes a second."""
     names = {module, module.replace("_", "-")}
     for distribution in importlib.metadata.distributions(path=[str(where)]):
         if distribution.metadata["Name"] in names:
@@ -98,28 +87,28 @@ def _version(module: str, where: Path) -> str | None:
 
 
 def open_backend(name: BackendName | Literal["auto"] = "auto", folders: Sequence[Path] | None = None) -> Backend:
-    """Load TensorRT and give the adapter that fits it.
+    """Load TensorRT and return its adapter.
 
     Args:
         name: which of the two; `auto`: TensorRT where it is installed, else TensorRT-RTX.
-        folders: as `installed`.
+        folders: as for `find_installed`.
 
     Raises:
-        EnvironmentProblem: it is not installed, does not load, or is of a version that no adapter serves.
+        EnvironmentProblem: it is not installed, does not load, or its version is unsupported.
     """
     return backend_of(load(choose(name, folders)))
 
 
 def choose(name: str = "auto", folders: Sequence[Path] | None = None) -> Installed:
-    """The TensorRT to use.
+    """Choose the TensorRT to use.
 
     Raises:
         UsageError: there is no backend of that name.
         EnvironmentProblem: it is not installed.
     """
     if name not in (*MODULES, "auto"):
-        raise UsageError(f"There is no backend {name}.", f"Choose auto, {' or '.join(MODULES)}.")
-    found = [item for item in installed(folders) if name in (item.name, "auto")]
+        raise UsageError(f"There is no backend {name}.", f"Choose --backend auto, {' or '.join(MODULES)}.")
+    found = [item for item in find_installed(folders) if name in (item.name, "auto")]
     if found:
         return found[0]
     if name == "tensorrt-rtx":
@@ -141,17 +130,15 @@ def choose(name: str = "auto", folders: Sequence[Path] | None = None) -> Install
 
 
 def targets_of(name: BackendName) -> tuple[str, ...]:
-    """Compute capabilities that a backend builds for ahead of time; none: only for the GPU that is here."""
-    from dskd_export.engine.rtx import TensorRtRtx
-
-    return TensorRtRtx.targets if name == "tensorrt-rtx" else ()
+    """Compute capabilities that a backend builds for ahead of time; none: only for the GPU of this machine."""
+    return RTX_TARGETS if name == "tensorrt-rtx" else ()
 
 
 def builder_for(name: str, targets: Sequence[str]) -> BackendName:
-    """The backend to build with, here for the GPU or ahead of time for targets.
+    """Choose the backend: for the GPU of this machine, or for named compute capabilities.
 
     Raises:
-        UsageError: no backend builds for these targets, or not the one that was asked for.
+        UsageError: the requested backend, or every one, does not build for these.
         EnvironmentProblem: it is not installed.
     """
     ahead: tuple[BackendName, ...] = tuple(backend for backend in MODULES if targets_of(backend))
@@ -159,13 +146,14 @@ def builder_for(name: str, targets: Sequence[str]) -> BackendName:
         return choose(name).name
     if name not in (*ahead, "auto"):
         raise UsageError(
-            f"{name} builds for the GPU that is here, not for a --target.",
-            f"Build on the device, or ahead of time with --backend {' or '.join(ahead)}.",
+            f"{name} builds only for the GPU of this machine.",
+            f"Remove --compute-capability, or use --backend {' or '.join(ahead)}.",
         )
     chosen = choose(ahead[0] if name == "auto" else name).name
     if unknown := [target for target in targets if target not in targets_of(chosen)]:
         raise UsageError(
-            f"{chosen} does not build for {', '.join(unknown)}.", f"Choose from: {', '.join(targets_of(chosen))}."
+            f"{chosen} does not build for {', '.join(unknown)}.",
+            f"Choose from: --compute-capability {','.join(targets_of(chosen))}",
         )
     return chosen
 
@@ -174,7 +162,7 @@ def load(found: Installed) -> ModuleType:
     """Import a TensorRT.
 
     Raises:
-        EnvironmentProblem: a library that it needs is missing, or it is of another Python.
+        EnvironmentProblem: a library is missing, or it belongs to another Python.
     """
     try:
         if found.on_path or found.module in sys.modules:
@@ -183,25 +171,25 @@ def load(found: Installed) -> ModuleType:
     except (ImportError, OSError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         library = re.search(r"lib[\w.+-]+\.so[\w.]*", said)
-        hint = "Install the same version of all of TensorRT's packages, and look at: dskd-compress doctor"
+        hint = "Install all TensorRT packages in one version; check with: dskd-compress doctor"
         if library and library[0].startswith(("libcu", "libnvrtc", "libnvJitLink")):
             hint = (
                 f"Install the CUDA runtime that has {library[0]}: pip install cuda-bindings, or CUDA's packages."
             )
         elif not found.on_path:
             hint = (
-                "Make an environment of the system's Python that sees it: "
+                "Create the environment with the system's Python: "
                 "/usr/bin/python3 -m venv --system-site-packages .venv"
             )
         raise EnvironmentProblem(
-            f"{found.module} in {found.folder} does not load: {said}.",
+            f"{found.module} in {found.folder} cannot be loaded: {said}.",
             hint,
             code=codes.TENSORRT if library is None else codes.code_of_library(library[0]),
         ) from error
 
 
 def _load_from(found: Installed) -> ModuleType:
-    """Import one package from a folder that is not on the path, and nothing else of that folder."""
+    """Import one package from a folder off the path, and nothing else of that folder."""
     spec = importlib.util.spec_from_file_location(
         found.module, found.folder / "__init__.py", submodule_search_locations=[str(found.folder)]
     )
@@ -218,10 +206,10 @@ def _load_from(found: Installed) -> ModuleType:
 
 
 def backend_of(trt: ModuleType) -> Backend:
-    """The adapter for a module that is loaded.
+    """Return the adapter of a loaded module.
 
     Raises:
-        EnvironmentProblem: no adapter serves its version.
+        EnvironmentProblem: its version is unsupported.
     """
     name, version = trt.__name__.rpartition(".")[2], str(trt.__version__)
     numbers = re.match(r"(\d+)\.(\d+)", version)
@@ -230,7 +218,7 @@ def backend_of(trt: ModuleType) -> Backend:
         return ADAPTERS[served](trt)
     since, before = range_of(name)
     raise EnvironmentProblem(
-        f"{name} {version} is not a version that dskd-compress knows.",
-        f"Install one from {since} on and before {before}, or update dskd-compress.",
+        f"{name} {version} is not supported.",
+        f"Install {name} >={since},<{before}, or update dskd-compress.",
         code=codes.TENSORRT_MAJOR,
     )

@@ -1,8 +1,8 @@
-"""May this engine be loaded here? Told before TensorRT sees it, in well under a second.
+"""Check whether an engine can be loaded here, before TensorRT does, in well under a second.
 
 TensorRT engines load on the TensorRT version, the GPU model and the operating system that they were built
-for (support matrix, "Compatibility"); TensorRT has no call that says so beforehand. `build.json` has what
-the engine was built with, the driver and the packages tell what is here.
+for (support matrix, "Compatibility"); TensorRT has no call that checks it beforehand. `build.json` records what
+the engine was built with; driver and packages identify this machine.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ from dskd_export import codes
 from dskd_export.documents.base import read_document
 from dskd_export.engine.device import Gpu, find_gpu, system
 from dskd_export.engine.document import BuildDocument, document_path, source_of
-from dskd_export.engine.generations import Installed, installed
+from dskd_export.engine.generations import Installed, find_installed
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files.atomic import sha256_bytes
 
 
 def read_engine(engine: Path) -> tuple[BuildDocument, bytes]:
-    """An engine and the document beside it, which says what its bytes must be.
+    """Read an engine and its document, which records its hash.
 
     Raises:
-        DataError: one of them is missing, or they do not belong together.
+        DataError: one of them is missing, or the hash differs.
     """
     document = read_document(document_path(engine), BuildDocument)
     try:
         data = engine.read_bytes()
     except OSError as error:
-        raise DataError(f"{engine} cannot be read: {error.strerror}.", "Build it: dskd-compress build") from error
+        raise DataError(
+            f"{engine} cannot be read: {error.strerror}.", "Build it: dskd-compress build BUNDLE"
+        ) from error
     if sha256_bytes(data) != document.engine_sha256:
         raise DataError(
             f"{engine} is not the engine that {document_path(engine).name} describes: its sha256 differs.",
@@ -49,19 +51,19 @@ def check_identity(
 
     Args:
         document: of the engine.
-        engine: where it lies, for the command that builds it again.
+        engine: its path, for the command in the hint.
         gpu: to run it on; None: CUDA device `device`.
-        there: the TensorRT to load it with; None: the one that is installed.
+        there: the TensorRT to load it with; None: the installed one.
 
     Raises:
-        EnvironmentProblem: it cannot run here; says what it was built with and what is here.
+        EnvironmentProblem: it cannot run here; names what it was built with and what is here.
     """
     here = gpu or find_gpu(device)
-    found = there or next((item for item in installed() if item.name == document.backend), None)
+    found = there or next((item for item in find_installed() if item.name == document.backend), None)
     of_tensorrt, of_machine = _tensorrt(document, found), _machine(document, here)
     faults = [*of_tensorrt, *of_machine]
     if document.stripped:
-        faults.append("it was built without its weights and has not been refitted")
+        faults.append("it is stripped of its weights and was not refitted")
     if not faults:
         return
     raise EnvironmentProblem(
@@ -73,38 +75,38 @@ def check_identity(
 
 
 def rebuild_command(document: BuildDocument, engine: Path) -> str:
-    """The command line that builds an engine again, for where it is run."""
+    """Compose the command that builds an engine again on this machine."""
     batches = ",".join(str(profile.largest) for profile in document.profiles)
     parts = [f"dskd-compress build {source_of(engine)} --precision {document.precision}"]
     if batches:
-        parts.append(f"--batches {batches}")
+        parts.append(f"--batch {batches}")
     return " ".join(parts)
 
 
 def _tensorrt(document: BuildDocument, found: Installed | None) -> list[str]:
     if found is None:
         return [f"{document.backend} is not installed"]
-    # Without metadata, as of some packages of a system, TensorRT itself has to say it when it loads the engine.
+    # Without metadata, as in some system packages, the version is checked when TensorRT is loaded.
     if found.version is None or found.version == document.version:
         return []
     if document.version_compatible and _numbers(found.version) >= _numbers(document.version):
         return []
-    return [f"it is of {document.backend} {document.version}, and {found.version} is installed"]
+    return [f"it needs {document.backend} {document.version}, {found.version} is installed"]
 
 
 def _machine(document: BuildDocument, here: Gpu | None) -> list[str]:
     faults = []
     if document.system != system():
-        faults.append(f"it is of {document.system}, and this is {system()}")
+        faults.append(f"it needs {document.system}, this is {system()}")
     if here is None:
-        return [*faults, "there is no NVIDIA GPU"]
+        return [*faults, "this machine has no NVIDIA GPU"]
     if document.targets:
         if here.target not in document.targets:
-            faults.append(f"it is for {', '.join(document.targets)}, and the GPU is {here.target}")
+            faults.append(f"it needs {', '.join(document.targets)}, the GPU is {here.target}")
     elif document.gpu is not None and not _fits(document, here):
         faults.append(
-            f"it is for {document.gpu.name} (compute capability {document.gpu.compute_capability}), and the GPU "
-            f"is {here.name} ({here.compute_capability})"
+            f"it needs {document.gpu.name} (compute capability {document.gpu.compute_capability}), the GPU is "
+            f"{here.name} ({here.compute_capability})"
         )
     return faults
 

@@ -1,7 +1,7 @@
-"""In which number types do the layers of an engine run? Read off TensorRT's own inspector.
+"""Find the number types that the layers of an engine run in, from TensorRT's own inspector.
 
-TensorRT 10 gives "Bindings" and "Format/Datatype" ("Row major linear FP16 format", "Half"), TensorRT 11 and
-TensorRT-RTX give "I/O Tensors" and "Datatype" ("Half"). TensorRT-RTX also writes its layers into the log of
+TensorRT 10 writes "Bindings" and "Format/Datatype" ("Row major linear FP16 format", "Half"), TensorRT 11 and
+TensorRT-RTX write "I/O Tensors" and "Datatype" ("Half"). TensorRT-RTX also logs its layers during
 the build, which needs no GPU.
 """
 
@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dskd_export.engine.document import BuildDocument, PrecisionTruth, TypeShare
+from dskd_export.engine.document import BuildDocument, LayerPrecisions, TypeShare
 from dskd_export.errors import GateFailed, ModelError
 
 LEAST_SHARE = 0.8
-"""Of the time of all layers, in the types that were asked for."""
+"""Least share of the time of all layers in the requested types."""
 
 # Narrow before wide, so that BFloat16 is not taken for Float16, nor Half of a format for anything else.
 _TYPES: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -51,17 +51,15 @@ class Layer:
 
 
 def layers_of_json(text: str) -> list[Layer]:
-    """Layers of what the inspector wrote with detailed profiling names.
+    """Parse the layers in the inspector's JSON.
 
     Raises:
-        ModelError: the engine was built without these names.
+        ModelError: the engine was built without detailed layer names.
     """
     content: dict[str, Any] = json.loads(text)
     layers = content.get("Layers", [])
     if not layers or any(not isinstance(layer, Mapping) for layer in layers):
-        raise ModelError(
-            "The engine does not say what its layers are.", "Build it again with: dskd-compress build"
-        )
+        raise ModelError("The engine does not name its layers.", "Build it again: dskd-compress build BUNDLE")
     return [_layer(layer) for layer in layers]
 
 
@@ -75,11 +73,11 @@ def _layer(layer: Mapping[str, Any]) -> Layer:
 def _tensor_type(tensor: Any) -> str | None:
     if not isinstance(tensor, Mapping):
         return None
-    return type_named(str(tensor.get("Datatype") or tensor.get("DataType") or tensor.get("Format/Datatype") or ""))
+    return parse_type(str(tensor.get("Datatype") or tensor.get("DataType") or tensor.get("Format/Datatype") or ""))
 
 
 def layers_of_log(text: str) -> list[Layer]:
-    """Layers of what the builder wrote into its log, one a line; empty where it wrote none."""
+    """Parse the layers in a build log, one per line; empty if it lists none."""
     found = []
     for line in text.split("\nI/O Tensors:")[0].splitlines():
         match = re.match(
@@ -89,14 +87,14 @@ def layers_of_log(text: str) -> list[Layer]:
             continue
         name, kind, inputs, outputs = match.groups()
         read, written = (
-            [type_named(word) for word in re.findall(r"Datatype: ([\w/]+)", part)] for part in (inputs, outputs)
+            [parse_type(word) for word in re.findall(r"Datatype: ([\w/]+)", part)] for part in (inputs, outputs)
         )
         found.append(Layer(name, _computed_in(read, written), _is_reformat(name, kind)))
     return found
 
 
-def type_named(text: str) -> str | None:
-    """The number type in TensorRT's words for one; None for indices, booleans and what depends on the shape."""
+def parse_type(text: str) -> str | None:
+    """Parse TensorRT's name of a number type; None for indices, booleans and shapes."""
     return next((name for name, words in _TYPES if words.search(text)), None)
 
 
@@ -109,14 +107,14 @@ def _is_reformat(name: str, kind: str) -> bool:
     return bool(_REFORMAT.match(kind) or _REFORMAT.match(name) or _MOVES.match(name))
 
 
-def precision_truth(
+def summarize_layers(
     layers: list[Layer],
     *,
     source: str = "inspector",
     times_ms: Mapping[str, float] | None = None,
     not_timed: str = "",
-) -> PrecisionTruth:
-    """Sum up the layers of an engine.
+) -> LayerPrecisions:
+    """Count the layers of an engine by number type, and sum their times.
 
     Args:
         layers: all of them.
@@ -144,7 +142,7 @@ def precision_truth(
         for name, count in counts.items()
     ]
     timed = total_ms > 0
-    return PrecisionTruth.model_validate(
+    return LayerPrecisions.model_validate(
         {
             "source": source,
             "layers": len(typed),
@@ -158,8 +156,8 @@ def precision_truth(
     )
 
 
-def shares_in_words(truth: PrecisionTruth) -> str:
-    """For example `fp16 90% of layers and 96% of time, fp32 10% of layers and 4% of time`."""
+def format_shares(truth: LayerPrecisions) -> str:
+    """Format as `fp16 90% of layers and 96% of time, fp32 10% of layers and 4% of time`."""
     return ", ".join(
         f"{share.type} {share.layer_share:.0%} of layers"
         + ("" if share.time_share is None else f" and {share.time_share:.0%} of time")
@@ -168,10 +166,10 @@ def shares_in_words(truth: PrecisionTruth) -> str:
 
 
 def refuse_other_precision(document: BuildDocument) -> None:
-    """Hold an engine to the precision that was asked for.
+    """Check that an engine runs in the requested precision.
 
-    The time in the precision and in the type of the rest has to be 80 % at least, and something has to run
-    in the precision itself. What was not timed is judged by the second alone.
+    At least one layer must run in it, and at least 80 % of the time must be spent in it and in the type of the
+    layers that were not quantized. Without times only the first is checked.
 
     Raises:
         GateFailed: it runs in something else.
@@ -181,10 +179,10 @@ def refuse_other_precision(document: BuildDocument) -> None:
         return
     wanted = {document.precision, *((document.rest,) if document.precision in ("int8", "fp8") else ())}
     shares = {share.type: share for share in truth.types}
-    shown = shares_in_words(truth)
+    shown = format_shares(truth)
     hint = (
-        "See which layers were kept in fp32 (export.json), export this precision again with a higher "
-        "export.quantize.max_kl, or ship fp32."
+        "Export again with a higher --set export.quantize.max_kl=VALUE, or ship fp32; export.json lists layers "
+        "kept in fp32."
     )
     if document.precision not in shares:
         raise GateFailed(
@@ -196,14 +194,14 @@ def refuse_other_precision(document: BuildDocument) -> None:
     in_wanted = round(sum(time for time in times if time is not None), 9)
     if in_wanted < LEAST_SHARE:
         raise GateFailed(
-            f"Only {in_wanted:.0%} of the time of the {document.precision} engine is in "
-            f"{' and '.join(sorted(wanted))}, and {LEAST_SHARE:.0%} are asked for: {shown}.",
+            f"Only {in_wanted:.0%} of the time of the {document.precision} engine is spent in "
+            f"{' and '.join(sorted(wanted))}, {LEAST_SHARE:.0%} is required: {shown}.",
             hint,
         )
 
 
 def runs_in_its_precision(document: BuildDocument) -> bool:
-    """Whether an engine runs in what was asked for, as far as its layers were counted."""
+    """Whether an engine runs in its precision, as far as its layers were counted."""
     try:
         refuse_other_precision(document)
     except GateFailed:

@@ -1,4 +1,4 @@
-"""An engine on the GPU and its executions, as they are spelled in every generation of TensorRT's Python API.
+"""An engine on the GPU and its execution contexts, as every generation of TensorRT's Python API spells them.
 
 Parents are held as long as their children live, as in common.py.
 """
@@ -13,8 +13,25 @@ import numpy as np
 from dskd_export import codes
 from dskd_export.engine.api import Context, Shape, Signature, Tensor
 from dskd_export.engine.common import make_logger
-from dskd_export.engine.log import Log, words_of
+from dskd_export.engine.log import Log, join_messages
 from dskd_export.errors import EnvironmentProblem, ModelError
+
+
+def _deserialize(trt: Any, logger: Any, log: Log, plan: bytes, host_code: bool) -> tuple[Any, Any]:
+    """Load an engine; the runtime has to live as long as the engine.
+
+    Raises:
+        EnvironmentProblem: TensorRT does not load it.
+    """
+    runtime = trt.Runtime(logger)
+    runtime.engine_host_code_allowed = host_code
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise EnvironmentProblem(
+            f"TensorRT cannot load this engine: {join_messages(log.errors)}.",
+            "Build it on this machine: dskd-compress build BUNDLE",
+        )
+    return runtime, engine
 
 
 class LoadedEngine:
@@ -24,19 +41,11 @@ class LoadedEngine:
         self._trt = trt
         self._log = Log()
         self._logger = make_logger(trt, self._log)
-        runtime = trt.Runtime(self._logger)
-        runtime.engine_host_code_allowed = host_code
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise EnvironmentProblem(
-                f"TensorRT does not load this engine: {words_of(self._log.errors)}.",
-                "Build it on this machine: dskd-compress build",
-            )
-        self._runtime, self._engine = runtime, engine
+        self._runtime, self._engine = _deserialize(trt, self._logger, self._log, plan, host_code)
 
     @property
     def signature(self) -> Signature:
-        """What it takes and gives."""
+        """Names, types and shapes of its inputs and outputs, and its profiles."""
         trt, engine = self._trt, self._engine
         tensors = []
         for index in range(engine.num_io_tensors):
@@ -58,7 +67,7 @@ class LoadedEngine:
         return smallest, best, largest
 
     def layers(self, of: Context | None = None) -> str:
-        """The inspector's JSON on all layers; of a context whose shapes are set, with the types in it."""
+        """Return the inspector's JSON on all layers; with a context whose shapes are set, as they run in it."""
         trt, engine = self._trt, self._engine
         inspector = engine.create_engine_inspector()
         if isinstance(of, LoadedContext):
@@ -67,12 +76,12 @@ class LoadedEngine:
         return text
 
     def context(self) -> LoadedContext:
-        """A new execution context."""
+        """Create an execution context."""
         return LoadedContext(self._trt, self._engine, self._log)
 
 
 class LoadedContext:
-    """One execution at a time of an engine, in memory that the caller gives."""
+    """An execution context: one call at a time, in memory that the caller provides."""
 
     def __init__(self, trt: Any, engine: Any, log: Log) -> None:
         self._trt = trt
@@ -81,48 +90,48 @@ class LoadedContext:
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
             raise EnvironmentProblem(
-                f"TensorRT cannot run this engine: {words_of(log.errors)}.",
-                "Free memory on the GPU.",
+                f"TensorRT cannot create an execution context: {join_messages(log.errors)}.",
+                "Close other programs on the GPU.",
                 code=codes.GPU_MEMORY,
             )
         self.raw = context
 
     def use_profile(self, index: int, stream: int) -> None:
-        """Switch to another profile."""
+        """Select an optimization profile."""
         context = self.raw
         self._expect(context.set_optimization_profile_async(index, stream), f"profile {index}")
 
     def set_shape(self, name: str, shape: Shape) -> None:
-        """Say how large an input is in the next call."""
+        """Set the shape of an input."""
         context = self.raw
         self._expect(context.set_input_shape(name, shape), f"the shape {list(shape)} of {name}")
 
     def shape(self, name: str) -> Shape:
-        """Shape of a tensor, once those of all inputs are set."""
+        """Return the shape of a tensor, once the shapes of all inputs are set."""
         context = self.raw
         return tuple(context.get_tensor_shape(name))
 
     def bind(self, name: str, address: int) -> None:
-        """Where a tensor lies in device memory."""
+        """Set the device address of a tensor."""
         context = self.raw
         self._expect(context.set_tensor_address(name, address), f"the address of {name}")
 
     def use_scratch(self, address: int, size_bytes: int) -> None:
-        """Device memory for what happens between inputs and outputs."""
+        """Set the device memory for activations."""
         context = self.raw
         context.set_device_memory(address, size_bytes)
 
     def can_be_captured(self, stream: int) -> bool:
-        """Whether the next call can become a CUDA graph; here every one can be tried."""
+        """Whether the next call can be captured as a CUDA graph."""
         return True
 
     def enqueue(self, stream: int) -> None:
-        """Start one call."""
+        """Enqueue one call on a stream."""
         context = self.raw
         self._expect(context.execute_async_v3(stream), "the call")
 
     def time_layers(self, times_ms: dict[str, float]) -> None:
-        """Add the times of layers to this from now on."""
+        """Add the time of every layer to this, by name, from the next call on."""
         trt, context = self._trt, self.raw
 
         class LayerTimes(trt.IProfiler):  # type: ignore[misc, name-defined]
@@ -138,15 +147,15 @@ class LoadedContext:
     def _expect(self, done: bool, what: str) -> None:
         if not done:
             raise ModelError(
-                f"TensorRT refuses {what}: {words_of(self._log.errors[-1:])}.",
-                "Feed the engine what its spec.json says.",
+                f"TensorRT refuses {what}: {join_messages(self._log.errors[-1:])}.",
+                "Use the input name, type and shape in spec.json.",
             )
 
 
 def refit(
     trt: Any, plan: bytes, model: bytes, path: Path, *, host_code: bool, flags: tuple[Any, ...] = ()
 ) -> bytes:
-    """Put the weights of a model into an engine, and serialise it with them.
+    """Put the weights of a model into an engine, and serialize it with them.
 
     Args:
         trt: TensorRT's module.
@@ -154,21 +163,15 @@ def refit(
         model: the ONNX file.
         path: where it lies.
         host_code: as for `Backend.open`.
-        flags: of the serialisation.
+        flags: of the serialization.
 
     Raises:
         EnvironmentProblem: TensorRT does not load the engine.
-        ModelError: the model's weights are not those that the engine asks for.
+        ModelError: the engine needs other weights than the model has.
     """
     log = Log()
     logger = make_logger(trt, log)
-    runtime = trt.Runtime(logger)
-    runtime.engine_host_code_allowed = host_code
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise EnvironmentProblem(
-            f"TensorRT does not load this engine: {words_of(log.errors)}.", "Build it again: dskd-compress build"
-        )
+    runtime, engine = _deserialize(trt, logger, log, plan, host_code)  # noqa: RUF059  # the runtime is kept alive
     refitter = trt.Refitter(engine, logger)
     parser_refitter = trt.OnnxParserRefitter(refitter, logger)
     if not parser_refitter.refit_from_bytes(model, str(path)) or not refitter.refit_cuda_engine():
@@ -176,8 +179,8 @@ def refit(
         missing = refitter.get_missing_weights()
         said = [*(error.desc() for error in errors), *log.errors, *(f"{name} is missing" for name in missing)]
         raise ModelError(
-            f"The weights of {path.name} do not fit the engine: {words_of(said)}.",
-            "Refit an engine with a student of the same architecture, or build a new one.",
+            f"The weights of {path.name} do not fit the engine: {join_messages(said)}.",
+            "Refit with a student of the same architecture, or build a new engine.",
         )
     serialization = engine.create_serialization_config()
     serialization.clear_flag(trt.SerializationFlag.EXCLUDE_WEIGHTS)
@@ -186,6 +189,7 @@ def refit(
     memory = engine.serialize_with_config(serialization)
     if memory is None:
         raise EnvironmentProblem(
-            f"TensorRT does not serialise the refitted engine: {words_of(log.errors)}.", "Build it again."
+            f"TensorRT cannot serialize the refitted engine: {join_messages(log.errors)}.",
+            "Build it again: dskd-compress build BUNDLE",
         )
     return bytes(memory)

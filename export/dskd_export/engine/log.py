@@ -1,4 +1,4 @@
-"""TensorRT's messages: what was an error, and what it means."""
+"""Collect TensorRT's messages, and tell what an error means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from dskd_export.engine.api import Failure
 
-# How TensorRT begins the list of layers that it writes with detailed profiling names.
+# Start of the list of layers that TensorRT logs with detailed profiling names.
 _LAYERS = "Layers:\n"
 _PEAK = re.compile(r"Peak memory usage of TRT CPU/GPU memory allocators: CPU \d+ MiB, GPU (\d+) MiB")
 _PLACE = re.compile(r"\s*(In \w+ at /_src/[^)\s]*|\[\w+\.(cpp|h):\d+: \w+\]|\[\w+\.(cpp|h)::\w+::\d+\])")
@@ -31,7 +31,7 @@ class Log:
         errors: in order.
         warnings: in order.
         layers: the last list of layers.
-        gpu_peak_mb: the largest that was named, 1 MB = 10^6 bytes.
+        gpu_peak_mb: the largest one logged, 1 MB = 10^6 bytes.
     """
 
     errors: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Log:
     gpu_peak_mb: float | None = None
 
     def add(self, severity: str, message: str) -> None:
-        """Take a message; `severity` is TensorRT's name for it."""
+        """Add a message; `severity` is TensorRT's name for it."""
         if severity in ("ERROR", "INTERNAL_ERROR"):
             self.errors.append(message)
         elif severity == "WARNING":
@@ -53,24 +53,24 @@ class Log:
             self.gpu_peak_mb = max(self.gpu_peak_mb or 0.0, peak) or None
 
     def failure(self) -> Failure:
-        """What the errors say: the first that is understood, or the first one."""
+        """Classify the errors: the first that is understood, or the first one."""
         for kind, words in _WORDS:
             for message in self.errors:
                 if words.search(message):
-                    return Failure(kind, in_one_line(message))  # type: ignore[arg-type]
-        said = in_one_line(self.errors[0]) if self.errors else "it gave no reason"
+                    return Failure(kind, join_lines(message))  # type: ignore[arg-type]
+        said = join_lines(self.errors[0]) if self.errors else "it gave no reason"
         return Failure("other", said)
 
     def unique_warnings(self) -> tuple[str, ...]:
-        """Each warning once, in order."""
-        return tuple(dict.fromkeys(in_one_line(message) for message in self.warnings))
+        """List each warning once, in order."""
+        return tuple(dict.fromkeys(join_lines(message) for message in self.warnings))
 
 
-def in_one_line(message: str) -> str:
-    """A message without line breaks and without the places of TensorRT's own source."""
+def join_lines(message: str) -> str:
+    """Remove line breaks and TensorRT's source locations from a message."""
     return re.sub(r"\s+", " ", _PLACE.sub("", message)).strip()
 
 
-def words_of(messages: Iterable[str]) -> str:
-    """Several messages as one text; empty: TensorRT was silent."""
-    return "; ".join(in_one_line(message) for message in messages) or "it gave no reason"
+def join_messages(messages: Iterable[str]) -> str:
+    """Join several messages into one text."""
+    return "; ".join(join_lines(message) for message in messages) or "it gave no reason"

@@ -1,4 +1,4 @@
-"""The operator set of an ONNX file, read off its outermost fields: a device has no onnx package.
+"""Read the operator set from the outermost fields of an ONNX file: a device has no onnx package.
 
 Wire format: https://protobuf.dev/programming-guides/encoding/, numbers of fields: onnx.proto.
 """
@@ -13,10 +13,10 @@ _OPSET_IMPORT, _DOMAIN, _VERSION = 8, 1, 2
 
 
 def opset_of(model: bytes, where: str) -> int:
-    """The version of ONNX's own operators that a model uses.
+    """Return the version of ONNX's own operator set that a model uses.
 
     Raises:
-        ModelError: this is no ONNX file, or it does not say.
+        ModelError: this is no ONNX file, or it names no operator set.
     """
     try:
         for number, value in _fields(memoryview(model)):
@@ -26,12 +26,12 @@ def opset_of(model: bytes, where: str) -> int:
                 if bytes(domain) in (b"", b"ai.onnx") and isinstance(version, int):
                     return version
     except IndexError as error:
-        raise ModelError(f"{where} is damaged: it is no ONNX file.", "Export the model again.") from error
-    raise ModelError(f"{where} names no ONNX operator set.", "Export the model again.")
+        raise ModelError(f"{where} is no ONNX file, or damaged.", "Run: dskd-compress export RUN") from error
+    raise ModelError(f"{where} names no ONNX operator set.", "Run: dskd-compress export RUN")
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field; IndexError where the bytes end too early or are no protobuf."""
+    """Yield number and value of each field; IndexError if the bytes end early or are no protobuf."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)

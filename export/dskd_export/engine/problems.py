@@ -1,4 +1,4 @@
-"""Room for an engine, on the disk and on the GPU: plain facts in, an error with its code out."""
+"""Refuse a full disk or a full GPU, with the code of the problem."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from dskd_export.errors import EnvironmentProblem
 
 
 def refuse_full_disk(folder: Path, needed_mb: float) -> None:
-    """Look for room before minutes of building.
+    """Check the free space before minutes of building.
 
     Args:
-        folder: of the engine; it or one above it is there.
-        needed_mb: what the engine may take, 1 MB = 10^6 bytes.
+        folder: of the engine; it or a parent exists.
+        needed_mb: expected size of the engine, 1 MB = 10^6 bytes.
 
     Raises:
         EnvironmentProblem: there is less.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free_mb = shutil.disk_usage(there).free / 1e6
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free_mb = shutil.disk_usage(existing).free / 1e6
     if free_mb < needed_mb:
         raise EnvironmentProblem(
-            f"The engine needs {needed_mb:.0f} MB, and {free_mb:.0f} MB are free in {there}.",
+            f"The engine needs {needed_mb:.0f} MB; {existing} has {free_mb:.0f} MB free.",
             code=codes.ENGINE_DISK,
         )
 
 
-def gpu_memory_used_up(what: str, said: str) -> EnvironmentProblem:
-    """A call that ended for want of the GPU's memory.
+def gpu_out_of_memory(what: str, message: str) -> EnvironmentProblem:
+    """Make the error of a call that ran out of GPU memory.
 
     Args:
-        what: needs it, for example `model.fp16.onnx`.
-        said: the library's own words.
+        what: the model, for example `model.fp16.onnx`.
+        message: of the library.
     """
-    return EnvironmentProblem(f"The GPU's memory is used up by {what}: {said}", code=codes.GPU_MEMORY)
+    return EnvironmentProblem(f"{what} ran out of GPU memory: {message}", code=codes.GPU_MEMORY)

@@ -1,14 +1,13 @@
-"""A build in a process of its own.
+"""Build or refit an engine in a child process.
 
-TensorRT and its compilers are native code: what crashes in them must not take down the caller, and their
-memory can be told from ours. The request goes over as a file, as does what was made.
+TensorRT and its compilers are native code: a crash in them must not end the caller, and their memory is measured
+apart from ours. The request, the outcome and an error all cross the process border as files.
 
-Run as a module it is that process: `python -m dskd_export.engine.process FOLDER`.
+As a module this is the child: `python -m dskd_export.engine.process FOLDER`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -23,7 +22,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from dskd_export import errors
+from dskd_export import codes, errors
 from dskd_export.documents.base import Document
 from dskd_export.engine.api import Backend, BuildOptions, Failure, Plan, Refusal
 from dskd_export.engine.document import TimingCacheFacts
@@ -34,14 +33,11 @@ from dskd_export.errors import DskdError, EnvironmentProblem, MissingExtra, Mode
 
 _MIB = 1024**2
 LEAST_WORKSPACE_BYTES = 64 * _MIB
-"""The last rung of the ladder: with less, hardly a convolution finds a kernel."""
+"""The smallest workspace that is tried: below it hardly a convolution finds a kernel."""
 
 
-class Request(Document):
-    """What to build or refit.
-
-    Attributes with paths: `model` is the ONNX file, `plan` where the engine goes, `stripped` an engine to refit.
-    """
+class BuildRequest(Document):
+    """What to build or refit. `model` is the ONNX file, `plan` the engine to write, `stripped` one to refit."""
 
     task: Literal["build", "refit"] = "build"
     backend: Literal["auto", "tensorrt", "tensorrt-rtx"]
@@ -49,15 +45,15 @@ class Request(Document):
     plan: Path
     precision: str
     options: BuildOptions = BuildOptions()
-    first_rung_bytes: int = Field(description="where the ladder begins if memory is short and no limit was given")
+    first_rung_bytes: int = Field(description="first limit that is tried when memory is short and none was set")
     cache_folder: Path
     cache_sha256: str | None = None
     device: int = 0
     stripped: Path | None = None
 
 
-class Done(Document):
-    """What became of it."""
+class BuildOutcome(Document):
+    """What a build made and what it cost."""
 
     backend: Literal["tensorrt", "tensorrt-rtx"]
     version: str
@@ -74,16 +70,37 @@ class Done(Document):
     gpu_peak_mb: float | None = None
 
 
-def run_isolated(request: Request) -> Done:
-    """Do it in another process.
+class Fault(Document):
+    """An error on its way to the caller's process."""
+
+    kind: str = Field(description="class in `dskd_export.errors`")
+    message: str
+    hint: str | None
+    code: int | None = Field(description="number in `dskd_export.codes`")
+
+    @classmethod
+    def of(cls, error: DskdError) -> Fault:
+        """Take down an error; a MissingExtra as its base class, whose arguments are its texts."""
+        kind = "EnvironmentProblem" if isinstance(error, MissingExtra) else type(error).__name__
+        code = None if error.code is None else error.code.number
+        return cls(kind=kind, message=error.message, hint=error.hint, code=code)
+
+    def error(self) -> DskdError:
+        """The error again, with its class, hint and code."""
+        kind: type[DskdError] = getattr(errors, self.kind)
+        return kind(self.message, self.hint, code=None if self.code is None else codes.code_of(self.code))
+
+
+def run_in_child_process(request: BuildRequest) -> BuildOutcome:
+    """Run a request in a child process.
 
     Raises:
-        DskdError: as `perform`; or EnvironmentProblem where the process died, with how.
+        DskdError: as `run_request`, with the same code; or EnvironmentProblem if the process died.
     """
     with tempfile.TemporaryDirectory(prefix="dskd-engine-") as name:
         folder = Path(name)
         (folder / "request.json").write_text(request.model_dump_json(), encoding="utf-8")
-        done = subprocess.run(
+        child = subprocess.run(
             [sys.executable, "-m", __spec__.name, name],
             capture_output=True,
             text=True,
@@ -91,22 +108,19 @@ def run_isolated(request: Request) -> Done:
             check=False,
             env=_environment(request.device),
         )
-        answer = folder / "answer.json"
-        if done.returncode or not answer.is_file():
+        if (folder / "fault.json").is_file():
+            raise Fault.model_validate_json((folder / "fault.json").read_bytes()).error()
+        if child.returncode or not (folder / "outcome.json").is_file():
             raise EnvironmentProblem(
-                f"TensorRT's process {_ending(done.returncode)} while it built {request.precision}: "
-                f"{_last_line(done.stderr)}.",
-                "Free memory if it ran short; else this is a fault of TensorRT: try another --level or version.",
+                f"The TensorRT process {_ending(child.returncode)} while building {request.precision}: "
+                f"{_last_line(child.stderr)}.",
+                "Free memory, or try another --builderOptimizationLevel or TensorRT version.",
             )
-        content = json.loads(answer.read_text(encoding="utf-8"))
-    if "error" in content:
-        kind = getattr(errors, content["error"])
-        raise kind(content["message"], content["hint"])
-    return Done.model_validate(content)
+        return BuildOutcome.model_validate_json((folder / "outcome.json").read_bytes())
 
 
 def _environment(device: int) -> dict[str, str]:
-    """The process sees one GPU, so that it is the current one for all of TensorRT's threads."""
+    """Show the child one GPU only, which is then the current one for all of TensorRT's threads."""
     environment = {**os.environ}
     visible = [entry for entry in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry]
     if device or visible:
@@ -118,24 +132,24 @@ def _ending(code: int) -> str:
     if code >= 0:
         return f"ended with code {code}"
     try:
-        return f"was ended by {signal.Signals(-code).name}"
+        return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
-        return f"was ended by signal {-code}"
+        return f"was killed by signal {-code}"
 
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300].rstrip(".") if lines else "it said nothing"
+    return lines[-1][:300].rstrip(".") if lines else "no output"
 
 
-def perform(request: Request, backend: Backend) -> Done:
+def run_request(request: BuildRequest, backend: Backend) -> BuildOutcome:
     """Build or refit with a backend, and write the engine to `request.plan`.
 
     Raises:
         DataError: the timing cache is not the one that the build is pinned to.
-        EnvironmentProblem: this machine or this TensorRT cannot do it.
-        ModelError: TensorRT does not take the model; names operator and node.
-        UsageError: the options do not fit together, or leave no room.
+        EnvironmentProblem: this machine or this TensorRT version cannot build it.
+        ModelError: TensorRT does not support the model; names operator and node.
+        UsageError: the options contradict each other, or the workspace is too small.
     """
     began = time.perf_counter()
     model = request.model.read_bytes()
@@ -145,7 +159,7 @@ def perform(request: Request, backend: Backend) -> Done:
         host_code = request.options.version_compatible
         plan = backend.refit(request.stripped.read_bytes(), model, request.model, host_code=host_code)
         request.plan.write_bytes(plan)
-        return Done(backend=backend.name, version=backend.version, opset=opset, **_spent(began))
+        return BuildOutcome(backend=backend.name, version=backend.version, opset=opset, **_spent(began))
     _check_opset(opset, backend, request.precision)
     if refusals := backend.refused(model, request.model):
         raise _refused(refusals, backend, request.model.name)
@@ -153,16 +167,14 @@ def perform(request: Request, backend: Backend) -> Done:
     if backend.keeps_timing_cache:
         cache = read_cache(request.cache_folder, backend, request.cache_sha256)
     elif request.cache_sha256 is not None:
-        raise UsageError(
-            f"{backend.name} keeps no timing cache that a build could be pinned to.", "Leave --timing-cache out."
-        )
+        raise UsageError(f"{backend.name} has no timing cache to pin the build to.", "Remove --timing-cache.")
     built, limit, tried = _climb(request, backend, model, None if cache is None else cache.content)
     facts = None
     if cache is not None and built.timing_cache is not None:
         after = write_cache(cache, built.timing_cache, backend)
         facts = TimingCacheFacts(file=cache.path.name, sha256_before=cache.sha256, sha256_after=after)
     request.plan.write_bytes(built.data)
-    return Done(
+    return BuildOutcome(
         backend=backend.name,
         version=backend.version,
         opset=opset,
@@ -187,30 +199,30 @@ def _check_opset(opset: int, backend: Backend, precision: str) -> None:
     if opset > backend.max_opset:
         why = {"bf16": " bf16 needs at least 22.", "fp8": " fp8 needs at least 19."}.get(precision, "")
         raise EnvironmentProblem(
-            f"model.{precision}.onnx has operator set {opset}; the parser of {backend.name} {backend.version} "
-            f"reads up to {backend.max_opset}.{why}",
-            "Take another precision (fp16 for bf16), or a newer TensorRT; or export with --set export.opset=20",
+            f"model.{precision}.onnx uses opset {opset}; the parser of {backend.name} {backend.version} "
+            f"supports up to {backend.max_opset}.{why}",
+            "Choose another --precision (fp16 for bf16) or a newer TensorRT, or export with --set export.opset=20",
         )
 
 
 def _refused(refusals: Sequence[Refusal], backend: Backend, name: str) -> DskdError:
     if any(refusal.damaged for refusal in refusals):
-        return ModelError(f"{name} is damaged: {refusals[0].reason}", "Export the model again.")
+        return ModelError(f"{name} is damaged: {refusals[0].reason}", "Run: dskd-compress export RUN")
     shown = "; ".join(
-        f"{refusal.operator or 'the model'} (node {refusal.node or 'without a name'}): {refusal.reason}"
+        f"{refusal.operator or 'the model'} (node {refusal.node or 'unnamed'}): {refusal.reason}"
         for refusal in refusals[:5]
     )
     more = f"; and {len(refusals) - 5} more" if len(refusals) > 5 else ""
     return ModelError(
-        f"{backend.name} {backend.version} does not take {name}: {shown}{more}.",
+        f"{backend.name} {backend.version} does not support {name}: {shown}{more}.",
         "Choose a student without these operators, or run it with ONNX Runtime.",
     )
 
 
 def _climb(
-    request: Request, backend: Backend, model: bytes, cache: bytes | None
+    request: BuildRequest, backend: Backend, model: bytes, cache: bytes | None
 ) -> tuple[Plan, int | None, list[int]]:
-    """Build with the limit of scratch memory, and with half of it as long as memory is too short."""
+    """Build within the workspace limit; halve the limit as long as memory is too short."""
     limit, tried = request.options.workspace_bytes, list[int]()
     while True:
         outcome = backend.build(model, request.model, replace(request.options, workspace_bytes=limit), cache)
@@ -224,47 +236,41 @@ def _climb(
         limit = lower
 
 
-def _failed(failure: Failure, request: Request, limit: int | None, tried: list[int]) -> DskdError:
+def _failed(failure: Failure, request: BuildRequest, limit: int | None, tried: list[int]) -> DskdError:
     what = f"TensorRT cannot build {request.precision}"
-    # What asks for more than a tiny limit is told to be out of memory as well.
+    # TensorRT also reports "out of memory" when a layer needs more than a tiny limit.
     too_small = not tried and limit is not None and limit < LEAST_WORKSPACE_BYTES
     if (failure.kind == "memory" and not too_small) or (failure.kind == "workspace" and tried):
         rungs = ", ".join(f"{size // _MIB}" for size in (*tried, *([] if limit is None else [limit])))
         return EnvironmentProblem(
-            f"{what}: memory is too short, with workspaces of {rungs or 'any number of'} MiB: {failure.message}",
-            "Close other programs on the GPU, lower --batches, or build a smaller precision.",
+            f"{what}: out of memory with workspaces of {rungs or 'any number of'} MiB: {failure.message}",
+            "Close other programs on the GPU, or use a smaller --batch or --precision.",
         )
     if failure.kind in ("workspace", "memory"):
         return UsageError(
             f"{what} within a workspace of {(limit or 0) / 1e6:g} MB: {failure.message}",
-            "Give more with --workspace-mb, or leave it out.",
+            "Raise --memPoolSize workspace:MIB, or remove it.",
         )
     if failure.kind == "profile":
-        return ModelError(
-            f"{what}: {failure.message}.",
-            "Give the batches that the model takes with --batches; a bundle's own models take any.",
-        )
+        return ModelError(f"{what}: {failure.message}.", "Change --batch to sizes that the model supports.")
     if failure.kind == "library":
         return EnvironmentProblem(
             f"{what}: {failure.message}",
-            "Install all of TensorRT's packages in one version, or leave --version-compatible out.",
+            "Install all TensorRT packages in one version, or remove --versionCompatible.",
         )
-    return ModelError(
-        f"{what}: {failure.message}", "Look at this node in the ONNX file, or choose another precision."
-    )
+    return ModelError(f"{what}: {failure.message}", "Choose another --precision, or a student without this node.")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Entry point of the process: a folder with `request.json`; leaves `answer.json` there."""
+    """Read `request.json` in a folder; write `outcome.json` or `fault.json` there."""
     folder = Path(arguments[0])
-    request = Request.model_validate_json((folder / "request.json").read_bytes())
+    request = BuildRequest.model_validate_json((folder / "request.json").read_bytes())
+    answer: Document
     try:
-        text = perform(request, open_backend(request.backend)).model_dump_json()
+        name, answer = "outcome.json", run_request(request, open_backend(request.backend))
     except DskdError as error:
-        # A missing extra is made of other words than it says.
-        kind = "EnvironmentProblem" if isinstance(error, MissingExtra) else type(error).__name__
-        text = json.dumps({"error": kind, "message": error.message, "hint": error.hint})
-    (folder / "answer.json").write_text(text, encoding="utf-8")
+        name, answer = "fault.json", Fault.of(error)
+    (folder / name).write_text(answer.model_dump_json(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,67 +1,60 @@
 """TensorRT-RTX 1: GeForce and RTX GPUs from Turing on, no Jetson.
 
-It builds without a GPU for named compute capabilities and compiles the rest where the engine is loaded
+It builds without a GPU for named compute capabilities and compiles the rest when the engine is loaded
 (docs.nvidia.com/deeplearning/tensorrt-rtx/latest, "CPU-Only AOT and TensorRT-RTX Engines"). Its timing
-cache is a deprecated no-op, and there is no DLA.
+cache is a deprecated no-op, and it has no DLA.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from dskd_export.engine import common
-from dskd_export.engine.api import BuildOptions, Failure, Plan, Refusal
-from dskd_export.engine.common import make_logger
-from dskd_export.engine.loaded import LoadedContext, LoadedEngine, refit
-from dskd_export.engine.log import Log, words_of
+from dskd_export.engine.adapter import TensorRtAdapter
+from dskd_export.engine.api import BackendName, BuildOptions
+from dskd_export.engine.common import BuildSession, make_logger
+from dskd_export.engine.loaded import LoadedContext, LoadedEngine
+from dskd_export.engine.log import Log, join_messages
+from dskd_export.engine.versions import RTX_TARGETS
 from dskd_export.errors import EnvironmentProblem, UsageError
 
 
-class TensorRtRtx:
-    """The adapter."""
+class TensorRtRtx(TensorRtAdapter):
+    """The adapter; a refitted engine stays refittable."""
 
-    name = "tensorrt-rtx"
-    targets = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+    name: BackendName = "tensorrt-rtx"
+    targets = RTX_TARGETS
     keeps_timing_cache = False
     max_opset = 24  # as TensorRT's parser of the same time
 
-    def __init__(self, trt: Any) -> None:
-        self._trt = trt
-
-    @property
-    def version(self) -> str:
-        """TensorRT-RTX's version."""
-        return str(self._trt.__version__)
-
-    def refused(self, model: bytes, path: Path) -> tuple[Refusal, ...]:
-        """Nodes that the parser does not take."""
-        return common.refused(self._trt, common.open_bench(self._trt, 0), model, path)
-
-    def build(self, model: bytes, path: Path, options: BuildOptions, cache: bytes | None) -> Plan | Failure:
-        """Build an engine, for this GPU or ahead of time for others."""
+    def _refit_flags(self) -> tuple[Any, ...]:
         trt = self._trt
+        return (trt.SerializationFlag.INCLUDE_REFIT,)
+
+    def _check(self, options: BuildOptions) -> None:
         if options.dla_core is not None:
-            raise EnvironmentProblem("TensorRT-RTX runs on no DLA.", "Leave --dla out, or build with TensorRT.")
+            raise EnvironmentProblem(
+                "TensorRT-RTX supports no DLA.", "Remove --useDLACore, or build with --backend tensorrt."
+            )
         if options.hardware != "none":
             raise EnvironmentProblem(
-                "TensorRT-RTX has no levels of hardware compatibility.",
-                f"Name the compute capabilities instead: --target {','.join(self.targets)}",
+                "TensorRT-RTX has no hardware compatibility levels.",
+                f"Name the GPUs instead: --compute-capability {','.join(self.targets)}",
             )
-        bench = common.open_bench(trt, 0)
-        config = bench.config
-        if failure := common.parse(bench, model, path) or common.check_profiles(bench, options):
-            return failure
-        flags = common.configure(trt, bench, options)
+
+    def _configure(self, session: BuildSession, options: BuildOptions) -> None:
+        trt, config = self._trt, session.config
         config.num_compute_capabilities = len(options.targets) or 1
         for index, target in enumerate(options.targets):
             if not config.set_compute_capability(self._capability(target), index):
-                raise UsageError(f"TensorRT-RTX does not build for {target}.", "Name another --target.")
+                raise UsageError(
+                    f"TensorRT-RTX does not build for {target}.",
+                    f"Choose from: --compute-capability {','.join(self.targets)}",
+                )
         if not options.targets and not config.set_compute_capability(trt.ComputeCapability.CURRENT, 0):
             raise EnvironmentProblem(
-                "TensorRT-RTX finds no GPU to build for.", f"Name what to build for: --target {self.targets[0]}"
+                "TensorRT-RTX finds no GPU to build for.",
+                f"Name the GPU to build for: --compute-capability {self.targets[0]}",
             )
-        return common.serialize(bench, flags, keeps_timing_cache=False)
 
     def _capability(self, target: str) -> Any:
         trt = self._trt
@@ -76,18 +69,12 @@ class TensorRtRtx:
         return known[target]
 
     def open(self, plan: bytes, *, host_code: bool = False) -> RtxEngine:
-        """Load an engine, once TensorRT-RTX has said that it fits."""
+        """Load an engine, once TensorRT-RTX has confirmed that it fits."""
         return RtxEngine(self._trt, plan, host_code)
 
-    def refit(self, plan: bytes, model: bytes, path: Path, *, host_code: bool = False) -> bytes:
-        """Put weights into an engine; it stays refittable."""
-        trt = self._trt
-        flags = (trt.SerializationFlag.INCLUDE_REFIT,)
-        return refit(trt, plan, model, path, host_code=host_code, flags=flags)
-
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
-        """There are none: TensorRT-RTX measures nothing when it builds."""
-        raise EnvironmentProblem("TensorRT-RTX keeps no timing cache.", "Build without one.")
+        """Refuse: TensorRT-RTX measures nothing when it builds."""
+        raise EnvironmentProblem("TensorRT-RTX has no timing cache.", "Remove --timing-cache.")
 
 
 class RtxEngine(LoadedEngine):
@@ -110,8 +97,8 @@ class RtxEngine(LoadedEngine):
             }
             named = [words for words, bit in reasons.items() if int(diagnostics) & int(bit)]
             raise EnvironmentProblem(
-                f"TensorRT-RTX does not take this engine: {', '.join(named) or words_of(log.errors)}.",
-                "Build it for this machine: dskd-compress build",
+                f"TensorRT-RTX cannot load this engine: {', '.join(named) or join_messages(log.errors)}.",
+                "Build it for this machine: dskd-compress build BUNDLE",
             )
         super().__init__(trt, plan, host_code)
 

@@ -1,7 +1,7 @@
-"""Measured times of kernels, kept beside the engines of one device: with the same cache, the same choice.
+"""Kernel timings, kept next to the engines of one device: the same cache gives the same choice of kernels.
 
-A cache is of one TensorRT version, which is in its name, and of one device, whose folder it lies in. Its
-sha256 stands in every `build.json`, so a build can be pinned to it: with another content it is refused.
+A cache belongs to one TensorRT version, which is in its name, and to the device whose folder holds it. Every
+`build.json` records its sha256, so that a build can be pinned to it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class TimingCache:
     """The file of a cache.
 
     Attributes:
-        content: as it was read; None: there was none.
+        content: as read; None: no file.
     """
 
     path: Path
@@ -27,34 +27,34 @@ class TimingCache:
 
     @property
     def sha256(self) -> str | None:
-        """Of what was read."""
+        """Hash of the content that was read."""
         return None if self.content is None else sha256_bytes(self.content)
 
 
 def read_cache(folder: Path, backend: Backend, pinned_sha256: str | None = None) -> TimingCache:
-    """The cache of a device for a TensorRT.
+    """Read the timing cache of a device.
 
     Args:
         folder: of the device's engines.
-        backend: whose version it must be of.
-        pinned_sha256: what it must hold; None: anything.
+        backend: the TensorRT it belongs to.
+        pinned_sha256: required content; None: any.
 
     Raises:
-        DataError: it does not hold what it is pinned to.
+        DataError: the content differs from the pinned one.
     """
     path = folder / f"timing-{backend.name}-{backend.version}.cache"
     cache = TimingCache(path, path.read_bytes() if path.is_file() else None)
     if pinned_sha256 is not None and cache.sha256 != pinned_sha256:
         there = f"holds {cache.sha256}" if cache.sha256 else "is missing"
         raise DataError(
-            f"{path} {there}, and the build is pinned to {pinned_sha256}.",
-            "Copy the timing cache of the build that is to be repeated there, or leave --timing-cache out.",
+            f"{path} {there}; the build is pinned to {pinned_sha256}.",
+            "Copy the timing cache of the build to repeat there, or remove --timing-cache.",
         )
     return cache
 
 
 def write_cache(cache: TimingCache, content: bytes, backend: Backend) -> str:
-    """Keep what a build measured; another build may have written the file meanwhile, and loses nothing.
+    """Write the timings of a build; merge with what another build wrote meanwhile.
 
     Returns:
         The sha256 of what was written.

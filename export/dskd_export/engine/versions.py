@@ -1,4 +1,4 @@
-"""Which versions of TensorRT are used, and where a system keeps them. Needs nothing but Python."""
+"""TensorRT versions that are supported, and where a system keeps TensorRT. Needs only Python."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ class Versions:
 
 TENSORRT_10 = Versions("tensorrt", (10, 3), (11, 0))
 TENSORRT_11 = Versions("tensorrt", (11, 0), (12, 0))
-TENSORRT_RTX = Versions(
-    "tensorrt_rtx", (1, 0), (2, 0), frozenset({(7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)})
-)
+_RTX_CAPABILITIES: tuple[Capability, ...] = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
+TENSORRT_RTX = Versions("tensorrt_rtx", (1, 0), (2, 0), frozenset(_RTX_CAPABILITIES))
+RTX_TARGETS = tuple(f"sm{major}{minor}" for major, minor in _RTX_CAPABILITIES)
+"""Compute capabilities that TensorRT-RTX builds for ahead of time."""
 SUPPORTED = (TENSORRT_10, TENSORRT_11, TENSORRT_RTX)
 
 

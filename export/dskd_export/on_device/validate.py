@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dskd_export.bundle import Bundle
 from dskd_export.bundle.golden import Golden
 from dskd_export.documents.base import DataFacts
+from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import Check, Judgement, ValidationDocument
 from dskd_export.errors import DataError, UsageError
 from dskd_export.provenance import Stopwatch
@@ -42,7 +43,6 @@ from dskd_export.validation.candidates import (
     open_engines,
     open_named_engine,
     open_onnx,
-    runner_name,
 )
 from dskd_export.validation.causes import explain_labels, explain_logits
 from dskd_export.validation.gate import IS_REFERENCE, check_count, check_golden
@@ -52,7 +52,7 @@ from dskd_export.validation.student import NO_TEACHER_IN_BUNDLE, TeacherOutputs,
 from dskd_export.validation.verdicts import conclude
 
 GOLDEN = "golden.npz"
-REFERENCE = runner_name("cpu", FULL)
+REFERENCE = RunnerName.of("onnxruntime", "cpu", FULL)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Settings:
     precisions: Sequence[str] | None
     providers: Sequence[str]
     allow_cpu: Sequence[str]
-    pair: tuple[str, str] | None
+    pair: tuple[RunnerName, RunnerName] | None
     batches: Sequence[int]
     max_unreadable: float
     student_drop: float | None
@@ -196,13 +196,13 @@ def _open(settings: Settings, bundle: Bundle, stack: ExitStack) -> Contest:
 
 
 def _open_pair(
-    pair: tuple[str, str], settings: Settings, bundle: Bundle, stack: ExitStack, how: dict[str, Any]
+    pair: tuple[RunnerName, RunnerName], settings: Settings, bundle: Bundle, stack: ExitStack, how: dict[str, Any]
 ) -> Contest:
     if pair[0] == pair[1]:
         raise UsageError(f"{pair[0]} cannot be compared with itself.", "Name two runners with --pair.")
     opened = []
     for name in pair:
-        kind, provider, precision = name.split(":")
+        kind, provider, precision = name.kind, name.provider, name.precision
         if kind == "torch":
             raise UsageError(
                 f"{name} cannot be asked for: a bundle is validated without torch.",

@@ -181,12 +181,12 @@ def _of_source(source: Source, accuracies: _Accuracies) -> Iterator[Choice]:
 
 def _row_of(model: Model, batch: int) -> BenchmarkRow:
     """The row of a model that was validated and not timed."""
-    runner, provider, precision = model.name.split(":")
+    name = model.name
     return BenchmarkRow(
         model="student",
-        runner=runner,
-        provider=provider,
-        precision=precision,
+        runner=name.kind,
+        provider=name.provider,
+        precision=name.precision,
         batch=batch,
         threads=None,
         part="engine",

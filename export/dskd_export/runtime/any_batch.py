@@ -1,24 +1,24 @@
-"""A Runner for calls of any size, over one that takes some sizes only, as a TensorRT engine does."""
+"""A Runner for any batch size over one that supports some sizes only, for example a TensorRT engine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
-from dskd_export.runtime.runner import Array, Runner
+from dskd_export.documents.runner_name import RunnerName
+from dskd_export.runtime.runner import Array, Runner, RunnerFacts
 
 Range = tuple[int, int]
 
 
 class AnyBatch:
-    """Splits a call into the largest ones that are taken; what is left is filled up with its last image.
+    """Split a call into the largest supported batches; the rest is padded with its last image.
 
     Args:
-        runner: is closed with this.
-        ranges: smallest and largest batch, one or more; batches between them are taken.
+        runner: closed with this.
+        ranges: smallest and largest supported batch, one pair or more.
     """
 
     def __init__(self, runner: Runner, ranges: Sequence[Range]) -> None:
@@ -28,12 +28,12 @@ class AnyBatch:
         self.ranges = tuple(ranges)
 
     @property
-    def name(self) -> str:
+    def name(self) -> RunnerName:
         """That of the runner."""
         return self._runner.name
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> RunnerFacts:
         """Those of the runner."""
         return self._runner.facts
 
@@ -41,9 +41,10 @@ class AnyBatch:
         """Run a batch of any size; the first axis of every array is the batch."""
         count = len(next(iter(feeds.values())))
         parts: list[dict[str, Array]] = []
-        for start, size, filled in calls_of(count, self.ranges):
-            lot = {name: _filled(array[start : start + size], filled) for name, array in feeds.items()}
-            outputs = self._runner.infer(lot)
+        for start, size, padded in split_calls(count, self.ranges):
+            outputs = self._runner.infer(
+                {name: _pad(array[start : start + size], padded) for name, array in feeds.items()}
+            )
             parts.append({name: array[:size] for name, array in outputs.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -58,13 +59,13 @@ class AnyBatch:
 
 
 def largest_call(count: int, ranges: Sequence[Range]) -> int:
-    """The largest batch within `count` that is taken; where none is, the smallest that is."""
+    """Return the largest supported batch within `count`, else the smallest supported one."""
     within = [min(high, count) for low, high in ranges if low <= count]
     return max(within) if within else min(low for low, _ in ranges)
 
 
-def calls_of(count: int, ranges: Sequence[Range]) -> Iterator[tuple[int, int, int]]:
-    """The calls for `count` images: where each begins, its images, and the batch that they are filled up to."""
+def split_calls(count: int, ranges: Sequence[Range]) -> Iterator[tuple[int, int, int]]:
+    """Yield start, images and padded batch of each call for `count` images."""
     start = 0
     while start < count:
         batch = largest_call(count - start, ranges)
@@ -73,6 +74,6 @@ def calls_of(count: int, ranges: Sequence[Range]) -> Iterator[tuple[int, int, in
         start += size
 
 
-def _filled(array: Array, batch: int) -> Array:
+def _pad(array: Array, batch: int) -> Array:
     missing = batch - len(array)
     return array if missing == 0 else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])

@@ -1,4 +1,4 @@
-"""On which provider does each node of a session run? One that runs elsewhere than was asked is an error."""
+"""Check on which provider each node of a session runs; another one than requested is an error."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dskd_export.runtime.providers import Provider
 from dskd_export.runtime.runner import Array
 
 RECORD = "session.record_ep_graph_assignment_info"
-"""The session's setting that makes ONNX Runtime keep the assignment; it is there from 1.24 on."""
+"""Session setting that makes ONNX Runtime record the assignment; since 1.24."""
 
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """A node and ONNX Runtime's name of the provider that it runs on."""
+    """A node, and ONNX Runtime's name of its provider."""
 
     node: str
     operator: str
@@ -37,12 +37,12 @@ class Assigned:
 
 
 def can_record(session_class: type) -> bool:
-    """Whether this ONNX Runtime tells the assignment itself; an older one has to be profiled."""
+    """Whether this ONNX Runtime records the assignment; an older one has to be profiled."""
     return hasattr(session_class, "get_provider_graph_assignment_info")
 
 
-def recorded(session: Any) -> list[Assigned]:
-    """The assignment that a session kept; it has to be opened with `RECORD`."""
+def list_recorded(session: Any) -> list[Assigned]:
+    """List the recorded assignment of a session that was opened with `RECORD`."""
     return [
         Assigned(node.name, node.op_type, part.ep_name)
         for part in session.get_provider_graph_assignment_info()
@@ -50,12 +50,12 @@ def recorded(session: Any) -> list[Assigned]:
     ]
 
 
-def profiled(session: Any, feeds: Mapping[str, Array]) -> list[Assigned]:
-    """The assignment as a profile shows it; the session has to be opened with profiling, which ends here.
+def list_profiled(session: Any, feeds: Mapping[str, Array]) -> list[Assigned]:
+    """List the assignment in a profile; the session must be opened with profiling, which ends here.
 
     Args:
         session: an InferenceSession.
-        feeds: one input that it can run on.
+        feeds: one valid input.
     """
     session.run(None, dict(feeds))
     path = Path(session.end_profiling())
@@ -70,13 +70,13 @@ def profiled(session: Any, feeds: Mapping[str, Array]) -> list[Assigned]:
     return list(found.values())
 
 
-def profile_prefix() -> str:
-    """Where a profile is written to."""
+def make_profile_prefix() -> str:
+    """Choose the path prefix of a profile."""
     return str(Path(tempfile.gettempdir()) / "dskd-assignment")
 
 
-def zeros_for(inputs: Sequence[Any]) -> dict[str, Array]:
-    """An input of zeros for a session's `get_inputs()`; a dimension without a number is 1."""
+def make_zeros(inputs: Sequence[Any]) -> dict[str, Array]:
+    """Make zeros for a session's `get_inputs()`; an open dimension is 1."""
     types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
     return {
         item.name: np.zeros([size if isinstance(size, int) else 1 for size in item.shape], types[item.type])
@@ -90,16 +90,16 @@ def refuse_others(
     allow_cpu: Sequence[str],
     missing: Callable[[], Sequence[str]],
 ) -> None:
-    """Hold every node to the provider that was asked for.
+    """Require that every node runs on the requested provider.
 
     Args:
         nodes: of the session.
-        provider: the one that was asked for.
+        provider: the requested one.
         allow_cpu: operators that may run on the CPU.
-        missing: () -> what is in the way of the provider, in words; asked where a node runs elsewhere.
+        missing: lists the problems of the provider; called if a node runs elsewhere.
 
     Raises:
-        EnvironmentProblem: names the nodes, and the library that is missing or that none is.
+        EnvironmentProblem: names the nodes, and the missing library if there is one.
     """
     others = [
         one
@@ -111,10 +111,10 @@ def refuse_others(
         return
     shown = ", ".join(f"{one.shown} on {one.provider}" for one in others[:_NAMED])
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    reasons = "; ".join(missing()) or f"no library is missing, {provider.ort_name} has no kernel for it"
+    reasons = "; ".join(missing()) or f"{provider.ort_name} has no kernel for it"
     operators = ",".join(dict.fromkeys(one.operator for one in others))
     raise EnvironmentProblem(
         f"{len(others)} of {len(nodes)} nodes do not run on {provider.ort_name}: {shown}{more}: {reasons}.",
-        f"Allow them on the CPU with --allow-cpu {operators}, or choose another provider with --provider.",
+        f"Allow them on the CPU with --allow-cpu {operators}, or choose another --provider.",
         code=codes.NODE_ELSEWHERE,
     )

@@ -23,10 +23,10 @@ def logits_of(
     input_name: str = "input",
     output_name: str = "logits",
 ) -> NDArray[Any]:
-    """Logits [N, K] of all images; every call has exactly `batch` of them, the last one what is left.
+    """Compute logits [N, K] of all images, in calls of `batch` images; the last call may be smaller.
 
-    The images are in the layout of the model, whatever their name says here. Of a model that gives
-    probabilities, their logarithms: logits of the same probabilities, order and divergences.
+    The images are in the layout of the model, NCHW or NHWC. For a model that outputs probabilities these are their
+    logarithms: logits with the same probabilities, order and divergences.
 
     Raises:
         DataError: there are no images.
@@ -35,13 +35,15 @@ def logits_of(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     if not len(input_NCHW):
-        raise DataError(f"There are no images to call {runner.name} with.", "Choose a data set that holds images.")
+        raise DataError(
+            f"Cannot run {runner.name}: the data set is empty.", "Choose a folder with images: --images FOLDER"
+        )
     calls = (input_NCHW[start : start + batch] for start in range(0, len(input_NCHW), batch))
     return np.concatenate([batch_logits(runner, images, input_name, output_name) for images in calls])
 
 
 def batch_logits(runner: Runner, input_BCHW: Array, input_name: str, output_name: str) -> NDArray[Any]:
-    """Logits [B, K] of one call, checked for their shape; of probabilities their logarithms.
+    """Compute logits [B, K] of one call and check their shape; of probabilities their logarithms.
 
     Raises:
         ModelError: the model has no such output, or its output is not one row an image.
@@ -49,19 +51,20 @@ def batch_logits(runner: Runner, input_BCHW: Array, input_name: str, output_name
     outputs = runner.infer({input_name: input_BCHW})
     if output_name not in outputs:
         raise ModelError(
-            f"{runner.name} has no output {output_name}; it has {', '.join(outputs)}.", "Export the model again."
+            f"{runner.name} has no output {output_name}; it has {', '.join(outputs)}.",
+            "Run: dskd-compress export RUN",
         )
     logits_BK = outputs[output_name]
     if logits_BK.ndim != 2 or len(logits_BK) != len(input_BCHW):
         raise ModelError(
             f"{runner.name} gives {output_name} of shape {list(logits_BK.shape)} for {len(input_BCHW)} images.",
-            "A classifier gives one row of logits for each image: export a classifier.",
+            "Export a classifier: one row of logits per image.",
         )
     return _log(logits_BK) if output_name == PROBABILITIES else logits_BK
 
 
 def _log(probabilities_BK: NDArray[Any]) -> NDArray[np.float32]:
-    """Logarithms that stay finite: what underflowed counts as the smallest number of float32, 1e-38."""
+    """Take finite logarithms: an underflow counts as the smallest number of float32, 1e-38."""
     floor = np.finfo(np.float32).tiny
     logits_BK: NDArray[np.float32] = np.log(np.maximum(probabilities_BK.astype(np.float64), floor)).astype(
         np.float32

@@ -1,6 +1,6 @@
-"""The few CUDA calls that running an engine needs, with errors by their names.
+"""The CUDA calls that running an engine needs, with errors by their names.
 
-CUDA runtime API: https://docs.nvidia.com/cuda/cuda-runtime-api/. The bindings give a tuple whose first
+CUDA runtime API: https://docs.nvidia.com/cuda/cuda-runtime-api/. The bindings return a tuple whose first
 element is the error.
 """
 
@@ -19,17 +19,17 @@ from dskd_export import codes
 from dskd_export.errors import EnvironmentProblem, MissingExtra
 
 _HINTS = {
-    "cudaErrorMemoryAllocation": "Close other programs on the GPU, use smaller batches or fewer streams.",
-    "cudaErrorNoDevice": "There is no NVIDIA GPU that this process may use: see dskd-compress doctor",
-    "cudaErrorInsufficientDriver": "Install an NVIDIA driver that fits CUDA's libraries: see dskd-compress doctor",
-    "cudaErrorInvalidDevice": "Name a device that is there: see dskd-compress doctor",
+    "cudaErrorMemoryAllocation": "Close other programs on the GPU, or use a smaller --batch or fewer --streams.",
+    "cudaErrorNoDevice": "Check the GPU with: dskd-compress doctor",
+    "cudaErrorInsufficientDriver": "Install a newer NVIDIA driver; check with: dskd-compress doctor",
+    "cudaErrorInvalidDevice": "Choose another --device; list the GPUs with: dskd-compress doctor",
 }
 _CODES = {"cudaErrorMemoryAllocation": codes.GPU_MEMORY, "cudaErrorNoDevice": codes.GPU}
-_SEE_DOCTOR = "Look at the GPU and its driver: dskd-compress doctor"
+_SEE_DOCTOR = "Check the GPU and its driver: dskd-compress doctor"
 
 
-def bindings() -> ModuleType:
-    """cuda-bindings' runtime module, of either of its two names.
+def import_bindings() -> ModuleType:
+    """Import cuda-bindings' runtime module, under either of its two names.
 
     Raises:
         MissingExtra: it is not installed.
@@ -48,7 +48,7 @@ class Cuda:
 
     Args:
         device: in CUDA's own order.
-        module: cuda-bindings' runtime; None: the one that is installed.
+        module: cuda-bindings' runtime; None: the installed one.
 
     Raises:
         EnvironmentProblem: there is no such device, or its driver does not work.
@@ -56,11 +56,11 @@ class Cuda:
     """
 
     def __init__(self, device: int = 0, module: Any = None) -> None:
-        self._cuda: Any = module if module is not None else bindings()
+        self._cuda: Any = module if module is not None else import_bindings()
         self._call("cudaSetDevice", device)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the runtime and give what it gives; its errors become ours."""
+        """Call a function of the runtime and return its values; convert its errors."""
         try:
             error, *values = getattr(self._cuda, name)(*arguments)
         except RuntimeError as problem:  # the bindings did not find a CUDA library
@@ -76,25 +76,20 @@ class Cuda:
             return None
         return values[0] if len(values) == 1 else values
 
-    def free_bytes(self) -> int:
-        """Memory of the device that is free now."""
-        free, _ = self._call("cudaMemGetInfo")
-        return int(free)
-
     def allocate(self, size_bytes: int) -> int:
-        """Address of new device memory, aligned to 256 bytes."""
+        """Allocate device memory, aligned to 256 bytes; return its address."""
         return int(self._call("cudaMalloc", size_bytes))
 
     def release(self, address: int) -> None:
-        """Give device memory back."""
+        """Free device memory."""
         self._call("cudaFree", address)
 
     def allocate_pinned(self, size_bytes: int) -> int:
-        """Address of new host memory that the device can copy from and to by itself."""
+        """Allocate pinned host memory; return its address."""
         return int(self._call("cudaMallocHost", size_bytes))
 
     def release_pinned(self, address: int) -> None:
-        """Give pinned memory back."""
+        """Free pinned memory."""
         self._call("cudaFreeHost", address)
 
     def copy_in(self, device: int, host: int, size_bytes: int, stream: int) -> None:
@@ -108,41 +103,41 @@ class Cuda:
         self._call("cudaMemcpyAsync", host, device, size_bytes, kind, stream)
 
     def make_stream(self) -> int:
-        """A new stream that waits for no other."""
+        """Create a stream that waits for no other."""
         return int(self._call("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking))
 
     def destroy_stream(self, stream: int) -> None:
-        """Give a stream back."""
+        """Destroy a stream."""
         self._call("cudaStreamDestroy", stream)
 
     def wait(self, stream: int) -> None:
-        """Block until all that was started on a stream is done."""
+        """Block until all work on a stream is done."""
         self._call("cudaStreamSynchronize", stream)
 
     def make_event(self) -> Any:
-        """A mark that can be put on a stream, and has a time once it was passed."""
+        """Create an event."""
         return self._call("cudaEventCreate")
 
     def destroy_event(self, event: Any) -> None:
-        """Give an event back."""
+        """Destroy an event."""
         self._call("cudaEventDestroy", event)
 
     def mark(self, event: Any, stream: int) -> None:
-        """Put an event behind what was started on a stream."""
+        """Record an event on a stream."""
         self._call("cudaEventRecord", event, stream)
 
     def between_ms(self, first: Any, second: Any) -> float:
-        """Milliseconds by the device's clock, between two events that were passed."""
+        """Return the milliseconds between two completed events."""
         return float(self._call("cudaEventElapsedTime", first, second))
 
     def begin_capture(self, stream: int) -> None:
-        """From now on work on this stream is recorded and not done."""
+        """Start capturing the work on this stream."""
         self._call(
             "cudaStreamBeginCapture", stream, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         )
 
     def end_capture(self, stream: int) -> Any:
-        """What was recorded, ready to be launched."""
+        """End the capture; return the graph, ready to launch."""
         graph = self._call("cudaStreamEndCapture", stream)
         try:
             return self._call("cudaGraphInstantiate", graph, 0)
@@ -150,20 +145,20 @@ class Cuda:
             self._call("cudaGraphDestroy", graph)
 
     def abort_capture(self, stream: int) -> None:
-        """Leave a recording that failed; what was recorded is dropped."""
+        """Abandon a failed capture."""
         error, *values = self._cuda.cudaStreamEndCapture(stream)
         if int(error) == 0 and values and values[0]:
             self._call("cudaGraphDestroy", values[0])
 
     def launch(self, graph: Any, stream: int) -> None:
-        """Start a recorded graph."""
+        """Launch a graph."""
         self._call("cudaGraphLaunch", graph, stream)
 
     def destroy_graph(self, graph: Any) -> None:
-        """Give a recorded graph back."""
+        """Destroy a graph."""
         self._call("cudaGraphExecDestroy", graph)
 
 
 def array_at(address: int, size_bytes: int) -> NDArray[np.uint8]:
-    """Host memory as an array of bytes; it must be kept as long as the array."""
+    """View host memory as an array of bytes; the memory must outlive the array."""
     return np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address))

@@ -1,7 +1,7 @@
-"""What a shared library needs, and for which GPUs it holds kernels; read off the file, nothing is loaded.
+"""Read what a shared library needs, and for which GPUs it has kernels, without loading it.
 
 Formats: System V ABI, chapters 4 and 5 (https://refspecs.linuxfoundation.org/elf/gabi4+/contents.html), 64 bits,
-little endian, as on x86-64 and aarch64. NVIDIA does not document its fat binaries; the fields that are read here
+little endian, as on x86-64 and aarch64. NVIDIA does not document its fat binaries; the fields read here
 are those that `cuobjdump` prints, laid out as in https://github.com/RWTH-ACS/cricket (cpu/cpu-elf2.c).
 """
 
@@ -18,8 +18,8 @@ _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _DYNAMIC = struct.Struct("<qQ")
 _LOAD, _DYNAMIC_SEGMENT = 1, 2
-_NEEDED, _STRINGS, _SONAME, _RPATH, _RUNPATH = 1, 5, 14, 15, 29
-# More than any library has; what claims more is damaged.
+_NEEDED, _STRINGS = 1, 5
+# More than any library has: a file that claims more is damaged.
 _MOST_SEGMENTS = 1_000
 _MOST_ENTRIES = 10_000
 _LONGEST_NAME = 4096
@@ -33,50 +33,35 @@ Capability = tuple[int, int]
 
 
 class NotElf(ValueError):
-    """A file that is no shared library of 64 bits and little endian, or a damaged one."""
-
-
-@dataclass(frozen=True)
-class Dynamic:
-    """What the loader is told by a library.
-
-    Attributes:
-        needed: names of the libraries that are loaded with it.
-        soname: its own name; None: it has none.
-        folders: where the loader looks first, as written: `$ORIGIN` is the library's own folder.
-    """
-
-    needed: tuple[str, ...]
-    soname: str | None
-    folders: tuple[str, ...]
+    """The file is no 64-bit little-endian shared library, or damaged."""
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """For which compute capabilities a library holds kernels.
+    """Compute capabilities that a library has kernels for.
 
     Attributes:
-        cubin: those that are compiled for.
-        ptx: those whose portable code is in it, which the driver compiles for this GPU or any newer one.
+        cubin: compiled code.
+        ptx: portable code, which the driver compiles for that GPU and every newer one.
     """
 
     cubin: frozenset[Capability]
     ptx: frozenset[Capability]
 
 
-def read_dynamic(path: Path) -> Dynamic:
-    """Read a library's dynamic section.
+def read_needed(path: Path) -> tuple[str, ...]:
+    """Read the names of the libraries that are loaded with a library.
 
     Raises:
         NotElf: it is no library, or damaged.
         OSError: it cannot be read.
     """
     with path.open("rb") as file, _mapped(file.fileno(), path) as data:
-        return _dynamic(data, path)
+        return _parse_needed(data, path)
 
 
 def read_kernels(path: Path) -> Kernels:
-    """Read the fat binaries of a library; none where it holds no CUDA kernels.
+    """Read the compute capabilities of a library's CUDA kernels.
 
     Raises:
         NotElf: the file is empty.
@@ -97,7 +82,7 @@ def _mapped(descriptor: int, path: Path) -> mmap.mmap:
         raise NotElf(f"{path} is empty") from error
 
 
-def _dynamic(data: mmap.mmap, path: Path) -> Dynamic:
+def _parse_needed(data: mmap.mmap, path: Path) -> tuple[str, ...]:
     try:
         identity, *_, first, _, _, _, size, count, _, _, _ = _unpack(_HEADER, data, 0)
         if identity[:6] != b"\x7fELF\x02\x01" or size != _SEGMENT.size:
@@ -114,7 +99,7 @@ def _dynamic(data: mmap.mmap, path: Path) -> Dynamic:
                         break
                     entries.append((tag, value))
         if not entries:
-            return Dynamic((), None, ())
+            return ()
         address = next(value for tag, value in entries if tag == _STRINGS)
         # An address in memory -> a place in the file, by the segment that it is loaded with.
         strings = next(
@@ -125,23 +110,14 @@ def _dynamic(data: mmap.mmap, path: Path) -> Dynamic:
     except (struct.error, StopIteration) as error:
         raise NotElf(f"{path} is a damaged shared library") from error
 
-    def names(*tags: int) -> list[str]:
-        return [_name(data, strings + value, path) for tag, value in entries if tag in tags]
-
-    # RUNPATH wins over RPATH where a library has both.
-    folders = names(_RUNPATH) or names(_RPATH)
-    return Dynamic(
-        needed=tuple(names(_NEEDED)),
-        soname=next(iter(names(_SONAME)), None),
-        folders=tuple(folder for text in folders for folder in text.split(":") if folder),
-    )
+    return tuple(_name(data, strings + value, path) for tag, value in entries if tag == _NEEDED)
 
 
 def _unpack(layout: struct.Struct, data: mmap.mmap, place: int) -> tuple[Any, ...]:
-    """Read a structure where a file says that it lies, which may be beyond any address.
+    """Unpack a structure at an offset from the file, which may be beyond any address.
 
     Raises:
-        struct.error: it lies outside of the file.
+        struct.error: the offset is outside of the file.
     """
     if place + layout.size > len(data):
         raise struct.error(f"byte {place:,} is outside of the file")
@@ -156,13 +132,13 @@ def _name(data: mmap.mmap, start: int, path: Path) -> str:
 
 
 def _entries(data: mmap.mmap) -> Iterator[tuple[int, Capability]]:
-    """Kind and compute capability of every piece of every fat binary."""
+    """Yield kind and compute capability of every entry of every fat binary."""
     place = data.find(_FATBIN_MAGIC)
     while place >= 0:
         following = place + len(_FATBIN_MAGIC)
         if place + _FATBIN.size <= len(data):
             _, version, header, size = _FATBIN.unpack_from(data, place)
-            # These four bytes may occur anywhere; with a version and a header's size behind them they are one.
+            # The magic bytes may occur anywhere; followed by a version and a header size they start a fat binary.
             if version == 1 and header == _FATBIN.size and place + header + size <= len(data):
                 yield from _pieces(data, place + header, place + header + size)
                 following = place + header + size

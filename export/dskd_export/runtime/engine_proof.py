@@ -1,4 +1,4 @@
-"""Run an engine and see in which number types its layers spend their time."""
+"""Run an engine to measure the number types that its layers spend their time in."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 from dskd_export.engine.api import Backend
 from dskd_export.engine.builder import write_document
 from dskd_export.engine.document import BuildDocument
-from dskd_export.engine.inspect import layers_of_json, precision_truth
+from dskd_export.engine.inspect import layers_of_json, summarize_layers
 from dskd_export.errors import ModelError
 from dskd_export.runtime.cuda import Cuda
 from dskd_export.runtime.tensorrt import TensorRtRunner
 
 CALLS = 20
-"""That the time of each layer is summed over."""
+"""Calls that the time of each layer is summed over."""
 
 
 def prove_engine(
     engine: Path, *, device: int = 0, backend: Backend | None = None, cuda: Cuda | None = None
 ) -> BuildDocument:
-    """Time the layers of an engine on this GPU, and write what they run in into its document.
+    """Time the layers of an engine on this GPU, and write their number types into its document.
 
-    The call is the largest that its first profile takes, of noise: which kernels run does not depend on values.
+    The input is noise, of the largest batch of the first profile: the choice of kernels does not depend on values.
 
     Args:
         engine: `model.<precision>.engine`.
         device: CUDA's index of the GPU.
-        backend: TensorRT; None: the one that is installed.
+        backend: TensorRT; None: the installed one.
         cuda: the CUDA device; None: `device`.
 
     Returns:
@@ -52,7 +52,7 @@ def prove_engine(
         except ModelError as error:
             document = document.model_copy(update={"truth": None, "no_truth": error.message})
         else:
-            truth = precision_truth(layers, times_ms=runner.time_layers(feeds, calls=CALLS))
+            truth = summarize_layers(layers, times_ms=runner.time_layers(feeds, calls=CALLS))
             document = document.model_copy(update={"truth": truth, "no_truth": ""})
     write_document(engine, document)
     return document

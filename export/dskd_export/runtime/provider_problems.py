@@ -1,6 +1,6 @@
-"""Why one of ONNX Runtime's providers cannot run here: told before a session is made.
+"""Find why a provider of ONNX Runtime cannot run here, before a session is made.
 
-A session whose provider cannot be loaded is made all the same, on the CPU, with a line in the log.
+ONNX Runtime falls back to the CPU with a line in the log if a provider cannot be loaded.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from dskd_export.codes import Code
 from dskd_export.errors import EnvironmentProblem
 from dskd_export.runtime.elf import Capability, Kernels, NotElf, read_kernels
 from dskd_export.runtime.providers import CUDA, Provider
-from dskd_export.runtime.shared_libraries import missing_libraries, other_majors, pip_folders
+from dskd_export.runtime.shared_libraries import find_missing_libraries, find_other_majors, list_pip_folders
 from dskd_export.telemetry.cuda import DRIVER, Gpu
 
-# Compiled code of one Tegra runs on that one only; elsewhere it runs on all later ones of its major version.
+# Compiled code of a Tegra runs only on that one; elsewhere on all later GPUs of the same major version.
 # CUDA C++ Programming Guide, "Binary Compatibility"; developer.nvidia.com/cuda-gpus.
 _TEGRA: frozenset[Capability] = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1), (11, 0)})
 
 
 @dataclass(frozen=True)
 class Build:
-    """An ONNX Runtime as it is installed.
+    """An installed ONNX Runtime.
 
     Attributes:
-        version: its own.
-        providers: ONNX Runtime's names of those that it was built with.
-        folder: where the libraries of its providers lie.
+        version: for example `1.31.1`.
+        providers: ONNX Runtime's names of its providers.
+        folder: of the libraries of its providers.
     """
 
     version: str
@@ -40,27 +40,27 @@ class Build:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is in the way: which code, what was seen, and what to do if the code does not say it."""
+    """A reason why a provider cannot run; `cure` overrides that of the code."""
 
     code: Code
     what: str
     cure: str | None = None
 
     def error(self, before: str = "", after: str = "") -> EnvironmentProblem:
-        """The same as an error; `before` and `after` make a sentence of it."""
+        """Make an error of it; `before` and `after` complete the sentence."""
         return EnvironmentProblem(f"{before}{self.what}{after}.", self.cure, code=self.code)
 
 
-def problems_of(
+def find_problems(
     provider: Provider, build: Build, gpus: Sequence[Gpu], folders: Sequence[Path] | None = None
 ) -> list[Problem]:
-    """What keeps a provider from running; empty where nothing does.
+    """List what keeps a provider from running.
 
     Args:
-        provider: the one that is asked for.
+        provider: the requested one.
         build: of ONNX Runtime.
-        gpus: the devices that the driver tells of.
-        folders: where libraries lie that the system's loader does not know; None: NVIDIA's wheels.
+        gpus: devices that the driver lists.
+        folders: of libraries that the system's loader does not search; None: NVIDIA's wheels.
     """
     if not provider.needs_gpu:
         return []
@@ -69,22 +69,22 @@ def problems_of(
     assert provider.library is not None
     library = build.folder / provider.library
     if not library.is_file():
-        what = f"onnxruntime {build.version} has no {provider.library}, though it names {provider.ort_name}"
+        what = f"onnxruntime {build.version} lists {provider.ort_name} and lacks {provider.library}"
         return [Problem(codes.ORT_WITHOUT_PROVIDER, what)]
     found = []
     if not gpus:
-        found.append(Problem(codes.GPU, "the driver tells of no CUDA device"))
-    found += _libraries(library, pip_folders() if folders is None else folders)
+        found.append(Problem(codes.GPU, "the driver lists no CUDA device"))
+    found += _libraries(library, list_pip_folders() if folders is None else folders)
     found += _kernels(build.folder, gpus)
     return found
 
 
 def _not_built(provider: Provider, build: Build) -> Problem:
     if not any(name in build.providers for name in ("CUDAExecutionProvider", "TensorrtExecutionProvider")):
-        what = f"onnxruntime {build.version} is the CPU build: it has no {provider.ort_name}"
+        what = f"onnxruntime {build.version} is the CPU build, without {provider.ort_name}"
         both = _installed("onnxruntime") and _installed("onnxruntime-gpu")
         cure = (
-            "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other: "
+            "onnxruntime and onnxruntime-gpu overwrite each other. Run: "
             "pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu"
         )
         return Problem(codes.ORT_CPU_ONLY, what, cure if both else None)
@@ -102,23 +102,23 @@ def _installed(distribution: str) -> bool:
 
 
 def _libraries(library: Path, folders: Sequence[Path]) -> Iterator[Problem]:
-    for name, said in missing_libraries(library, folders).items():
-        if name == DRIVER:  # told as a GPU that is not there
+    for name, said in find_missing_libraries(library, folders).items():
+        if name == DRIVER:  # reported as a missing GPU
             continue
         if name == library.name:
             yield Problem(codes.ORT_IMPORT, f"{name} is damaged: {said}")
             continue
         what = f"{library.name} needs {name}, which cannot be loaded"
         code = codes.code_of_library(name)
-        others = other_majors(name, folders)
+        others = find_other_majors(name, folders)
         if others:
-            what += f"; {', '.join(others)} is here"
+            what += f"; {', '.join(others)} is installed"
             code = codes.TENSORRT_MAJOR if code is codes.LIBNVINFER else code
         yield Problem(code, what)
 
 
 def _kernels(folder: Path, gpus: Sequence[Gpu]) -> Iterator[Problem]:
-    """What TensorRT's provider leaves to CUDA's runs on CUDA's kernels, so both are held to them."""
+    """Check CUDA's kernels for both GPU providers: TensorRT's passes nodes on to CUDA's."""
     library = folder / str(CUDA.library)
     capability = gpus[0].compute_capability if gpus else None
     if capability is None or not library.is_file():
@@ -126,17 +126,17 @@ def _kernels(folder: Path, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     try:
         kernels = read_kernels(library)
     except NotElf:
-        return  # told with the libraries
+        return  # reported with the libraries
     if (kernels.cubin or kernels.ptx) and not covers(kernels, capability):
         there = ", ".join(_dotted(one) for one in sorted(kernels.cubin | kernels.ptx))
         what = (
-            f"{gpus[0].name} has compute capability {_dotted(capability)}, {library.name} has kernels for {there}"
+            f"{gpus[0].name} has compute capability {_dotted(capability)}; {library.name} has kernels for {there}"
         )
         yield Problem(codes.COMPUTE_CAPABILITY, what)
 
 
 def covers(kernels: Kernels, capability: Capability) -> bool:
-    """Whether a GPU can run kernels: compiled for it or for an earlier one of its kind, or portable ones."""
+    """Whether a GPU can run kernels: compiled for it, for an earlier one of its major version, or portable."""
     if any(portable <= capability for portable in kernels.ptx):
         return True
     if capability in _TEGRA:

@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers that can be asked for, and the options that they are opened with.
+"""ONNX Runtime's execution providers that can be chosen, and their options.
 
 https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html and
 https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
@@ -17,10 +17,10 @@ class Provider:
     """An execution provider.
 
     Attributes:
-        name: as it is asked for: `cpu`, `cuda`, `tensorrt`.
+        name: `cpu`, `cuda` or `tensorrt`.
         ort_name: ONNX Runtime's own name.
-        library: the file in ONNX Runtime's folder that holds it; None: it is in ONNX Runtime itself.
-        options: what it is opened with.
+        library: its file in ONNX Runtime's folder; None: built in.
+        options: of a session.
     """
 
     name: str
@@ -39,8 +39,8 @@ CPU = Provider("cpu", "CPUExecutionProvider", None, {})
 CUDA = Provider(
     "cuda", "CUDAExecutionProvider", "libonnxruntime_providers_cuda.so", {"device_id": "0", "use_tf32": "0"}
 )
-# Without a precision's own flag the network is strongly typed: what the ONNX types say is what runs. Nothing is
-# read from or left on the disk, and nothing of an earlier session has a part in a number.
+# Without a precision's own flag the network is strongly typed: it runs in the ONNX types. Nothing is read from or
+# left on the disk, so no earlier session affects a number.
 TENSORRT = Provider(
     "tensorrt",
     "TensorrtExecutionProvider",
@@ -60,18 +60,18 @@ TENSORRT = Provider(
 PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in (CPU, CUDA, TENSORRT)}
 
 
-def options_of(
+def make_options(
     provider: Provider,
     shapes: Mapping[str, tuple[Shape, Shape, Shape]] | None = None,
     allow_cpu: Sequence[str] = (),
 ) -> dict[str, str]:
-    """The options of a session.
+    """Make the options of a session.
 
     Args:
         provider: one of `PROVIDERS`.
-        shapes: input -> smallest, usual and largest shape, which TensorRT builds its engine for; None: it
-            builds one for the first shape that it sees, and another for each larger one.
-        allow_cpu: operators that are left to the CPU.
+        shapes: input -> smallest, usual and largest shape of TensorRT's engine; None: it builds one for the
+            first shape, and another for each larger one.
+        allow_cpu: operators that run on the CPU.
     """
     options = dict(provider.options)
     if provider is not TENSORRT:

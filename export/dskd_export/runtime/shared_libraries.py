@@ -1,7 +1,7 @@
-"""Which of the libraries that a library needs are not to be had here.
+"""Find the libraries that a library needs and that cannot be loaded here.
 
-The files are looked for where pip puts them; what is not there is given to the system's loader, in a
-process of its own, which a broken library may take down.
+Files are searched where pip installs them; the rest goes to the system's loader, in a child process that a broken
+library may crash.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dskd_export.runtime.elf import NotElf, read_dynamic
+from dskd_export.runtime.elf import NotElf, read_needed
 
 _LOAD = """
 import ctypes, json, sys
@@ -28,12 +28,12 @@ for name in sys.argv[1:]:
     print(json.dumps(said), flush=True)
 """
 _TIMEOUT_S = 120
-# Beside the version that is missing these are looked for, to say that another one is there.
+# Major versions that are searched for next to the missing one.
 _MAJORS = range(8, 16)
 
 
-def pip_folders() -> tuple[Path, ...]:
-    """Where NVIDIA's wheels put their libraries: `nvidia/*/lib` and `tensorrt_libs`."""
+def list_pip_folders() -> tuple[Path, ...]:
+    """List the folders of libraries in NVIDIA's wheels: `nvidia/*/lib` and `tensorrt_libs`."""
     found = []
     for package in ("nvidia", "tensorrt_libs", "tensorrt_rtx"):
         spec = importlib.util.find_spec(package)
@@ -42,24 +42,23 @@ def pip_folders() -> tuple[Path, ...]:
     return tuple(found)
 
 
-def missing_libraries(library: Path, folders: Sequence[Path]) -> Mapping[str, str]:
-    """What a library needs, itself or through others, and cannot be loaded here.
+def find_missing_libraries(library: Path, folders: Sequence[Path]) -> Mapping[str, str]:
+    """Find what a library needs, directly or through others, and cannot be loaded here.
 
     Args:
-        library: the file.
-        folders: where its needs are looked for, before the system's loader is asked.
+        library: its file.
+        folders: searched before the system's loader.
 
     Returns:
-        Name -> what the loader says, without those that are there. A file that is no library counts as
-        one that cannot be loaded.
+        Name -> the loader's message. A file that is no library counts as one that cannot be loaded.
     """
-    asked: dict[str, None] = {}
+    for_loader: dict[str, None] = {}
     seen: set[str] = set()
     queue = [library]
     while queue:
         path = queue.pop()
         try:
-            needed = read_dynamic(path).needed
+            needed = read_needed(path)
         except (NotElf, OSError) as error:
             return {path.name: str(error)}
         for name in needed:
@@ -68,26 +67,26 @@ def missing_libraries(library: Path, folders: Sequence[Path]) -> Mapping[str, st
             seen.add(name)
             file = find_in((path.parent, *folders), name)
             if file is None:
-                asked[name] = None
+                for_loader[name] = None
             else:
                 queue.append(file)
-    return load_errors(tuple(asked))
+    return find_load_errors(tuple(for_loader))
 
 
 def find_in(folders: Iterable[Path], name: str) -> Path | None:
-    """The file of that name in the first folder that has one."""
+    """Find a file in the first folder that has it."""
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 @functools.cache
-def load_errors(names: tuple[str, ...]) -> Mapping[str, str]:
-    """Libraries that the system's loader does not load -> what it says."""
+def find_load_errors(names: tuple[str, ...]) -> Mapping[str, str]:
+    """Try libraries with the system's loader: name -> message of those that fail."""
     if not names:
         return {}
     command = [sys.executable, "-c", _LOAD, *names]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-        lines, ended = done.stdout.splitlines(), f"the process that loaded it ended with {done.returncode}"
+        lines, ended = done.stdout.splitlines(), f"the process that loaded it exited with {done.returncode}"
     except subprocess.TimeoutExpired as error:
         raw = error.stdout or b""
         lines = (raw.decode() if isinstance(raw, bytes) else raw).splitlines()
@@ -98,12 +97,12 @@ def load_errors(names: tuple[str, ...]) -> Mapping[str, str]:
     return said
 
 
-def other_majors(name: str, folders: Sequence[Path]) -> list[str]:
-    """Versions of a library that are here in place of the one that is not: `libnvinfer.so.11`."""
+def find_other_majors(name: str, folders: Sequence[Path]) -> list[str]:
+    """List other major versions of a library that can be loaded: `libnvinfer.so.11`."""
     match = re.fullmatch(r"(.+\.so)\.(\d+)", name)
     if match is None:
         return []
     names = [f"{match[1]}.{major}" for major in _MAJORS if major != int(match[2])]
     there = [other for other in names if find_in(folders, other) is not None]
-    failed = load_errors(tuple(names))
+    failed = find_load_errors(tuple(names))
     return sorted({*there, *(other for other in names if other not in failed)})

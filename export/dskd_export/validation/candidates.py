@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_export.bundle import Bundle
+from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import Judgement
 from dskd_export.engine.found import FoundEngine, find_engines, require_engines
-from dskd_export.engine.inspect import runs_in_its_precision, shares_in_words
+from dskd_export.engine.inspect import format_shares, runs_in_its_precision
 from dskd_export.errors import ProviderLacksKernel, require
 from dskd_export.precision.emulate import emulate_bf16
-from dskd_export.runtime.any_batch import AnyBatch, largest_call
-from dskd_export.runtime.native import Native, native_of
-from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers, check_provider
-from dskd_export.runtime.providers import TENSORRT, Shape
+from dskd_export.runtime.any_batch import largest_call
+from dskd_export.runtime.compute_precision import ComputePrecision, find_compute_precision
+from dskd_export.runtime.loader import EngineLoader, OnnxLoader
+from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, check_provider, list_providers
+from dskd_export.runtime.providers import TENSORRT
 from dskd_export.runtime.runner import Runner
-from dskd_export.runtime.tensorrt import TensorRtRunner
-from dskd_export.spec import ModelSpec
 
 FULL = "fp32"
 
@@ -43,7 +43,7 @@ class Contestant:
     kind: str
     provider: str
     precision: str
-    native: Native
+    native: ComputePrecision
     size_mb: float | None = None
     ranges: tuple[tuple[int, int], ...] = ()
     engine_sha256: str | None = None
@@ -77,11 +77,6 @@ class Contest:
         return self.reference, *self.candidates
 
 
-def runner_name(provider: str, precision: str) -> str:
-    """What ONNX Runtime's runner of these is called."""
-    return f"onnxruntime:{provider}:{precision}"
-
-
 def in_order(precisions: Sequence[str]) -> list[str]:
     """Precisions, fp32 first: it explains what is seen of the others."""
     return sorted(precisions, key=lambda name: (name != FULL, name))
@@ -100,16 +95,10 @@ def named_providers(names: Sequence[str]) -> list[str]:
         if name != "auto":
             check_provider(name)
     found = (
-        [provider for provider in available_providers() if provider != TENSORRT.name] if name == "auto" else [name]
+        [provider for provider in list_providers() if provider != TENSORRT.name] if name == "auto" else [name]
         for name in names
     )
     return list(dict.fromkeys(name for group in found for name in group))
-
-
-def profile_shapes(spec: ModelSpec, batches: Sequence[int]) -> Mapping[str, tuple[Shape, Shape, Shape]]:
-    """Smallest, usual and largest shape of the input; the usual is the largest, which takes the most time."""
-    smallest, largest = spec.input_shape(min(batches)), spec.input_shape(max(batches))
-    return {spec.input_name: (smallest, largest, largest)}
 
 
 def open_candidates(
@@ -162,27 +151,20 @@ def open_onnx(
     Raises what `open_candidates` does.
     """
     model = bundle.model(precision)
-    native = Native(True, "")
+    native = ComputePrecision(True, "")
     try:
-        runner = stack.enter_context(
-            OnnxRuntimeRunner(
-                model,
-                provider=provider,
-                precision=precision,
-                allow_cpu=allow_cpu,
-                shapes=profile_shapes(bundle.spec, batches),
-            )
-        )
+        load = OnnxLoader(lambda: model, bundle.spec, provider, precision, allow_cpu=allow_cpu, batches=batches)
+        runner = stack.enter_context(load())
     except ProviderLacksKernel:
         if precision != "bf16":
             raise
         runner, native = _emulated(model, provider, stack)
     # TensorRT's engine is one node to ONNX Runtime, whose profile does not see into it.
     if provider == TENSORRT.name:
-        native = Native(True, "TensorRT, strongly typed: in the types of the ONNX model")
-    elif native.native and precision != FULL:
+        native = ComputePrecision(True, "TensorRT, strongly typed: in the types of the ONNX model")
+    elif native.is_native and precision != FULL:
         feeds = {bundle.spec.input_name: bundle.golden().input[:1]}
-        native = native_of(model, precision, provider, feeds)
+        native = find_compute_precision(model, precision, provider, feeds)
     return Contestant(runner, "onnxruntime", provider, precision, native, bundle.model_mb(precision))
 
 
@@ -215,7 +197,7 @@ def open_engines(found: Sequence[FoundEngine], stack: ExitStack) -> tuple[list[C
     opened = [open_engine(one, stack) for one in found if not one.problem]
     not_run = [
         Judgement(
-            runner=engine_name(one.precision),
+            runner=EngineLoader(one.path, one.precision).name,
             precision=one.precision,
             provider="cuda",
             verdict="NOT RUN",
@@ -247,18 +229,17 @@ def open_engine(found: FoundEngine, stack: ExitStack) -> Contestant:
         EnvironmentProblem: it cannot be run here.
     """
     document = found.document
-    engine = TensorRtRunner(found.path)
-    fixed = engine.signature.inputs[0].shape[0]  # where the model has one batch size, and no profile
-    ranges = tuple((one.smallest, one.largest) for one in document.profiles) or ((fixed, fixed),)
-    runner = stack.enter_context(AnyBatch(engine, ranges))
+    runner = stack.enter_context(EngineLoader(found.path, found.precision).open_any_batch())
     truth = document.truth
     if truth is None:
-        native = Native(True, f"strongly typed, in the types of the ONNX model; not counted: {document.no_truth}")
+        native = ComputePrecision(
+            True, f"strongly typed, in the types of the ONNX model; not counted: {document.no_truth}"
+        )
     else:
         is_native = runs_in_its_precision(document)
         most = max(truth.types, key=lambda share: share.layer_share, default=None)
         other = "" if is_native else "unknown" if most is None else most.type
-        native = Native(is_native, f"{shares_in_words(truth)} ({truth.source})", other)
+        native = ComputePrecision(is_native, f"{format_shares(truth)} ({truth.source})", other)
     return Contestant(
         runner,
         "tensorrt",
@@ -266,28 +247,25 @@ def open_engine(found: FoundEngine, stack: ExitStack) -> Contestant:
         document.precision,
         native,
         found.size_mb,
-        ranges=ranges,
+        ranges=runner.ranges,
         engine_sha256=document.engine_sha256,
     )
 
 
-def engine_name(precision: str) -> str:
-    """What TensorRT's runner of a precision is called."""
-    return f"tensorrt:cuda:{precision}"
-
-
-def _emulated(model: bytes | Path, provider: str, stack: ExitStack) -> tuple[OnnxRuntimeRunner, Native]:
+def _emulated(model: bytes | Path, provider: str, stack: ExitStack) -> tuple[OnnxRuntimeRunner, ComputePrecision]:
     """A bf16 model where no kernel computes bf16: in fp32, rounded to bf16 after every node."""
     onnx = require("onnx", "onnx")
     loaded = onnx.load(model) if isinstance(model, Path) else onnx.load_from_string(model)
     emulated = emulate_bf16(loaded).SerializeToString()
     runner = stack.enter_context(OnnxRuntimeRunner(emulated, provider=provider, precision="bf16"))
-    return runner, Native(False, f"computed in fp32 on {provider}, rounded to bf16 after every node", FULL)
+    return runner, ComputePrecision(
+        False, f"computed in fp32 on {provider}, rounded to bf16 after every node", FULL
+    )
 
 
 def _not_run(bundle: Bundle, provider: str, precision: str, error: ProviderLacksKernel) -> Judgement:
     return Judgement(
-        runner=runner_name(provider, precision),
+        runner=RunnerName.of("onnxruntime", provider, precision),
         precision=precision,
         provider=provider,
         verdict="NOT RUN",

@@ -121,7 +121,7 @@ def judge_candidate(
         provider=candidate.provider,
         verdict=verdict,
         reason=reason_of(checks),
-        native=candidate.native.native,
+        native=candidate.native.is_native,
         native_reason=candidate.native.reason,
         computed_in=candidate.native.other or candidate.precision,
         size_mb=candidate.size_mb,

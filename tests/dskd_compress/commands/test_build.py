@@ -5,15 +5,17 @@ import json
 from pathlib import Path
 
 import pytest
+import typer.main
 from engine_support import make_bundle, make_classifier
 
 from dskd_compress import console
-from dskd_compress.cli import main
+from dskd_compress.cli import app, main
+from dskd_compress.commands.build import BuildCommand
 from dskd_compress.run_folder import RunFolder
 from dskd_export.engine import document, generations
 from dskd_export.engine.device import find_gpu
 from dskd_export.engine.document import BuildDocument
-from dskd_export.engine.inspect import Layer, precision_truth
+from dskd_export.engine.inspect import Layer, summarize_layers
 from dskd_export.errors import GateFailed
 from dskd_export.runtime import engine_proof
 
@@ -39,8 +41,8 @@ def last_line(capsys):
 
 @needs_rtx
 def test_ahead_of_time(bundle, capsys):
-    arguments = ["build", str(bundle), "--target", "sm86,sm120", "--batches", "1,4", "--level", "2", "--json"]
-    assert main(arguments) == 0
+    arguments = ["build", str(bundle), "--compute-capability", "8.6,sm120", "--batch", "1,4"]
+    assert main([*arguments, "--builderOptimizationLevel", "2", "--memPoolSize", "workspace:1G", "--json"]) == 0
     (engine,) = last_line(capsys)["engines"]
     path = bundle.parent / "my bundle.engines/sm86-sm120/model.fp32.engine"
     assert Path(engine["path"]) == path
@@ -48,6 +50,7 @@ def test_ahead_of_time(bundle, capsys):
     assert engine["build"] == json.loads(document.document_path(path).read_bytes())
     assert [profile["largest"] for profile in engine["build"]["profiles"]] == [1, 4]
     assert engine["build"]["optimization_level"] == 2
+    assert engine["build"]["workspace_mb"] == pytest.approx(1024**3 / 1e6)
     assert main(["bundle", "verify", str(bundle)]) == 0, "the bundle is as it was"
 
 
@@ -61,7 +64,7 @@ def test_of_a_run_the_recipe_says_how(bundle, tmp_path, capsys):
     (tmp_path / "moved").rename(run / "bundle")
     sections = {"teacher": {"name": "a"}, "student": {"name": "b"}, "build": {"batches": [3], "tf32": True}}
     (run / "recipe.yaml").write_text(dump_recipe(recipe_from_mapping(sections, [])), encoding="utf-8")
-    assert main(["build", str(run), "--target", "sm89", "--no-tf32"]) == 0
+    assert main(["build", str(run), "--compute-capability", "sm89", "--noTF32"]) == 0
     out = capsys.readouterr().out
     assert "sm89" in out
     assert "fp32 100% of layers" in out
@@ -76,13 +79,11 @@ def test_of_a_run_the_recipe_says_how(bundle, tmp_path, capsys):
 @without_gpu
 def test_without_a_gpu_and_without_a_target(bundle, capsys):
     assert main(["build", str(bundle)]) == 4
-    error = capsys.readouterr().err
-    assert error.startswith("error: There is no NVIDIA GPU here to build for.\nhint: tensorrt-rtx builds ahead")
-    assert "--target sm75,sm80,sm86" in error
+    assert "--compute-capability sm75,sm80,sm86" in capsys.readouterr().err
 
 
 def test_nothing_is_installed(bundle, capsys, monkeypatch):
-    monkeypatch.setattr(generations, "installed", lambda folders=None: ())
+    monkeypatch.setattr(generations, "find_installed", lambda folders=None: ())
     assert main(["build", str(bundle)]) == 4
     assert "dskd-compress[tensorrt]" in capsys.readouterr().err
 
@@ -90,15 +91,18 @@ def test_nothing_is_installed(bundle, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--batches", "0"], "--batches 0: build.batches"),
-        (["--batches", "one"], "--batches one: build.batches"),
-        (["--level", "6"], "--level 6: build.optimization_level: "),
-        (["--workspace-mb", "0"], "--workspace-mb 0.0: build.workspace_mb: "),
-        (["--hardware", "turing"], "--hardware turing: build.hardware: "),
-        (["--strip", "all"], "--strip: there is no all"),
-        (["--backend", "trt"], "There is no backend trt"),
-        (["--device", "cpu"], "There is no device cpu for TensorRT"),
-        (["--precision", "int8"], "holds no model of precision int8; it holds fp32"),
+        (["--batch", "0"], "--batch 0: build.batches"),
+        (["--batch", "one"], "--batch one: build.batches"),
+        (["--builderOptimizationLevel", "6"], "--builderOptimizationLevel 6: build.optimization_level: "),
+        (["--memPoolSize", "workspace:0"], "--memPoolSize 0.0: build.workspace_mb: "),
+        (["--memPoolSize", "dlaSRAM:1"], "--memPoolSize workspace:"),
+        (["--memPoolSize", "1024"], "--memPoolSize workspace:"),
+        (["--hardwareCompatibilityLevel", "turing"], "--hardwareCompatibilityLevel turing: build.hardware: "),
+        (["--stripWeights", "all"], "--stripWeights all"),
+        (["--backend", "trt"], "--backend auto"),
+        (["--device", "cpu"], "--device cpu"),
+        (["--precision", "int8"], "int8"),
+        (["--workspace-mb", "much"], "--memPoolSize workspace:"),
     ],
 )
 def test_flags_that_are_wrong(bundle, capsys, flags, words):
@@ -106,20 +110,74 @@ def test_flags_that_are_wrong(bundle, capsys, flags, words):
     assert words in capsys.readouterr().err
 
 
+OLD_AND_NEW = {
+    "--target sm86": "--compute-capability sm86",
+    "--target=sm86": "--compute-capability=sm86",
+    "--batches 1,4": "--batch 1,4",
+    "--workspace-mb 256": "--memPoolSize workspace:256000000B",
+    "--workspace-mb=0.5": "--memPoolSize=workspace:500000B",
+    "--level 2": "--builderOptimizationLevel 2",
+    "--no-tf32": "--noTF32",
+    "--version-compatible": "--versionCompatible",
+    "--this-version": "--noVersionCompatible",
+    "--hardware ampere-plus": "--hardwareCompatibilityLevel ampere-plus",
+    "--dla 0": "--useDLACore 0",
+    "--strip identical": "--stripWeights identical",
+}
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_AND_NEW.items())
+def test_an_old_option_is_the_new_one_and_says_so(old, new, capsys):
+    command = typer.main.get_command(app).commands["build"]
+    values = [command.make_context("build", ["bundle", *text.split()]).params for text in (old, new)]
+    assert values[0] == values[1] != command.make_context("build", ["bundle"]).params
+    name = new.partition("=")[0].split()[0]
+    assert capsys.readouterr().err == f"warning: {old.partition('=')[0].split()[0]} is now called {name}\n"
+
+
+def test_every_old_option_is_tried():
+    assert {text.partition("=")[0].split()[0] for text in OLD_AND_NEW} == set(BuildCommand.renamed)
+
+
+def test_the_help_lists_at_most_14_options_and_no_old_one():
+    command = typer.main.get_command(app).commands["build"]
+    shown = [option for option in command.params if option.param_type_name == "option" and not option.hidden]
+    assert len(shown) + 1 <= 14, "with --help"
+    assert not {name for option in command.params for name in option.opts} & set(BuildCommand.renamed)
+
+
+@pytest.mark.parametrize(
+    ("level", "kept"),
+    [("ampere+", "ampere-plus"), ("sameComputeCapability", "same-compute-capability"), ("none", "none")],
+)
+def test_levels_are_named_as_trtexec_does(bundle, level, kept, monkeypatch):
+    from dskd_export.engine import builder
+
+    seen = []
+
+    def build(bundle, precision, engines, settings):
+        seen.append(settings.hardware)
+        raise GateFailed("seen", "x")
+
+    monkeypatch.setattr(builder, "build_engine", build)
+    assert main(["build", str(bundle), "--hardwareCompatibilityLevel", level]) == GateFailed.exit_code
+    assert seen == [kept]
+
+
 def test_no_bundle(tmp_path, capsys):
     assert main(["build", str(tmp_path / "nothing")]) == 3
-    assert "no such bundle" in capsys.readouterr().err
+    assert str(tmp_path / "nothing") in capsys.readouterr().err
 
 
 @needs_rtx
 def test_an_engine_of_another_precision_is_exit_code_5(bundle, capsys, monkeypatch):
     from dskd_export.engine import builder
 
-    truth = precision_truth([Layer("conv", "fp16", False)], source="build log")
+    truth = summarize_layers([Layer("conv", "fp16", False)], source="build log")
     monkeypatch.setattr(builder, "_truth_of_log", lambda done: (truth, ""))
-    assert main(["build", str(bundle), "--target", "sm86", "--json"]) == GateFailed.exit_code
+    assert main(["build", str(bundle), "--compute-capability", "sm86", "--json"]) == GateFailed.exit_code
     captured = capsys.readouterr()
-    assert "No layer of the fp32 engine runs in fp32: fp16 100% of layers" in captured.err
+    assert "fp16 100% of layers" in captured.err
     assert json.loads(captured.out.splitlines()[-1])["failed"], "the document is there all the same"
 
 
@@ -139,7 +197,7 @@ def test_on_a_gpu_every_engine_is_proven(bundle, capsys, monkeypatch):
     gpu = document.GpuFacts(name="Orin", compute_capability="8.7", memory_mb=8000, driver=None, cuda="12.6")
     fields = dict.fromkeys(BuildDocument.model_fields)
     shown = {"precision": "fp32", "backend": "tensorrt", "version": "10.3.0", "rest": "fp32", "gpu": gpu}
-    truth = precision_truth([Layer("conv", "fp32", False)], times_ms={"conv": 1.0})
+    truth = summarize_layers([Layer("conv", "fp32", False)], times_ms={"conv": 1.0})
     made = BuildDocument.model_construct(
         **{
             **fields,

@@ -24,7 +24,7 @@ from dskd_export.documents.validation import ValidationDocument
 from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageError
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.half import half_precision
-from dskd_export.runtime.native import Native
+from dskd_export.runtime.compute_precision import ComputePrecision
 from dskd_export.validation import candidates as contest
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
@@ -183,8 +183,9 @@ def test_a_pass_that_was_computed_in_another_precision_says_so(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Wherever this runs: what the profile says is what is told."""
-    told = Native(False, "computed in fp32 on cpu: 0 of 9 convolutions and matrix products run in fp16", "fp32")
-    monkeypatch.setattr(contest, "native_of", lambda *_: told)
+    reason = "computed in fp32 on cpu: 0 of 9 convolutions and matrix products run in fp16"
+    told = ComputePrecision(False, reason, "fp32")
+    monkeypatch.setattr(contest, "find_compute_precision", lambda *_: told)
     assert main(["validate", str(run.path), "--precision", "fp16"]) == 0
     assert "onnxruntime:cpu:fp16 │ PASS    │ fp32 " in capsys.readouterr().out
     (judgement,) = read_document(run / "validation.json", ValidationDocument).judgements

@@ -10,10 +10,12 @@ from PIL import Image
 from scipy import special
 
 from dskd_export.benchmark.breakdown import measure_breakdown
-from dskd_export.engine import BuildSettings, build_engine, engines_folder
+from dskd_export.engine.builder import build_engine
+from dskd_export.engine.document import engines_folder
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.runtime.postprocess import top_classes
 from dskd_export.runtime.tensorrt import TensorRtRunner
+from dskd_export.settings import BuildSettings
 
 __all__ = ["bundle", "classifier", "make_machine"]
 NAMES = ["decode", "preprocess", "host_to_device", "enqueue", "device", "device_to_host", "postprocess"]

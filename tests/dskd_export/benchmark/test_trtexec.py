@@ -17,7 +17,8 @@ from dskd_export.benchmark import trtexec as cross_check
 from dskd_export.benchmark.trtexec import parse_latency
 from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
-from dskd_export.engine import BuildSettings, build_engine, engines_folder
+from dskd_export.engine.builder import BuildSettings, build_engine
+from dskd_export.engine.document import engines_folder
 from dskd_export.runtime import tensorrt
 
 __all__ = ["classifier", "make_machine"]

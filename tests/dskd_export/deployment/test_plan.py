@@ -13,7 +13,8 @@ from engine_support import build_arguments
 from dskd_export.bundle import Bundle
 from dskd_export.deployment import make_plan
 from dskd_export.deployment.triton import config_pbtxt
-from dskd_export.engine import build_engine, engines_folder
+from dskd_export.engine.builder import build_engine
+from dskd_export.engine.document import engines_folder
 from dskd_export.errors import DataError, UsageError
 
 __all__ = ["classifier", "classifier_bundle", "make_machine"]

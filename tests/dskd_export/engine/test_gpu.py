@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 from engine_support import build_arguments, make_bundle, make_classifier
 
-from dskd_export.engine import build_engine, engines_folder, refit_engine
+from dskd_export.engine.builder import build_engine
 from dskd_export.engine.device import find_gpu
-from dskd_export.engine.generations import installed, targets_of
+from dskd_export.engine.document import engines_folder
+from dskd_export.engine.generations import find_installed, targets_of
+from dskd_export.engine.refit import refit_engine
 from dskd_export.errors import EnvironmentProblem
 from dskd_export.precision.half import half_precision
 from dskd_export.runtime.batches import logits_of
-from dskd_export.runtime.cuda import Cuda
+from dskd_export.runtime.cuda import import_bindings
 from dskd_export.runtime.engine_proof import prove_engine
 from dskd_export.runtime.tensorrt import TensorRtRunner
 from dskd_export.validation.parity import compare_outputs
@@ -19,7 +21,7 @@ from dskd_export.validation.parity import compare_outputs
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture(params=[found.name for found in installed()] or ["none"])
+@pytest.fixture(params=[found.name for found in find_installed()] or ["none"])
 def backend(request):
     if request.param == "none" or find_gpu() is None:
         pytest.skip("no TensorRT or no GPU")
@@ -55,7 +57,8 @@ def build(bundle, precision, backend, **settings):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("cuda_graphs", [True, False])
 def test_build_prove_run(half_bundle, backend, precision, cuda_graphs):
-    free = Cuda().free_bytes()
+    free_bytes = lambda: int(import_bindings().cudaMemGetInfo()[1])  # noqa: E731
+    before = free_bytes()
     path, document = build(half_bundle, precision, backend)
     assert document.gpu.name == find_gpu().name
     proven = prove_engine(path)
@@ -70,7 +73,7 @@ def test_build_prove_run(half_bundle, backend, precision, cuda_graphs):
             assert parity.max_abs_relative < (1e-4 if precision == "fp32" else 2e-2)
         answers = runner.infer_many([{"input": golden.input[index : index + 1]} for index in range(8)])
         assert len(answers) == 8
-    assert Cuda().free_bytes() > free - 300_000_000, "what a process keeps of CUDA and TensorRT, and no more"
+    assert free_bytes() > before - 300_000_000, "what a process keeps of CUDA and TensorRT, and no more"
 
 
 def test_strip_and_refit(half_bundle, backend, tmp_path):

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from dskd_export import codes
 from dskd_export.bundle import bundle_of
-from dskd_export.engine import BuildSettings, build_engine, check_identity, document_path, engines_folder, identity
+from dskd_export.engine import identity
+from dskd_export.engine.builder import build_engine
 from dskd_export.engine.device import Gpu
-from dskd_export.engine.document import source_of
+from dskd_export.engine.document import document_path, engines_folder, source_of
 from dskd_export.engine.generations import Installed
-from dskd_export.engine.identity import read_engine
+from dskd_export.engine.identity import check_identity, read_engine
 from dskd_export.errors import DataError, EnvironmentProblem, UsageError
 from dskd_export.runtime.tensorrt import TensorRtRunner
+from dskd_export.settings import BuildSettings
 
 ORIN = Gpu(0, "Orin (nvgpu)", "8.7", 8_000_000_000, "540.4.0", "12.6")
 TEN = Installed("tensorrt", "tensorrt", Path("/x"), "10.16.1.11", True)
@@ -45,12 +48,12 @@ def test_both_sides_and_the_command_are_told(engine):
     other = Gpu(0, "NVIDIA H200", "9.0", 150_000_000_000, "580.1", "13.0")
     newer = replace(TEN, version="11.4.0.106")
     error = refusal(document, path, gpu=other, there=newer)
-    assert "it is of tensorrt 10.16.1.11, and 11.4.0.106 is installed" in error.message
-    assert "it is for Orin (nvgpu) (compute capability 8.7), and the GPU is NVIDIA H200 (9.0)" in error.message
+    assert "it needs tensorrt 10.16.1.11, 11.4.0.106 is installed" in error.message
+    assert "it needs Orin (nvgpu) (compute capability 8.7), the GPU is NVIDIA H200 (9.0)" in error.message
     assert "built with tensorrt 10.16.1.11 on Orin (nvgpu), driver 540.4.0" in error.message
     assert "here: tensorrt 11.4.0.106, NVIDIA H200, driver 580.1" in error.message
     source = source_of(path)
-    assert error.hint == f"Build it here: dskd-compress build {source} --precision fp32 --batches 1,8"
+    assert error.hint == f"Build it here: dskd-compress build {source} --precision fp32 --batch 1,8"
     assert source.name == "bundle"
 
 
@@ -66,9 +69,9 @@ def test_both_sides_and_the_command_are_told(engine):
         ({"hardware": "same-compute-capability"}, {"gpu": replace(ORIN, name="Orin Nano")}, None),
         ({}, {"gpu": replace(ORIN, name="Orin Nano")}, "Orin Nano (8.7)"),
         ({"targets": ["sm86", "sm87"]}, {}, None),
-        ({"targets": ["sm86"]}, {}, "it is for sm86, and the GPU is sm87"),
-        ({"system": "Windows AMD64"}, {}, "it is of Windows AMD64"),
-        ({"stripped": True}, {}, "without its weights"),
+        ({"targets": ["sm86"]}, {}, "sm86, the GPU is sm87"),
+        ({"system": "Windows AMD64"}, {}, "Windows AMD64"),
+        ({"stripped": True}, {}, "stripped"),
         ({"backend": "tensorrt-rtx"}, {}, "tensorrt-rtx is not installed"),
     ],
 )
@@ -84,7 +87,7 @@ def test_what_fits(engine, change, here, words):
 def test_no_gpu(engine, monkeypatch):
     _, path = engine
     monkeypatch.setattr(identity, "find_gpu", lambda index=0: None)
-    assert "there is no NVIDIA GPU" in refusal(read_engine(path)[0], path).message
+    assert refusal(read_engine(path)[0], path).code is codes.ENGINE_GPU
 
 
 def test_it_is_refused_within_a_second_and_before_tensorrt_sees_it(engine, monkeypatch):
@@ -100,21 +103,23 @@ def test_it_is_refused_within_a_second_and_before_tensorrt_sees_it(engine, monke
 def test_an_altered_engine(engine):
     _, path = engine
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(DataError, match="its sha256 differs"):
+    with pytest.raises(DataError, match="sha256"):
         read_engine(path)
     path.unlink()
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError) as caught:
         read_engine(path)
+    assert str(path) in caught.value.message
     document_path(path).unlink()
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError) as caught:
         read_engine(path)
+    assert str(document_path(path)) in caught.value.message
 
 
 def test_a_version_that_no_metadata_told_is_checked_when_it_is_loaded(engine, monkeypatch):
     machine, path = engine
-    monkeypatch.setattr(identity, "installed", lambda: (replace(TEN, version=None),))
+    monkeypatch.setattr(identity, "find_installed", lambda: (replace(TEN, version=None),))
     machine.trt.__version__ = "10.3.0"
-    with pytest.raises(EnvironmentProblem, match=r"is of tensorrt 10.16.1.11, and this is 10.3.0"):
+    with pytest.raises(EnvironmentProblem, match=r"10\.16\.1\.11.*10\.3\.0"):
         TensorRtRunner(path, backend=machine.backend, cuda=machine.cuda)
 
 
@@ -130,6 +135,6 @@ def test_where_engines_lie(tmp_path):
     assert engines_folder(run / "bundle") == run / "engines"
     for source in (run, alone):
         assert source_of(engines_folder(source) / "orin/model.fp16.engine") == source
-    with pytest.raises(UsageError, match="not named like an engine"):
+    with pytest.raises(UsageError, match=r"model\.<precision>\.engine"):
         document_path(Path("a.plan"))
     assert document_path(Path("d/model.int8.stripped.engine")) == Path("d/model.int8.stripped.build.json")

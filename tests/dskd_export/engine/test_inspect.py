@@ -11,9 +11,9 @@ from dskd_export.engine.inspect import (
     Layer,
     layers_of_json,
     layers_of_log,
-    precision_truth,
+    parse_type,
     refuse_other_precision,
-    type_named,
+    summarize_layers,
 )
 from dskd_export.errors import GateFailed, ModelError
 
@@ -128,18 +128,18 @@ def test_the_log_of_tensorrt_rtx():
     ],
 )
 def test_words_for_types(text, name):
-    assert type_named(text) == name
+    assert parse_type(text) == name
 
 
 def test_names_only_are_refused():
-    with pytest.raises(ModelError, match="does not say what its layers are"):
+    with pytest.raises(ModelError, match="layers"):
         layers_of_json(json.dumps({"Layers": ["conv1", "relu1"], "Bindings": []}))
 
 
 def test_shares_of_layers_and_time():
     layers = layers_of_json(json.dumps(TEN))
     times = {layers[0].name: 1.0, layers[1].name: 6.0, layers[2].name: 2.0, "shape": 1.0}
-    truth = precision_truth(layers, times_ms=times)
+    truth = summarize_layers(layers, times_ms=times)
     assert (truth.layers, truth.untyped_layers) == (3, 1)
     assert [(s.type, s.layers, s.time_share) for s in truth.types] == [
         ("fp16", 1, 0.6),
@@ -148,7 +148,7 @@ def test_shares_of_layers_and_time():
     ]
     assert truth.reformat_layers == [layers[0].name]
     assert (truth.reformat_layer_share, truth.reformat_time_share) == (0.25, 0.1)
-    untimed = precision_truth(layers, not_timed="there is no GPU")
+    untimed = summarize_layers(layers, not_timed="there is no GPU")
     assert untimed.not_timed == "there is no GPU"
     assert {share.time_share for share in untimed.types} == {None}
     assert untimed.reformat_time_share is None
@@ -162,7 +162,7 @@ def test_shares_of_layers_and_time():
 def test_shares_add_up(some):
     layers = [Layer(str(index), kind, moves) for index, (kind, moves, _) in enumerate(some)]
     times = {str(index): time for index, (_, _, time) in enumerate(some)}
-    truth = precision_truth(layers, times_ms=times)
+    truth = summarize_layers(layers, times_ms=times)
     typed = sum(time for kind, _, time in some if kind)
     assert sum(share.time_share for share in truth.types) == pytest.approx(typed / sum(times.values()))
     assert truth.layers + truth.untyped_layers == len(layers)
@@ -172,7 +172,7 @@ def test_shares_add_up(some):
 
 def judged(precision, rest="fp32", timed=True, **ms):
     layers = [Layer(kind, kind, False) for kind in ms]
-    truth = precision_truth(layers, times_ms=ms if timed else None)
+    truth = summarize_layers(layers, times_ms=ms if timed else None)
     return SimpleNamespace(precision=precision, rest=rest, truth=truth)
 
 
@@ -180,14 +180,14 @@ def judged(precision, rest="fp32", timed=True, **ms):
     ("document", "words"),
     [
         (judged("fp16", fp16=80, fp32=20), None),
-        (judged("fp16", fp16=79, fp32=21), "Only 79% of the time of the fp16 engine is in fp16, and 80%"),
+        (judged("fp16", fp16=79, fp32=21), "79% of the time"),
         (judged("fp16", fp32=1), "No layer of the fp16 engine runs in fp16: fp32 100% of layers and 100% of time"),
         (judged("fp16", bf16=1), "No layer of the fp16"),
         (judged("bf16", bf16=9, fp32=1), None),
         (judged("int8", rest="fp16", int8=10, fp16=70, fp32=20), None),
         (
             judged("int8", rest="fp16", int8=10, fp16=60, fp32=30),
-            "Only 70% of the time of the int8 engine is in fp16 and int8",
+            "70% of the time of the int8 engine is spent in fp16 and int8",
         ),
         (judged("int8", rest="fp32", int8=10, fp32=90), None),
         (judged("int8", rest="fp32", fp32=90), "No layer of the int8"),

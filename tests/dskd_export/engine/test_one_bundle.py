@@ -1,4 +1,4 @@
-"""One bundle through every generation of TensorRT: build, load, run, prove; the same code for all."""
+"""One bundle through TensorRT: what generations spell differently on all of them, the rest on one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ import pytest
 from engine_support import build_arguments, make_bundle, make_classifier
 from fake_tensorrt import read_plan
 
-from dskd_export.engine import (
-    BuildDocument,
-    build_engine,
-    document_path,
-    engines_folder,
-    refit_engine,
-)
+from dskd_export import codes
+from dskd_export.engine.builder import build_engine
+from dskd_export.engine.document import BuildDocument, document_path, engines_folder
 from dskd_export.engine.inspect import refuse_other_precision
-from dskd_export.errors import EnvironmentProblem, GateFailed, ModelError, UsageError
+from dskd_export.engine.refit import refit_engine
+from dskd_export.errors import DataError, EnvironmentProblem, GateFailed, ModelError, UsageError
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.engine_proof import prove_engine
 from dskd_export.runtime.tensorrt import TensorRtRunner
@@ -27,6 +24,7 @@ from dskd_export.validation.parity import compare_outputs
 GENERATIONS = engine_contract.SERVES["common.py"]
 FULL = [name for name in GENERATIONS if "bindings" in name]
 RTX = GENERATIONS[-1]
+ONE = FULL[-1]  # where no generation differs
 
 
 def build(machine, bundle, precision="fp32", **settings):
@@ -45,8 +43,7 @@ def golden_parity(machine, bundle, path, batch, **options):
     return runner, parity
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-@pytest.mark.parametrize("cuda_graphs", [True, False])
+@pytest.mark.parametrize(("generation", "cuda_graphs"), [*((name, True) for name in GENERATIONS), (ONE, False)])
 def test_build_load_run(generation, cuda_graphs, make_machine, bundle):
     machine = make_machine(generation)
     path, document = build(machine, bundle, batches=(1, 4))
@@ -62,7 +59,7 @@ def test_build_load_run(generation, cuda_graphs, make_machine, bundle):
         assert parity.max_abs_relative < 1e-6
         assert parity.top1_agreement == 1
         assert machine.world.cuda.is_clean, "everything was given back"
-        assert runner.facts["cuda_graphs"] is cuda_graphs
+        assert runner.facts.cuda_graphs is cuda_graphs
     assert (machine.world.cuda.launched > 0) is cuda_graphs
 
 
@@ -79,13 +76,12 @@ def test_what_was_set(generation, make_machine, bundle):
     assert document.warnings == ["a warning of two lines"]
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_only_an_engine_for_later_versions_may_run_code_of_its_own(generation, make_machine, bundle):
-    machine = make_machine(generation)
+def test_only_an_engine_for_later_versions_may_run_code_of_its_own(make_machine, bundle):
+    machine = make_machine(ONE)
     path, _ = build(machine, bundle, version_compatible=True)
     _, parity = golden_parity(machine, bundle, path, 1)
     assert parity.max_abs_relative < 1e-6
-    with pytest.raises(EnvironmentProblem, match="host code, which is not allowed"):
+    with pytest.raises(EnvironmentProblem, match="host code"):
         machine.backend.open(path.read_bytes())
     stripped, _ = build(machine, bundle, version_compatible=True, strip="identical")
     whole, _ = refit_engine(stripped, bundle, "fp32", run=machine.run)
@@ -109,29 +105,28 @@ def test_the_proof(generation, make_machine, bundle):
     assert BuildDocument.model_validate_json(document_path(path).read_bytes()) == proven
 
     machine.world.layer_type = "Float"
-    with pytest.raises(GateFailed, match="No layer of the fp16 engine runs in fp16: fp32 100% of layers"):
+    with pytest.raises(GateFailed, match=r"fp16.*fp32 100%"):
         refuse_other_precision(prove_engine(path, backend=machine.backend, cuda=machine.cuda))
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_short_memory_climbs_down(generation, make_machine, bundle):
-    machine = make_machine(generation, free_bytes=300_000_000)
+def test_short_memory_climbs_down(make_machine, bundle):
+    machine = make_machine(ONE, free_bytes=300_000_000)
     _, document = build(machine, bundle, workspace_mb=2000)
     assert document.workspace_tried_mb == [2000, 1000, 500]
     assert document.workspace_mb == 250
-    machine = make_machine(generation, free_bytes=1_000)
+    machine = make_machine(ONE, free_bytes=1_000)
     path = engines_folder(bundle.folder) / "orin-nvgpu/model.fp16.engine"
-    with pytest.raises(EnvironmentProblem, match="memory is too short"):
+    with pytest.raises(EnvironmentProblem) as caught:
         build(machine, bundle, "fp16")
+    assert "--batch" in caught.value.hint
     assert not path.exists()
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_a_workspace_too_small(generation, make_machine, bundle):
-    machine = make_machine(generation, least_workspace=10_000_000)
-    with pytest.raises(UsageError, match=r"cannot build fp32 within a workspace of 1 MB: no tactics") as caught:
+def test_a_workspace_too_small(make_machine, bundle):
+    machine = make_machine(ONE, least_workspace=10_000_000)
+    with pytest.raises(UsageError, match=r"fp32.* 1 MB") as caught:
         build(machine, bundle, workspace_mb=1)
-    assert "--workspace-mb" in caught.value.hint
+    assert "--memPoolSize workspace:" in caught.value.hint
     assert not engines_folder(bundle.folder).exists()
 
 
@@ -141,7 +136,7 @@ def test_stripped_and_refitted(generation, make_machine, bundle, tmp_path):
     stripped, before = build(machine, bundle, strip="new-weights")
     assert stripped.name == "model.fp32.stripped.engine"
     assert before.flags == ["REFIT", "STRIP_PLAN"]
-    with pytest.raises(EnvironmentProblem, match="without its weights"):
+    with pytest.raises(EnvironmentProblem, match="weights"):
         TensorRtRunner(stripped, backend=machine.backend, cuda=machine.cuda)
     retrained = make_bundle(tmp_path / "retrained", make_classifier(seed=9))
     path, after = refit_engine(stripped, retrained, "fp32", run=machine.run)
@@ -155,15 +150,17 @@ def test_stripped_and_refitted(generation, make_machine, bundle, tmp_path):
 
     identical, document = build(machine, bundle, strip="identical")
     assert document.flags == ["REFIT_IDENTICAL", "STRIP_PLAN"]
-    with pytest.raises(UsageError, match="takes back the weights that it was built with"):
+    with pytest.raises(UsageError) as caught:
         refit_engine(identical, retrained, "fp32", run=machine.run)
+    assert "--stripWeights new-weights" in caught.value.hint
     refit_engine(identical, bundle, "fp32", run=machine.run)
 
 
 def test_new_weights_are_refused_where_tensorrt_loses_some(make_machine, bundle):
     machine = make_machine("tensorrt_bindings 11.4.0.106", version="11.3.0.99")
-    with pytest.raises(EnvironmentProblem, match="loses biases"):
+    with pytest.raises(EnvironmentProblem, match=r"11\.3\.0") as caught:
         build(machine, bundle, strip="new-weights")
+    assert "--stripWeights identical" in caught.value.hint
 
 
 @pytest.mark.parametrize("generation", FULL)
@@ -177,16 +174,16 @@ def test_the_timing_cache(generation, make_machine, bundle):
     assert second.timing_cache.sha256_before == second.timing_cache.sha256_after == first.timing_cache.sha256_after
     content = file.read_bytes()
     file.write_bytes(content.replace(b"]]", b', "x"]]'))
-    with pytest.raises(Exception, match="the build is pinned to"):
+    with pytest.raises(DataError) as caught:
         build(machine, bundle, timing_cache_sha256=first.timing_cache.sha256_after)
+    assert first.timing_cache.sha256_after in caught.value.message
 
 
-@pytest.mark.parametrize("generation", FULL)
-def test_a_cache_that_another_build_wrote_meanwhile_is_joined(generation, make_machine, tmp_path):
+def test_a_cache_that_another_build_wrote_meanwhile_is_joined(make_machine, tmp_path):
     from dskd_export.engine.timing_cache import read_cache, write_cache
 
-    machine = make_machine(generation)
-    version = generation.split()[1]
+    machine = make_machine(ONE)
+    version = ONE.split()[1]
 
     def cache(*entries):
         return json.dumps([version, sorted(entries)]).encode()
@@ -203,8 +200,9 @@ def test_rtx_keeps_no_cache(make_machine, bundle):
     assert document.timing_cache is None
     assert document.no_timing_cache == "tensorrt-rtx keeps none"
     assert not list(path.parent.glob("timing*"))
-    with pytest.raises(UsageError, match="keeps no timing cache"):
+    with pytest.raises(UsageError) as caught:
         build(machine, bundle, timing_cache_sha256="0" * 64)
+    assert "--timing-cache" in caught.value.hint
 
 
 @pytest.mark.parametrize("generation", FULL)
@@ -216,20 +214,24 @@ def test_dla(generation, make_machine, bundle):
     assert machine.world.built[0]["device"] == "DLA"
     assert document.profiles[0].smallest == 4
     runner, parity = golden_parity(machine, bundle, path, 4)
-    assert runner.facts["cuda_graphs"] is False, "never with a DLA"
+    assert runner.facts.cuda_graphs is False, "never with a DLA"
     assert parity.top1_agreement == 1
-    with pytest.raises(UsageError, match="one batch size"):
+    with pytest.raises(UsageError) as caught:
         build(machine, bundle, batches=(1, 4), dla_core=1)
-    with pytest.raises(EnvironmentProblem, match="There is no DLA 2: TensorRT finds 2"):
+    assert "--batch" in caught.value.hint
+    with pytest.raises(EnvironmentProblem, match="2") as caught:
         build(machine, bundle, batches=(4,), dla_core=2)
+    assert "--useDLACore" in caught.value.hint
 
 
 def test_rtx_has_no_dla_and_no_hardware_levels(make_machine, bundle):
     machine = make_machine(RTX)
-    with pytest.raises(EnvironmentProblem, match="no DLA"):
+    with pytest.raises(EnvironmentProblem) as caught:
         build(machine, bundle, batches=(1,), dla_core=0)
-    with pytest.raises(EnvironmentProblem, match="hardware compatibility"):
+    assert "--useDLACore" in caught.value.hint
+    with pytest.raises(EnvironmentProblem) as caught:
         build(machine, bundle, hardware="ampere-plus")
+    assert "--compute-capability sm75" in caught.value.hint
 
 
 @pytest.mark.parametrize("generation", FULL)
@@ -241,11 +243,11 @@ def test_hardware_levels(generation, level, make_machine, bundle):
     assert document.hardware == level
 
 
-@pytest.mark.parametrize("generation", FULL)
-def test_tensorrt_needs_the_gpu(generation, make_machine, bundle):
-    machine = make_machine(generation, gpu=None)
-    with pytest.raises(EnvironmentProblem, match="builds on the GPU that the engine will run on"):
+def test_tensorrt_needs_the_gpu(make_machine, bundle):
+    machine = make_machine(ONE, gpu=None)
+    with pytest.raises(EnvironmentProblem) as caught:
         build(machine, bundle)
+    assert caught.value.code is codes.GPU
 
 
 def test_rtx_ahead_of_time(make_machine, bundle):
@@ -255,26 +257,24 @@ def test_rtx_ahead_of_time(make_machine, bundle):
     assert document.targets == ["sm86", "sm120"]
     assert document.gpu is None
     assert read_plan(path.read_bytes())[0]["capabilities"] == ["SM86", "SM120"]
-    with pytest.raises(EnvironmentProblem, match=r"no NVIDIA GPU here") as caught:
+    with pytest.raises(EnvironmentProblem) as caught:
         build(machine, bundle)
-    assert "--target sm75,sm80" in caught.value.hint
-    with pytest.raises(UsageError, match="does not build for sm90"):
+    assert "--compute-capability sm75,sm80" in caught.value.hint
+    with pytest.raises(UsageError, match="sm90"):
         build(machine, bundle, targets=("sm90",))
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_a_batch_without_a_profile(generation, make_machine, bundle):
-    machine = make_machine(generation)
+def test_a_batch_without_a_profile(make_machine, bundle):
+    machine = make_machine(ONE)
     path, _ = build(machine, bundle, batches=(2,))
     with TensorRtRunner(path, backend=machine.backend, cuda=machine.cuda) as runner:
         image = bundle.golden().input
-        with pytest.raises(
-            ModelError, match=r"no profile for input \[3, .*it takes input \[1, .* to \[2, "
-        ) as caught:
+        with pytest.raises(ModelError, match=r"\[3, .*\[1, .* to \[2, ") as caught:
             runner.infer({"input": image[:3]})
-        assert "--batches" in caught.value.hint
-        with pytest.raises(ModelError, match="float32, not float64"):
+        assert "--batch" in caught.value.hint
+        with pytest.raises(ModelError, match=r"float32.*float64"):
             runner.infer({"input": image[:1].astype(np.float64)})
-        with pytest.raises(ModelError, match="takes input and was given nothing"):
+        with pytest.raises(ModelError) as caught:
             runner.infer({})
+        assert "spec.json" in caught.value.hint
         assert runner.infer({"input": image[:2]})["logits"].shape == (2, 7), "it goes on after that"

@@ -18,7 +18,8 @@ from dskd_export.bundle import Bundle
 from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import Judgement, ValidationDocument
-from dskd_export.engine import BuildSettings, build_engine, engines_folder
+from dskd_export.engine.builder import BuildSettings, build_engine
+from dskd_export.engine.document import engines_folder
 from dskd_export.runtime import tensorrt
 from dskd_export.runtime.engine_proof import prove_engine
 
@@ -112,7 +113,7 @@ def test_a_batch_without_a_profile(machine_of: Callable[..., Machine], bundle: B
     assert {parity.batch for parity in judgement.parity} == {4, 1, 3}
     rows = benchmark("--runner", "tensorrt", "--batch", "8", "--batch", "4").rows
     assert [row.unavailable for row in rows[:2]] == [
-        "the engine takes batches of 1 to 4; build it with --batches for 8"
+        "the engine takes batches of 1 to 4; build it with --batch 8"
     ] * 2
     assert rows[2].latency is not None
 

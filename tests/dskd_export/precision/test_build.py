@@ -94,7 +94,7 @@ def test_the_runner_leaves_out_the_optimiser_that_would_spoil_it(cnn, build, uns
     built = build(precision, rest=rest)
     with OnnxRuntimeRunner(built.model, precision=precision) as runner:
         logits = runner.infer({"input": unseen})["logits"]
-        assert runner.facts["graph_optimization"] == ("all" if (precision, rest) == ("int8", "fp32") else "none")
+        assert runner.facts.optimizer is ((precision, rest) == ("int8", "fp32"))
     reference = logits_of_model(cnn, unseen)
     assert np.abs(logits - reference).mean() / np.abs(reference).max() < 0.05
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dskd_export.runtime.any_batch import AnyBatch, calls_of, largest_call
-from dskd_export.runtime.runner import Array
+from dskd_export.documents.runner_name import RunnerName
+from dskd_export.runtime.any_batch import AnyBatch, largest_call, split_calls
+from dskd_export.runtime.runner import Array, RunnerFacts
 
 RANGES = st.lists(
     st.tuples(st.integers(1, 9), st.integers(0, 9)).map(lambda pair: (pair[0], sum(pair))), min_size=1, max_size=3
@@ -21,7 +22,7 @@ RANGES = st.lists(
 class Doubler:
     """Gives twice what it gets, and refuses what is in none of its ranges."""
 
-    name, facts = "doubler", {"threads": 1}
+    name, facts = RunnerName("torch:cpu:fp32"), RunnerFacts("torch", "2", "cpu", "fp32", threads=1)
 
     def __init__(self, ranges: list[tuple[int, int]]) -> None:
         self.ranges, self.calls, self.open = ranges, list[int](), False
@@ -49,7 +50,7 @@ def test_every_image_comes_back_in_its_place(ranges: list[tuple[int, int]], coun
 
 @given(RANGES, st.integers(1, 40))
 def test_only_the_last_call_is_filled_up(ranges: list[tuple[int, int]], count: int) -> None:
-    calls = list(calls_of(count, ranges))
+    calls = list(split_calls(count, ranges))
     assert [start for start, _, _ in calls] == [sum(size for _, size, _ in calls[:n]) for n in range(len(calls))]
     assert sum(size for _, size, _ in calls) == count
     assert all(size == batch for _, size, batch in calls[:-1])
@@ -76,7 +77,7 @@ def test_it_is_the_runner_but_for_the_batch() -> None:
     doubler = Doubler([(1, 2)])
     with AnyBatch(doubler, [(1, 2)]) as runner:
         assert doubler.open
-        assert (runner.name, runner.facts, runner.ranges) == ("doubler", {"threads": 1}, ((1, 2),))
+        assert (runner.name, runner.facts, runner.ranges) == (Doubler.name, Doubler.facts, ((1, 2),))
     assert not doubler.open
 
 

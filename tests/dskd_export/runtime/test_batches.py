@@ -34,8 +34,9 @@ def test_calls_have_exactly_the_batch_and_the_rest(images: int, batch: int, call
 
 def test_what_cannot_be_called() -> None:
     input_NCHW = np.zeros((2, 3, 2, 2), np.float32)
-    with pytest.raises(DataError, match="no images to call fake"):
+    with pytest.raises(DataError) as caught:
         logits_of(FakeRunner(), input_NCHW[:0], batch=1)
+    assert "--images" in caught.value.hint
     with pytest.raises(ValueError, match="at least 1"):
         logits_of(FakeRunner(), input_NCHW, batch=0)
 

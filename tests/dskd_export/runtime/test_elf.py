@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from library_support import fat_binary, library_bytes, write_library
 
-from dskd_export.runtime.elf import NotElf, read_dynamic, read_kernels
+from dskd_export.runtime.elf import NotElf, read_kernels, read_needed
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +28,7 @@ NAMES = st.lists(st.from_regex(r"lib[a-z]{1,12}\.so\.[0-9]{1,2}", fullmatch=True
     soname=st.sampled_from(["", "libown.so.1"]),
 )
 def test_what_was_written_is_read(file: Path, needed: list[str], runpath: str, soname: str) -> None:
-    found = read_dynamic(write_library(file, needed, runpath=runpath, soname=soname))
-    assert found.needed == tuple(needed)
-    assert found.soname == (soname or None)
-    assert found.folders == tuple(filter(None, runpath.split(":")))
+    assert read_needed(write_library(file, needed, runpath=runpath, soname=soname)) == tuple(needed)
 
 
 def test_the_loader_takes_our_library_and_says_what_it_misses(tmp_path: Path) -> None:
@@ -47,7 +44,7 @@ def test_a_library_of_the_system() -> None:
 
     if _ctypes.__file__ is None:
         pytest.skip("this Python has _ctypes built in")
-    needed = read_dynamic(Path(_ctypes.__file__)).needed
+    needed = read_needed(Path(_ctypes.__file__))
     assert any(name.startswith(("libc.so", "libffi.so", "libpthread.so")) for name in needed)
     for name in needed:
         ctypes.CDLL(name)
@@ -71,7 +68,7 @@ def test_what_is_no_library(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file.so"
     path.write_bytes(data)
     with pytest.raises(NotElf):
-        read_dynamic(path)
+        read_needed(path)
 
 
 @pytest.mark.parametrize("place", [2**62, 2**63 - 1, 2**63, 2**64 - 1])
@@ -81,7 +78,7 @@ def test_a_place_beyond_any_address(file: Path, place: int, at: int) -> None:
     whole[at : at + 8] = place.to_bytes(8, "little")
     file.write_bytes(whole)
     with pytest.raises(NotElf):
-        read_dynamic(file)
+        read_needed(file)
 
 
 def test_more_segments_than_any_library_has(file: Path) -> None:
@@ -89,7 +86,7 @@ def test_more_segments_than_any_library_has(file: Path) -> None:
     header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, 62, 1, 0, 64, 0, 0, 64, 56, 60_000, 64, 0, 0)
     file.write_bytes(header + segment * 60_000)
     with pytest.raises(NotElf):
-        read_dynamic(file)
+        read_needed(file)
 
 
 @given(data=st.data())
@@ -100,7 +97,7 @@ def test_a_damaged_library_is_told_or_read_and_nothing_else(file: Path, data: st
     file.write_bytes(whole[: data.draw(st.integers(1, len(whole)))])
     read_kernels(file)
     with contextlib.suppress(NotElf):
-        read_dynamic(file)
+        read_needed(file)
 
 
 if sys.platform != "linux":

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +13,10 @@ import pytest
 from ort_support import CPU, CUDA, TRT, FakeOnnxRuntime
 
 from dskd_export import codes
-from dskd_export.errors import BundleError, EnvironmentProblem, MissingExtra, ModelError, UsageError
+from dskd_export.errors import EnvironmentProblem, MissingExtra, ModelError, UsageError
 from dskd_export.runtime import onnxruntime as module
-from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, available_providers, read_spec
-from dskd_export.runtime.runner import Runner
-from dskd_export.spec import ModelSpec
+from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, list_providers
+from dskd_export.runtime.runner import Runner, RunnerFacts
 from dskd_export.telemetry.cuda import Gpu
 from dskd_export.telemetry.host import usable_cores
 
@@ -53,21 +53,24 @@ def test_name_and_facts(path: Path) -> None:
 
     with OnnxRuntimeRunner(path, threads=1, precision="fp16") as runner:
         assert runner.name == "onnxruntime:cpu:fp16"
-        facts = dict(runner.facts)
-    assert facts.pop("load_ms") > 0
-    assert facts == {
-        "onnxruntime": onnxruntime.__version__,
-        "provider": "cpu",
-        "providers": ["CPUExecutionProvider"],
-        "threads": 1,
-        "precision": "fp16",
-        "graph_optimization": "all",
-    }
+        facts = runner.facts
+    assert facts.load_ms is not None
+    assert facts.load_ms > 0
+    assert replace(facts, load_ms=None) == RunnerFacts(
+        library="onnxruntime",
+        version=onnxruntime.__version__,
+        provider="cpu",
+        precision="fp16",
+        threads=1,
+        providers=("CPUExecutionProvider",),
+        optimizer=True,
+        tf32=False,
+    )
 
 
 def test_threads_default_to_the_cores_of_the_process(path: Path) -> None:
     with OnnxRuntimeRunner(path) as runner:
-        assert runner.facts["threads"] == usable_cores()
+        assert runner.facts.threads == usable_cores()
 
 
 def test_closed_on_exit(path: Path) -> None:
@@ -86,35 +89,38 @@ def test_closed_on_exit(path: Path) -> None:
     ],
 )
 def test_wrong_input_is_named(path: Path, feeds: dict) -> None:
-    with OnnxRuntimeRunner(path) as runner, pytest.raises(ModelError, match=r"cpu:fp32 cannot run on \w+ float"):
+    with OnnxRuntimeRunner(path) as runner, pytest.raises(ModelError, match=r"cpu:fp32.* \w+ float"):
         runner.infer(feeds)
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such file"):
+    with pytest.raises(ModelError, match=r"none\.onnx") as caught:
         OnnxRuntimeRunner(tmp_path / "none.onnx")
+    assert "dskd-compress export" in caught.value.hint
     (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(ModelError, match=r"cannot open .*text\.onnx on cpu") as caught:
+    with pytest.raises(ModelError, match=r"text\.onnx on cpu") as caught:
         OnnxRuntimeRunner(tmp_path / "text.onnx")
     assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match="cannot open the model"):
+    with pytest.raises(ModelError, match="the model on cpu"):
         OnnxRuntimeRunner(b"")
 
 
 def test_what_cannot_be_asked_for(path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no provider tpu.*cpu, cuda, tensorrt"):
+    with pytest.raises(UsageError, match="tpu") as caught:
         OnnxRuntimeRunner(path, provider="tpu")
-    with pytest.raises(UsageError, match="0 threads"):
+    assert "--provider cpu" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
         OnnxRuntimeRunner(path, threads=0)
+    assert "--threads" in caught.value.hint
 
 
 def test_cuda_without_a_gpu_is_an_error_and_no_fallback(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "cuda_gpus", lambda: ())
-    assert available_providers() == ("cpu",)
+    assert list_providers() == ("cpu",)
     with pytest.raises(EnvironmentProblem) as caught:
         OnnxRuntimeRunner(path, provider="cuda")
-    assert "cuda is not available" in caught.value.message
-    assert "can use cpu here" in caught.value.message
+    assert "cuda" in caught.value.message
+    assert "cpu" in caught.value.message, "what can be chosen instead"
     assert caught.value.code in (codes.ORT_CPU_ONLY, codes.GPU)
 
 
@@ -138,13 +144,13 @@ def test_cuda_is_asked_for_alone_without_tf32(
     path: Path, gpu_build: Callable[..., FakeOnnxRuntime], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = gpu_build([CUDA, CPU], CONV)
-    assert available_providers() == ("cpu", "cuda", "tensorrt")
+    assert list_providers() == ("cpu", "cuda", "tensorrt")
     runner = OnnxRuntimeRunner(path, provider="cuda")
     assert fake.made[0]["providers"] == [(CUDA, {"device_id": "0", "use_tf32": "0"})]
     assert fake.made[0]["enable_fallback"] == 0
     assert fake.made[0]["sess_options"].entries == {"session.record_ep_graph_assignment_info": "1"}
     assert runner.name == "onnxruntime:cuda:fp32"
-    assert runner.facts["tf32"] is False
+    assert runner.facts.tf32 is False
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "looking for libraries" in printed.err
@@ -171,8 +177,9 @@ def test_a_node_on_the_cpu_is_an_error_that_names_it(
     gpu_build([CUDA, CPU], CONV, SHAPE)
     with pytest.raises(EnvironmentProblem) as caught:
         OnnxRuntimeRunner(path, provider="cuda")
-    assert "1 of 2 nodes do not run on CUDAExecutionProvider: Shape 'shape1' on CPU" in caught.value.message
-    assert "no library is missing" in caught.value.message
+    assert caught.value.message.startswith("1 of 2 nodes")
+    assert "Shape 'shape1' on CPU" in caught.value.message
+    assert "library" not in caught.value.message, "none is missing"
     assert "--allow-cpu Shape" in str(caught.value.hint)
     assert (caught.value.code, caught.value.exit_code) == (codes.NODE_ELSEWHERE, 4)
 
@@ -186,8 +193,9 @@ def test_an_operator_that_is_allowed_may_run_on_the_cpu(
 
 def test_a_provider_that_was_left_out_is_an_error(path: Path, gpu_build: Callable[..., FakeOnnxRuntime]) -> None:
     gpu_build([CPU])
-    with pytest.raises(EnvironmentProblem, match="asked for CUDAExecutionProvider and took CPUExecutionProvider"):
+    with pytest.raises(EnvironmentProblem, match=f"{CPU}.*{CUDA}") as caught:
         OnnxRuntimeRunner(path, provider="cuda")
+    assert caught.value.code is codes.NODE_ELSEWHERE
 
 
 @pytest.mark.parametrize(
@@ -201,7 +209,7 @@ def test_memory_of_the_gpu_that_is_used_up_has_its_own_code(
     path: Path, gpu_build: Callable[..., FakeOnnxRuntime], said: str
 ) -> None:
     gpu_build([CUDA], RuntimeError(said))
-    with pytest.raises(EnvironmentProblem, match="memory is used up") as caught:
+    with pytest.raises(EnvironmentProblem) as caught:
         OnnxRuntimeRunner(path, provider="cuda")
     assert caught.value.code is codes.GPU_MEMORY
 
@@ -222,25 +230,19 @@ def test_an_older_onnxruntime_is_profiled(
 
     fake.InferenceSession, fake.SessionOptions = session, onnxruntime.SessionOptions
     fake.GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel
-    with pytest.raises(EnvironmentProblem, match=r"\d of \d nodes do not run on CUDAExecutionProvider: \w+"):
+    with pytest.raises(EnvironmentProblem, match=r"\d of \d .*CUDAExecutionProvider: \w+") as caught:
         OnnxRuntimeRunner(path, provider="cuda")
+    assert caught.value.code is codes.NODE_ELSEWHERE
 
 
 @pytest.mark.gpu
 def test_cuda_agrees_with_the_cpu(path: Path) -> None:
     input_BCHW = np.random.default_rng(0).normal(size=(8, 3, 6, 8)).astype(np.float32)
     with OnnxRuntimeRunner(path) as cpu, OnnxRuntimeRunner(path, provider="cuda") as cuda:
-        assert cuda.facts["providers"][0] == "CUDAExecutionProvider"
+        assert cuda.facts.providers[0] == "CUDAExecutionProvider"
         expected = cpu.infer({"input": input_BCHW})["logits"]
         found = cuda.infer({"input": input_BCHW})["logits"]
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-
-
-def test_read_spec(path: Path, spec: ModelSpec, make_onnx: Callable[..., bytes]) -> None:
-    assert read_spec(path) == spec
-    path.write_bytes(make_onnx({"author": "someone"}))
-    with pytest.raises(BundleError, match=r"model\.fp32\.onnx holds no 'dskd_spec'"):
-        read_spec(path)
 
 
 def test_without_onnxruntime_the_extra_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

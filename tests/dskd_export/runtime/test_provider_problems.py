@@ -8,9 +8,9 @@ from ort_support import CPU, CUDA, TRT
 
 from dskd_export import codes
 from dskd_export.runtime.elf import Kernels
-from dskd_export.runtime.provider_problems import Build, covers, problems_of
+from dskd_export.runtime.provider_problems import Build, covers, find_problems
 from dskd_export.runtime.providers import PROVIDERS
-from dskd_export.runtime.shared_libraries import load_errors, missing_libraries, other_majors
+from dskd_export.runtime.shared_libraries import find_load_errors, find_missing_libraries, find_other_majors
 from dskd_export.telemetry.cuda import Gpu
 
 GPU = (Gpu("A GPU", (8, 6)),)
@@ -23,7 +23,7 @@ def build(folder: Path, *needed: str, content: bytes = b"") -> Build:
 
 
 def codes_of(provider: str, build: Build, gpus: tuple[Gpu, ...] = GPU, *folders: Path) -> list[codes.Code]:
-    return [problem.code for problem in problems_of(PROVIDERS[provider], build, gpus, folders)]
+    return [problem.code for problem in find_problems(PROVIDERS[provider], build, gpus, folders)]
 
 
 def test_a_sound_build(tmp_path: Path) -> None:
@@ -46,30 +46,30 @@ def test_no_device(tmp_path: Path) -> None:
     ],
 )
 def test_a_library_that_is_missing_is_named(tmp_path: Path, needed: str, code: codes.Code) -> None:
-    (problem,) = problems_of(PROVIDERS["tensorrt"], build(tmp_path, needed, "libc.so.6"), GPU, [])
+    (problem,) = find_problems(PROVIDERS["tensorrt"], build(tmp_path, needed, "libc.so.6"), GPU, [])
     assert (problem.code, needed in problem.what) == (code, True)
 
 
 def test_another_major_of_tensorrt_is_told(tmp_path: Path) -> None:
     there = tmp_path / "tensorrt_libs"
     write_library(there / "libnvinfer.so.11", ["libc.so.6"])
-    (problem,) = problems_of(PROVIDERS["tensorrt"], build(tmp_path, "libnvinfer.so.98"), GPU, [there])
+    (problem,) = find_problems(PROVIDERS["tensorrt"], build(tmp_path, "libnvinfer.so.98"), GPU, [there])
     assert problem.code is codes.TENSORRT_MAJOR
-    assert "libnvinfer.so.11 is here" in problem.what
+    assert "libnvinfer.so.11" in problem.what
 
 
 def test_what_is_needed_through_another_library(tmp_path: Path) -> None:
     there = tmp_path / "nvidia/lib"
     write_library(there / "libcudnn.so.98", ["libcudnn_graph.so.98", "libc.so.6"])
     library = write_library(tmp_path / "libprovider.so", ["libcudnn.so.98"])
-    assert set(missing_libraries(library, [there])) == {"libcudnn_graph.so.98"}
+    assert set(find_missing_libraries(library, [there])) == {"libcudnn_graph.so.98"}
     write_library(there / "libcudnn_graph.so.98", ["libc.so.6"])
-    assert missing_libraries(library, [there]) == {}
+    assert find_missing_libraries(library, [there]) == {}
 
 
 def test_a_library_that_takes_its_process_down_is_named(tmp_path: Path) -> None:
     """One whose initialiser lies outside of it."""
-    said = load_errors(("libnowhere.so.98", "libc.so.6"))
+    said = find_load_errors(("libnowhere.so.98", "libc.so.6"))
     assert list(said) == ["libnowhere.so.98"]
     assert "cannot open shared object file" in said["libnowhere.so.98"]
 
@@ -88,8 +88,8 @@ def test_a_wheel_without_the_library(tmp_path: Path) -> None:
 
 
 def test_other_majors_of_what_has_none() -> None:
-    assert other_majors("libnothing.so", []) == []
-    assert other_majors("libnothing.so.12", []) == []
+    assert find_other_majors("libnothing.so", []) == []
+    assert find_other_majors("libnothing.so.12", []) == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dskd_export.engine.document import BuildDocument
-from dskd_export.engine.inspect import shares_in_words
+from dskd_export.engine.inspect import format_shares
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Note, Section
 from dskd_export.report.load import Run
@@ -28,7 +28,7 @@ def _row(name: str, document: BuildDocument) -> dict[str, Cell]:
     if truth is not None:
         share = truth.reformat_time_share
         time = "" if share is None else f", {fmt.percent(share)} of the time"
-        runs_in, reformat = Cell(shares_in_words(truth)), Cell(f"{len(truth.reformat_layers)}{time}")
+        runs_in, reformat = Cell(format_shares(truth)), Cell(f"{len(truth.reformat_layers)}{time}")
     return {
         "engine": Cell(name.removesuffix(".build.json")),
         "built by": Cell(f"{document.backend} {document.version}"),

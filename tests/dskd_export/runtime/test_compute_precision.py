@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dskd_export.errors import ModelError, ProviderLacksKernel
-from dskd_export.runtime.native import judge_kernels, kernel_types, native_of
+from dskd_export.runtime.compute_precision import find_compute_precision, judge_kernels, list_kernel_types
 
 IMAGE = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
 
@@ -75,36 +75,36 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def test_fp32_is_fp32() -> None:
-    assert native_of(make_conv(), "fp32", "cpu", {"input": IMAGE}).native
+    assert find_compute_precision(make_conv(), "fp32", "cpu", {"input": IMAGE}).is_native
 
 
 def test_the_cpu_computes_fp16_in_fp32_and_says_so() -> None:
-    found = native_of(make_conv("fp16"), "fp16", "cpu", {"input": IMAGE})
+    found = find_compute_precision(make_conv("fp16"), "fp16", "cpu", {"input": IMAGE})
     # An Arm build of ONNX Runtime has kernels of its own; whatever it is, it is what the profile counts.
-    if not found.native:
+    if not found.is_native:
         assert found.reason == "computed in fp32 on cpu: 0 of 2 convolutions and matrix products run in fp16"
 
 
 def test_an_int8_model_runs_in_int8_on_the_cpu(int8: bytes) -> None:
-    found = native_of(int8, "int8", "cpu", {"input": IMAGE})
-    assert (found.native, found.reason) == (True, "2 of 2 convolutions and matrix products run in int8")
+    found = find_compute_precision(int8, "int8", "cpu", {"input": IMAGE})
+    assert (found.is_native, found.reason) == (True, "2 of 2 convolutions and matrix products run in int8")
 
 
 def test_an_fp32_model_that_claims_int8_is_found_out() -> None:
-    found = native_of(make_conv(), "int8", "cpu", {"input": IMAGE})
+    found = find_compute_precision(make_conv(), "int8", "cpu", {"input": IMAGE})
     assert found.reason == "computed in fp32 on cpu: 0 of 2 convolutions and matrix products run in int8"
-    assert not found.native
+    assert not found.is_native
 
 
 def test_the_cpu_has_no_kernels_for_bf16() -> None:
-    with pytest.raises(ProviderLacksKernel, match="cannot run the model on cpu") as caught:
-        native_of(make_conv("bf16", opset=22), "bf16", "cpu", {"input": IMAGE})
+    with pytest.raises(ProviderLacksKernel, match="the model on cpu") as caught:
+        find_compute_precision(make_conv("bf16", opset=22), "bf16", "cpu", {"input": IMAGE})
     assert "--precision" in str(caught.value.hint)
 
 
 def test_no_model() -> None:
-    with pytest.raises(ModelError, match="cannot open"):
-        native_of(b"", "fp16", "cpu", {"input": IMAGE})
+    with pytest.raises(ModelError, match="the model on cpu"):
+        find_compute_precision(b"", "fp16", "cpu", {"input": IMAGE})
 
 
 def node(
@@ -126,14 +126,14 @@ def test_the_type_of_a_kernel_is_that_of_its_weight() -> None:
         node("MatMul", {"complex64": [1, 4]}, {"complex64": [4, 5]}),
         node("Conv"),
     ]
-    assert kernel_types(events) == ["int8", "fp16", "fp32", "bf16", "complex64"]
+    assert list_kernel_types(events) == ["int8", "fp16", "fp32", "bf16", "complex64"]
 
 
 def test_most_kernels_decide() -> None:
-    assert judge_kernels(["int8"] * 5 + ["fp32"] * 5, "int8", "cpu").native
+    assert judge_kernels(["int8"] * 5 + ["fp32"] * 5, "int8", "cpu").is_native
     found = judge_kernels(["int8"] * 4 + ["fp32"] * 5, "int8", "cuda")
-    assert (found.native, found.reason) == (
+    assert (found.is_native, found.reason) == (
         False,
         "computed in fp32 on cuda: 4 of 9 convolutions and matrix products run in int8",
     )
-    assert not judge_kernels([], "fp16", "cpu").native
+    assert not judge_kernels([], "fp16", "cpu").is_native

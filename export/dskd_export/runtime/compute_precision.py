@@ -1,8 +1,8 @@
-"""In which number type does a provider really compute a model? Read off ONNX Runtime's own profile.
+"""Find the number type that a provider computes a model in, from ONNX Runtime's own profile.
 
-A provider that has no kernel for a type converts to one that it has, without a word: the CPU computes
-fp16 models through fp32, CUDA takes the Q/DQ of an int8 model as a rounding and computes in float. The
-numbers are then those of another precision than the device will use.
+A provider without a kernel for a type silently converts to another: the CPU computes fp16 models in fp32, CUDA
+treats the Q/DQ of an int8 model as rounding and computes in float. The results are then those of another
+precision than the device will use.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.runtime.runner import Array
 
-# What a profile calls the types of a precision, on the operands of a convolution or a matrix product.
+# Names in a profile of the types of a precision, on the operands of a convolution or a matrix product.
 _TYPES = {
     "fp32": {"float"},
     "fp16": {"float16"},
@@ -29,21 +29,23 @@ _NAMES = {name: precision for precision, names in _TYPES.items() for name in nam
 
 
 @dataclass(frozen=True)
-class Native:
+class ComputePrecision:
     """Whether a provider computes in the precision of the model.
 
     Attributes:
-        native: most convolutions and matrix products run in it.
-        reason: what was counted, for a reader.
-        other: what it computes in instead; empty where it computes in its own precision.
+        is_native: most convolutions and matrix products run in it.
+        reason: what was counted.
+        other: the precision that it computes in instead; empty: its own.
     """
 
-    native: bool
+    is_native: bool
     reason: str
     other: str = ""
 
 
-def native_of(model: Path | bytes, precision: str, provider: str, feeds: Mapping[str, Array]) -> Native:
+def find_compute_precision(
+    model: Path | bytes, precision: str, provider: str, feeds: Mapping[str, Array]
+) -> ComputePrecision:
     """Run a model once under ONNX Runtime's profiler and count the types of its kernels.
 
     Args:
@@ -62,11 +64,11 @@ def native_of(model: Path | bytes, precision: str, provider: str, feeds: Mapping
             runner.infer(feeds)
             profile = runner.end_profile()
         events = json.loads(profile.read_text(encoding="utf-8"))
-    return judge_kernels(kernel_types(events), precision, provider)
+    return judge_kernels(list_kernel_types(events), precision, provider)
 
 
-def kernel_types(events: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The precision that each convolution and matrix product ran in, from the events of a profile.
+def list_kernel_types(events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """List the precision that each convolution and matrix product ran in, from the events of a profile.
 
     The type of a kernel is that of its weight, its second operand that is more than a number.
     """
@@ -87,25 +89,25 @@ def kernel_types(events: Iterable[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def judge_kernels(kernels: list[str], precision: str, provider: str) -> Native:
-    """Is a precision the one that a model mostly computes in?
+def judge_kernels(kernels: list[str], precision: str, provider: str) -> ComputePrecision:
+    """Judge whether a model mostly computes in its precision.
 
     Args:
         kernels: precision of each convolution and matrix product.
         precision: what the model claims to be.
-        provider: for the words.
+        provider: for the reason.
     """
     if not kernels:
-        return Native(
+        return ComputePrecision(
             False,
-            f"computed in an unknown type on {provider}: no convolution or matrix product was seen",
+            f"computed in an unknown type on {provider}: the profile lists no convolution or matrix product",
             "unknown",
         )
     own = kernels.count(precision)
     total = len(kernels)
     counted = f"{own} of {total} convolutions and matrix products run in {precision}"
     if 2 * own >= total:
-        return Native(True, counted)
+        return ComputePrecision(True, counted)
     others = [name for name in kernels if name != precision]
     other = max(sorted(set(others)), key=others.count)
-    return Native(False, f"computed in {other} on {provider}: {counted}", other)
+    return ComputePrecision(False, f"computed in {other} on {provider}: {counted}", other)

@@ -1,0 +1,85 @@
+"""What the adapters of all TensorRT generations share: one build, in the order that TensorRT needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dskd_export.engine import common
+from dskd_export.engine.api import BackendName, BuildOptions, Failure, Plan, Refusal
+from dskd_export.engine.loaded import LoadedEngine, refit
+
+
+class TensorRtAdapter:
+    """A `Backend` over TensorRT's module; a generation overrides what it spells differently.
+
+    Args:
+        trt: TensorRT's module.
+    """
+
+    name: BackendName = "tensorrt"
+    targets: tuple[str, ...] = ()
+    keeps_timing_cache = True
+    max_opset: int
+
+    def __init__(self, trt: Any) -> None:
+        self._trt = trt
+
+    @property
+    def version(self) -> str:
+        """TensorRT's version."""
+        return str(self._trt.__version__)
+
+    def refused(self, model: bytes, path: Path) -> tuple[Refusal, ...]:
+        """List the nodes that the parser does not support."""
+        return common.refused(self._trt, self._start(), model, path)
+
+    def build(self, model: bytes, path: Path, options: BuildOptions, cache: bytes | None) -> Plan | Failure:
+        """Build an engine."""
+        trt = self._trt
+        self._check(options)
+        session = self._start()
+        self._prepare_parser(session, options)
+        if failure := common.parse(session, model, path) or common.check_profiles(session, options):
+            return failure
+        flags = common.configure(trt, session, options)
+        self._configure(session, options)
+        dla = None
+        if options.dla_core is not None:
+            dla = common.use_dla(trt, session, options.dla_core)
+            flags = (*flags, "GPU_FALLBACK")
+        if self.keeps_timing_cache:
+            common.use_timing_cache(session, cache)
+        return common.serialize(session, flags, dla=dla, keeps_timing_cache=self.keeps_timing_cache)
+
+    def open(self, plan: bytes, *, host_code: bool = False) -> LoadedEngine:
+        """Load an engine."""
+        return LoadedEngine(self._trt, plan, host_code)
+
+    def refit(self, plan: bytes, model: bytes, path: Path, *, host_code: bool = False) -> bytes:
+        """Put the weights of a model into an engine."""
+        return refit(self._trt, plan, model, path, host_code=host_code, flags=self._refit_flags())
+
+    def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
+        """Merge two timing caches."""
+        return common.merge(self._start(), first, second)
+
+    def _start(self) -> common.BuildSession:
+        return common.open_session(self._trt, self._network_flags())
+
+    def _network_flags(self) -> int:
+        """Flags of a new network; 0 where strong typing is always on."""
+        return 0
+
+    def _refit_flags(self) -> tuple[Any, ...]:
+        """Serialization flags of a refitted engine."""
+        return ()
+
+    def _check(self, options: BuildOptions) -> None:
+        """Refuse options that this generation does not support."""
+
+    def _prepare_parser(self, session: common.BuildSession, options: BuildOptions) -> None:
+        """Set the parser's flags."""
+
+    def _configure(self, session: common.BuildSession, options: BuildOptions) -> None:
+        """Set what only this generation has."""
