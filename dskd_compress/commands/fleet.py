@@ -68,7 +68,8 @@ def run_on_fleet(
     from dskd_export.bundle.results import BENCHMARK_FILES, check_out, hold_results, results_folder
     from dskd_export.bundle.source import open_source
     from dskd_export.files.folder_lock import refuse_links
-    from dskd_export.fleet import FleetOptions, benchmark_devices, name_devices, require_all_devices
+    from dskd_export.fleet.devices import benchmark_devices, name_devices, require_all_devices
+    from dskd_export.fleet.run import RemoteCommand
     from dskd_export.telemetry.device_name import device_name
 
     source = bundle_of(source)
@@ -76,6 +77,7 @@ def run_on_fleet(
     folder = out or results_folder(source, device_name()).parent
     check_out(folder, source)
     settings = [word for change in changes for word in ("--set", change)]
+    words = ["benchmark", "@bundle@", "--out", "@out@", "--report-only"]
     ssh_options = () if ssh_config is None else ("-F", str(ssh_config))
     with open_source(source) as bundle, hold_results(folder, output.warn):
         refuse_links(folder, tuple(addresses))
@@ -84,7 +86,8 @@ def run_on_fleet(
             bundle,
             addresses,
             folder,
-            FleetOptions(program, settings, BENCHMARK_FILES, ssh_options),
+            RemoteCommand(program, [*words, *settings], BENCHMARK_FILES),
+            ssh_options=ssh_options,
             benchmark_here=lambda place: benchmark_bundle(source, changes, None, place, output),
             on_line=output.plain,
             warn=output.warn,

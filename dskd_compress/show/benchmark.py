@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from dskd_compress.console import Output
-from dskd_export.benchmark.budget import list_failures, name_of, verdict_of_budget
+from dskd_export.benchmark.budget import list_failures, name_of, tabulate_checks, verdict_of_budget
 from dskd_export.documents.benchmark import AbDocument, BenchmarkDocument, RowJudgement
 from dskd_export.errors import GateFailed, NotShown
 from dskd_export.validation.gate import sentence
@@ -123,24 +123,9 @@ def print_comparisons(document: AbDocument, output: Output) -> None:
 
 def print_judgements(title: str, judgements: Sequence[RowJudgement], output: Output) -> None:
     """Print one line per check; nothing where nothing was judged."""
-    if not judgements:
-        return
-    output.table(
-        title,
-        ["model", "check", "value", "bound", "limit", "verdict"],
-        [
-            [
-                name_of(judgement),
-                check.name,
-                check.detail if check.value is None else f"{check.value:.4g}",
-                "" if check.bound is None else f"{check.bound:.4g}",
-                f"{check.comparison} {check.limit:g}",
-                check.verdict,
-            ]
-            for judgement in judgements
-            for check in judgement.checks
-        ],
-    )
+    if judgements:
+        columns = ["model", "check", "value", "bound", "limit", "verdict"]
+        output.table(title, columns, tabulate_checks(judgements))
 
 
 def refuse_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement]) -> None:
@@ -150,7 +135,17 @@ def refuse_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement
         GateFailed: names every model that misses the budget, or is slower.
         NotShown: a model is within every limit, but an interval is not.
     """
-    missed = list_failures(judgements)
+    raise_worst([find_slow(judgements, older)])
+
+
+def refuse_slow_anywhere(documents: Sequence[BenchmarkDocument]) -> None:
+    """Raise the worst of what `refuse_slow` raises for each device."""
+    raise_worst([find_slow(document.judgements, []) for document in documents])
+
+
+def find_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement]) -> GateFailed | NotShown | None:
+    """Find why a benchmark does not pass; None where it does."""
+    missed = " | ".join(list_failures(judgements))
     slower = [
         f"{name_of(one)}: {'; '.join(sentence(check) for check in one.checks if check.failed)}"
         for one in older
@@ -158,39 +153,24 @@ def refuse_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement
     ]
     verdict = verdict_of_budget(judgements)
     if verdict == "FAIL":
-        raise GateFailed(
-            f"No model meets the budget: {' | '.join(missed)}",
+        return GateFailed(
+            f"No model meets the budget: {missed}",
             "Ship another precision or device, allow more in budget, or measure longer (benchmark.min_seconds).",
         )
     if slower:
-        raise GateFailed(
+        return GateFailed(
             f"Slower than the baseline: {' | '.join(slower)}",
-            "Find the change since then, or give a new --baseline.",
+            "Find the change, or give a new --baseline.",
         )
     if verdict == "NOT SHOWN":
-        raise NotShown(
-            f"No model is shown to meet the budget: {' | '.join(missed)}",
-            "Measure longer: --set benchmark.min_seconds=30",
+        return NotShown(
+            f"No model is shown to meet the budget: {missed}", "Measure longer: --set benchmark.min_seconds=30"
         )
+    return None
 
 
-def refuse_slow_anywhere(documents: Sequence[BenchmarkDocument]) -> None:
-    """Raise the worst of what `refuse_slow` raises for each device.
-
-    Raises:
-        GateFailed: on one device no model meets the budget.
-        NotShown: on no device does every model miss it, and on one none is shown to meet it.
-    """
-    problems: list[GateFailed | NotShown] = []
-    for document in documents:
-        try:
-            refuse_slow(document.judgements, [])
-        except (GateFailed, NotShown) as problem:
-            problems.append(problem)
-    raise_worst(problems)
-
-
-def raise_worst(problems: Sequence[GateFailed | NotShown]) -> None:
+def raise_worst(problems: Sequence[GateFailed | NotShown | None]) -> None:
     """Raise the first GateFailed, else the first NotShown; nothing where there is neither."""
-    if problems:
-        raise min(problems, key=lambda problem: problem.exit_code)
+    found = [problem for problem in problems if problem is not None]
+    if found:
+        raise min(found, key=lambda problem: problem.exit_code)

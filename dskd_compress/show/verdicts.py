@@ -1,4 +1,4 @@
-"""What a validation means: shown as tables, as a decision, and as exit codes. Needs no torch."""
+"""Tables of a validation, the decision, and the exit codes of both. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from dskd_compress.console import Output
-from dskd_compress.show.benchmark import raise_worst, refuse_slow
+from dskd_compress.show.benchmark import find_slow, raise_worst
 from dskd_export.benchmark.winner import Decision, decide
 from dskd_export.documents.base import Accuracy, read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
@@ -16,9 +16,11 @@ from dskd_export.errors import GateFailed, NotShown
 from dskd_export.validation.gate import causes_of, checks_of
 from dskd_export.validation.verdicts import unproven
 
+_CHECK_LIMITS = "Check validation.json, or change the limits in validate and budget."
+
 
 def decision_in(folder: Path) -> Decision:
-    """What to ship, by the validation and the benchmark in a run folder or a folder of results."""
+    """Decide what to ship, by the validation and the benchmark in a run folder or a folder of results."""
     validation, benchmark = folder / "validation.json", folder / "benchmark.json"
     return decide(
         read_document(validation, ValidationDocument) if validation.is_file() else None,
@@ -27,7 +29,7 @@ def decision_in(folder: Path) -> Decision:
 
 
 def print_validation(document: ValidationDocument, decision: Decision, output: Output) -> None:
-    """One row a model, one a check, the reasons of the verdicts, and what to ship."""
+    """Print one row per model and per check, the reasons of the verdicts, and what to ship."""
     output.table(
         "Accuracy",
         ["model", "top-1", "95 %", "lost", "95 %", "ECE"],
@@ -64,75 +66,57 @@ def refuse_failed(document: ValidationDocument, accept_unproven: bool = False) -
 
     Args:
         document: the validation.
-        accept_unproven: what is not shown is accepted.
+        accept_unproven: NOT SHOWN is accepted.
 
     Raises:
         GateFailed: names what failed, and the first cause.
         NotShown: names what is not shown, and how many images would show it.
     """
+    raise_worst([_find_failed(document, accept_unproven)])
+
+
+def _find_failed(document: ValidationDocument, accept_unproven: bool) -> GateFailed | NotShown | None:
     if document.verdict == "FAIL":
         causes = causes_of(document)
-        raise GateFailed(
-            f"The exported student does not pass: {document.reason}.",
-            f"Likely cause: {causes[0]}." if causes else _advice(document),
-        )
+        hint = f"Likely cause: {causes[0]}." if causes else _advice(document)
+        return GateFailed(f"The exported student does not pass: {document.reason}.", hint)
     if document.verdict != "PASS" and not accept_unproven:
-        raise NotShown(f"The exported student is not shown to pass: {document.reason}.", _more_images(document))
+        return NotShown(f"The exported student is not shown to pass: {document.reason}.", _more_images(document))
+    return None
 
 
 def _advice(document: ValidationDocument) -> str:
-    """What may help where a check failed without a known cause."""
+    """A hint where a check failed without a known cause."""
     if document.student is not None and document.student.verdict == "FAIL":
         return "Train longer (distill --epochs N), start from pretrained weights, or choose a larger student."
-    return "Look at validation.json, or change the limits in validate and budget."
+    return _CHECK_LIMITS
 
 
 def refuse_undecided(decision: Decision, accept_unproven: bool) -> None:
     """End with the gate's exit code unless there is a model to ship.
 
-    Args:
-        decision: what to ship.
-        accept_unproven: a model that is not shown to pass is accepted.
-
     Raises:
         GateFailed: nothing is to be shipped.
-        NotShown: a model is the candidate, but not shown to pass.
+        NotShown: a model is the candidate, but not shown to pass; not raised with `accept_unproven`.
     """
     if decision.verdict == "NOT SHOWN" and not accept_unproven:
         raise NotShown(decision.sentence, "Validate on more images, or accept it: --accept-unproven")
     if decision.verdict == "FAIL" or (decision.verdict == "NOT JUDGED" and decision.model is None):
-        raise GateFailed(
-            decision.sentence, "Look at validation.json, or change the limits in validate and budget."
-        )
+        raise GateFailed(decision.sentence, _CHECK_LIMITS)
 
 
 def refuse_run(
     validation: ValidationDocument | None, benchmark: BenchmarkDocument | None, accept_unproven: bool
 ) -> None:
-    """End with the worst exit code of a run's stages.
-
-    Args:
-        validation: None: that stage was not part of the run.
-        benchmark: None: that stage was not part of the run.
-        accept_unproven: what is not shown is accepted.
+    """End with the worst exit code of a run's stages; None: the stage was not part of the run.
 
     Raises:
         GateFailed: a stage failed.
-        NotShown: none failed, and one is not shown to pass.
+        NotShown: none failed, and one is not shown to pass; not raised with `accept_unproven`.
     """
-    problems: list[GateFailed | NotShown] = []
-    try:
-        if validation is not None:
-            refuse_failed(validation, accept_unproven)
-    except (GateFailed, NotShown) as problem:
-        problems.append(problem)
-    try:
-        if benchmark is not None:
-            refuse_slow(benchmark.judgements, [])
-    except (GateFailed, NotShown) as problem:
-        if not (accept_unproven and isinstance(problem, NotShown)):
-            problems.append(problem)
-    raise_worst(problems)
+    failed = None if validation is None else _find_failed(validation, accept_unproven)
+    slow = None if benchmark is None else find_slow(benchmark.judgements, [])
+    raise_worst([failed, None if accept_unproven and isinstance(slow, NotShown) else slow])
 
 
 def _more_images(document: ValidationDocument) -> str:
@@ -147,7 +131,7 @@ def _more_images(document: ValidationDocument) -> str:
 
 
 def _accuracies(document: ValidationDocument) -> Iterator[list[str]]:
-    """The teacher, the student, then the models."""
+    """Rows of the teacher, the student, then the models."""
     student = document.student
     if student is not None and student.teacher_accuracy is not None:
         yield _accuracy("teacher", student.teacher_accuracy, None)
@@ -171,7 +155,7 @@ def _accuracy(name: str, accuracy: Accuracy, paired: PairedAccuracy | None) -> l
 
 
 def _checks(document: ValidationDocument) -> Iterator[list[str]]:
-    """The checks below a row that names what they are of."""
+    """Rows of checks, below a row that names their model."""
     for name, group in groupby(checks_of(document), key=lambda pair: pair[0]):
         yield [name, "", "", "", ""]
         for _, check in group:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from dskd_compress.recipe import BundleSettings, bundle_settings
 from dskd_compress.run_folder import BENCHMARK, RunFolder, digest, recipe_sha256, writes_run
 from dskd_compress.stages.on_device import open_images
 from dskd_export.benchmark.plan import BenchmarkPlan, ModelSource, OnnxSource, open_bundle_source, plan_benchmark
-from dskd_export.benchmark.run import BenchmarkImages, RunFacts, benchmark, draw_images
+from dskd_export.benchmark.run import RunFacts, benchmark, draw_images
 from dskd_export.benchmark.store import open_store, write_samples
 from dskd_export.bundle import Bundle, open_bundle
 from dskd_export.bundle.results import (
@@ -31,6 +31,8 @@ from dskd_export.provenance import Stopwatch
 from dskd_export.telemetry.device_name import device_name
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from dskd_compress.data import DataSets
 
 
@@ -55,7 +57,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
     sources = list(_open_sources(recipe, folder, sets, bundle))
     plan = plan_benchmark(bundle, recipe.benchmark, folder.engines, sources)
     drawn = iter_images(sets.val, plan.max_batch, recipe.seed, max_unreadable=sets.max_unreadable)
-    images = BenchmarkImages([image for image, _, _ in drawn])
+    images = [image for image, _, _ in drawn], ""
     return _benchmark(plan, images, recipe, facts, results, output, fresh)
 
 
@@ -93,7 +95,7 @@ def benchmark_bundle(
 
 def _benchmark(
     plan: BenchmarkPlan,
-    images: BenchmarkImages,
+    images: tuple[Sequence[Image.Image], str],
     recipe: Recipe | BundleSettings,
     facts: RunFacts,
     folder: ResultsFolder,
@@ -103,19 +105,19 @@ def _benchmark(
     """Run the benchmark with its store and a progress display, and write its results."""
     store = open_store(folder.path, plan.bundle.sha256, plan.settings, fresh=fresh)
     with output.progress("Timing", plan.steps, unit="cell") as progress:
-        results = benchmark(
+        document, samples = benchmark(
             plan,
-            images,
+            *images,
             recipe.budget,
             facts,
             store,
             on_step=lambda: progress.advance(1),
             on_status=lambda text: progress.update(description=text),
         )
-    write_samples(folder.path / "benchmark.samples.npz", results.samples)
-    folder.write(results.document)
+    write_samples(folder.path / "benchmark.samples.npz", samples)
+    folder.write(document)
     store.clear()
-    return results.document
+    return document
 
 
 def _open_sources(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> Iterator[ModelSource]:

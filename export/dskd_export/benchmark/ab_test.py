@@ -59,7 +59,7 @@ def compare_plans(
         ProviderLacksKernel: a precision that was requested by name cannot be computed here.
         UsageError: they have no model in common that can run here.
     """
-    images = draw_images(None, 1, facts.seed).images
+    images, _ = draw_images(None, 1, facts.seed)
     comparisons, devices = [], set()
     for one, other in _pair_cells(first, second):
         on_status(one.label)

@@ -116,6 +116,15 @@ def name_of(judgement: RowJudgement) -> str:
     return f"{judgement.runner}:{judgement.provider}:{judgement.precision}, batch {judgement.batch}"
 
 
+def tabulate_checks(judgements: Iterable[RowJudgement]) -> Iterator[list[str]]:
+    """Make table rows of checks: model, check, value (else the reason), bound, limit, verdict."""
+    for judgement in judgements:
+        for check in judgement.checks:
+            value, bound = ("" if number is None else f"{number:.4g}" for number in (check.value, check.bound))
+            limit = f"{check.comparison} {check.limit:g}"
+            yield [name_of(judgement), check.name, value or check.detail, bound, limit, check.verdict]
+
+
 def list_failures(judgements: Sequence[RowJudgement]) -> list[str]:
     """Why no model meets the budget, one line per model; empty where one does or nothing is judged."""
     if verdict_of_budget(judgements) in ("PASS", "NOT JUDGED"):

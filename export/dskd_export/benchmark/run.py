@@ -28,19 +28,6 @@ NOISE_SIZE = (500, 375)
 
 
 @dataclass(frozen=True)
-class BenchmarkImages:
-    """Images to feed.
-
-    Attributes:
-        images: decoded.
-        source: where they come from, in words; empty: the validation set of a run.
-    """
-
-    images: Sequence[Image.Image]
-    source: str = ""
-
-
-@dataclass(frozen=True)
 class RunFacts:
     """Facts of the provenance that no measurement gives.
 
@@ -59,39 +46,31 @@ class RunFacts:
         return self.watch.provenance(seed=self.seed, device=device, recipe_sha256=self.recipe_sha256)
 
 
-@dataclass(frozen=True)
-class BenchmarkResults:
-    """Result of a benchmark.
-
-    Attributes:
-        document: `benchmark.json`.
-        samples: seconds of every call, by `samples_key` of a row.
-    """
-
-    document: BenchmarkDocument
-    samples: Samples
-
-
 def benchmark(
     plan: BenchmarkPlan,
-    images: BenchmarkImages,
+    images: Sequence[Image.Image],
+    image_source: str,
     budget: BudgetSettings,
     facts: RunFacts,
     store: CellStore | None,
     *,
     on_step: Callable[[], object],
     on_status: Callable[[str], object],
-) -> BenchmarkResults:
+) -> tuple[BenchmarkDocument, Samples]:
     """Time all models of a plan and judge them by the budget; only the store is written.
 
     Args:
         plan: models, engines and settings.
         images: `max_batch` of the plan, or fewer, which are repeated.
+        image_source: where they come from, in words; empty: the validation set of a run.
         budget: limits of a timed student.
         facts: for the provenance.
         store: keeps finished cells; None: nothing is kept.
         on_step: called after every row and scenario.
         on_status: called with what is timed next.
+
+    Returns:
+        The document, and seconds of every call by `samples_key` of a row.
 
     Raises:
         EnvironmentProblem: TensorRT's tool is requested and missing, a provider or an engine does not run, or no
@@ -99,11 +78,11 @@ def benchmark(
     """
     settings, spec = plan.settings, plan.bundle.spec
     tools = find_tools(plan.engines) if settings.cross_check is not None else {}
-    rows, samples = time_cells(plan.cells(settings.batches), images.images, settings, on_step, on_status, store)
+    rows, samples = time_cells(plan.cells(settings.batches), images, settings, on_step, on_status, store)
     _require_times(rows)
     cells = {name: plan.cells([scenario_batch(name, settings)]) for name in plan.scenarios}
     scenarios = []
-    for result in run_scenarios(cells, images.images, settings, facts.seed, on_status):
+    for result in run_scenarios(cells, images, settings, facts.seed, on_status):
         scenarios.append(result)
         on_step()
     on_gpu = any(row.provider != "cpu" for row in rows if row.latency is not None)
@@ -112,15 +91,15 @@ def benchmark(
         scenarios=scenarios,
         cross_checks=list(cross_checks(plan.engines, rows, spec, tools)) if tools else [],
         judgements=judge_rows(budget.speed(device_name()), rows, batch=budget.batch, part=budget.part),
-        images=images.source,
+        images=image_source,
         bundle_sha256=plan.bundle.sha256,
         provenance=facts.provenance("cuda:0" if on_gpu else "cpu"),
     )
-    return BenchmarkResults(document, samples)
+    return document, samples
 
 
-def draw_images(labelled: LabelledImages | None, count: int, seed: int) -> BenchmarkImages:
-    """Read images of a folder, or make one of noise where there is none.
+def draw_images(labelled: LabelledImages | None, count: int, seed: int) -> tuple[list[Image.Image], str]:
+    """Read images of a folder, or make one of noise where there is none; with their source, in words.
 
     Args:
         labelled: of a folder; None: noise.
@@ -132,11 +111,10 @@ def draw_images(labelled: LabelledImages | None, count: int, seed: int) -> Bench
     """
     if labelled is not None:
         read = islice(labelled.read([], None), count)
-        return BenchmarkImages([image for image, _ in read], f"of {labelled.folder}")
+        return [image for image, _ in read], f"of {labelled.folder}"
     width, height = NOISE_SIZE
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    source = f"noise of {width}x{height} pixels; there were no images (--images)"
-    return BenchmarkImages([Image.fromarray(pixels)], source)
+    return [Image.fromarray(pixels)], f"noise of {width}x{height} pixels; there were no images (--images)"
 
 
 def _require_times(rows: Sequence[BenchmarkRow]) -> None:

@@ -29,12 +29,13 @@ def junit_xml(document: ValidationDocument, accept_unproven: bool = False) -> st
         accept_unproven: as the command was started.
     """
     root = ElementTree.Element("testsuites", {"name": "dskd-compress validate"})
+    started = document.provenance.started_at
     if document.student is not None:
         facts = {"verdict": document.student.verdict, "reason": document.student.reason}
-        _add_checks(root, document, "student", document.student.checks, (), facts, accept_unproven)
+        _add_checks(root, started, "student", document.student.checks, (), facts, accept_unproven)
     facts = {"bundle_sha256": document.bundle_sha256, "reference": document.reference}
     facts |= {"verdict": document.verdict, "reason": document.reason}
-    _add_checks(root, document, "bundle", document.checks, document.causes, facts, accept_unproven)
+    _add_checks(root, started, "bundle", document.checks, document.causes, facts, accept_unproven)
     for judgement in document.judgements:
         facts = {"verdict": judgement.verdict, "reference": document.reference}
         if judgement.computed_in is not None:
@@ -45,21 +46,14 @@ def junit_xml(document: ValidationDocument, accept_unproven: bool = False) -> st
             facts["size_mb"] = f"{judgement.size_mb:.3f}"
         not_run = judgement.reason if judgement.verdict == "NOT RUN" else None
         checks, causes = judgement.checks, judgement.causes
-        _add_checks(root, document, judgement.runner, checks, causes, facts, accept_unproven, not_run)
+        _add_checks(root, started, judgement.runner, checks, causes, facts, accept_unproven, not_run)
     return format_suites(root, document.provenance.seconds)
 
 
 def add_suite(
     root: ElementTree.Element, name: str, started_at: str, facts: Mapping[str, str] | None = None
 ) -> ElementTree.Element:
-    """Add a suite; `format_suites` counts its cases.
-
-    Args:
-        root: `testsuites`.
-        name: of the suite.
-        started_at: ISO 8601, UTC.
-        facts: its properties.
-    """
+    """Add a suite with properties, started at an ISO 8601 time in UTC; `format_suites` counts its cases."""
     made = ElementTree.SubElement(
         root, "testsuite", {"name": _text(name), "time": "0", "timestamp": started_at.removesuffix("Z")}
     )
@@ -79,17 +73,7 @@ def add_case(
     more: Iterable[str] = (),
     skipped: str = "",
 ) -> None:
-    """Add a case that passed, failed or was skipped.
-
-    Args:
-        within: its suite.
-        class_name: where CI files it.
-        name: of the check.
-        failure: why it failed; empty: it did not.
-        kind: of the failure.
-        more: lines below the failure's own.
-        skipped: why it was not judged; empty: it was.
-    """
+    """Add a case to a suite: failed for a reason, else skipped for one, else passed; `more` are further lines."""
     made = ElementTree.SubElement(
         within, "testcase", {"classname": _text(class_name), "name": _text(name), "time": "0"}
     )
@@ -101,20 +85,13 @@ def add_case(
 
 
 def format_suites(root: ElementTree.Element, seconds: float) -> str:
-    """Count the cases of every suite and of all together, and format the file.
-
-    Args:
-        root: `testsuites`.
-        seconds: duration of the command.
-    """
-    for one in root:
-        cases = one.findall("testcase")
-        one.set("tests", str(len(cases)))
-        one.set("failures", str(sum(item.find("failure") is not None for item in cases)))
+    """Count the cases of every suite and of all together, and format the file."""
+    paths = {"tests": "testcase", "failures": "testcase/failure", "skipped": "testcase/skipped"}
+    for one in (*root, root):
+        prefix = "testsuite/" if one is root else ""
+        for name, path in paths.items():
+            one.set(name, str(len(one.findall(prefix + path))))
         one.set("errors", "0")
-        one.set("skipped", str(sum(item.find("skipped") is not None for item in cases)))
-    for name in ("tests", "failures", "errors", "skipped"):
-        root.set(name, str(sum(int(one.get(name, "0")) for one in root)))
     root.set("time", f"{seconds:.3f}")
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
@@ -122,7 +99,7 @@ def format_suites(root: ElementTree.Element, seconds: float) -> str:
 
 def _add_checks(
     root: ElementTree.Element,
-    document: ValidationDocument,
+    started_at: str,
     name: str,
     checks: Sequence[Check],
     causes: Iterable[str],
@@ -130,7 +107,7 @@ def _add_checks(
     accept_unproven: bool,
     not_run: str | None = None,
 ) -> None:
-    made = add_suite(root, name, document.provenance.started_at, facts)
+    made = add_suite(root, name, started_at, facts)
     where = f"validate.{name.replace('.', '_').replace(':', '.')}"  # a dot opens a folder in Jenkins' tree
     for check in checks:
         unproven = check.verdict == "NOT SHOWN"

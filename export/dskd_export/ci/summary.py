@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from dskd_export.benchmark.budget import list_failures, name_of, verdict_of_budget
+from dskd_export.benchmark.budget import list_failures, name_of, tabulate_checks, verdict_of_budget
 from dskd_export.ci.junit import add_case, add_suite, format_suites
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, RowJudgement
 from dskd_export.files.atomic import append_whole, write_atomic
@@ -67,7 +67,7 @@ def markdown_summary(document: BenchmarkDocument, baseline: Sequence[RowJudgemen
     ):
         if judgements:
             lines += ["", f"### {title}", "", *_head("model", "check", "value", "bound", "limit", "")]
-            lines += [f"| {' | '.join(cells)} |" for judgement in judgements for cells in _checks(judgement)]
+            lines += [f"| {' | '.join(map(_plain, cells))} |" for cells in tabulate_checks(judgements)]
     return "\n".join(lines) + "\n"
 
 
@@ -90,13 +90,6 @@ def _time(row: BenchmarkRow, name: str) -> str:
     assert row.latency is not None
     value, interval = getattr(row.latency, f"{name}_ms"), row.latency.intervals_ms.get(name)
     return f"{value:.3f}" if interval is None else f"{value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
-
-
-def _checks(judgement: RowJudgement) -> Iterator[list[str]]:
-    for check in judgement.checks:
-        value, bound = ("" if number is None else f"{number:.4g}" for number in (check.value, check.bound))
-        limit = f"{check.comparison} {check.limit:g}"
-        yield [name_of(judgement), check.name, value or _plain(check.detail), bound, limit, check.verdict]
 
 
 def _plain(text: str) -> str:

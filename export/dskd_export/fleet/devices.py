@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_export.bundle import Bundle
@@ -17,23 +16,6 @@ from dskd_export.fleet.run import RemoteCommand, run_remotely
 
 LOG = "benchmark.log"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-
-
-@dataclass(frozen=True)
-class FleetOptions:
-    """How the tool runs on other machines.
-
-    Attributes:
-        program: that starts it there, in the syntax of its shell.
-        arguments: of the benchmark, after its bundle and folder of results.
-        results: files of the folder of results to fetch.
-        ssh_options: for ssh, as on its command line.
-    """
-
-    program: str
-    arguments: Sequence[str]
-    results: Sequence[str]
-    ssh_options: Sequence[str] = ()
 
 
 def name_devices(texts: Sequence[str], here: str) -> dict[str, Address | None]:
@@ -57,8 +39,9 @@ def benchmark_devices(
     bundle: Bundle,
     devices: Mapping[str, Address | None],
     out: Path,
-    options: FleetOptions,
+    command: RemoteCommand,
     *,
+    ssh_options: Sequence[str] = (),
     benchmark_here: Callable[[Path], object],
     on_line: Callable[[str], None],
     warn: Callable[[str], None],
@@ -71,10 +54,10 @@ def benchmark_devices(
         bundle: the models.
         devices: as `name_devices` gives them.
         out: folder of all results.
-        options: how the tool runs on other machines.
+        command: that benchmarks on other machines.
+        ssh_options: for ssh, as on its command line.
         benchmark_here: benchmarks on this machine, into the folder that it is given.
-        on_line: called with every line of another machine's output.
-        warn: called where a device fails.
+        on_line: called with every line of another machine's output; `warn` where a device fails.
     """
     results: list[DeviceResult] = []
     for name, address in devices.items():
@@ -83,7 +66,7 @@ def benchmark_devices(
             if address is None:
                 benchmark_here(folder)
             else:
-                _benchmark_there(address, bundle, folder, options, on_line)
+                _benchmark_there(address, bundle, folder, command, ssh_options, on_line)
             document = read_document(folder / "benchmark.json", BenchmarkDocument)
             if document.bundle_sha256 != bundle.sha256:
                 raise EnvironmentProblem(
@@ -114,7 +97,12 @@ def require_all_devices(document: DevicesDocument) -> None:
 
 
 def _benchmark_there(
-    address: Address, bundle: Bundle, folder: Path, options: FleetOptions, on_line: Callable[[str], None]
+    address: Address,
+    bundle: Bundle,
+    folder: Path,
+    command: RemoteCommand,
+    ssh_options: Sequence[str],
+    on_line: Callable[[str], None],
 ) -> None:
     log: list[str] = []
 
@@ -123,12 +111,8 @@ def _benchmark_there(
         log.append(plain)
         on_line(f"{address.name}: {plain}")
 
-    arguments = ["benchmark", "@bundle@", "--out", "@out@", "--report-only", *options.arguments]
-    command = RemoteCommand(options.program, arguments, options.results)
     try:
-        run_remotely(
-            address, bundle.folder, bundle.sha256, command, folder, on_line=add_line, options=options.ssh_options
-        )
+        run_remotely(address, bundle.folder, bundle.sha256, command, folder, on_line=add_line, options=ssh_options)
     finally:
         if log:
             write_atomic(folder / LOG, "\n".join(log) + "\n")

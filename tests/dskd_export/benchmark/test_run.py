@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dskd_export.benchmark.cells import Samples
 from dskd_export.benchmark.plan import BenchmarkPlan, OnnxSource, plan_benchmark
-from dskd_export.benchmark.run import BenchmarkImages, BenchmarkResults, RunFacts, benchmark, draw_images
+from dskd_export.benchmark.run import RunFacts, benchmark, draw_images
 from dskd_export.bundle import Bundle, open_bundle, write_bundle
+from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.errors import DataError, EnvironmentProblem, ProviderLacksKernel
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import LabelledImages
@@ -22,7 +24,7 @@ from dskd_export.settings import BenchmarkSettings, BudgetSettings
 SETTINGS = BenchmarkSettings(
     providers=("cpu",), batches=(2,), min_seconds=0.001, min_iterations=10, max_warmup_seconds=0.01
 )
-IMAGES = BenchmarkImages([Image.new("RGB", (20, 16))], "one of them")
+IMAGES = [Image.new("RGB", (20, 16))]
 
 
 @pytest.fixture
@@ -31,18 +33,19 @@ def bundle(tmp_path: Path) -> Bundle:
     return open_bundle(tmp_path / "bundle")
 
 
-def run(plan: BenchmarkPlan, **budget: float) -> tuple[BenchmarkResults, list[str]]:
+def run(plan: BenchmarkPlan, **budget: float) -> tuple[BenchmarkDocument, Samples, list[str]]:
     steps: list[str] = []
-    results = benchmark(
+    document, samples = benchmark(
         plan,
         IMAGES,
+        "one of them",
         BudgetSettings(batch=2, **budget),  # type: ignore[arg-type]
         RunFacts(Stopwatch(), 7, "0" * 64),
         None,
         on_step=lambda: steps.append("step"),
         on_status=lambda _: None,
     )
-    return results, steps
+    return document, samples, steps
 
 
 def lacking(bundle: Bundle, precision: str) -> Callable[[str], bytes | Path]:
@@ -56,10 +59,9 @@ def lacking(bundle: Bundle, precision: str) -> Callable[[str], bytes | Path]:
 
 def test_the_document(bundle: Bundle) -> None:
     plan = plan_benchmark(bundle, SETTINGS.model_copy(update={"precisions": ("fp32",)}), Path("engines"))
-    results, steps = run(plan, latency_p99_ms=60_000)
-    document = results.document
+    document, samples, steps = run(plan, latency_p99_ms=60_000)
     assert len(steps) == plan.steps == len(document.rows) == 2
-    assert set(results.samples) == {row.samples_key for row in document.rows}
+    assert set(samples) == {row.samples_key for row in document.rows}
     assert (document.bundle_sha256, document.images) == (bundle.sha256, "one of them")
     assert (document.provenance.seed, document.provenance.device.device) == (7, "cpu")
     (judgement,) = document.judgements
@@ -69,7 +71,7 @@ def test_the_document(bundle: Bundle) -> None:
 def test_a_model_without_a_kernel_stays_empty_and_one_with_alone_is_no_error(bundle: Bundle) -> None:
     sizes = dict.fromkeys(("fp32", "int8"), 1.0)
     source = OnnxSource("student", bundle.spec, sizes, lacking(bundle, "int8"))
-    rows = run(plan_benchmark(bundle, SETTINGS, Path("engines"), [source]))[0].document.rows
+    rows = run(plan_benchmark(bundle, SETTINGS, Path("engines"), [source]))[0].rows
     assert [(row.precision, row.unavailable) for row in rows if row.latency is None] == [
         ("int8", "no kernel for int8")
     ] * 2
@@ -92,21 +94,21 @@ def test_the_device_of_the_tensorrt_provider_is_the_gpu(bundle: Bundle) -> None:
             return super().open(precision, "cpu", batch, threads)  # there is no GPU here
 
     source = OnTensorRt("student", bundle.spec, {"fp32": 1.0}, bundle.model)
-    document = run(plan_benchmark(bundle, SETTINGS, Path("engines"), [source]))[0].document
+    document = run(plan_benchmark(bundle, SETTINGS, Path("engines"), [source]))[0]
     assert {row.provider for row in document.rows if row.latency is not None} == {"tensorrt"}
     assert document.provenance.device.device == "cuda:0"
 
 
 def test_noise_is_drawn_by_the_seed() -> None:
     first, second, other = (draw_images(None, 3, seed) for seed in (1, 1, 2))
-    assert "noise" in first.source
-    assert first.images[0].tobytes() == second.images[0].tobytes() != other.images[0].tobytes()
+    assert "noise" in first[1]
+    assert first[0][0].tobytes() == second[0][0].tobytes() != other[0][0].tobytes()
 
 
 def test_unreadable_images_are_an_error_whatever_is_tolerated(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "0.png")
     (tmp_path / "1.png").write_bytes(b"no image")
     labelled = LabelledImages(tmp_path, ("0.png", "1.png"), np.zeros(2, np.int64), ("a",))
-    assert len(draw_images(labelled, 1, 0).images) == 1
+    assert len(draw_images(labelled, 1, 0)[0]) == 1
     with pytest.raises(DataError, match=r"1\.png"):
         draw_images(labelled, 2, 0)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from ssh_support import Server, is_alive
 
-from dskd_export.fleet import RemoteCommand, run_remotely
 from dskd_export.fleet import run as remote_run
+from dskd_export.fleet.run import RemoteCommand, run_remotely
 from dskd_export.fleet.ssh import ConnectionLost, RemoteFailed
 
 SHA256 = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"  # of `{}`
