@@ -16,13 +16,13 @@ class TrainSection(Section):
     batch_size: int = Field(
         64,
         ge=2,
-        description="images a step, over all processes and pieces of a step together: a multiple of their number",
+        description="images a step, over all processes and micro-batches: a multiple of their number",
     )
     grad_accumulation: int = Field(
         1,
         ge=1,
-        description="pieces of a step, one after the other, for batches that do not fit. Equal to the whole batch "
-        "where nothing is taken over the batch: batch norm, and scales that a method takes from it, see a piece",
+        description="micro-batches of a step, for batches that do not fit. Equal to the whole batch where nothing "
+        "is taken over the batch: batch norm, and scales that a method takes from it, see a micro-batch",
     )
     optimizer: str = Field("sgd", description="any timm optimizer: sgd, adamw, lamb, ...")
     lr: Positive = Field(0.05, description="peak learning rate")
@@ -63,7 +63,7 @@ class TrainSection(Section):
         None, ge=1, description="torch threads on the CPU; none: one for each core that this process may use"
     )
     validate_every: int = Field(
-        1, ge=1, description="epochs between two looks at the validation set; the last epoch is always looked at"
+        1, ge=1, description="epochs between two validations; the last epoch is always validated"
     )
     checkpoint_steps: int | None = Field(
         None, ge=1, description="also save within an epoch every so many steps; none: at each epoch's end"
@@ -73,25 +73,25 @@ class TrainSection(Section):
     )
     distributed_timeout_s: Positive = Field(
         1800.0,
-        description="seconds to wait for the other processes, one of which may be validating, before giving up",
+        description="seconds to wait for the other processes, one of which may be validating",
     )
 
     @model_validator(mode="after")
-    def _pieces(self) -> TrainSection:
+    def _check_accumulation(self) -> TrainSection:
         if self.batch_size % self.grad_accumulation:
             raise KeyConflict(
                 f"grad_accumulation {self.grad_accumulation} does not divide batch_size {self.batch_size}",
                 "grad_accumulation=1",
             )
-        if self.batch_size == self.grad_accumulation:  # of a piece, as of a batch, some methods take statistics
+        if self.batch_size == self.grad_accumulation:  # some methods take statistics of a micro-batch
             raise ValueError(
-                f"grad_accumulation {self.grad_accumulation} leaves one image in a piece; "
+                f"grad_accumulation {self.grad_accumulation} leaves one image in a micro-batch; "
                 f"it may be {self.batch_size // 2} at most, or fewer"
             )
         return self
 
     @model_validator(mode="after")
-    def _milestones(self) -> TrainSection:
+    def _check_schedule(self) -> TrainSection:
         if self.scheduler == "multistep" and not self.milestones:
             raise ValueError("scheduler multistep needs milestones, for example [150, 180, 210]")
         if self.warmup_epochs >= self.epochs:

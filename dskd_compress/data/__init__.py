@@ -10,7 +10,7 @@ from dskd_compress.data.sources import DataSets, open_data
 from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.train_loader import TrainLoader
 from dskd_compress.data.val_loader import ValLoader, iter_images
-from dskd_compress.data.workers import worker_death_explained
+from dskd_compress.data.workers import explain_worker_death
 from dskd_export.runtime.images import UnreadableImage
 
 __all__ = [
@@ -26,8 +26,8 @@ __all__ = [
     "ValLoader",
     "check_data",
     "eval_transform",
+    "explain_worker_death",
     "iter_images",
     "open_data",
     "resolve_preprocessing",
-    "worker_death_explained",
 ]

@@ -55,9 +55,9 @@ def open_npz_file(path: Path, train_split: str, val_split: str | None) -> tuple[
     if train_split in splits:
         val = find_val_split(splits, val_split, str(path), there)
         names = [train_split] if val is None else [train_split, val]
-        return _paired([_images(arrays, f"_{name}", path, f"{name}/") for name in names], [arrays], path)
+        return _pair([_images(arrays, f"_{name}", path, f"{name}/") for name in names], [arrays], path)
     if "x" in arrays and train_split == "train" and val_split is None:
-        return _paired([_images(arrays, "", path, "")], [arrays], path)
+        return _pair([_images(arrays, "", path, "")], [arrays], path)
     raise DataError(
         f"{path} holds neither 'x' nor 'x_{train_split}'. {there}",
         "Save it with numpy.savez(FILE, x=images, y=labels, classes=names), or correct data.train_split.",
@@ -80,7 +80,7 @@ def open_npz_folder(root: Path, train_split: str, val_split: str | None) -> tupl
     parts = [
         _images(arrays, "", root / f"{name}.npz", f"{name}/") for name, arrays in zip(names, files, strict=True)
     ]
-    return _paired(parts, files, root)
+    return _pair(parts, files, root)
 
 
 _Part = tuple[NDArray[np.uint8], NDArray[np.int64], str]
@@ -130,7 +130,7 @@ def _images(arrays: Arrays, suffix: str, path: Path, prefix: str) -> _Part:
     return x, y.astype(np.int64), prefix  # type: ignore[return-value]
 
 
-def _paired(parts: list[_Part], files: Sequence[Arrays], path: Path) -> tuple[StoredSet, StoredSet | None]:
+def _pair(parts: list[_Part], files: Sequence[Arrays], path: Path) -> tuple[StoredSet, StoredSet | None]:
     """Give every part the class names; without names the classes are numbers up to the largest label."""
     listed = [tuple(str(name) for name in arrays["classes"].ravel()) for arrays in files if "classes" in arrays]
     largest = max((int(labels.max()) for _, labels, _ in parts if len(labels)), default=-1)

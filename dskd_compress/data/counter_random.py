@@ -27,15 +27,15 @@ def draw_uniform(seed: int, keys_B2: NDArray[np.int64], count: int) -> NDArray[n
     Returns:
         float64 [B, D], uniform in [0, 1), multiples of 2^-53.
     """
-    start_B = _mixed(np.full(len(keys_B2), seed, np.int64).astype(np.uint64))
+    start_B = _mix(np.full(len(keys_B2), seed, np.int64).astype(np.uint64))
     for part_B in keys_B2.T:
-        start_B = _mixed(start_B + _GAMMA ^ part_B.astype(np.uint64))
+        start_B = _mix(start_B + _GAMMA ^ part_B.astype(np.uint64))
     steps_D = np.arange(1, count + 1, dtype=np.uint64) * _GAMMA
-    bits_BD = _mixed(start_B[:, None] + steps_D) >> np.uint64(11)
+    bits_BD = _mix(start_B[:, None] + steps_D) >> np.uint64(11)
     return bits_BD.astype(np.float64) * np.float64(2.0**-53)
 
 
-def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     value = (value ^ (value >> np.uint64(30))) * _MULTIPLIERS[0]
     value = (value ^ (value >> np.uint64(27))) * _MULTIPLIERS[1]
     return value ^ (value >> np.uint64(31))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dskd_compress.data.image_set import StoredSet
+from dskd_compress.data.image_set import LabelledSet, StoredSet
 from dskd_compress.data.naming import VAL_NAMES, natural_key
 from dskd_export.errors import DataError
 from dskd_export.files.atomic import open_plain
@@ -17,8 +17,11 @@ from dskd_export.runtime.image_scan import LeftOut, count_outside, dangling, is_
 from dskd_export.runtime.images import open_image
 
 
-class ScannedSet:
-    """Names and labels of the images in class folders, on a disk or in an archive."""
+class ScannedSet(LabelledSet):
+    """Names and labels of the images in class folders, on a disk or in an archive.
+
+    The classes are the folder names, in timm's natural order; empty folders included.
+    """
 
     def __init__(self, tree: Tree, folder: str, left_out: LeftOut) -> None:
         """Scan for images; they may lie deeper in the class folders.
@@ -33,32 +36,20 @@ class ScannedSet:
         """
         found = scan_classes(tree, folder, left_out)
         if found.loose:
-            raise unlabelled(tree.place(folder), f"{folder}/" if folder else "", found.loose)
+            raise unlabelled_error(tree.place(folder), f"{folder}/" if folder else "", found.loose)
         if not found.classes:
             raise DataError(
                 f"{tree.place(folder)} holds no class folders.",
                 "Lay the images out as CLASS/IMAGE, or correct data.source and data.train_split.",
             )
-        self._classes = tuple(sorted(found.classes, key=natural_key))
+        self.classes = tuple(sorted(found.classes, key=natural_key))
         self.paths: list[str] = []
         labels: list[int] = []
-        for label, name in enumerate(self._classes):
+        for label, name in enumerate(self.classes):
             files = sorted(found.classes[name], key=natural_key)
             self.paths.extend(files)
             labels.extend([label] * len(files))
         self.labels = np.asarray(labels, np.int64)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Folder names, in timm's natural order; empty folders included."""
-        return self._classes
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def label(self, index: int) -> int:
-        """Class of image `index`."""
-        return int(self.labels[index])
 
     def name(self, index: int) -> str:
         """Path of image `index`, relative to the source, with forward slashes."""
@@ -139,7 +130,7 @@ def find_val_split(splits: list[str], val_split: str | None, where: str, there: 
     return next((name for name in VAL_NAMES if name in splits), None)
 
 
-def unlabelled(where: str, prefix: str, loose: list[str]) -> DataError:
+def unlabelled_error(where: str, prefix: str, loose: list[str]) -> DataError:
     """Return the error for images that lie beside or instead of class folders."""
     return DataError(
         f"{where} holds {len(loose)} images in no class folder, so without a label: {prefix}{printable(loose[0])}"

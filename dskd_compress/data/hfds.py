@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dskd_compress.data.folders import find_val_split
-from dskd_compress.data.image_set import StoredSet
+from dskd_compress.data.image_set import LabelledSet, StoredSet
 from dskd_compress.data.naming import hf_columns
 from dskd_compress.data.streams import require_reader
 from dskd_compress.timm_import import import_timm
@@ -16,7 +16,7 @@ from dskd_export.errors import DataError
 from dskd_export.runtime.images import open_image, reading
 
 
-class HfdsSet:
+class HfdsSet(LabelledSet):
     """One split of a Hugging Face data set."""
 
     def __init__(self, source: str, split: str) -> None:
@@ -39,11 +39,11 @@ class HfdsSet:
                 name, split=split, input_key=columns.get("image"), target_key=columns.get("label")
             )
         except Exception as error:  # the library raises what it likes; all of it is about this source
-            raise _refused(source, split, error) from error
+            raise _refusal(source, split, error) from error
         self.split = split
         self.reader: Any = dataset.reader
         by_index = {index: name for name, index in self.reader.class_to_idx.items()}
-        self._classes = tuple(by_index[index] for index in sorted(by_index))
+        self.classes = tuple(by_index[index] for index in sorted(by_index))
         column, image_column = columns.get("label", "label"), columns.get("image", "image")
         others = [name for name in self.reader.dataset.column_names if name != image_column]
         # timm declares the column to be one of images, which makes an empty one where there was none.
@@ -52,7 +52,7 @@ class HfdsSet:
                 f"{source} has no images in a column '{image_column}'. It has: {', '.join(others)}.",
                 "Name the columns: hfds/NAME?image=img&label=fine_label",
             )
-        if not self._classes:
+        if not self.classes:
             raise DataError(
                 f"{source}: column '{column}' is no class label.",
                 "Name the columns: hfds/NAME?image=img&label=fine_label",
@@ -62,23 +62,11 @@ class HfdsSet:
             raise DataError(f"{source}: split '{split}' has images without labels.", "Name another split.")
         self.labels = labels.astype(np.int64)
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the class label."""
-        return self._classes
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def image(self, index: int) -> Image.Image:
         """Image `index`, RGB."""
         name = self.name(index)
         with reading(name):
             return open_image(self.content(index), name)
-
-    def label(self, index: int) -> int:
-        """Class of image `index`."""
-        return int(self.labels[index])
 
     def name(self, index: int) -> str:
         """Split and row."""
@@ -106,7 +94,7 @@ def open_hfds(source: str, train_split: str, val_split: str | None) -> tuple[Sto
     try:
         splits = [str(split) for split in datasets.get_dataset_split_names(name.partition("/")[2])]
     except Exception as error:  # as above
-        raise _refused(source, train_split, error) from error
+        raise _refusal(source, train_split, error) from error
     there = f"It has: {', '.join(splits)}."
     if train_split not in splits:
         raise DataError(f"{source} has no split '{train_split}'. {there}", "Correct data.train_split.")
@@ -114,7 +102,7 @@ def open_hfds(source: str, train_split: str, val_split: str | None) -> tuple[Sto
     return HfdsSet(source, train_split), None if val is None else HfdsSet(source, val)
 
 
-def _refused(source: str, split: str, error: Exception) -> DataError:
+def _refusal(source: str, split: str, error: Exception) -> DataError:
     first = str(error).splitlines()[0] if str(error) else ""
     return DataError(
         f"{source}, split '{split}': {type(error).__name__}: {first}",

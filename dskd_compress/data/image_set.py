@@ -49,7 +49,26 @@ class StoredSet(ImageSet, Protocol):
         ...
 
 
-class ArraySet:
+class LabelledSet:
+    """Base of the sets that hold one label for each image.
+
+    Attributes:
+        classes: class names.
+        labels: int64 [N], indices into `classes`.
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def label(self, index: int) -> int:
+        """Return the class of image `index`."""
+        return int(self.labels[index])
+
+
+class ArraySet(LabelledSet):
     """Images in memory."""
 
     def __init__(
@@ -67,26 +86,12 @@ class ArraySet:
             classes: class names.
             names: N names for messages.
         """
-        self.pixels_NHWC = pixels_NHWC
-        self.labels = labels
-        self.names = names
-        self._classes = tuple(classes)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names."""
-        return self._classes
-
-    def __len__(self) -> int:
-        return len(self.labels)
+        self.pixels_NHWC, self.labels, self.names = pixels_NHWC, labels, names
+        self.classes = tuple(classes)
 
     def image(self, index: int) -> Image.Image:
         """Image `index`, RGB."""
         return Image.fromarray(self.pixels_NHWC[index]).convert("RGB")
-
-    def label(self, index: int) -> int:
-        """Class of image `index`."""
-        return int(self.labels[index])
 
     def name(self, index: int) -> str:
         """Name of image `index`."""
@@ -106,13 +111,7 @@ class SubsetSet:
     """Some images of another set, in the order given."""
 
     def __init__(self, whole: StoredSet, indices: Sequence[int]) -> None:
-        self.whole = whole
-        self.indices = indices
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names of the whole set."""
-        return self.whole.classes
+        self.whole, self.indices, self.classes = whole, indices, whole.classes
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -43,7 +43,7 @@ def seed_all(*parts: int) -> None:
 
 
 @contextmanager
-def kept_generators() -> Iterator[None]:
+def keep_generators() -> Iterator[None]:
     """Give the three generators back in the state they had: training draws from them too."""
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     try:

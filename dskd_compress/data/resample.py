@@ -70,7 +70,7 @@ def shift_taps(start_B: NDArray[np.int64], length: int, flip_B: NDArray[np.bool_
     index_BO = start_B[:, None] + np.arange(length)
     inside_BO = (index_BO >= 0) & (index_BO < length)
     weight_BO = np.where(inside_BO, _ONE, 0).astype(np.int32)
-    return _flipped(Taps(np.clip(index_BO, 0, length - 1)[..., None], weight_BO[..., None]), flip_B)
+    return _flip(Taps(np.clip(index_BO, 0, length - 1)[..., None], weight_BO[..., None]), flip_B)
 
 
 def enlarge_taps(
@@ -96,7 +96,7 @@ def enlarge_taps(
         steps_BO[:, 0] *= 0.5
         index_BO = start_B[:, None] + np.cumsum(steps_BO, axis=1).astype(np.int64)
         weight_BO1 = np.full((*index_BO.shape, 1), _ONE, np.int32)
-        return _flipped(Taps(index_BO[..., None], weight_BO1), flip_B)
+        return _flip(Taps(index_BO[..., None], weight_BO1), flip_B)
     support, kernel = FILTERS[interpolation]
     center_BO = (np.arange(length) + 0.5) * scale_B1
     # Pillow's bounds, which cut a kernel off where the window ends, and normalise what is left of it.
@@ -108,7 +108,7 @@ def enlarge_taps(
     weight_BOT /= weight_BOT.sum(2, keepdims=True)
     rounded_BOT = np.trunc(weight_BOT * _ONE + np.copysign(0.5, weight_BOT)).astype(np.int32)
     index_BOT = start_B[:, None, None] + np.minimum(place_BOT, (size_B - 1)[:, None, None])
-    return _flipped(Taps(index_BOT, rounded_BOT), flip_B)
+    return _flip(Taps(index_BOT, rounded_BOT), flip_B)
 
 
 def resample(images_BCHW: torch.Tensor, rows: Taps, columns: Taps) -> torch.Tensor:
@@ -130,16 +130,16 @@ def resample(images_BCHW: torch.Tensor, rows: Taps, columns: Taps) -> torch.Tens
 
 
 def _resample(images_BCHW: torch.Tensor, rows: Taps, columns: Taps) -> torch.Tensor:
-    wide_BWCH = _weighted(images_BCHW.permute(0, 3, 1, 2), columns)
-    high_BHCW = _weighted(wide_BWCH.permute(0, 3, 2, 1), rows)
+    wide_BWCH = _apply_taps(images_BCHW.permute(0, 3, 1, 2), columns)
+    high_BHCW = _apply_taps(wide_BWCH.permute(0, 3, 2, 1), rows)
     return high_BHCW.permute(0, 2, 1, 3).contiguous()
 
 
-def _flipped(taps: Taps, flip_B: NDArray[np.bool_]) -> Taps:
+def _flip(taps: Taps, flip_B: NDArray[np.bool_]) -> Taps:
     return Taps(*(np.where(flip_B[:, None, None], part[:, ::-1], part) for part in taps))
 
 
-def _weighted(images_BLCX: torch.Tensor, taps: Taps) -> torch.Tensor:
+def _apply_taps(images_BLCX: torch.Tensor, taps: Taps) -> torch.Tensor:
     """Weighted sums along the second axis; as the outer one of an image it is gathered in whole lines."""
     device, (batch, length, channels, across) = images_BLCX.device, images_BLCX.shape
     outputs, count = taps.index_BOT.shape[1:]

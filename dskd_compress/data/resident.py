@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import Dataset
 
 from dskd_compress.data.batch_augment import BatchAugment
 from dskd_compress.data.image_set import ImageSet
 from dskd_compress.data.preprocessing import Transform
-from dskd_compress.data.samples import Batch, candidates, none_readable
+from dskd_compress.data.samples import Batch, TransformedImages, candidates, none_readable
 from dskd_compress.data.sources import Images
 from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.workers import end_workers, open_workers
@@ -59,7 +58,7 @@ def check_room(sets: Sequence[Images], input_size: tuple[int, int, int], device:
 
 
 class ResidentImages:
-    """A set as one tensor, filled when its images are first asked for."""
+    """A set as one tensor, filled at its first use."""
 
     def __init__(self, images: ImageSet, transform: Transform, device: torch.device, workers: int) -> None:
         """Prepare.
@@ -84,10 +83,10 @@ class ResidentImages:
     def pixels(self) -> torch.Tensor:
         """All images, uint8 [N, C, H, W]; black where unreadable, see `failures`."""
         if self._pixels_NCHW is None:
-            self._pixels_NCHW = self._decoded()
+            self._pixels_NCHW = self._decode()
         return self._pixels_NCHW
 
-    def _decoded(self) -> torch.Tensor:
+    def _decode(self) -> torch.Tensor:
         pixels_NCHW: torch.Tensor | None = None
         loader = open_workers(self._fitted, self._workers, self.device, _as_it_is, batch_size=DECODED_AT_ONCE)
         try:
@@ -167,15 +166,8 @@ class ValBatches:
 _Part = tuple[torch.Tensor, list[tuple[int, UnreadableImage]]]
 
 
-class _Fitted(Dataset[_Part]):
+class _Fitted(TransformedImages[_Part]):
     """Images of one size, many at once: uint8 [B, C, H, W], and the places of those that are unreadable."""
-
-    def __init__(self, images: ImageSet, transform: Transform) -> None:
-        self.images = images
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def __getitem__(self, index: int) -> _Part:
         return self.__getitems__([index])
@@ -188,11 +180,8 @@ class _Fitted(Dataset[_Part]):
                 fitted.append(self.transform(self.images.image(index)))
             except UnreadableImage as failure:
                 failures.append((position, failure))
-                fitted.append(self._black())
+                fitted.append(self.transform(Image.new("RGB", (64, 64))))
         return torch.stack(fitted), failures
-
-    def _black(self) -> torch.Tensor:
-        return self.transform(Image.new("RGB", (64, 64)))
 
 
 def _as_it_is(part: _Part) -> _Part:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from dskd_compress.data.image_set import ImageSet
 from dskd_compress.data.preprocessing import Transform
-from dskd_compress.data.randomness import kept_generators, seed_all, seed_of
+from dskd_compress.data.randomness import keep_generators, seed_all, seed_of
 from dskd_compress.data.streams import ReaderWarnings, StreamSet
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
@@ -23,6 +23,8 @@ import_timm()
 
 # An image and its replacements; with half of a set unreadable, the chance that all of these fail is 2^-64.
 MAX_CANDIDATES = 64
+
+T = TypeVar("T")
 
 
 class Sample(NamedTuple):
@@ -55,28 +57,34 @@ def collate(samples: list[Sample]) -> Batch:
     )
 
 
-class TrainSamples(Dataset[Sample]):
-    """Augmented images; asked for by (view, index), see `views`.
+class TransformedImages(Dataset[T]):
+    """Base of the data sets that transform the images of a set."""
+
+    def __init__(self, images: ImageSet, transform: Transform) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class TrainSamples(TransformedImages[Sample]):
+    """Augmented images by (view, index), see `views`.
 
     The augmentation of an image draws from a generator seeded by (seed, view, index): neither the
-    number of workers nor the place where an interrupted epoch goes on changes it. An unreadable
+    number of workers nor the place where an interrupted epoch resumes changes it. An unreadable
     image is replaced by another one, chosen from the same seed, so that a batch keeps its size.
     """
 
     def __init__(self, images: ImageSet, transform: Transform, seed: int) -> None:
-        self.images = images
-        self.transform = transform
+        super().__init__(images, transform)
         self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Sample]:
         """Return a batch; torch calls this instead of `__getitem__` where it exists."""
-        with kept_generators():
+        with keep_generators():
             return [self._sample(view, index) for view, index in keys]
 
     def _sample(self, view: int, index: int) -> Sample:
@@ -107,15 +115,8 @@ def none_readable(failures: Sequence[UnreadableImage]) -> DataError:
     )
 
 
-class ValSamples(Dataset[Sample]):
+class ValSamples(TransformedImages[Sample]):
     """Images for evaluation; an unreadable one is left out."""
-
-    def __init__(self, images: ImageSet, transform: Transform) -> None:
-        self.images = images
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
         try:
@@ -181,7 +182,7 @@ class StreamSamples(IterableDataset[Sample]):
                 if not self.training:
                     yield Sample(self.transform(image), int(label), failures)
                     continue
-                with kept_generators():
+                with keep_generators():
                     seed_all(self.seed, worker, position)
                     augmented = self.transform(image)
                 yield Sample(augmented, int(label), failures)

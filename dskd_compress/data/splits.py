@@ -31,14 +31,14 @@ def split_set(whole: StoredSet, fraction: float, split_seed: int) -> tuple[Subse
     single = [whole.classes[label] for label, indices in sorted(members.items()) if len(indices) == 1]
     if single:
         raise DataError(
-            f"{_listed('class', 'classes', single)} only 1 image, too few to split off a validation set.",
+            f"{_join_names('class', 'classes', single)} only 1 image, too few to split off a validation set.",
             "Add images, remove the class, or give the source a validation folder of its own "
             "(data.val_split names it).",
         )
     held_out: set[int] = set()
     for label, indices in members.items():
         count = min(max(int(len(indices) * fraction + 0.5), 1), len(indices) - 1)
-        held_out.update(_ranked(whole, label, indices, split_seed)[:count])
+        held_out.update(_rank(whole, label, indices, split_seed)[:count])
     train = [index for index in range(len(whole)) if index not in held_out]
     return SubsetSet(whole, train), SubsetSet(whole, sorted(held_out))
 
@@ -51,7 +51,7 @@ def limit_per_class(whole: StoredSet, count: int, split_seed: int) -> SubsetSet:
     kept = [
         index
         for label, indices in _members(whole).items()
-        for index in _ranked(whole, label, indices, split_seed)[:count]
+        for index in _rank(whole, label, indices, split_seed)[:count]
     ]
     return SubsetSet(whole, sorted(kept))
 
@@ -63,14 +63,14 @@ def _members(whole: StoredSet) -> dict[int, list[int]]:
     return members
 
 
-def _ranked(whole: StoredSet, label: int, indices: list[int], split_seed: int) -> list[int]:
-    return sorted(indices, key=lambda index: _draw(split_seed, whole.classes[label], whole.name(index)))
+def _rank(whole: StoredSet, label: int, indices: list[int], split_seed: int) -> list[int]:
+    return sorted(indices, key=lambda index: _rank_key(split_seed, whole.classes[label], whole.name(index)))
 
 
-def _draw(split_seed: int, class_name: str, name: str) -> bytes:
+def _rank_key(split_seed: int, class_name: str, name: str) -> bytes:
     return hashlib.sha256(f"{split_seed}\0{class_name}\0{name}".encode()).digest()
 
 
-def _listed(one: str, many: str, names: list[str]) -> str:
+def _join_names(one: str, many: str, names: list[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:5]) + (", ..." if len(names) > 5 else "")
     return f"{one.capitalize()} {shown} has" if len(names) == 1 else f"{len(names)} {many} ({shown}) have"

@@ -97,7 +97,7 @@ def open_streams(source: str, train_split: str, val_split: str | None) -> tuple[
     if prefix == "wds":
         _refuse_commands(rest)
     train = create_reader(source, train_split, training=False)
-    listed = _listed_splits(source, train.reader)
+    listed = _list_splits(source, train.reader)
     val_name = val_split or next((name for name in VAL_NAMES if name in listed), None)
     if val_name is None:
         raise DataError(
@@ -239,7 +239,7 @@ def _refuse_commands(address: str) -> None:
         )
 
 
-def _listed_splits(source: str, reader: Any) -> list[str]:
+def _list_splits(source: str, reader: Any) -> list[str]:
     info = getattr(reader, "info", None)
     if isinstance(info, dict):  # wds
         return list(info.get("splits", {}))

@@ -95,10 +95,10 @@ class TarTree:
     def _follow(self, path: str) -> str | None:
         """The member that a path leads to; None where a link leads nowhere or out of the tar."""
         done: list[str] = []
-        ahead = path.split("/")[::-1]
+        pending = path.split("/")[::-1]
         links = 0
-        while ahead:
-            part = ahead.pop()
+        while pending:
+            part = pending.pop()
             if part in ("", "."):
                 continue
             if part == "..":
@@ -115,7 +115,7 @@ class TarTree:
             links += 1
             if links > _MAX_LINKS or member.link.startswith("/"):
                 return None
-            ahead.extend(member.link.split("/")[::-1])
+            pending.extend(member.link.split("/")[::-1])
         return "/".join(done)
 
 
@@ -209,7 +209,7 @@ def _index(path: Path) -> dict[str, Member]:
                 f"{path}: member '{printable(member.name)}' leaves the archive.", "Pack the folder again."
             )
         if name != ".":
-            members[name] = _described(member, members)
+            members[name] = _describe(member, members)
     for name in list(members):
         while name := posixpath.dirname(name):
             above = members.get(name)
@@ -219,7 +219,7 @@ def _index(path: Path) -> dict[str, Member]:
     return members
 
 
-def _described(member: tarfile.TarInfo, earlier: dict[str, Member]) -> Member:
+def _describe(member: tarfile.TarInfo, earlier: dict[str, Member]) -> Member:
     if member.islnk():  # another name of an earlier member
         return earlier.get(posixpath.normpath(member.linkname), Member(DANGLING))
     if member.issym():

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 from dskd_compress.config import DataSection
 from dskd_compress.data.batch_augment import BatchAugment
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, fit_transform, train_transform
-from dskd_compress.data.randomness import epoch_order, kept_generators, seed_all, seed_of
+from dskd_compress.data.randomness import epoch_order, keep_generators, seed_all, seed_of
 from dskd_compress.data.resident import DECODED_AT_ONCE, ResidentImages, TrainBatches, check_room
 from dskd_compress.data.samples import Batch, StreamSamples, TrainSamples, collate
 from dskd_compress.data.shard import WHOLE_BATCH, BatchShard
@@ -27,7 +27,7 @@ from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet, shards
 from dskd_compress.data.unreadable import Budget
 from dskd_compress.data.views import augmentation_digest, view_of
-from dskd_compress.data.workers import end_workers, open_workers, worker_death_explained
+from dskd_compress.data.workers import end_workers, explain_worker_death, open_workers
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError, RecipeError
 
@@ -36,9 +36,9 @@ _BATCH_STREAM = -1
 
 
 class TrainLoader:
-    """Gives the batches of any epoch, from any batch on; its worker processes live as long as it does.
+    """Yields the batches of any epoch, from any batch on; its worker processes live as long as it does.
 
-    `data.loader` says where the images become batches: in worker processes, or from memory on the device.
+    `data.loader` chooses where batches are made: in worker processes, or from memory on the device.
 
     The order depends on (seed, epoch), the augmentation on (seed, view, image), where the view is the
     epoch or, with `augment.views`, its remainder. So `epoch(e, skip_batches=k)` gives
@@ -90,12 +90,8 @@ class TrainLoader:
         from timm.data.random_erasing import RandomErasing
 
         augment = section.augment
-        self.seed = seed
-        self.workers = section.workers
-        self._kind = section.loader
-        self._augment = augment
-        self._preprocessing = preprocessing
-        self._batch_size = batch_size
+        self.seed, self.workers, self._kind = seed, section.workers, section.loader
+        self._augment, self._preprocessing, self._batch_size = augment, preprocessing, batch_size
         self._rows = shard.rows(batch_size).tolist()
         self._device = torch.device(device)
         self._normalise = Normalise(preprocessing, self._device, dtype)
@@ -148,7 +144,6 @@ class TrainLoader:
                 f"{sets.source}: {length} training images are fewer than one batch of {batch_size}.",
                 _smaller_batch(length, shard, batch_key),
             )
-        self._length = length
         at_once = len(self._rows) if self._resident is None else DECODED_AT_ONCE
         check_shared_memory(batches_size(length, at_once, preprocessing.input_size, self.workers))
         self._budget = Budget(sets.source, length, sets.max_unreadable)
@@ -191,9 +186,7 @@ class TrainLoader:
         Raises:
             DataError: the source is a stream that does not know its length.
         """
-        if self._length is None:
-            raise DataError("The number of training images is not known.", "Name the split with its count.")
-        return self._length // self._batch_size
+        return self._budget.known_length() // self._batch_size
 
     def epoch(self, epoch: int, skip_batches: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the batches of an epoch.
@@ -219,7 +212,7 @@ class TrainLoader:
             self._budget.restart()
         if self._batches is None:
             self._batches = self._open(epoch)
-        with worker_death_explained(self.workers):
+        with explain_worker_death(self.workers):
             batches: Iterator[tuple[int, Batch]] = enumerate(self._batches, first)
             for number, batch in islice(batches, skip_batches - first, None):
                 self._budget.add(batch.failures, (number + 1) * self._batch_size)
@@ -235,7 +228,7 @@ class TrainLoader:
         targets = targets.to(self._device, non_blocking=True)
         if self._mixup is None and self._erasing is None:
             return images_BCHW, targets
-        with kept_generators():
+        with keep_generators():
             if self._erasing is not None:
                 for image_CHW, row in zip(images_BCHW, self._rows, strict=False):  # a stream may end early
                     random.seed(seed_of(self.seed, epoch, number, _BATCH_STREAM, row))

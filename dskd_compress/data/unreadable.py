@@ -14,14 +14,24 @@ class Budget:
 
         Args:
             source: for the message.
-            length: images of the set; None where it is not known (the share is then of those seen).
-            max_unreadable: share that is tolerated.
+            length: images of the set; None where it is not known (the fraction is then of those seen).
+            max_unreadable: fraction that is tolerated.
         """
         self.source = source
         self.length = length
         self.max_unreadable = max_unreadable
         self.skipped: list[str] = []
         self._reasons: dict[str, str] = {}
+
+    def known_length(self) -> int:
+        """Return the number of images of the set.
+
+        Raises:
+            DataError: the source is a stream that does not know it.
+        """
+        if self.length is None:
+            raise DataError(f"{self.source}: the number of images is not known.", "Name the split with its count.")
+        return self.length
 
     def restart(self) -> None:
         """Count anew: a stream has no names by which an image is known again in the next epoch."""
@@ -35,7 +45,7 @@ class Budget:
             seen: images tried so far, used where the length is unknown.
 
         Raises:
-            DataError: more than the tolerated share is unreadable.
+            DataError: more than the tolerated fraction is unreadable.
         """
         for failure in failures:
             if failure.name not in self._reasons:

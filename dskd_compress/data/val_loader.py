@@ -19,8 +19,7 @@ from dskd_compress.data.shared_memory import batches_size, check_shared_memory
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.unreadable import Budget
-from dskd_compress.data.workers import open_workers, worker_death_explained
-from dskd_export.errors import DataError
+from dskd_compress.data.workers import explain_worker_death, open_workers
 from dskd_export.runtime.images import UnreadableImage
 
 
@@ -58,7 +57,6 @@ class ValLoader:
         """
         transform = eval_transform(preprocessing, normalise=False)
         torch_device = torch.device(device)
-        self._length: int | None
         self._batches: Iterable[Batch]
         if resident:
             check_room((sets.val,), preprocessing.input_size, torch_device)
@@ -66,23 +64,23 @@ class ValLoader:
             # Several readers would interleave their shards: one keeps the stored order.
             workers = min(workers, 1)
             stream = StreamSamples(sets.val, transform, training=False, batch_size=batch_size, workers=1)
-            self._length = sets.val.length
+            length = sets.val.length
             self._batches = open_workers(stream, workers, torch_device, collate, batch_size=batch_size)
         elif resident:
             images = ResidentImages(sets.val, transform, torch_device, workers)
-            self._length = len(images)
+            length = len(images)
             self._batches = ValBatches(images, batch_size)
         else:
             samples = ValSamples(sets.val, transform)
-            self._length = len(samples)
+            length = len(samples)
             self._batches = open_workers(samples, workers, torch_device, collate, batch_size=batch_size)
         at_once = DECODED_AT_ONCE if resident else batch_size
-        check_shared_memory(batches_size(self._length, at_once, preprocessing.input_size, workers))
+        check_shared_memory(batches_size(length, at_once, preprocessing.input_size, workers))
         self.workers = workers
         self._batch_size = batch_size
         self._device = torch_device
         self._normalise = Normalise(preprocessing, torch_device)
-        self._budget = Budget(sets.source, self._length, sets.max_unreadable)
+        self._budget = Budget(sets.source, length, sets.max_unreadable)
 
     @property
     def skipped(self) -> list[str]:
@@ -95,9 +93,7 @@ class ValLoader:
         Raises:
             DataError: the source is a stream that does not know its length.
         """
-        if self._length is None:
-            raise DataError("The number of validation images is not known.", "Name the split with its count.")
-        return -(-self._length // self._batch_size)
+        return -(-self._budget.known_length() // self._batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield images float32 [B, C, H, W], normalised, and targets int64 [B], on the device.
@@ -106,7 +102,7 @@ class ValLoader:
             DataError: too many images are unreadable.
             EnvironmentProblem: a worker process died.
         """
-        with worker_death_explained(self.workers):
+        with explain_worker_death(self.workers):
             for number, batch in enumerate(self._batches, 1):
                 self._budget.add(batch.failures, number * self._batch_size)
                 if batch.error is not None:

@@ -93,17 +93,17 @@ def explain_end(text: str, reports: Iterable[Report], workers: Iterable[Any], co
     if code == -signal.SIGBUS:
         return shared_memory_full()
     if code == -signal.SIGKILL:
-        return _died("SIGKILL, as the system does when memory is full", _more_memory(count))
+        return _death_error("SIGKILL, as the system does when memory is full", _more_memory(count))
     if code is not None and code < 0:
         if memory_is_limited():
             return no_memory()
-        return _died(signal.Signals(-code).name, IN_THIS_PROCESS)
+        return _death_error(signal.Signals(-code).name, IN_THIS_PROCESS)
     if code is not None:
-        return _died(f"exit code {code}, with its own message above", IN_THIS_PROCESS)
-    return _died("nothing says why", _more_memory(count))
+        return _death_error(f"exit code {code}, with its own message above", IN_THIS_PROCESS)
+    return _death_error("nothing says why", _more_memory(count))
 
 
-def _died(how: str, hint: str) -> EnvironmentProblem:
+def _death_error(how: str, hint: str) -> EnvironmentProblem:
     return EnvironmentProblem(f"A process that decodes images died: {how}.", hint)
 
 

@@ -269,7 +269,7 @@ def _end_all() -> None:
 
 
 @contextmanager
-def worker_death_explained(workers: int) -> Iterator[None]:
+def explain_worker_death(workers: int) -> Iterator[None]:
     """Turn torch's report of a failed worker into one line with its cause.
 
     torch raises it from a signal handler, so it can surface anywhere in a training step: put the

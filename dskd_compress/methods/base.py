@@ -103,13 +103,7 @@ class Teacher(nn.Module):
     def at(
         self, images_BCHW: Tensor, position: Position | None, rows: Sequence[int] | None = None
     ) -> TeacherOutput:
-        """Compute the output for images of a training step.
-
-        Args:
-            images_BCHW: as in `forward`.
-            position: of their batch; None is a batch outside of the training.
-            rows: their rows in that batch; None: they are all of it.
-        """
+        """Compute the output for images of a training step; `position` and `rows` as in `StepContext`."""
         output: TeacherOutput = self(images_BCHW)
         return output
 
@@ -175,13 +169,7 @@ class StudentModule(nn.Module):
 
 
 class LogitModule(StudentModule):
-    """A student that learns from labels and the teacher's logits: L = ce_weight CE + distillation.
-
-    Args:
-        student: a timm model.
-        method: the recipe's section; its name is that of the distillation term.
-        label_smoothing: of the cross-entropy.
-    """
+    """A student that learns from labels and the teacher's logits: L = ce_weight CE + distillation."""
 
     def __init__(
         self, student: nn.Module, method: KdMethod | DkdMethod | DistMethod, label_smoothing: float
@@ -210,7 +198,7 @@ class MethodTask(TrainingTask):
         module: student and training-only heads.
         teacher: None for plain cross-entropy.
         device: where the training runs.
-        student_tap: where a method that reads features reads the student.
+        student_tap: where the student is read; None for a method that reads logits only.
     """
 
     def __init__(
@@ -220,11 +208,6 @@ class MethodTask(TrainingTask):
         self.trainable_module: nn.Module = module
         self.teacher, self.student_tap = teacher, student_tap
         self.to(device)
-
-    def train(self, mode: bool = True) -> MethodTask:
-        """Set the mode of the trainable module; the teacher stays in eval mode."""
-        super().train(mode)
-        return self
 
     def prepare_distributed(self, device_ids: list[int] | None = None, **ddp_kwargs: Any) -> MethodTask:
         """Wrap the trainable module for torchrun; the frozen teacher stays unwrapped."""

@@ -1,4 +1,4 @@
-"""A student and a teacher put beside each other: their images, their classes, and where they are read."""
+"""A student with its teacher: their images, their classes, and where they are read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from dskd_compress.config import DskdMethod, FeatureMethod, LshfmMethod
 from dskd_compress.data import Preprocessing
 from dskd_compress.models import TeacherInput, architecture, has_fixed_input
-from dskd_compress.taps import Tap, TapHead, choose_guided_tap, choose_tap, find_tap, find_teacher_tap, probe
+from dskd_compress.taps import Tap, TapHead, choose_tap, find_tap, find_teacher_tap, probe
 from dskd_export.errors import ModelError
 
 
@@ -29,7 +29,7 @@ class Pair:
         return self.teacher_format.input_size if fixed else self.student_format.input_size
 
     def adapter(self) -> TeacherInput:
-        """From the student's images to the teacher's."""
+        """Create the conversion from the student's images to the teacher's."""
         size = self.teacher_size[1:]
         return TeacherInput(
             (self.student_format.mean, self.student_format.std),
@@ -62,17 +62,17 @@ class Taps:
 
 
 def find_taps(method: FeatureMethod, pair: Pair) -> Taps:
-    """The taps that a method reads of a pair.
+    """Find the taps that a method reads of a pair.
 
     Raises:
-        TapError: a model does not have the tap that the recipe asks for, or the teacher has no head to
-            go on from there for a method that reads it.
+        TapError: a model lacks the tap that the recipe names, or the teacher a head that leads on from it
+            for a method that reads it.
     """
     teacher_seen = probe(pair.teacher, pair.teacher_size)
     student_seen = probe(pair.student, pair.student_format.input_size)
-    choose = choose_guided_tap if isinstance(method, DskdMethod) else choose_tap
-    kind = choose(method.tap, pair.teacher, teacher_seen, pair.student, student_seen)
+    guided = isinstance(method, DskdMethod)
+    kind = choose_tap(method.tap, pair.teacher, teacher_seen, pair.student, student_seen, guided=guided)
     student_tap = find_tap(pair.student, student_seen, kind)
-    if isinstance(method, DskdMethod) or (isinstance(method, LshfmMethod) and method.hash_std == "fc"):
+    if guided or (isinstance(method, LshfmMethod) and method.hash_std == "fc"):
         return Taps(student_tap, *find_teacher_tap(pair.teacher, teacher_seen, kind))
     return Taps(student_tap, find_tap(pair.teacher, teacher_seen, kind), None)

@@ -15,13 +15,7 @@ from dskd_compress.config import Recipe, Section
 from dskd_compress.console import Output
 from dskd_compress.launch import get_process_rank
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
-from dskd_compress.run_folder.stages import (
-    WRITTEN,
-    WRITTEN_FOLDERS,
-    Stage,
-    hash_outside_files,
-    stage_named,
-)
+from dskd_compress.run_folder.stages import WRITTEN, WRITTEN_FOLDERS, Stage, hash_outside_files, stage_named
 from dskd_export.bundle.results import Measurement
 from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem

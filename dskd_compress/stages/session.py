@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dskd_compress.config import Recipe, TrainSection
 from dskd_compress.console import Output
-from dskd_compress.data import BatchShard, DataSets, Preprocessing, TrainLoader, ValLoader, worker_death_explained
+from dskd_compress.data import BatchShard, DataSets, Preprocessing, TrainLoader, ValLoader, explain_worker_death
 from dskd_compress.methods import MethodTask
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.training.checkpoint import CheckpointStore
@@ -158,7 +158,7 @@ def train(
     elif statistics_batches:
         task.fit_statistics(loaders.some_images(statistics_batches))
     # A worker that dies is reported from a signal handler, at any point of a step.
-    with worker_death_explained(loaders.train.workers):
+    with explain_worker_death(loaders.train.workers):
         if group.is_main:
             _log_training(trainer, folder.log(role), section, role, recipe, folder, output, diagnosis)
         else:
@@ -214,7 +214,7 @@ def _log_training(
             beside.replace(place)
         folder.write_recipe(recipe)
 
-    trainer.store.before_it_counts = before_a_checkpoint_counts
+    trainer.store.before_commit = before_a_checkpoint_counts
     with output.progress(f"Training the {role}", trainer.total_steps, unit="step") as progress:
         progress.advance(trainer.progress.step)
         try:

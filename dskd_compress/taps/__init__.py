@@ -17,9 +17,9 @@ model's own logits is proven on real ones.
 
 from __future__ import annotations
 
-from dskd_compress.taps.choice import choose_guided_tap, choose_tap
+from dskd_compress.taps.choice import choose_tap
 from dskd_compress.taps.head import TapHead, find_head, find_teacher_tap, head_paths
-from dskd_compress.taps.probe import Probe, pooled_width, probe
+from dskd_compress.taps.probe import Probe, evaluating, pooled_width, probe
 from dskd_compress.taps.tap import Tap, TapKind, find_tap
 
 __all__ = [
@@ -27,8 +27,8 @@ __all__ = [
     "Tap",
     "TapHead",
     "TapKind",
-    "choose_guided_tap",
     "choose_tap",
+    "evaluating",
     "find_head",
     "find_tap",
     "find_teacher_tap",

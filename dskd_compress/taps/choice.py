@@ -1,4 +1,4 @@
-"""Which tap a pair is read at, where the recipe leaves it to us."""
+"""Choice of the tap of a pair, where the recipe says auto."""
 
 from __future__ import annotations
 
@@ -20,27 +20,14 @@ def choose_tap(
     teacher_seen: Probe,
     student: nn.Module,
     student_seen: Probe,
+    *,
+    guided: bool = False,
 ) -> TapKind:
-    """Settle `auto` where features are compared: a map where both models have one of several places."""
-    if requested != "auto":
-        return requested
-    try:
-        taps = find_tap(teacher, teacher_seen, "map"), find_tap(student, student_seen, "map")
-    except TapError:
-        return "vector"
-    return "map" if all(tap.grid is not None and tap.grid != (1, 1) for tap in taps) else "vector"
+    """Resolve `auto`.
 
+    Where features are compared: a map where both models have one of several places.
 
-def choose_guided_tap(
-    requested: Literal["auto", "vector", "map"],
-    teacher: nn.Module,
-    teacher_seen: Probe,
-    student: nn.Module,
-    student_seen: Probe,
-) -> TapKind:
-    """Settle `auto` where the teacher's head guides.
-
-    A map where both are CNNs with a real grid, and the teacher's head pools by the mean.
+    Where the teacher's head guides: a map where both are CNNs with a real grid, and the head pools by the mean.
     A teacher of more than 1024 channels gets the vector tap: denoising its maps costs more than the student.
     Also a map where both have one and no head of the teacher reads its vector (VOLO).
     """
@@ -48,9 +35,11 @@ def choose_guided_tap(
         return requested
     try:
         taps = find_tap(teacher, teacher_seen, "map"), find_tap(student, student_seen, "map")
-        head = find_head(teacher, teacher_seen, taps[0])
+        head = find_head(teacher, teacher_seen, taps[0]) if guided else None
     except TapError:
         return "vector"
+    if head is None:
+        return "map" if all(tap.grid is not None and tap.grid != (1, 1) for tap in taps) else "vector"
     cnn = all(tap.layout == "NCHW" and tap.grid is not None and min(tap.grid) > 1 for tap in taps)
     if head.linear is not None and cnn and taps[0].channels <= _MAX_MAP_CHANNELS:
         return "map"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dskd_compress.label_space import ClassMappedModel
 from dskd_compress.models import architecture
-from dskd_compress.taps.probe import REFUSALS, Probe
+from dskd_compress.taps.probe import REFUSALS, Probe, evaluating
 from dskd_compress.taps.tap import Tap, TapKind, find_prefix_tap, find_tap
 from dskd_export.errors import TapError
 
@@ -70,16 +70,9 @@ def head_paths(model: nn.Module, seen: Probe, tap: Tap) -> list[TapHead]:
     Args:
         model: in any mode; left in it.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            feat, prefix_BPC = tap.read(model, seen.features)
-            return [
-                head for head in _candidates(model, seen, tap) if _fits(head, feat, prefix_BPC, seen.logits_BK)
-            ]
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        feat, prefix_BPC = tap.read(model, seen.features)
+        return [head for head in _candidates(model, seen, tap) if _fits(head, feat, prefix_BPC, seen.logits_BK)]
 
 
 def find_head(model: nn.Module, seen: Probe, tap: Tap) -> TapHead:
@@ -91,16 +84,11 @@ def find_head(model: nn.Module, seen: Probe, tap: Tap) -> TapHead:
     if not seen.real:
         raise ValueError("a head cannot be proven on the meta device")
     paths = head_paths(model, seen, tap)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            feat, prefix_BPC = tap.read(model, seen.features)
-            for head in paths:
-                if _proven(head, feat, prefix_BPC, seen.logits_BK):
-                    return head
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        feat, prefix_BPC = tap.read(model, seen.features)
+        for head in paths:
+            if _is_proven(head, feat, prefix_BPC, seen.logits_BK):
+                return head
     name = architecture(model)
     if tap.kind == "map":
         raise TapError(f"The head of {name} does not read its spatial map.", "Use method.tap: vector.")
@@ -111,7 +99,7 @@ def find_head(model: nn.Module, seen: Probe, tap: Tap) -> TapHead:
 
 
 def find_teacher_tap(model: nn.Module, seen: Probe, kind: TapKind) -> tuple[Tap, TapHead]:
-    """A tap of a teacher with a head that goes on from it.
+    """Find a tap of a teacher with the head that leads on from it.
 
     A teacher whose classifiers do not read its vector is read at the tokens that they do read.
 
@@ -153,7 +141,7 @@ def _fits(head: TapHead, feat: Tensor, prefix_BPC: Tensor | None, logits_BK: Ten
     return isinstance(found_BK, Tensor) and found_BK.shape == logits_BK.shape
 
 
-def _proven(head: TapHead, feat: Tensor, prefix_BPC: Tensor | None, logits_BK: Tensor) -> bool:
+def _is_proven(head: TapHead, feat: Tensor, prefix_BPC: Tensor | None, logits_BK: Tensor) -> bool:
     # A classifier of zeros (untrained) agrees with everything and does not prove that the pooling is the mean.
     if feat.ndim == 4 and head.linear is not None and not bool(head.linear.weight.any()):
         return False
@@ -177,7 +165,7 @@ def vector_heads(model: nn.Module) -> list[tuple[str, VectorHead]]:
     """Candidates for vector -> logits with their names, simplest first."""
     if isinstance(model, ClassMappedModel):
         relabel = model.class_map
-        return [(f"{path}, classes mapped", _then(head, relabel)) for path, head in vector_heads(model.model)]
+        return [(f"{path}, classes mapped", _compose(head, relabel)) for path, head in vector_heads(model.model)]
     classifier = _classifier(model)
     if isinstance(classifier, (tuple, list, nn.ModuleList)):
         heads = list(classifier)
@@ -219,7 +207,7 @@ def _whole_head_of(model: nn.Module, widths: list[int], place: int) -> VectorHea
     return head
 
 
-def _then(first: VectorHead, second: VectorHead) -> VectorHead:
+def _compose(first: VectorHead, second: VectorHead) -> VectorHead:
     return lambda vector_BC: second(first(vector_BC))
 
 

@@ -45,7 +45,7 @@ def probe(model: nn.Module, input_size: tuple[int, int, int]) -> Probe:
     Raises:
         TapError: it is not a classifier with timm's feature interface, or does not take this size.
     """
-    with _looking(model):
+    with evaluating(model):
         images_BCHW = _random_images(model, input_size)
         features = _features(model, images_BCHW)
         vector_BC = _vector(model, features)
@@ -60,13 +60,13 @@ def pooled_width(model: nn.Module, input_size: tuple[int, int, int]) -> int:
     Raises:
         TapError: it gives no vector, or does not take this size.
     """
-    with _looking(model):
+    with evaluating(model):
         return _vector(model, _features(model, _random_images(model, input_size))).shape[1]
 
 
 @contextlib.contextmanager
-def _looking(model: nn.Module) -> Iterator[None]:
-    """In eval mode and without a graph; the mode is put back."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, without a graph, and back."""
     was_training = model.training
     model.eval()
     try:

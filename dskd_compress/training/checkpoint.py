@@ -51,7 +51,7 @@ class CheckpointStore:
         keep: how many states stay.
 
     Attributes:
-        before_it_counts: called each time that a state is on the disk, just before it takes its name.
+        before_commit: called each time that a state is on the disk, just before it takes its name.
         passed_over: damaged states that `load` found newer than the one that it gave.
         other_step: the last step of states with other settings that `load` found; None: there were none.
     """
@@ -60,7 +60,7 @@ class CheckpointStore:
         self.folder = folder
         self.settings_sha256 = settings_sha256
         self.keep = keep
-        self.before_it_counts: Callable[[], None] | None = None
+        self.before_commit: Callable[[], None] | None = None
         self.passed_over: list[Path] = []
         self.other_step: int | None = None
         # The state in last.pt where it is known to be good, and the best epochs of the older ones:
@@ -119,7 +119,7 @@ class CheckpointStore:
                 if progress.best_epoch >= 0:
                     self.load_best(progress.best_epoch)  # better known now than at the end
             except (CheckpointError, KeyError, TypeError) as error:
-                failure = failure or (error if isinstance(error, CheckpointError) else _damaged(path))
+                failure = failure or (error if isinstance(error, CheckpointError) else _damage_error(path))
                 self.passed_over.append(path)
                 continue
             self._older = dict.fromkeys(paths[number + 1 :])
@@ -148,12 +148,12 @@ class CheckpointStore:
                 )
             weights: dict[str, Tensor] = content["student"]
         except (KeyError, TypeError) as error:
-            raise _damaged(path) from error
+            raise _damage_error(path) from error
         return weights
 
     def _make_room(self, step: int) -> None:
-        if self.before_it_counts is not None:
-            self.before_it_counts()
+        if self.before_commit is not None:
+            self.before_commit()
         if self.keep > 1 and self._last_step is not None and self._last_step != step:
             # Killed between this and the renaming of the new one: `load` finds the state under this name.
             older = self.folder / f"step-{self._last_step:010d}.pt"
@@ -177,27 +177,27 @@ class CheckpointStore:
             path.unlink()
 
 
-def _write(path: Path, content: dict[str, Any], before_it_counts: Callable[[], None] | None = None) -> None:
+def _write(path: Path, content: dict[str, Any], before_commit: Callable[[], None] | None = None) -> None:
     """Write atomically; the callback runs when all is written, before the new file takes its name."""
     buffer = io.BytesIO()  # torch.save tells a full disk by a RuntimeError of its own
     torch.save(content, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
-        if before_it_counts is not None:
-            before_it_counts()
+        if before_commit is not None:
+            before_commit()
 
 
 def _read(path: Path, device: torch.device) -> Any:
     if not path.exists():
-        raise _damaged(path)
+        raise _damage_error(path)
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a damaged file makes the unpickler trip over anything
-        raise _damaged(path) from error
+        raise _damage_error(path) from error
 
 
-def _damaged(path: Path) -> CheckpointError:
+def _damage_error(path: Path) -> CheckpointError:
     what = "damaged" if path.exists() else "missing"
     return CheckpointError(f"{path} is {what}.", f"Delete {path.parent} to train from the start.")

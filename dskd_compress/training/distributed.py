@@ -147,7 +147,7 @@ def join(section: TrainSection) -> Iterator[Group]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with _lost_process_explained(section.distributed_timeout_s):
+    with _explain_lost_process(section.distributed_timeout_s):
         distributed.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             timeout=timedelta(seconds=section.distributed_timeout_s),
@@ -161,7 +161,7 @@ def join(section: TrainSection) -> Iterator[Group]:
 
 
 @contextlib.contextmanager
-def _lost_process_explained(timeout_s: float) -> Iterator[None]:
+def _explain_lost_process(timeout_s: float) -> Iterator[None]:
     """Turn the errors of gloo and NCCL into one line.
 
     Raises:

@@ -62,7 +62,7 @@ class UpdateGuard:
             if self.finite:
                 self._apply(step)
             else:
-                self._statistics.restore()
+                self._statistics.restore_unless(self.finite)
             return
         tensors = list(self._changing_tensors())
         if list(map(id, tensors)) != list(map(id, self._changed.tensors)):  # the first step creates the state
@@ -106,12 +106,6 @@ class HeldTensors:
         """Copy the tensors as they are now."""
         for live, _, copies in self._groups:
             torch._foreach_copy_(copies, live)
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put the copies back."""
-        for live, _, copies in self._groups:
-            torch._foreach_copy_(live, copies)
 
     @torch.no_grad()
     def restore_unless(self, finite: Tensor) -> None:

@@ -12,13 +12,13 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dskd_compress.config import TrainSection
-from dskd_compress.data import BatchShard
+from dskd_compress.data import BatchShard, TrainLoader
 from dskd_compress.data.randomness import seed_of_text
 from dskd_compress.launch import ProcessRank
 from dskd_compress.methods.base import MONITOR_EVERY, MethodTask, StepContext
@@ -36,21 +36,6 @@ from dskd_export.errors import EnvironmentProblem, Interrupted, TrainingDiverged
 
 # Fetching a number from a GPU waits for it, so the numbers of several steps are fetched together.
 _STEPS_PER_FETCH = {"cpu": 1, "cuda": 20}
-
-
-class EpochLoader(Protocol):
-    """Training batches: the same for the same seed, epoch and position; this process's shard of each."""
-
-    @property
-    def skipped(self) -> list[str]:
-        """Names of unreadable images met so far."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, epoch: int, skip_batches: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch, from number `skip_batches` on."""
-        ...
 
 
 class Trainer:
@@ -74,7 +59,7 @@ class Trainer:
     def __init__(
         self,
         task: MethodTask,
-        loader: EpochLoader,
+        loader: TrainLoader,
         validate: Callable[[nn.Module], tuple[Accuracy, float]],
         section: TrainSection,
         *,

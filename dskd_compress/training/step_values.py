@@ -12,16 +12,14 @@ from torch import Tensor
 from dskd_compress.training.distributed import Group
 from dskd_export.documents.training import StepRecord
 
-_TERM, _MONITOR = "term ", "monitor "
-
 
 @dataclass
 class DeviceStep:
-    """The numbers of a step while they are on the device: `values` are means over this process's images."""
+    """The numbers of a step on the device: `values` are means over this process's images, by kind and name."""
 
     images: int
     learning_rate: float
-    values: dict[str, Tensor]
+    values: dict[tuple[str, str], Tensor]
 
     @classmethod
     def of(
@@ -32,16 +30,13 @@ class DeviceStep:
         results: list[tuple[float, dict[str, Any]]],
     ) -> DeviceStep:
         """Average the task's results over the micro-batches of a step, with the weight of each."""
-        values = {"grad_norm": grad_norm}
+        values = {("gradient", "norm"): grad_norm}
         for weight, result in results:
-            named = {
-                "loss": result["loss"],
-                **{_TERM + name: value for name, value in result["terms"].items()},
-                **{_MONITOR + name: value for name, value in result["monitors"].items()},
-            }
-            for name, value in named.items():
+            named = {("loss", name): value for name, value in {"loss": result["loss"], **result["terms"]}.items()}
+            named |= {("monitor", name): value for name, value in result["monitors"].items()}
+            for key, value in named.items():
                 value = value.detach().float() * weight
-                values[name] = values[name] + value if name in values else value
+                values[key] = values[key] + value if key in values else value
         return cls(images, learning_rate, values)
 
 
@@ -87,18 +82,13 @@ def fetch(pending: list[DeviceStep], group: Group, stop: bool) -> tuple[list[Ste
     table = [value for step in pending for value in step.values.values()]
     wish = torch.tensor(float(stop), device=table[0].device)
     *flat, wishes = group.all_reduce_mean(torch.stack([*(value.float() for value in table), wish])).tolist()
-    values = iter(flat)
+    numbers = iter(flat)
     steps = []
     for step in pending:
-        named = {name: next(values) for name in step.values}
-        terms = {k.removeprefix(_TERM): v for k, v in named.items() if k.startswith(_TERM)}
-        steps.append(
-            StepValues(
-                images=step.images * group.process.world_size,
-                learning_rate=step.learning_rate,
-                grad_norm=named["grad_norm"],
-                losses={"loss": named["loss"], **terms},
-                monitors={k.removeprefix(_MONITOR): v for k, v in named.items() if k.startswith(_MONITOR)},
-            )
-        )
+        kinds: dict[str, dict[str, float]] = {"gradient": {}, "loss": {}, "monitor": {}}
+        for kind, name in step.values:
+            kinds[kind][name] = next(numbers)
+        images = step.images * group.process.world_size
+        norm = kinds["gradient"]["norm"]
+        steps.append(StepValues(images, step.learning_rate, norm, kinds["loss"], kinds["monitor"]))
     return steps, wishes > 0

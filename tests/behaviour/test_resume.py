@@ -29,7 +29,7 @@ def test_stopped_and_gone_on_with(finished: Finished, tmp_path: Path, no_documen
     assert exit_codes(start(command, said, ("sigterm at batch", 14))) == [130]
     text = said.read_text()
     assert "Stopped by SIGTERM after step 14 of 22" in text
-    assert "The same command goes on from there." in text
+    assert "The same command resumes from there." in text
     assert "Traceback" not in text
     assert not (folder / "student.safetensors").exists()
 

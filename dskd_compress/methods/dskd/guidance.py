@@ -1,12 +1,6 @@
-"""Guidance of the denoising by the teacher's own classifier.
+"""Guidance of the denoising by the teacher's own classifier, as in `method.py`.
 
-Classifier guidance (Dhariwal and Nichol, arXiv 2105.05233, algorithm 2) adds the gradient of
-log p(q | z) to the predicted noise. Here p is the teacher's head from the tap onwards, q a
-distribution over classes (a label is a one-hot q), and z is a feature in the standardised
-teacher space, so that the head reads sigma z + m:
-
-    l(z)  = sum_k q_k log softmax(c_T(sigma z + m))_k
-    grad  = sigma * J^T (q - softmax(c_T(sigma z + m)))        J = d c_T / d feature
+    grad l(z) = sigma J^T (q - softmax(c_T(sigma z + m)))        J = d c_T / d feature
 
 Always fp32: in half precision q - p underflows as soon as the head is confident.
 
@@ -44,12 +38,12 @@ class TeacherHead:
     prefix_BPC: Tensor | None = None
 
     def logits(self, z: Tensor) -> Tensor:
-        """Standardised feature BxC or BxCxHxW -> logits BxK; differentiable in z."""
+        """Map a standardised feature BxC or BxCxHxW to logits BxK; differentiable in z."""
         feat = z * channels_like(self.std_C, z) + channels_like(self.mean_C, z)
         return self.head(feat, self.prefix_BPC)
 
     def gradient(self, z: Tensor, target_BK: Tensor) -> Tensor:
-        """d/dz sum_b l(z_b): the same shape as z, fp32, no graph.
+        """Compute d/dz sum_b l(z_b): the same shape as z, fp32, no graph.
 
         In closed form, (q - p) W sigma, over H W for a mean-pooled map, where the head is linear;
         through autograd otherwise.
@@ -120,10 +114,10 @@ def guide_target(
     target: Tensor,
     temperature: float = 1.0,
 ) -> Tensor:
-    """q, the distribution that guidance pulls towards, BxK.
+    """Compute q, the target distribution of guidance, BxK.
 
     Args:
-        kind: `teacher` keeps what the teacher says of this image; `label` makes every denoised feature
+        kind: `teacher` keeps the teacher's view of this image; `label` makes every denoised feature
             of a class alike; `teacher_if_correct` takes the teacher where its first class is right.
         teacher_logits_BK: of the teacher.
         target: class indices [B], or a mixed BxK distribution.

@@ -23,11 +23,8 @@ def monitor(
     hash bit over the batch (in bits), and the head's mean log p(q) in nats, with q the teacher's distribution.
 
     Args:
-        u: the student's projected feature.
-        v: the denoised one, the virtual teacher.
-        z_T: the teacher's feature.
-        u_BK: logits c_T(u).
-        v_BK: logits c_T(v).
+        u, v, z_T: features, as in `method.py`.
+        u_BK, v_BK: logits c_T(u) and c_T(v).
         teacher_BK: logits of the teacher.
         hash_loss: with the planes W and b.
     """

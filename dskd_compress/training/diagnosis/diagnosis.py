@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dskd_compress.config import DiagnosisSection
 from dskd_compress.label_space import class_map_override
@@ -23,7 +23,7 @@ from dskd_compress.training.diagnosis.optimizer import not_optimized_symptom
 from dskd_compress.training.diagnosis.symptom import Symptom
 from dskd_compress.training.diagnosis.target import collapsed_symptom
 from dskd_compress.training.diagnosis.teacher import frozen_symptom
-from dskd_compress.training.diagnosis.teacher_checks import TeacherChecks
+from dskd_compress.training.diagnosis.teacher_checks import CheckedBatch, TeacherChecks
 from dskd_compress.training.diagnosis.teacher_input import Formats
 from dskd_compress.training.diagnosis.terms import Snapshot, dead_symptoms, exploding_symptoms, unreached_symptoms
 from dskd_export.documents.training import DiagnosisRecord, Finding
@@ -32,29 +32,13 @@ from dskd_export.errors import DiagnosisError
 FIRST_STEPS = 3
 
 
-@dataclasses.dataclass
-class CheckedBatch:
-    """What the hook keeps of a step that is checked."""
-
-    images_BCHW: Tensor
-    labels_B: Tensor
-    logits_BK: Tensor | None
-    values: dict[str, float]
-    norms: dict[str, float | None]
-    monitors: dict[str, float]
-
-
 class Diagnosis:
     """Checks one distillation for faults.
 
     Args:
         section: how often, and which faults end the training.
         task: student, method and teacher.
-        formats: normalisations of student and teacher; None where there is no teacher.
-        classes: names of the data's classes.
-        known_accuracy: the teacher's, after its own training; None where it is unknown.
-        outputs: the teacher's own classes behind each of its outputs; None: they have no names.
-        as_option: a class map of the teacher -> the option that sets it.
+        formats, classes, known_accuracy, outputs, as_option: see `TeacherChecks`.
         seen_before: a fault that was found before the training.
     """
 
@@ -189,8 +173,7 @@ class Diagnosis:
         self._monitors.append((number, batch.monitors))
         facts, symptoms = None, list[Symptom | None]()
         if self._teacher is not None and batch.logits_BK is not None:
-            images = (batch.images_BCHW, batch.labels_B, batch.logits_BK)
-            facts, symptoms = self._teacher.check(*images, self._optimizer)
+            facts, symptoms = self._teacher.check(batch, batch.logits_BK, self._optimizer)
         symptoms += unreached_symptoms(list(batch.values), self._gradients.reaching, module.head_terms)
         symptoms += dead_symptoms(self._snapshots)
         symptoms += exploding_symptoms(self._snapshots)

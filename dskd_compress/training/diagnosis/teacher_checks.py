@@ -6,6 +6,7 @@ Shape suffixes: B and N images, C channels, H height, W width, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,6 +33,19 @@ from dskd_compress.training.diagnosis.teacher_input import (
     right_answers,
 )
 from dskd_export.documents.training import TeacherFacts
+
+
+@dataclass
+class CheckedBatch:
+    """What the diagnosis keeps of a step that is checked."""
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+    logits_BK: Tensor | None
+    values: dict[str, float]
+    norms: dict[str, float | None]
+    monitors: dict[str, float]
+
 
 ANSWER_STEPS = 100  # steps over which the teacher's answers are collected, to find its class order
 
@@ -62,7 +76,7 @@ class TeacherChecks:
         self.outputs, self.as_option = outputs, as_option
         self._checksum = checksum(teacher.model)
         self._answers: list[tuple[Tensor, Tensor, Tensor]] | None = []  # labels, first class, its probability
-        self._right: list[tuple[Right, dict[str, Right]]] | None = []
+        self._tried: list[tuple[Right, dict[str, Right]]] | None = []
 
     def collect(self, labels_B: Tensor, logits_BK: Tensor) -> None:
         """Keep the teacher's answers for a batch, until there are enough."""
@@ -71,7 +85,7 @@ class TeacherChecks:
             self._answers.append((labels_B, first_B, confidence_B))
 
     def check(
-        self, images_BCHW: Tensor, labels_B: Tensor, logits_BK: Tensor, optimizer: torch.optim.Optimizer | None
+        self, batch: CheckedBatch, logits_BK: Tensor, optimizer: torch.optim.Optimizer | None
     ) -> tuple[TeacherFacts, list[Symptom | None]]:
         """Check the teacher on a batch: its mode, weights, class order and input."""
         model = self.teacher.model
@@ -80,8 +94,8 @@ class TeacherChecks:
         changed = first_difference(model, self._checksum, checksum(model))
         if changed is not None:
             symptoms.append(changed_symptom(changed, "since the training began"))
-        given_BCHW = self.teacher.adapt(images_BCHW).float()
-        right_B = logits_BK.argmax(dim=1) == labels_B
+        given_BCHW = self.teacher.adapt(batch.images_BCHW).float()
+        right_B = logits_BK.argmax(dim=1) == batch.labels_B
         facts = TeacherFacts(
             accuracy=float(right_B.float().mean()),
             confidence=float(logits_BK.softmax(dim=1).max(dim=1).values.mean()),
@@ -91,12 +105,12 @@ class TeacherChecks:
         order = self._check_class_order()
         symptoms.append(order)
         if order is not None:
-            self._right = None  # every other explanation of the same answers would mislead
-        if in_eval_mode and self.formats is not None and self._right is not None:
-            right = right_B.cpu().numpy()
-            symptoms += self._check_input(
-                images_BCHW, labels_B, given_BCHW, right, facts, self.formats, self._right
-            )
+            self._tried = None  # every other explanation of the same answers would mislead
+        if in_eval_mode and self.formats is not None and self._tried is not None:
+            size, images_BCHW = self.teacher.adapt.size, batch.images_BCHW
+            others = right_answers(model, images_BCHW, batch.labels_B, self.formats, size)
+            self._tried.append((right_B.cpu().numpy(), others))
+            symptoms += self._check_input(images_BCHW, given_BCHW, facts, self.formats, self._tried)
         return facts, symptoms
 
     def _check_class_order(self) -> Symptom | None:
@@ -117,26 +131,22 @@ class TeacherChecks:
     def _check_input(
         self,
         images_BCHW: Tensor,
-        labels_B: Tensor,
         given_BCHW: Tensor,
-        right_B: Right,
         facts: TeacherFacts,
         formats: Formats,
-        right: list[tuple[Right, dict[str, Right]]],
+        tried: list[tuple[Right, dict[str, Right]]],
     ) -> list[Symptom | None]:
-        """Try other normalisations at the first checks, until there are enough images for a verdict."""
-        size = self.teacher.adapt.size
-        wanted_BCHW = TeacherInput(formats.student, formats.teacher, size).to(images_BCHW.device)(images_BCHW)
+        """Compare with other normalisations at the first checks, until there are enough images for a verdict."""
+        adapt = TeacherInput(formats.student, formats.teacher, self.teacher.adapt.size)
+        wanted_BCHW = adapt.to(images_BCHW.device)(images_BCHW)
         symptoms = [
             pixels_symptom(pixels_outside(images_BCHW, formats.student)),
             adapter_symptom(given_BCHW, wanted_BCHW.float()),
         ]
-        right.append((right_B, right_answers(self.teacher.model, images_BCHW, labels_B, formats, size)))
-        given_N = np.concatenate([given for given, _ in right])
-        if len(given_N) < LEAST_IMAGES:
-            return symptoms
-        others = {name: np.concatenate([other[name] for _, other in right]) for name in right[0][1]}
-        self._right = None
-        statistics = (facts.input_mean, facts.input_std)
-        symptoms.append(accuracy_symptom(given_N, others, statistics, self.known_accuracy))
+        given_N = np.concatenate([given for given, _ in tried])
+        if len(given_N) >= LEAST_IMAGES:
+            others = {name: np.concatenate([other[name] for _, other in tried]) for name in tried[0][1]}
+            self._tried = None
+            statistics = (facts.input_mean, facts.input_std)
+            symptoms.append(accuracy_symptom(given_N, others, statistics, self.known_accuracy))
         return symptoms

@@ -1,4 +1,4 @@
-"""Experiment trackers behind one small protocol; each library is imported only where it is asked for."""
+"""Experiment trackers behind one small protocol; each library is imported only where the recipe names it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dskd_compress.config import TrackingSection
-from dskd_compress.training.trackers.base import RunLabel, Tracker, Trackers
+from dskd_compress.training.trackers.base import RunLabel, Tracker, Trackers, first_line
 from dskd_export.errors import EXTRA_OF, DataError, MissingExtra
 from dskd_export.files.atomic import write_atomic
 from dskd_export.files.bounded import read_bounded
@@ -40,16 +40,16 @@ def open_trackers(
     reached: Mapping[str, int],
     warn: Callable[[str], None],
 ) -> Trackers:
-    """Open what the recipe asks for; one that cannot be opened is warned of and left out.
+    """Open the recipe's trackers; one that cannot be opened is left out, with a warning.
 
     Args:
         section: which, and how.
         folder: for their files and the id of the run; made where it is needed.
         role: `teacher` or `student`.
-        settings: the recipe, kept beside the run.
-        resumed: the same run goes on; else a new one begins.
+        settings: the recipe, kept with the run.
+        resumed: continue the same run; else begin a new one.
         reached: last record of each kind that is tracked already.
-        warn: told of a tracker that fails.
+        warn: called with a warning when a tracker fails.
 
     Raises:
         MissingExtra: see `check_trackers`.
@@ -63,7 +63,7 @@ def open_trackers(
             try:
                 opened[kind] = _open(kind, section, folder, label, settings)
             except Exception as error:  # a server, a disk, a library's own taste: none of it may end the training
-                warn(f"{kind} is left out: {_reason(error)}. train.jsonl has every record.")
+                warn(f"{kind} is left out: {first_line(error)}. train.jsonl has every record.")
     return Trackers(opened, section.every_steps, reached if resumed else {}, warn)
 
 
@@ -89,11 +89,7 @@ def _run_id(path: Path, resumed: bool) -> str:
         try:
             return str(parse_json(read_bounded(path, 1 << 16))["run"])
         except (DataError, InvalidJson, KeyError, TypeError):
-            pass  # damaged: the run goes on under a new id
+            pass  # damaged: the run continues under a new id
     run = uuid.uuid4().hex[:16]
     write_atomic(path, json.dumps({"run": run}) + "\n")
     return run
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

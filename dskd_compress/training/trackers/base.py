@@ -64,7 +64,7 @@ class Trackers:
         every_steps: step records between two that are passed on; epochs and diagnoses all are.
         reached: last record of each kind that is tracked already. A run that was killed goes on from its
             checkpoint and makes the records after it again, with the same numbers.
-        warn: told of a tracker that fails.
+        warn: called with a warning when a tracker fails.
     """
 
     def __init__(
@@ -98,8 +98,12 @@ class Trackers:
 
     def _give_up(self, name: str, error: Exception) -> None:
         self._trackers.pop(name, None)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        self._warn(f"{name} failed and is told no more: {reason}. train.jsonl has every record.")
+        self._warn(f"{name} failed and gets no more records: {first_line(error)}. train.jsonl has every record.")
+
+
+def first_line(error: Exception) -> str:
+    """Shorten an error of a tracker to its first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def findings_text(record: TrainingRecord) -> str:

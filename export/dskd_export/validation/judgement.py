@@ -21,13 +21,7 @@ from dskd_export.settings import PrecisionBudget, ValidateSettings
 from dskd_export.validation.accuracy import compare_accuracy
 from dskd_export.validation.candidates import FULL, Contestant
 from dskd_export.validation.causes import explain_logits
-from dskd_export.validation.gate import (
-    NO_IMAGES,
-    check_budget,
-    check_finite,
-    check_golden,
-    check_limits,
-)
+from dskd_export.validation.gate import NO_IMAGES, check_budget, check_finite, check_golden, check_limits
 from dskd_export.validation.parity import compare_outputs
 from dskd_export.validation.verdicts import reason_of, verdict_of
 

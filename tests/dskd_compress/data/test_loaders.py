@@ -23,9 +23,9 @@ from dskd_compress.data import (
     UnreadableImage,
     ValLoader,
     eval_transform,
+    explain_worker_death,
     iter_images,
     open_data,
-    worker_death_explained,
 )
 from dskd_export.errors import DataError, EnvironmentProblem, RecipeError
 
@@ -375,7 +375,7 @@ def test_dead_worker_names_the_key() -> None:
     train = loader(DataSets("dying", images, images), section(workers=1))
     with pytest.raises(EnvironmentProblem, match=r"(?s)died.*data\.workers \(now 1\)"):
         list(train.epoch(0))
-    with pytest.raises(RuntimeError, match="another"), worker_death_explained(1):
+    with pytest.raises(RuntimeError, match="another"), explain_worker_death(1):
         raise RuntimeError("another")
 
 

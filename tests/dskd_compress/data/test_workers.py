@@ -24,7 +24,7 @@ from dskd_compress.cli import describe
 from dskd_compress.config import DataSection
 from dskd_compress.data import ArraySet, DataSets, Preprocessing, TrainLoader, ValLoader, shared_memory, workers
 from dskd_compress.data.shared_memory import PREFETCHED_BATCHES, batches_size, check_shared_memory
-from dskd_compress.data.workers import end_workers, open_workers, worker_death_explained
+from dskd_compress.data.workers import end_workers, explain_worker_death, open_workers
 from dskd_export.errors import EnvironmentProblem
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def failure_of(samples: Acting, count: int = 1) -> BaseException:
     loader = open_workers(samples, count, CPU, first, batch_size=1)
     began = time.monotonic()
     try:
-        with pytest.raises((EnvironmentProblem, OSError)) as caught, worker_death_explained(count):
+        with pytest.raises((EnvironmentProblem, OSError)) as caught, explain_worker_death(count):
             list(loader)
     finally:
         end_workers(loader)

@@ -8,17 +8,7 @@ import pytest
 import torch
 from support import CLASSES, make_model
 
-from dskd_compress.taps import (
-    Tap,
-    TapHead,
-    choose_guided_tap,
-    choose_tap,
-    find_head,
-    find_tap,
-    find_teacher_tap,
-    head_paths,
-    probe,
-)
+from dskd_compress.taps import Tap, TapHead, choose_tap, find_head, find_tap, find_teacher_tap, head_paths, probe
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import TapError
 
@@ -122,7 +112,7 @@ def test_a_teacher_of_several_heads_guides(
     seen = probe(model, (3, size, size))
     student = make_model("test_resnet")
     student_seen = probe(student, (3, 64, 64))
-    assert choose_guided_tap("auto", model, seen, student, student_seen) == kind
+    assert choose_tap("auto", model, seen, student, student_seen, guided=True) == kind
     tap, head = find_teacher_tap(model, seen, kind)  # type: ignore[arg-type]
     assert (tap.layout, tap.channels, head.path, head.linear) == (layout, channels, path, None)
     images_BCHW = torch.randn(2, 3, size, size)
@@ -230,7 +220,7 @@ def test_choice_of_the_tap_where_the_head_guides(
 ) -> None:
     models = make_model(teacher), make_model(student)
     seen = [probe(model, (3, size, size)) for model in models]
-    assert choose_guided_tap(requested, models[0], seen[0], models[1], seen[1]) == chosen  # type: ignore[arg-type]
+    assert choose_tap(requested, models[0], seen[0], models[1], seen[1], guided=True) == chosen  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

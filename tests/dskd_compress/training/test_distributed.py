@@ -131,7 +131,7 @@ def test_a_silent_process_is_waited_for_no_longer_than_the_recipe_says(finished:
     assert exit_codes(first) == [4]
     second.kill()
     text = (tmp_path / "said.0").read_text()
-    assert "error: Another process of this training does not answer since 3 s." in text
+    assert "error: Another process of this training has not answered for 3 s." in text
     assert "train.distributed_timeout_s" in text
 
 

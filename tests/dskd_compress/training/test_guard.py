@@ -115,9 +115,18 @@ def run_to_the_fault(trainer: Trainer) -> tuple[list[StepRecord], dict[str, Tens
     return records, before, caught.value
 
 
-@pytest.mark.parametrize("fault", ["loss", "input", "nan gradient", "inf gradient"])
 @pytest.mark.parametrize("on_host", [True, False], ids=["host", "device"])
-@pytest.mark.parametrize("name", ["sgd", "adamw", "pieces"])
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        *(
+            (name, fault)
+            for name in ("sgd", "adamw")
+            for fault in ("loss", "input", "nan gradient", "inf gradient")
+        ),
+        ("pieces", "loss"),
+    ],
+)
 def test_the_state_is_that_of_the_step_before(name: str, on_host: bool, fault: str, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, SECTIONS[name], on_host=on_host)
     if fault in ("loss", "input"):
@@ -213,7 +222,3 @@ def test_held_tensors_of_any_type_and_layout_come_back() -> None:
             tensor.add_(1)
         held.restore_unless(torch.tensor(finite))
         assert [torch.equal(a, b) for a, b in zip(tensors, expected, strict=True)] == [not changed] * 5 + [True]
-    for tensor in tensors:
-        tensor.fill_(5)
-    held.restore()
-    assert all(torch.equal(a, b) for a, b in zip(tensors, expected, strict=True))

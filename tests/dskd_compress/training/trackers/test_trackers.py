@@ -262,7 +262,7 @@ def test_a_tracker_that_fails_is_warned_of_once_and_the_others_go_on() -> None:
         trackers.log(record)
     trackers.finish()
     assert warnings == [
-        "wandb failed and is told no more: [Errno 28] No space left on device. train.jsonl has every record."
+        "wandb failed and gets no more records: [Errno 28] No space left on device. train.jsonl has every record."
     ]
     assert failing.seen == 2
     assert keeping.records == RECORDS
