@@ -1,8 +1,8 @@
 """The Python API: the commands as functions that take a recipe or a run folder and return the typed document.
 
 Every function takes recipe keys as keywords, a section as a dictionary of the keys to change:
-`distill("recipe.yaml", train={"epochs": 3, "lr": 0.01}, seed=1)`. They print nothing unless `progress=True`, which
-prints what the command prints. They raise the errors of `dskd_export.errors`, lock the run folder while they write,
+`distill("recipe.yaml", train={"epochs": 3, "lr": 0.01}, seed=1)`. They print nothing unless `progress=True`,
+then what the command prints. They raise the errors of `dskd_export.errors`, lock the run folder while they write,
 and keep the settings in the run's recipe, as the commands do.
 """
 
@@ -104,12 +104,12 @@ def export(run: Path | str, *, progress: bool = False, **overrides: Any) -> Expo
         MissingExtra: onnx, or a tool that makes a precision, is not installed.
     """
     recipe, folder, changes = _resolve_run(run, overrides)
-    from dskd_compress.precisions import with_bundled
+    from dskd_compress.precisions import keep_bundled_precisions
     from dskd_compress.stages.export import run_export
     from dskd_export.documents.base import read_document
     from dskd_export.documents.export import ExportDocument
 
-    run_export(with_bundled(recipe, folder, changes)[0], folder, _output(progress))
+    run_export(keep_bundled_precisions(recipe, folder, changes)[0], folder, _output(progress))
     return read_document(folder / "export.json", ExportDocument)
 
 
