@@ -46,7 +46,7 @@ from dskd_compress.commands.validate import validate
 from dskd_compress.interrupt import ctrl_c_came, forget_ctrl_c, watch_for_ctrl_c
 from dskd_compress.launch import get_process_rank
 from dskd_compress.shortages import explain_error, first_line
-from dskd_compress.standard_output import forgiving_output
+from dskd_compress.standard_output import guard_output
 from dskd_export.errors import DskdError, Interrupted, ProcessLost, TrainingDiverged, UsageError
 
 PROGRAM = "dskd-compress"
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     watch_for_ctrl_c()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with forgiving_output() as lost:
+    with guard_output() as lost:
         code = _run(given)
         sys.stdout.flush()
         forget_ctrl_c()

@@ -71,7 +71,7 @@ def mean_with_interval(values: Sequence[float]) -> Interval | None:
     return Interval(value=mean, low=mean - half, high=mean + half)
 
 
-def paired_differences(methods: Sequence[ComparedMethod]) -> Iterator[PairedDifference]:
+def compute_differences(methods: Sequence[ComparedMethod]) -> Iterator[PairedDifference]:
     """Compute the differences of every pair of methods, paired by seed."""
     for one, other in combinations(methods, 2):
         differences = [a - b for a, b in zip(one.top1, other.top1, strict=True)]
@@ -85,7 +85,7 @@ def paired_differences(methods: Sequence[ComparedMethod]) -> Iterator[PairedDiff
         )
 
 
-def difference_of(document: ComparisonDocument, first: str, second: str) -> PairedDifference:
+def find_difference(document: ComparisonDocument, first: str, second: str) -> PairedDifference:
     """Find `first - second`, whichever way round it is stored."""
     for pair in document.differences:
         if (pair.first, pair.second) == (first, second):
@@ -103,7 +103,7 @@ def difference_of(document: ComparisonDocument, first: str, second: str) -> Pair
     raise KeyError(f"{first}, {second}")
 
 
-def table_rows(document: ComparisonDocument, against: str) -> list[list[str]]:
+def format_rows(document: ComparisonDocument, against: str) -> list[list[str]]:
     """Format the rows: method, accuracy, difference of `against` from it, cost; in percent and points."""
     rows = []
     for method in document.methods:
@@ -113,7 +113,7 @@ def table_rows(document: ComparisonDocument, against: str) -> list[list[str]]:
             accuracy += f" ± {100 * (spread.high - spread.value):.2f}"
         difference = ""
         if method.label != against:
-            pair = difference_of(document, against, method.label)
+            pair = find_difference(document, against, method.label)
             difference = f"{100 * pair.mean:+.2f}"
             if pair.interval is not None:
                 difference += f" ({100 * pair.interval.low:+.2f} to {100 * pair.interval.high:+.2f})"
@@ -131,16 +131,16 @@ def table_rows(document: ComparisonDocument, against: str) -> list[list[str]]:
     return rows
 
 
-def headings(against: str) -> list[str]:
-    """List the column heads of `table_rows`."""
+def list_headings(against: str) -> list[str]:
+    """List the column heads of `format_rows`."""
     return ["method", "top-1 %", f"{against} minus it", "seconds", "images/s", "peak MB"]
 
 
-def markdown(document: ComparisonDocument, against: str) -> str:
+def format_markdown(document: ComparisonDocument, against: str) -> str:
     """Format the comparison as a Markdown page."""
     seeds = document.methods[0].seeds
     teacher = "" if document.teacher_top1 is None else f" ({100 * document.teacher_top1:.2f} %)"
-    head = headings(against)
+    head = list_headings(against)
     commits = [commit for commit in document.commits if commit]
     code = f"commit {', '.join(commits)}" if commits else document.provenance.code
     lines = [
@@ -152,7 +152,7 @@ def markdown(document: ComparisonDocument, against: str) -> str:
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",
-        *(f"| {' | '.join(row)} |" for row in table_rows(document, against)),
+        *(f"| {' | '.join(row)} |" for row in format_rows(document, against)),
         "",
         f"`{document.provenance.command}`, {code}, "
         f"{document.provenance.device.gpu or document.provenance.device.cpu}, {document.jobs} at a time.",

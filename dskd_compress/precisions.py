@@ -41,18 +41,18 @@ class CalibrationImages:
     left_out: int
 
 
-def wanted_precisions(section: ExportSection) -> tuple[Precision, ...]:
+def list_requested_precisions(section: ExportSection) -> tuple[Precision, ...]:
     """List the requested precisions other than fp32, in build order."""
     chosen = TARGETS[section.target].precisions if section.precisions == "auto" else section.precisions
     return tuple(dict.fromkeys(precision for precision in chosen if precision != "fp32"))
 
 
-def bundled_precisions(folder: RunFolder) -> list[Precision]:
+def list_bundled_precisions(folder: RunFolder) -> list[Precision]:
     """List the precisions in the bundle of a run."""
     return [name for name in get_args(Precision) if (folder.bundle / model_name(name)).is_file()]
 
 
-def with_bundled(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tuple[Recipe, list[str]]:
+def keep_bundled_precisions(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tuple[Recipe, list[str]]:
     """Keep the precisions of a run's bundle, unless this command chooses them.
 
     A recipe file knows nothing of what `export --precision` made since; the run's own recipe does.
@@ -67,14 +67,14 @@ def with_bundled(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tup
     """
     keys = {text.partition("=")[0].strip() for text in given}
     chosen = {"export", "export.precisions"} | ({"export.target"} if recipe.export.precisions == "auto" else set())
-    wanted = wanted_precisions(recipe.export)
-    kept = [name for name in bundled_precisions(folder) if name not in ("fp32", *wanted)]
+    wanted = list_requested_precisions(recipe.export)
+    kept = [name for name in list_bundled_precisions(folder) if name not in ("fp32", *wanted)]
     if not kept or keys & chosen:
         return recipe, []
     section = recipe.export.model_copy(update={"precisions": ("fp32", *wanted, *kept)})
     if not any(key.startswith("export.") for key in keys) and (folder / "recipe.yaml").is_file():
         own = folder.read_recipe().export
-        section = own if set(kept) <= set(wanted_precisions(own)) else section
+        section = own if set(kept) <= set(list_requested_precisions(own)) else section
     return recipe.model_copy(update={"export": section}), list(kept)
 
 

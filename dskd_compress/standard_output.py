@@ -23,7 +23,7 @@ class LostOutput:
     error: OSError | None = None
 
 
-class _Forgiving(io.FileIO):
+class _GuardedFile(io.FileIO):
     """A descriptor that takes everything, and remembers why it dropped some of it."""
 
     def __init__(self, descriptor: int, lost: LostOutput) -> None:
@@ -40,7 +40,7 @@ class _Forgiving(io.FileIO):
 
 
 @contextmanager
-def forgiving_output() -> Iterator[LostOutput]:
+def guard_output() -> Iterator[LostOutput]:
     """Let `sys.stdout` and `sys.stderr` take any text for as long as the body runs.
 
     Streams that were replaced, as a test does, stay as they are.
@@ -73,7 +73,7 @@ def _open_missing() -> None:
 def _stream(given: TextIO | None, descriptor: int, lost: LostOutput) -> TextIO:
     if given is not None:
         given.flush()
-    raw = _Forgiving(descriptor, lost)
+    raw = _GuardedFile(descriptor, lost)
     terminal = raw.isatty()
     return io.TextIOWrapper(
         io.BufferedWriter(raw),

@@ -62,7 +62,7 @@ def compare(
     """
     from pathlib import Path
 
-    from dskd_compress.comparison import headings, table_rows
+    from dskd_compress.comparison import format_rows, list_headings
     from dskd_compress.console import Output
     from dskd_compress.run_folder import resolve_run
     from dskd_compress.stages.compare import parse_seeds, parse_variants, plan_runs, run_comparison
@@ -78,6 +78,6 @@ def compare(
     )
     reference = against or runs[-1].label
     document = run_comparison(runs, target, output, epoch=epoch.value, jobs=jobs, against=reference)
-    output.table("Comparison", headings(reference), table_rows(document, reference))
+    output.table("Comparison", list_headings(reference), format_rows(document, reference))
     output.plain(f"Table: {target / 'compare.md'}")
     output.result(document)

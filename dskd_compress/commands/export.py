@@ -30,13 +30,13 @@ def export(
       dskd-compress export runs/r18 --exporter legacy
     """
     from dskd_compress.console import Output
-    from dskd_compress.precisions import with_bundled
+    from dskd_compress.precisions import keep_bundled_precisions
     from dskd_compress.run_folder import RunFolder
     from dskd_compress.stages.export import run_export
 
     output = Output(json_output)
     folder = RunFolder(run)
-    recipe, kept = with_bundled(folder.read_recipe(changes), folder, changes)
+    recipe, kept = keep_bundled_precisions(folder.read_recipe(changes), folder, changes)
     options.say_kept(kept, output)
     manifest = run_export(recipe, folder, output)
     output.plain(f"Bundle: {folder.bundle}")

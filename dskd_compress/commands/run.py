@@ -69,13 +69,13 @@ def run(
       dskd-compress run recipe.yaml --to validate --device cuda --amp bf16 --precision fp16,int8
     """
     from dskd_compress.console import Output
-    from dskd_compress.precisions import with_bundled
+    from dskd_compress.precisions import keep_bundled_precisions
     from dskd_compress.show.verdicts import refuse_run
     from dskd_compress.stages.pipeline import print_outcomes, run_pipeline
 
     output = Output(json_output)
     loaded, folder = _resolve(recipe, out, changes)
-    loaded, kept = with_bundled(loaded, folder, changes)
+    loaded, kept = keep_bundled_precisions(loaded, folder, changes)
     options.say_kept(kept, output)
     outcomes = list(run_pipeline(loaded, folder, output, first=first, last=last))
     refuse_run(*print_outcomes(outcomes, folder, output), accept_unproven)

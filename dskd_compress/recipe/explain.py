@@ -40,11 +40,11 @@ def recipe_schema() -> dict[str, Any]:
 def init_recipe() -> str:
     """Generate a valid recipe with every key, its default, and its meaning in a comment."""
     schema = recipe_schema()
-    lines = list(_section_lines(Recipe, schema, schema, indent=0))
+    lines = list(_write_section(Recipe, schema, schema, indent=0))
     return _HEAD + "\n".join(lines) + "\n"
 
 
-def _section_lines(
+def _write_section(
     model: type[BaseModel], schema: dict[str, Any], root: dict[str, Any], indent: int
 ) -> Iterator[str]:
     pad = " " * indent
@@ -55,56 +55,56 @@ def _section_lines(
         default = _REQUIRED.get((model, key)) if required else info.get_default(call_default_factory=True)
         optional = bool(sections) and may_be_null(model, key)
         if sections and get_origin(info.annotation) is dict:  # sections by names that the recipe chooses
-            yield from _comment(f"{info.description} (default {{}})", indent)
+            yield from _write_comment(f"{info.description} (default {{}})", indent)
             yield f"{pad}{key}: {{}}"
-            yield from _commented(sections[0], "Each of them with the keys:", "NAME", root, indent)
+            yield from _comment_out(sections[0], "Each of them with the keys:", "NAME", root, indent)
             continue
         if sections and not optional:
             chosen = type(default) if isinstance(default, Section) else sections[0]
-            yield from _opened(key, info.description, chosen, root, indent)
+            yield from _open_section(key, info.description, chosen, root, indent)
             if len(sections) > 1:
                 for other in sections:
                     if other is not chosen:
-                        yield from _alternative(key, other, root, indent)
+                        yield from _write_alternative(key, other, root, indent)
             continue
         about = info.description or ""
         below = optional and key in keys_of(Recipe)
         if below:
             about = f"{about}; its keys are those of the section '{key}' below"
-        limits = _limits(schema["properties"][key])
+        limits = _describe_limits(schema["properties"][key])
         if not required and default is not None and may_be_null(model, key):
             limits = f"{limits}; or null" if limits else "or null"
-        otherwise = "required" if required else f"default {_written(default)}"
+        otherwise = "required" if required else f"default {_write_value(default)}"
         comment = f"{about} ({'; '.join(part for part in (limits, otherwise) if part)})".strip()
-        yield from _comment(comment, indent)
+        yield from _write_comment(comment, indent)
         # A key that is written out wins over the preset, so these are left to it.
         by_preset = model is DskdMethod and name in PRESET_KEYS
-        yield f"{pad}{'# ' if by_preset else ''}{key}: {_written(default)}"
+        yield f"{pad}{'# ' if by_preset else ''}{key}: {_write_value(default)}"
         if optional and not below:
-            yield from _commented(sections[0], "With its keys:", key, root, indent)
+            yield from _comment_out(sections[0], "With its keys:", key, root, indent)
 
 
-def _opened(
+def _open_section(
     key: str, description: str | None, section: type[Section], root: dict[str, Any], indent: int
 ) -> Iterator[str]:
     if indent == 0:
         yield ""
-    yield from _comment(description or _first_line(section), indent)
+    yield from _write_comment(description or _first_line(section), indent)
     if section is DskdMethod:
-        yield from _comment("Keys behind a # come from the preset; remove the # to set them.", indent)
+        yield from _write_comment("Keys behind a # come from the preset; remove the # to set them.", indent)
     yield f"{' ' * indent}{key}:"
-    yield from _section_lines(section, root["$defs"][section.__name__], root, indent + 2)
+    yield from _write_section(section, root["$defs"][section.__name__], root, indent + 2)
 
 
-def _alternative(key: str, section: type[Section], root: dict[str, Any], indent: int) -> Iterator[str]:
+def _write_alternative(key: str, section: type[Section], root: dict[str, Any], indent: int) -> Iterator[str]:
     about = f"Alternatively {tag_of(section)}: {_first_line(section)}"
-    yield from _commented(section, about, key, root, indent)
+    yield from _comment_out(section, about, key, root, indent)
 
 
-def _commented(section: type[Section], about: str, key: str, root: dict[str, Any], indent: int) -> Iterator[str]:
-    yield from _comment(about, indent)
+def _comment_out(section: type[Section], about: str, key: str, root: dict[str, Any], indent: int) -> Iterator[str]:
+    yield from _write_comment(about, indent)
     yield f"{' ' * indent}# {key}:"
-    for line in _section_lines(section, root["$defs"][section.__name__], root, indent + 2):
+    for line in _write_section(section, root["$defs"][section.__name__], root, indent + 2):
         yield f"{' ' * indent}# {line[indent:]}"
 
 
@@ -112,12 +112,12 @@ def _first_line(section: type[Section]) -> str:
     return (section.__doc__ or "").strip().splitlines()[0]
 
 
-def _comment(text: str, indent: int) -> Iterator[str]:
+def _write_comment(text: str, indent: int) -> Iterator[str]:
     pad = " " * indent
     return iter(textwrap.wrap(text, WIDTH, initial_indent=f"{pad}# ", subsequent_indent=f"{pad}#   "))
 
 
-def _written(value: Any) -> str:
+def _write_value(value: Any) -> str:
     plain = list(value) if isinstance(value, tuple) else value
     return dump_yaml(plain, flow=True, width=10_000).removesuffix("\n").removesuffix("\n...")
 
@@ -131,15 +131,15 @@ _BOUNDS = (
 )
 
 
-def _limits(schema: dict[str, Any]) -> str:
+def _describe_limits(schema: dict[str, Any]) -> str:
     """The range or the choices of a value, in words; empty where anything of its type goes."""
     if "anyOf" in schema:
-        return "; ".join(filter(None, (_limits(option) for option in schema["anyOf"])))
+        return "; ".join(filter(None, (_describe_limits(option) for option in schema["anyOf"])))
     if "enum" in schema:
         return "one of " + ", ".join(str(choice) for choice in schema["enum"])
     if schema.get("type") == "array":
         items = schema.get("prefixItems", [schema.get("items", {})])
-        each = _limits(items[0])
+        each = _describe_limits(items[0])
         count = f"{len(items)} values" if "prefixItems" in schema else "a list"
         return f"{count}, each {each}" if each else count
     bounds = [f"{words} {schema[name]:g}" for name, words in _BOUNDS if name in schema]

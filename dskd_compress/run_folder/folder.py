@@ -283,11 +283,11 @@ def writes_run(
     """Lock the run folder while a stage runs: see `RunFolder.writing`."""
 
     @functools.wraps(stage)
-    def held(recipe: Recipe, folder: RunFolder, output: Output, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def run_locked(recipe: Recipe, folder: RunFolder, output: Output, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with folder.writing(output.warn):
             return stage(recipe, folder, output, *args, **kwargs)
 
-    return held
+    return run_locked
 
 
 def recipe_sha256(recipe: Section) -> str:

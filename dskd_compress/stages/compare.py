@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dskd_compress.comparison import check_fair, markdown, mean_with_interval, paired_differences
+from dskd_compress.comparison import check_fair, compute_differences, format_markdown, mean_with_interval
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import dump_recipe
@@ -162,7 +162,7 @@ def run_comparison(
         check_fair(documents)
         document = _comparison(runs, documents, epoch, jobs, watch)
         write_atomic(out / "compare.json", document.model_dump_json(indent=1) + "\n")
-        write_atomic(out / "compare.md", markdown(document, against))
+        write_atomic(out / "compare.md", format_markdown(document, against))
     return document
 
 
@@ -263,7 +263,7 @@ def _comparison(
         steps=first.steps,
         data=first.data,
         methods=methods,
-        differences=list(paired_differences(methods)),
+        differences=list(compute_differences(methods)),
         jobs=jobs,
         commits=sorted({one.provenance.commit for one in documents.values() if one.provenance.commit}),
         provenance=watch.provenance(

@@ -17,7 +17,7 @@ from dskd_compress.teachers.cached import TeacherCache, teacher_accuracy
 from dskd_compress.teachers.classes import class_map_option
 from dskd_compress.teachers.probe import ensure_probe
 from dskd_compress.teachers.view import compare_normalisations, describe_view
-from dskd_compress.training.device import configure, peak_memory_mb
+from dskd_compress.training.device import configure
 from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
 from dskd_compress.training.distributed import Group, join
 from dskd_compress.training.trackers import check_trackers
@@ -152,19 +152,12 @@ def _distill(
             teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
             taps={role: tap.facts() for role, tap in task.taps.items()},
             discarded=task.discarded(),
-            epochs=section.epochs,
-            steps=trained.steps,
-            best_epoch=trained.best_epoch,
-            best=trained.best,
-            last=trained.last,
             teacher_accuracy=of_teacher,
             initial_sha256=initial_sha256,
             teacher_probe=probe,
             teacher_cache=kept,
             findings=None if diagnosis is None else diagnosis.findings,
-            images_per_s=trained.images_per_s,
-            peak_memory_mb=peak_memory_mb(device),
-            data=facts.model_copy(update={"skipped": trained.skipped}),
+            **trained.facts(section, facts, device),
             provenance=provenance,
         )
         folder.write_document("distill.json", document)

@@ -15,11 +15,11 @@ from dskd_compress.label_space import names_for_device
 from dskd_compress.precisions import (
     build,
     bundled,
-    bundled_precisions,
     calibration_facts,
     draw_calibration,
+    list_bundled_precisions,
+    list_requested_precisions,
     precision_facts,
-    wanted_precisions,
 )
 from dskd_compress.required_packages import check_tools
 from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights, writes_run
@@ -96,7 +96,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     sets = open_checked_data(recipe, output, every_class=False)
     facts = sets.facts()
     check_classes(info.classes, sets, path, "distill")
-    wanted = wanted_precisions(section)
+    wanted = list_requested_precisions(section)
     images = draw_calibration(recipe, sets, spec) if wanted else None
     with output.progress("Exporting", 2 + len(wanted) + section.teacher, unit="file") as progress:
         golden = _golden(recipe, sets, student, spec)
@@ -112,7 +112,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
             built[precision] = build(_in_one_file(tuned or exported), precision, section, images)
             progress.advance(1)
         installed = versions()
-        dropped = [name for name in bundled_precisions(folder) if name not in ("fp32", *built)]
+        dropped = [name for name in list_bundled_precisions(folder) if name not in ("fp32", *built)]
         if dropped:
             output.print(f"No longer in the bundle: {', '.join(dropped)}")
         folder.keep(recipe, (EXPORT,))  # a kill after the next line leaves models that the run's recipe names

@@ -48,9 +48,9 @@ def run_report(recipe: Recipe, folder: RunFolder, output: Output) -> Written:
 def report_sources(sources: Sequence[Path], out: Path | None, overrides: list[str], output: Output) -> Written:
     """Write the report of run folders, results of bundles on devices, or folders of these.
 
-    Raises what `results_within` and `report_several` do.
+    Raises what `find_results` and `report_several` do.
     """
-    folders = [folder for source in sources for folder in results_within(source)]
+    folders = [folder for source in sources for folder in find_results(source)]
     first = folders[0]
     if len(folders) == 1 and out is None:
         if (first / "recipe.yaml").is_file() or not (first / "stages").is_dir():
@@ -84,7 +84,7 @@ def report_several(folders: Sequence[Path], out: Path | None, overrides: list[st
         return write_report(report, out)
 
 
-def results_within(source: Path) -> list[Path]:
+def find_results(source: Path) -> list[Path]:
     """List the folders of results in a source: itself, or those of the devices within it.
 
     Raises:

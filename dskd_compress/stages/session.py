@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from dskd_compress.data import BatchShard, DataSets, Preprocessing, TrainLoader,
 from dskd_compress.methods import MethodTask
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.training.checkpoint import CheckpointStore
+from dskd_compress.training.device import peak_memory_mb
 from dskd_compress.training.diagnosis import Diagnosis
 from dskd_compress.training.distributed import Group
 from dskd_compress.training.evaluate import evaluate_model
@@ -25,7 +27,7 @@ from dskd_compress.training.journal import Journal
 from dskd_compress.training.log import TrainingLog
 from dskd_compress.training.loop import Trainer
 from dskd_compress.training.trackers import open_trackers
-from dskd_export.documents.base import Accuracy
+from dskd_export.documents.base import Accuracy, DataFacts
 from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord
 from dskd_export.files.atomic import temporary_path
 from dskd_export.telemetry.host import usable_cores
@@ -42,6 +44,19 @@ class Trained:
     steps: int
     images_per_s: float
     skipped: list[str]
+
+    def facts(self, section: TrainSection, data: DataFacts, device: torch.device) -> dict[str, Any]:
+        """Collect the fields that the documents of all trainings share."""
+        return {
+            "epochs": section.epochs,
+            "steps": self.steps,
+            "best_epoch": self.best_epoch,
+            "best": self.best,
+            "last": self.last,
+            "images_per_s": self.images_per_s,
+            "peak_memory_mb": peak_memory_mb(device),
+            "data": data.model_copy(update={"skipped": self.skipped}),
+        }
 
 
 @dataclass(frozen=True)

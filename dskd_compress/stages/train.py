@@ -13,7 +13,7 @@ from dskd_compress.models import model_facts
 from dskd_compress.run_folder import TRAIN, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import create_untrained_teacher, open_checked_data
-from dskd_compress.training.device import configure, peak_memory_mb
+from dskd_compress.training.device import configure
 from dskd_compress.training.distributed import Group, join
 from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
@@ -79,14 +79,7 @@ def _train(
             method="none",
             method_settings=NoneMethod().model_dump(mode="json"),
             model=model_facts(model, format.input_size, "trained by this run", sha256_file(path)),
-            epochs=section.epochs,
-            steps=trained.steps,
-            best_epoch=trained.best_epoch,
-            best=trained.best,
-            last=trained.last,
-            images_per_s=trained.images_per_s,
-            peak_memory_mb=peak_memory_mb(device),
-            data=facts.model_copy(update={"skipped": trained.skipped}),
+            **trained.facts(section, facts, device),
             provenance=provenance,
         )
         folder.write_document("teacher.json", document)

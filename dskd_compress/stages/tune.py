@@ -11,7 +11,7 @@ from dskd_compress.run_folder import DISTILL, TUNE, RunFolder, recipe_sha256, tu
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import check_classes, load_teacher, make_pair, open_checked_data
 from dskd_compress.training.checkpoint import CheckpointStore
-from dskd_compress.training.device import configure, peak_memory_mb
+from dskd_compress.training.device import configure
 from dskd_compress.training.distributed import Group, join
 from dskd_compress.training.fake_quant import insert_fake_quant, plain_state
 from dskd_compress.weights import load_trained, save_weights
@@ -125,15 +125,8 @@ def _tune(
             teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
             taps={role: tap.facts() for role, tap in task.taps.items()},
             discarded=task.discarded(),
-            epochs=section.epochs,
-            steps=trained.steps,
-            best_epoch=trained.best_epoch,
-            best=trained.best,
-            last=trained.last,
             initial_sha256=initial_sha256,
-            images_per_s=trained.images_per_s,
-            peak_memory_mb=peak_memory_mb(device),
-            data=facts.model_copy(update={"skipped": trained.skipped}),
+            **trained.facts(section, facts, device),
             provenance=provenance,
         )
         folder.write_document("tune.json", document)

@@ -9,7 +9,7 @@ import pytest
 from run_support import SMALL_STAGES, Finished, small_recipe
 
 from dskd_compress.cli import main
-from dskd_compress.precisions import with_bundled
+from dskd_compress.precisions import keep_bundled_precisions
 from dskd_compress.run_folder import STAGE_NAMES, RunFolder
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
@@ -69,12 +69,12 @@ def holding(folder: RunFolder, *precisions: str) -> RunFolder:
 
 def test_a_bundle_is_not_replaced_by_a_smaller_one(finished: Finished, tmp_path: Path) -> None:
     folder = holding(finished.copy(tmp_path / "run"), "fp16", "int8")
-    recipe, kept = with_bundled(small_recipe(), folder, ["train.epochs=3", "export.opset=19"])
+    recipe, kept = keep_bundled_precisions(small_recipe(), folder, ["train.epochs=3", "export.opset=19"])
     assert (recipe.export.precisions, kept) == (("fp32", "fp16", "int8"), ["fp16", "int8"])
-    more, kept = with_bundled(small_recipe("export.precisions=[bf16]"), folder, [])
+    more, kept = keep_bundled_precisions(small_recipe("export.precisions=[bf16]"), folder, [])
     assert (set(more.export.precisions), kept) == ({"fp32", "bf16", "fp16", "int8"}, ["fp16", "int8"])
     same = small_recipe("export.precisions=[int8, fp16]")
-    assert with_bundled(same, folder, []) == (same, [])
+    assert keep_bundled_precisions(same, folder, []) == (same, [])
 
 
 def test_the_settings_of_those_models_are_kept_too(finished: Finished, tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_the_settings_of_those_models_are_kept_too(finished: Finished, tmp_path:
     folder = holding(finished.copy(tmp_path / "run"), "fp16", "int8")
     exported = small_recipe("export.precisions=[fp16, int8]", "export.target=ada")
     folder.keep(exported, ["export"])
-    recipe, _ = with_bundled(small_recipe(), folder, ["train.epochs=3"])
+    recipe, _ = keep_bundled_precisions(small_recipe(), folder, ["train.epochs=3"])
     assert recipe.export == exported.export
-    recipe, _ = with_bundled(small_recipe("export.target=hopper"), folder, ["export.target=hopper"])
+    recipe, _ = keep_bundled_precisions(small_recipe("export.target=hopper"), folder, ["export.target=hopper"])
     assert (recipe.export.target, recipe.export.precisions) == ("hopper", ("fp32", "fp16", "int8"))
 
 
@@ -92,7 +92,7 @@ def test_the_settings_of_those_models_are_kept_too(finished: Finished, tmp_path:
 def test_it_is_where_the_command_says_so(finished: Finished, tmp_path: Path, given: str) -> None:
     folder = holding(finished.copy(tmp_path / "run"), "fp16", "int8")
     recipe = small_recipe(given)
-    assert with_bundled(recipe, folder, [given]) == (recipe, [])
+    assert keep_bundled_precisions(recipe, folder, [given]) == (recipe, [])
 
 
 def test_what_leaves_the_bundle_is_named(

@@ -10,11 +10,11 @@ from scipy import stats
 from dskd_compress import __version__
 from dskd_compress.comparison import (
     check_fair,
-    difference_of,
-    markdown,
+    compute_differences,
+    find_difference,
+    format_markdown,
+    format_rows,
     mean_with_interval,
-    paired_differences,
-    table_rows,
 )
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparedMethod, ComparisonDocument, TrainingDocument
@@ -51,7 +51,7 @@ def comparison(trained: TrainingDocument, *methods: ComparedMethod) -> Compariso
         steps=22,
         data=trained.data,
         methods=list(methods),
-        differences=list(paired_differences(methods)),
+        differences=list(compute_differences(methods)),
         jobs=1,
         commits=[None],
         provenance=trained.provenance,
@@ -61,27 +61,27 @@ def comparison(trained: TrainingDocument, *methods: ComparedMethod) -> Compariso
 def test_differences_are_paired_by_seed(trained: TrainingDocument) -> None:
     """The methods differ by one point on every seed, though the seeds differ by ten."""
     document = comparison(trained, method("a", [0.41, 0.51, 0.61]), method("b", [0.40, 0.50, 0.60]))
-    pair = difference_of(document, "a", "b")
+    pair = find_difference(document, "a", "b")
     assert pair.mean == pytest.approx(0.01)
     assert pair.interval is not None
     assert pair.interval.low == pytest.approx(0.01)
-    back = difference_of(document, "b", "a")
+    back = find_difference(document, "b", "a")
     assert back.mean == pytest.approx(-0.01)
     assert back.differences == pytest.approx([-0.01] * 3)
     with pytest.raises(KeyError):
-        difference_of(document, "a", "c")
+        find_difference(document, "a", "c")
 
 
 def test_every_pair_is_there_once() -> None:
-    pairs = [(p.first, p.second) for p in paired_differences([method(name, [0.1, 0.2]) for name in "abc"])]
+    pairs = [(p.first, p.second) for p in compute_differences([method(name, [0.1, 0.2]) for name in "abc"])]
     assert pairs == [("a", "b"), ("a", "c"), ("b", "c")]
 
 
 def test_table(trained: TrainingDocument) -> None:
-    rows = table_rows(comparison(trained, method("a", [0.4, 0.5]), method("b", [0.45, 0.57])), "b")
+    rows = format_rows(comparison(trained, method("a", [0.4, 0.5]), method("b", [0.45, 0.57])), "b")
     assert rows[0] == ["a", "45.00 ± 63.53", "+6.00 (-6.71 to +18.71)", "10", "100", "5"]
     assert rows[1][2] == ""
-    single = table_rows(comparison(trained, method("a", [0.4]), method("b", [0.45])), "b")
+    single = format_rows(comparison(trained, method("a", [0.4]), method("b", [0.45])), "b")
     assert single[0] == ["a", "40.00", "+5.00", "10", "100", "not measured"]
 
 
@@ -90,11 +90,11 @@ def test_the_page_names_the_commit_or_the_release(trained: TrainingDocument) -> 
     installed = document.model_copy(
         update={"provenance": trained.provenance.model_copy(update={"commit": None}), "commits": [None]}
     )
-    page = markdown(installed, "b")
+    page = format_markdown(installed, "b")
     assert "None" not in page
     assert "commit" not in page
     assert f"`, dskd-compress {__version__}, " in page
-    assert ", commit 0a1, 0b2, " in markdown(document.model_copy(update={"commits": ["0a1", "0b2"]}), "b")
+    assert ", commit 0a1, 0b2, " in format_markdown(document.model_copy(update={"commits": ["0a1", "0b2"]}), "b")
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from dskd_compress.cli import main
 
 PRINTS = (
     "import sys\n"
-    "from dskd_compress.standard_output import forgiving_output\n"
-    "with forgiving_output() as lost:\n"
+    "from dskd_compress.standard_output import guard_output\n"
+    "with guard_output() as lost:\n"
     "    print('\\u2713 \\udcff')\n"
     "    print('\\u2713', file=sys.stderr)\n"
     "    sys.stdout.flush()\n"

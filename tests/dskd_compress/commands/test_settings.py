@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import typer
+from readme_blocks import ROOT
 from run_support import SMALL
 
 from dskd_compress.cli import app, main
@@ -47,6 +49,17 @@ def shown(command: Any) -> list[str]:
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - OTHERS))
 def test_a_help_fits_a_screen(name: str) -> None:
     assert len(shown(COMMANDS[name])) <= MOST_OPTIONS, shown(COMMANDS[name])
+
+
+def test_a_command_function_fits_a_screen() -> None:
+    seen = 0
+    for path in (ROOT / "dskd_compress/commands").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and path.stem not in {*OTHERS, "validate"}:
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < MOST_LINES, f"{path.name}: {node.name}"
+                seen += 1
+    assert seen > 40
 
 
 def test_the_names_in_help_texts_are_those_of_the_core() -> None:
