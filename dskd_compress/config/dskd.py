@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from dskd_compress.config import method_keys as keys
 from dskd_compress.config.base import Fraction, KeyConflict, NonNegative, Positive, Section
-from dskd_compress.config.logit import LogitLoss, LogitTemperature, LogitWeight
 
 Schedule = Literal["constant", "linear_decay", "linear_growth"]
 
-# What the paper's available text does not settle. Most choices are measured in recipes/README.md.
+# The choices that the available text of the paper does not settle, as its literal reading has them.
 DSKD_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
@@ -33,15 +33,6 @@ DSKD_PRESETS: dict[str, dict[str, Any]] = {
         "tap": "map",
     },
 }
-
-PRESET_KEYS = frozenset(key for preset in DSKD_PRESETS.values() for key in preset)
-"""Keys that the presets set; a key that is written out wins over them."""
-
-
-def drop_preset_keys(section: dict[str, Any]) -> None:
-    """Remove the keys that presets set, so that a newly chosen preset applies."""
-    for key in PRESET_KEYS & section.keys():
-        del section[key]
 
 
 class DskdMethod(Section):
@@ -84,45 +75,36 @@ class DskdMethod(Section):
     )
     start_scale: Literal["teacher", "own"] = Field(
         "teacher",
-        description="teacher: the student's features are brought to the rms of the teacher's before they are "
-        "denoised; own: left as they are, and target and student may drive each other up",
+        description="teacher: scale the student's features to the rms of the teacher's before they are denoised; "
+        "own: unscaled, and target and student may drive each other up",
     )
-    start_step: int = Field(400, ge=1, lt=1000, description="t at which the chain starts, of 1000")
-    sample_steps: int = Field(5, ge=1, le=50, description="denoiser calls of the chain")
+    start_step: keys.StartStep = 400
+    sample_steps: keys.SampleSteps = 5
     draws: int = Field(
         1, ge=1, le=64, description="denoised features that are averaged; above 1 for start sdedit only"
     )
     detach_target: bool = Field(True, description="stop the gradient at the denoised feature")
     target_mix: Fraction = Field(
-        0.0, description="share of the teacher's own feature in the target; 0: denoised alone, 1: that of lshfm"
+        0.0, description="weight of the teacher's own feature in the target; 0: denoised alone, 1: that of lshfm"
     )
-    feature_norm: Literal["teacher_stats", "none"] = Field(
-        "teacher_stats", description="space of the features: standardised by the teacher's channel statistics"
-    )
-    stats_batches: int = Field(50, ge=1, description="training batches for those statistics")
-    lsh_loss: Literal["lshl2", "lsh", "l2"] = Field("lshl2", description="hash loss, squared error, or both")
-    lsh_on: Literal["pooled", "location"] = Field(
-        "pooled", description="for map taps: pool first or hash each place"
-    )
-    hash_bits: int | None = Field(None, ge=1, description="none: 32 a channel up to 256 channels, else 2048")
-    hash_std: Literal["auto", "fc"] = Field(
-        "auto",
-        description="std of the hash directions: 1/sqrt(channels), or that of the teacher's classifier",
-    )
-    hash_bias: Literal["zero", "median"] = Field(
-        "zero", description="zero, or minus the median of the teacher's hash logits"
-    )
-    correct_only: bool = Field(False, description="distil only where the teacher is right")
-    lsh_weight: NonNegative = Field(2.0, description="beta")
+    feature_norm: keys.FeatureNorm = "teacher_stats"
+    stats_batches: keys.StatsBatches = 50
+    lsh_loss: keys.HashKind = "lshl2"
+    lsh_on: keys.HashOn = "pooled"
+    hash_bits: keys.HashBits = None
+    hash_std: keys.HashStd = "auto"
+    hash_bias: keys.HashBias = "zero"
+    correct_only: keys.CorrectOnly = False
+    lsh_weight: keys.LshWeight = 2.0
     diffusion_weight: NonNegative = Field(1.0, description="weight of the denoiser's own loss")
     head_weight: NonNegative = Field(
         1.0, description="weight of the head alignment, the anchor without which nothing is learned"
     )
     head_schedule: Schedule = Field("constant", description="the anchor's weight over the training, as for s")
-    ce_weight: NonNegative = Field(1.0, description="weight of the cross-entropy")
-    logit_loss: LogitLoss = "dist"
-    logit_weight: LogitWeight = 1.0
-    temperature: LogitTemperature = 4.0
+    ce_weight: keys.CeWeight = 1.0
+    logit_loss: keys.LogitLoss = "dist"
+    logit_weight: keys.LogitWeight = 1.0
+    temperature: keys.LogitTemperature = 4.0
     denoiser_norm: Literal["gn", "bn", "ln"] = Field("gn", description="normalisation inside the denoiser")
     denoiser_width: Positive = Field(2.0, description="hidden width of the vector denoiser, times its channels")
     denoiser_max_hidden: int = Field(
@@ -134,9 +116,7 @@ class DskdMethod(Section):
         True,
         description="the denoiser predicts a correction to its input, which is mostly noise; DiffKD's has no skip",
     )
-    ramp_fraction: Fraction = Field(
-        0.05, description="share of the training over which the distillation terms rise to their weight"
-    )
+    ramp_fraction: keys.RampFraction = 0.05
 
     @model_validator(mode="before")
     @classmethod
@@ -148,7 +128,7 @@ class DskdMethod(Section):
         return values
 
     @model_validator(mode="after")
-    def _draws(self) -> DskdMethod:
+    def _check_draws(self) -> DskdMethod:
         if self.draws > 1 and self.start != "sdedit":
             raise KeyConflict(
                 f"draws {self.draws} needs start sdedit: with start {self.start} all draws are alike",
