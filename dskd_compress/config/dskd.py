@@ -11,7 +11,7 @@ from dskd_compress.config.base import Fraction, KeyConflict, NonNegative, Positi
 
 Schedule = Literal["constant", "linear_decay", "linear_growth"]
 
-# The choices that the available text of the paper does not settle, as its literal reading has them.
+# What the paper's available text does not settle. Most choices are measured in recipes/README.md.
 DSKD_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
@@ -33,6 +33,15 @@ DSKD_PRESETS: dict[str, dict[str, Any]] = {
         "tap": "map",
     },
 }
+
+PRESET_KEYS = frozenset(key for preset in DSKD_PRESETS.values() for key in preset)
+"""Keys that the presets set; a key that is written out wins over them."""
+
+
+def drop_preset_keys(section: dict[str, Any]) -> None:
+    """Remove the keys that presets set, so that a newly chosen preset applies."""
+    for key in PRESET_KEYS & section.keys():
+        del section[key]
 
 
 class DskdMethod(Section):
