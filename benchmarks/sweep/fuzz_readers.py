@@ -63,7 +63,7 @@ from dskd_compress.teachers.classes import read_class_map
 from dskd_compress.teachers.probe import load_probe
 from dskd_compress.training.log import TrainingLog
 from dskd_compress.weights import WeightsInfo, read_info
-from dskd_export.benchmark.store import CellStore, KeptCell
+from dskd_export.benchmark.store import CellStore, FinishedCell
 from dskd_export.bundle import pack_bundle, verify_packed, write_bundle
 from dskd_export.bundle.calibration import CalibrationFacts
 from dskd_export.bundle.golden import Golden
@@ -190,8 +190,8 @@ def _documents() -> Iterator[Reader]:
     )
     samples = io.BytesIO()
     np.savez_compressed(samples, **{"a" * 64: np.linspace(1e-3, 2e-3, 50)})
-    row = example_of(KeptCell)
-    cell = _json_of(KeptCell, of=CellStore(Path(), [])._of, rows=row["rows"][:1])
+    row = example_of(FinishedCell)
+    cell = _json_of(FinishedCell, of=CellStore(Path(), [])._of, rows=row["rows"][:1])
     yield Reader(
         "benchmark.partial/*.json",
         "benchmark.partial/cell.json",

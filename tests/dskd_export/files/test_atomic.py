@@ -20,7 +20,7 @@ from dskd_export.files.atomic import (
     sha256_file,
     write_atomic,
 )
-from dskd_export.files.atomic import atomic as files
+from dskd_export.files import atomic as files
 
 
 def names(folder: Path) -> list[str]:
