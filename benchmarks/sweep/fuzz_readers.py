@@ -191,7 +191,7 @@ def _documents() -> Iterator[Reader]:
     samples = io.BytesIO()
     np.savez_compressed(samples, **{"a" * 64: np.linspace(1e-3, 2e-3, 50)})
     row = example_of(FinishedCell)
-    cell = _json_of(FinishedCell, of=CellStore(Path(), [])._of, rows=row["rows"][:1])
+    cell = _json_of(FinishedCell, depends_on=CellStore(Path(), [])._depends_on, rows=row["rows"][:1])
     yield Reader(
         "benchmark.partial/*.json",
         "benchmark.partial/cell.json",
