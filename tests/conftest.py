@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 # One thread a process: tiny tensors gain nothing from more, and the suite leaves room for other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +18,7 @@ import pytest
 import torch
 from gate_support import make_photo_run
 from hypothesis import settings
+from process_support import run_forked
 from run_support import Finished, make_finished, read_outcomes, small_recipe
 from support import CLASSES, make_pair
 
@@ -80,3 +83,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def no_document_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a new process: nothing was printed with --json."""
     monkeypatch.setattr(console, "_document_written", False)
+
+
+@pytest.fixture
+def forked_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`compare` trains in processes that have torch loaded already, each of which else takes three seconds."""
+    forked = SimpleNamespace(run=run_forked, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr("dskd_compress.stages.compare.subprocess", forked)

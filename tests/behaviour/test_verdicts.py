@@ -14,7 +14,8 @@ from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import ValidationDocument
 
-EXPORT = ["--set", "export.teacher=false", "--set", "export.exporter=legacy"]
+QUICK = ("teacher=false", "exporter=legacy", "calibration.images=8", "quantize.search=false")
+EXPORT = [word for key in QUICK for word in ("--set", f"export.{key}")]
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> str:

@@ -1,28 +1,20 @@
-"""Comparisons, with real trainings in separate processes; commands/test_compare.py starts them as a user's do."""
+"""Comparisons, with real trainings in separate processes."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from process_support import run_forked
 from run_support import QUIET, Finished, small_recipe
 
 from dskd_compress.config import DskdMethod, Recipe
-from dskd_compress.stages import compare
 from dskd_compress.stages.compare import Variant, plan_runs, run_comparison
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparisonDocument, TrainingDocument
 from dskd_export.errors import DskdError, RecipeError, UsageError
 
-
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings start in processes that have torch loaded already."""
-    monkeypatch.setattr(compare, "subprocess", SimpleNamespace(run=run_forked, STDOUT=subprocess.STDOUT))
+pytestmark = pytest.mark.usefixtures("forked_comparison")
 
 
 def loader(teacher: Path) -> object:
@@ -62,9 +54,7 @@ def test_plan() -> None:
         plan_runs(lambda c: small_recipe(*c), [Variant.parse("a=dskd guide_scal=1")], [0], Path("out"))
 
 
-def test_a_comparison_is_fair_and_goes_on_where_it_stopped(
-    finished: Finished, tmp_path: Path, forked: None
-) -> None:
+def test_a_comparison_is_fair_and_goes_on_where_it_stopped(finished: Finished, tmp_path: Path) -> None:
     load = loader(finished.folder / "teacher.safetensors")
     variants = [Variant.of_method("none"), Variant.of_method("kd")]
     runs = plan_runs(load, variants, [0, 1], tmp_path)
@@ -89,7 +79,7 @@ def test_a_comparison_is_fair_and_goes_on_where_it_stopped(
     assert again.methods[1].top1 == document.methods[1].top1
 
 
-def test_a_run_that_fails_says_so(finished: Finished, tmp_path: Path, forked: None) -> None:
+def test_a_run_that_fails_says_so(finished: Finished, tmp_path: Path) -> None:
     load = loader(finished.folder / "teacher.safetensors")
     runs = plan_runs(load, [Variant.parse("far=kd train.lr=1e30")], [0], tmp_path)
     with pytest.raises(DskdError, match=r"far, seed 0: .*nan") as caught:
