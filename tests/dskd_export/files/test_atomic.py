@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dskd_export.errors import EnvironmentProblem
+from dskd_export.files import atomic as files
 from dskd_export.files.atomic import (
     append_whole,
     atomic_folder,
@@ -20,7 +21,6 @@ from dskd_export.files.atomic import (
     sha256_file,
     write_atomic,
 )
-from dskd_export.files import atomic as files
 
 
 def names(folder: Path) -> list[str]:
