@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dskd_compress.config import ModelSection
-from dskd_compress.data import Preprocessing
+from dskd_compress.data import DataSets, Preprocessing
 from dskd_compress.models import create_model, load_weights
 from dskd_export.documents.base import Document
-from dskd_export.errors import CheckpointError
+from dskd_export.errors import CheckpointError, DataError
 from dskd_export.files.atomic import write_atomic
 from dskd_export.files.json_text import InvalidJson, validate_json
 
@@ -109,3 +110,23 @@ def load_trained(path: Path) -> tuple[nn.Module, WeightsInfo]:
         model = create_model(section, num_classes=len(info.classes), input_size=info.input_size[1])
     load_weights(model, path)
     return model.eval(), info
+
+
+def check_classes(classes: tuple[str, ...], sets: DataSets, path: Path, stage: str) -> None:
+    """Refuse weights of other classes than the data.
+
+    Args:
+        classes: of the weights.
+        path: the weights, for the message.
+        stage: the command that trains them again.
+
+    Raises:
+        DataError: the classes differ.
+    """
+    if classes != tuple(sets.classes):
+        in_run = (path.parent / "recipe.yaml").is_file()
+        again = f"dskd-compress {stage}{f' {shlex.quote(str(path.parent))}' if in_run else ''}"
+        raise DataError(
+            f"{path} was trained on other classes than {sets.source} has.",
+            f"Give the images of that training: --set data.source=FOLDER; or train again: {again}",
+        )

@@ -18,7 +18,8 @@ from dskd_compress.data import DataSets, iter_images
 from dskd_compress.run_folder import BENCHMARK, RunFolder, recipe_sha256, writes_run
 from dskd_compress.stages.benchmark_settings import cell_store, judged, load_of
 from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
-from dskd_compress.stages.setup import load_teacher, open_checked_data
+from dskd_compress.stages.setup import open_checked_data
+from dskd_compress.teachers.load import load_teacher
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import load_trained
 from dskd_export.benchmark.cells import Cell, Effort, thread_counts, write_samples

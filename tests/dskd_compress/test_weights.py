@@ -12,14 +12,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis_support import examples
+from run_support import small_recipe
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import CLASSES, make_format, make_model
 
 from dskd_compress.config import StudentSection
+from dskd_compress.data import open_data
 from dskd_compress.timm_import import import_timm
-from dskd_compress.weights import METADATA_KEY, WeightsInfo, load_trained, read_info, save_weights
-from dskd_export.errors import CheckpointError, ModelError
+from dskd_compress.weights import METADATA_KEY, WeightsInfo, check_classes, load_trained, read_info, save_weights
+from dskd_export.errors import CheckpointError, DataError, ModelError
 
 NAMES = tuple(f"class {index}" for index in range(CLASSES))
 
@@ -205,3 +207,15 @@ def test_loading_draws_from_no_global_generator(saved: Path) -> None:
     found = (torch.rand(3), random.random(), np.random.rand())
     assert torch.equal(found[0], expected[0])
     assert found[1:] == expected[1:]
+
+
+def test_classes_that_differ(tmp_path: Path) -> None:
+    sets = open_data(small_recipe().data, 0)
+    check_classes(tuple("0123456789"), sets, tmp_path / "w", "train")
+    for classes in (tuple("9876543210"), tuple("012345678"), ()):
+        with pytest.raises(DataError, match=r"(?s)w .*digits.*dskd-compress train"):
+            check_classes(classes, sets, tmp_path / "w", "train")
+    (tmp_path / "recipe.yaml").write_text("of a run")  # which the line to paste then names
+    with pytest.raises(DataError) as caught:
+        check_classes((), sets, tmp_path / "w", "distill")
+    assert str(caught.value.hint).endswith(f"dskd-compress distill {tmp_path}")
