@@ -123,7 +123,7 @@ def _benchmark(
 def _open_sources(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> Iterator[ModelSource]:
     """The teacher, then the student, each on the recipe's runners in their order."""
     from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
-    from dskd_compress.stages.setup import load_teacher
+    from dskd_compress.teachers.load import load_teacher
     from dskd_compress.torch_source import TorchSource
     from dskd_compress.weights import load_trained
     from dskd_export.bundle.manifest import weights_name

@@ -7,7 +7,7 @@ import shlex
 import numpy as np
 from torch import nn
 
-from dskd_compress.catalogue.licenses import licenses_of
+from dskd_compress.catalogue.licenses import find_licenses
 from dskd_compress.config import ExportSection, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
@@ -23,9 +23,10 @@ from dskd_compress.precisions import (
 )
 from dskd_compress.required_packages import check_tools
 from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights, writes_run
-from dskd_compress.stages.setup import TeacherModel, check_classes, load_teacher, make_pair, open_checked_data
+from dskd_compress.stages.setup import make_pair, open_checked_data
+from dskd_compress.teachers.load import TeacherModel, load_teacher
 from dskd_compress.torch_runner import TorchRunner
-from dskd_compress.weights import WeightsInfo, load_trained
+from dskd_compress.weights import WeightsInfo, check_classes, load_trained
 from dskd_export.bundle import BundledModel, BundleProvenance, Manifest, write_bundle
 from dskd_export.bundle.golden import Golden
 from dskd_export.bundle.manifest import weights_name
@@ -141,7 +142,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
                 seed=recipe.seed,
                 data_sha256=facts.sha256,
                 versions=installed,
-                licenses=licenses_of(recipe),
+                licenses=find_licenses(recipe),
             ),
         )
         progress.advance(1)

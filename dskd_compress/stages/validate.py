@@ -14,12 +14,12 @@ from dskd_compress.console import Output, Progress
 from dskd_compress.data import ImageSet, StreamSet, iter_images
 from dskd_compress.run_folder import VALIDATE, RunFolder, recipe_sha256, writes_run
 from dskd_compress.stages.rules import rules_of
-from dskd_compress.stages.setup import check_classes, open_checked_data
+from dskd_compress.stages.setup import open_checked_data
 from dskd_compress.stages.validate_inputs import Lot, ahead, lots_of
 from dskd_compress.stages.validate_judgement import Measured, judge_bundle
 from dskd_compress.stages.validate_runners import as_deployed, open_contest
 from dskd_compress.stages.validate_teacher import OpenTeacher, open_teacher
-from dskd_compress.weights import load_trained
+from dskd_compress.weights import check_classes, load_trained
 from dskd_export.bundle import Bundle, open_bundle
 from dskd_export.documents.validation import Judgement, PreprocessParity, ValidationDocument
 from dskd_export.errors import BundleError, DataError

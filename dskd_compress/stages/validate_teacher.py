@@ -10,7 +10,7 @@ import torch
 from dskd_compress.config import Recipe
 from dskd_compress.data import DataSets, Preprocessing
 from dskd_compress.run_folder import RunFolder
-from dskd_compress.stages.setup import load_teacher
+from dskd_compress.teachers.load import load_teacher
 from dskd_compress.torch_runner import TorchRunner
 from dskd_export.errors import DataError, ModelError, RecipeError
 

@@ -96,6 +96,7 @@ TRAINS = (
     "dskd_compress/models",
     "dskd_compress/stages/setup",
     "dskd_compress/stages/train",
+    "dskd_compress/teachers/load",
     "dskd_compress/training/",
 )
 OPTION = re.compile(r"(?<![\w(-])--[a-z][a-zA-Z0-9-]*[a-zA-Z0-9]")
