@@ -87,7 +87,7 @@ class Table:
 def make_table(
     id: str, caption: str, rows: Sequence[Mapping[str, Cell]], note: str = "", *, folded: bool = False
 ) -> Table:
-    """Make a table from rows that name their columns; each reason stands once below it, under a number.
+    """Make a table from rows that name their columns; each reason appears once below it, under a number.
 
     Args:
         id: of the HTML element.
