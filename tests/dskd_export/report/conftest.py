@@ -550,7 +550,7 @@ class RunWriter:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a run folder of its own for a test; keyword arguments are attributes of `RunWriter`."""
+    """Writes a separate run folder for a test; keyword arguments are attributes of `RunWriter`."""
 
     def make(**settings: Any) -> Path:
         return RunWriter(tmp_path / "run", **{"teacher_epochs": 3, "student_epochs": 4, **settings}).write()
