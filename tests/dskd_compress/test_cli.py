@@ -333,7 +333,7 @@ def test_gpu_out_of_memory(monkeypatch):
     assert failure.exit_code == 4
     assert failure.message == "The GPU is out of memory: CUDA out of memory. Tried to allocate 2 GiB"
     assert "batch_size" in (failure.hint or "")
-    assert failure.code == str(codes.GPU_MEMORY)
+    assert failure.code == codes.GPU_MEMORY
 
 
 def test_control_sequences_do_not_reach_the_terminal(monkeypatch, capsys):
