@@ -75,7 +75,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     else:
         teacher = load_own_teacher(recipe, folder, sets)
         if recipe.teacher.probe is not None:
-            teacher = _with_probe(teacher, make_pair(student, format, teacher), classes, recipe.seed)
+            teacher = _add_probe(teacher, make_pair(student, format, teacher), classes, recipe.seed)
     if recipe.train.grad_checkpointing:
         recompute_activations(student)
     pair = make_pair(student, format, teacher)
@@ -106,8 +106,8 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         + (f" ({recipe.method.preset} preset)" if isinstance(recipe.method, DskdMethod) else ""),
         device=str(device),
         classes=classes,
-        train_images=_length(sets.train),
-        val_images=_length(sets.val),
+        train_images=_count(sets.train),
+        val_images=_count(sets.val),
         teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights) if used else None,
         student=model_facts(student, format.input_size, "to be trained by this run"),
         taps={role: tap.facts() for role, tap in task.taps.items()},
@@ -127,12 +127,12 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     )
 
 
-def _with_probe(teacher: TeacherModel, pair: Pair, classes: int, seed: int) -> TeacherModel:
+def _add_probe(teacher: TeacherModel, pair: Pair, classes: int, seed: int) -> TeacherModel:
     model = attach_unfitted_probe(teacher.model, pair.teacher_size, classes, seed)
     return TeacherModel(model, teacher.format, f"{teacher.weights}, classifier to be fitted by this run")
 
 
-def _length(images: ImageSet | StreamSet) -> int | None:
+def _count(images: ImageSet | StreamSet) -> int | None:
     return images.length if isinstance(images, StreamSet) else len(images)
 
 

@@ -61,7 +61,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Loaders:
-    """Training batches, of which each process of the group gets its share, and validation batches of one model."""
+    """Training batches, split over the processes of the group, and validation batches."""
 
     train: TrainLoader
     val: ValLoader
@@ -101,11 +101,11 @@ class Loaders:
         )
 
     def accuracy(self, model: Callable[[Tensor], Tensor] | nn.Module) -> tuple[Accuracy, float]:
-        """Accuracy and loss of a model on the validation set."""
+        """Measure accuracy and loss of a model on the validation set."""
         return evaluate_model(model, self.val)
 
     def some_images(self, batches: int) -> Iterator[Tensor]:
-        """The first training batches, for statistics: the same images in all processes.
+        """Iterate over the first training images, for statistics: the same ones in all processes.
 
         Epoch -1 leaves the order of the training alone.
         """

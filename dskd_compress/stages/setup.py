@@ -40,7 +40,7 @@ def _say_nothing(sentence: str) -> None:
 def create_student(
     recipe: Recipe, classes: int, on_new_classifier: Callable[[str], None] = _say_nothing
 ) -> tuple[nn.Module, Preprocessing]:
-    """The student before its training: the same for the same seed.
+    """Create the untrained student; the same seed gives the same weights.
 
     Args:
         recipe: names it, and the weights that it starts from.
@@ -60,7 +60,7 @@ def create_student(
 def create_untrained_teacher(
     recipe: Recipe, classes: int, on_new_classifier: Callable[[str], None] = _say_nothing
 ) -> tuple[nn.Module, Preprocessing]:
-    """The teacher before its training by this recipe, which shows it the images as its student will get them.
+    """Create the untrained teacher; its training shows it the images as the student gets them.
 
     Args:
         recipe: names it, and the weights that it starts from.
@@ -79,5 +79,5 @@ def create_untrained_teacher(
 
 
 def make_pair(student: nn.Module, student_format: Preprocessing, teacher: TeacherModel) -> Pair:
-    """A student and its teacher."""
+    """Pair a student with its teacher."""
     return Pair(student, student_format, teacher.model, teacher.format)
