@@ -1,4 +1,4 @@
-"""The GPU, its driver and its memory."""
+"""Check the GPU, its driver and its memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dskd_export.telemetry.host import driver_version
 LEAST_MEMORY_MB = 1000.0
 
 
-def look_at_gpu(gpus: Sequence[Gpu], required: bool) -> Iterator[Finding]:
-    """Whether there is one, what it is, and whether anything is free of its memory.
+def check_gpu(gpus: Sequence[Gpu], required: bool) -> Iterator[Finding]:
+    """Check that there is a GPU, and that it has free memory.
 
     Args:
-        gpus: the devices that the driver tells of.
-        required: it is an error if there is none.
+        gpus: devices that the driver lists.
+        required: without a GPU this is an error.
     """
     level: Level = "error" if required else "warning"
     if not gpus:
@@ -31,10 +31,10 @@ def look_at_gpu(gpus: Sequence[Gpu], required: bool) -> Iterator[Finding]:
     version = cuda_version()
     cuda = "" if version is None else f", CUDA up to {version[0]}.{version[1]}"
     named = "; ".join(_named(gpu) for gpu in gpus)
-    yield finding(codes.GPU, "ok", f"{named}; driver {driver_version() or 'of an unknown version'}{cuda}")
+    yield finding(codes.GPU, "ok", f"{named}; driver {driver_version() or 'unknown'}{cuda}")
     free_mb = free_memory_mb()
     if free_mb is not None and free_mb < LEAST_MEMORY_MB:
-        what = f"{free_mb:.0f} MB of the GPU's memory are free; a small model needs {LEAST_MEMORY_MB:.0f} MB"
+        what = f"{free_mb:.0f} MB of GPU memory free; a small model needs {LEAST_MEMORY_MB:.0f} MB"
         yield finding(codes.GPU_MEMORY, level, what)
 
 
@@ -43,11 +43,11 @@ def _no_gpu(level: Level, required: bool) -> Finding:
         ctypes.CDLL(DRIVER)
     except OSError:
         if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
-            return finding(codes.GPU, level, f"an NVIDIA driver is here, but {DRIVER} cannot be loaded")
+            return finding(codes.GPU, level, f"an NVIDIA driver is installed, but {DRIVER} cannot be loaded")
         if required:
-            return finding(codes.GPU, level, f"no NVIDIA GPU: {DRIVER} is not here")
+            return finding(codes.GPU, level, f"no NVIDIA GPU: {DRIVER} is missing")
         return finding(codes.GPU, "ok", "no NVIDIA GPU: everything runs on the CPU")
-    return finding(codes.GPU, level, f"{DRIVER} is here and tells of no CUDA device")
+    return finding(codes.GPU, level, f"{DRIVER} lists no CUDA device")
 
 
 def _named(gpu: Gpu) -> str:
@@ -60,7 +60,7 @@ def _named(gpu: Gpu) -> str:
 
 
 def free_memory_mb() -> float | None:
-    """Free memory of the first GPU, 1 MB = 10^6 bytes; None where nvidia-smi does not tell, as on a Jetson."""
+    """Read the free memory of the first GPU in MB = 10^6 bytes; None without nvidia-smi, as on a Jetson."""
     command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

@@ -1,4 +1,4 @@
-"""Disk, memory and the folder that results go to."""
+"""Check disk, memory and the folder of the results."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dskd_export.telemetry.host import available_memory
 _GIB = 1024**3
 
 
-def look_at_disk(folder: Path) -> Iterator[Finding]:
-    """Whether a run fits."""
+def check_disk(folder: Path) -> Iterator[Finding]:
+    """Check that the disk has room for a run."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        yield finding(codes.DISK, "error", f"{folder}: {error.strerror}", "Work in another folder.")
+        yield finding(codes.DISK, "error", f"{folder}: {error.strerror}")
         return
     what = f"{free / _GIB:.1f} GiB free in {folder}"
     if free < 0.1 * _GIB:
@@ -31,11 +31,11 @@ def look_at_disk(folder: Path) -> Iterator[Finding]:
         yield finding(codes.DISK, "ok", what)
 
 
-def look_at_memory(purpose: Purpose | None) -> Iterator[Finding]:
-    """Whether there is enough for a run."""
+def check_memory(purpose: Purpose | None) -> Iterator[Finding]:
+    """Check that there is enough memory for a run."""
     free = available_memory()
     if free is None:
-        yield finding(codes.MEMORY, "warning", "free memory is unknown here", "Watch it during the first run.")
+        yield finding(codes.MEMORY, "warning", "free memory is unknown", "Watch it during the first run.")
         return
     what = f"{free / _GIB:.1f} GiB of memory available"
     least = 0.5 if purpose == "benchmark" else 2.0
@@ -46,14 +46,14 @@ def look_at_memory(purpose: Purpose | None) -> Iterator[Finding]:
         yield finding(codes.MEMORY, "ok", what)
 
 
-def look_at_folder(folder: Path) -> Iterator[Finding]:
-    """Whether it can be written to."""
+def check_folder(folder: Path) -> Iterator[Finding]:
+    """Check that the folder is writable."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x" * 4096)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        yield finding(codes.WRITABLE, "error", f"{folder} cannot be written to: {error.strerror}")
+        yield finding(codes.WRITABLE, "error", f"{folder} is not writable: {error.strerror}")
     else:
-        yield finding(codes.WRITABLE, "ok", f"{folder} can be written to")
+        yield finding(codes.WRITABLE, "ok", f"{folder} is writable")

@@ -24,7 +24,8 @@ from pydantic import Field
 
 from dskd_export import codes, errors
 from dskd_export.documents.base import Document
-from dskd_export.engine.api import Backend, BuildOptions, Failure, Plan, Refusal
+from dskd_export.engine.adapter import TensorRtAdapter
+from dskd_export.engine.api import BackendName, BuildOptions, Failure, Plan, Refusal
 from dskd_export.engine.document import TimingCacheFacts
 from dskd_export.engine.generations import open_backend
 from dskd_export.engine.opset import opset_of
@@ -40,7 +41,7 @@ class BuildRequest(Document):
     """What to build or refit. `model` is the ONNX file, `plan` the engine to write, `stripped` one to refit."""
 
     task: Literal["build", "refit"] = "build"
-    backend: Literal["auto", "tensorrt", "tensorrt-rtx"]
+    backend: BackendName | Literal["auto"]
     model: Path
     plan: Path
     precision: str
@@ -55,7 +56,7 @@ class BuildRequest(Document):
 class BuildOutcome(Document):
     """What a build made and what it cost."""
 
-    backend: Literal["tensorrt", "tensorrt-rtx"]
+    backend: BackendName
     version: str
     opset: int
     flags: tuple[str, ...] = ()
@@ -142,7 +143,7 @@ def _last_line(text: str) -> str:
     return lines[-1][:300].rstrip(".") if lines else "no output"
 
 
-def run_request(request: BuildRequest, backend: Backend) -> BuildOutcome:
+def run_request(request: BuildRequest, backend: TensorRtAdapter) -> BuildOutcome:
     """Build or refit with a backend, and write the engine to `request.plan`.
 
     Raises:
@@ -195,7 +196,7 @@ def _spent(began: float) -> dict[str, float]:
     return {"seconds": time.perf_counter() - began, "peak_memory_mb": peak_bytes / 1e6}
 
 
-def _check_opset(opset: int, backend: Backend, precision: str) -> None:
+def _check_opset(opset: int, backend: TensorRtAdapter, precision: str) -> None:
     if opset > backend.max_opset:
         why = {"bf16": " bf16 needs at least 22.", "fp8": " fp8 needs at least 19."}.get(precision, "")
         raise EnvironmentProblem(
@@ -205,7 +206,7 @@ def _check_opset(opset: int, backend: Backend, precision: str) -> None:
         )
 
 
-def _refused(refusals: Sequence[Refusal], backend: Backend, name: str) -> DskdError:
+def _refused(refusals: Sequence[Refusal], backend: TensorRtAdapter, name: str) -> DskdError:
     if any(refusal.damaged for refusal in refusals):
         return ModelError(f"{name} is damaged: {refusals[0].reason}", "Run: dskd-compress export RUN")
     shown = "; ".join(
@@ -220,7 +221,7 @@ def _refused(refusals: Sequence[Refusal], backend: Backend, name: str) -> DskdEr
 
 
 def _climb(
-    request: BuildRequest, backend: Backend, model: bytes, cache: bytes | None
+    request: BuildRequest, backend: TensorRtAdapter, model: bytes, cache: bytes | None
 ) -> tuple[Plan, int | None, list[int]]:
     """Build within the workspace limit; halve the limit as long as memory is too short."""
     limit, tried = request.options.workspace_bytes, list[int]()
