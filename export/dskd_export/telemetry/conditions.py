@@ -1,4 +1,4 @@
-"""Under which clocks and temperatures a measurement was made, and whether it is worth trusting. Pure."""
+"""Summarize clocks and temperatures of a measurement, and what disturbed it. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def within(trace: Trace, start_s: float, end_s: float) -> list[Reading]:
 
 
 def courses(readings: list[Reading], values: Callable[[Reading], Mapping[str, float]]) -> dict[str, Course]:
-    """How each value went; one that is not in all readings is told over those that have it."""
+    """Summarize each value: start, end, minimum, maximum of the readings that have it."""
     found: dict[str, list[float]] = {}
     for reading in readings:
         for name, value in values(reading).items():
@@ -40,7 +40,7 @@ def courses(readings: list[Reading], values: Callable[[Reading], Mapping[str, fl
 
 
 def throttling(readings: list[Reading]) -> list[str]:
-    """Causes that held clocks down during these readings, each once, with the number of events where counted."""
+    """List what throttled the clocks during these readings, with the number of events if counted."""
     causes = dict.fromkeys(sorted(cause for reading in readings for cause in reading.throttling))
     counted = []
     for cause in dict.fromkeys(cause for reading in readings for cause in reading.events):

@@ -1,4 +1,4 @@
-"""What a source of telemetry gives: one reading each time that it is asked."""
+"""The protocol of telemetry sources, and one reading of a source."""
 
 from __future__ import annotations
 

@@ -103,7 +103,9 @@ def test_without_metadata_only_a_missing_package_is_a_problem(versions, monkeypa
 
 @pytest.mark.parametrize("name", ["pydantic", "typer", "rich"])
 def test_no_title_says_missing_where_doctor_does_not_start_without_the_package(name):
-    script = f"import sys\nsys.modules[{name!r}] = None\nfrom dskd_compress.cli import main\nmain(['doctor'])"
+    script = (
+        f"import sys\nsys.modules[{name!r}] = None\nfrom dskd_compress.cli import main\nsys.exit(main(['doctor']))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
     assert done.returncode != 0
     (code,) = [package.code for package in PACKAGES if package.name == name]
