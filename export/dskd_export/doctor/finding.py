@@ -24,7 +24,7 @@ class Finding(Document):
     cure: Optional[str] = Field(default=None, description="what to do; None: nothing is wrong")
 
 
-def finding(code: Code, level: Level, what: str, cure: str | None = None) -> Finding:
+def make_finding(code: Code, level: Level, what: str, cure: str | None = None) -> Finding:
     """Make a finding; without a cure that of the code, unless nothing is wrong."""
     if level != "ok" and cure is None:
         cure = plain(code.cure)

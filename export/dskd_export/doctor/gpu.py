@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dskd_export import codes
-from dskd_export.doctor.finding import Finding, Level, finding
+from dskd_export.doctor.finding import Finding, Level, make_finding
 from dskd_export.telemetry.cuda import DRIVER, Gpu, cuda_version
 from dskd_export.telemetry.host import driver_version
 
@@ -30,12 +30,12 @@ def check_gpu(gpus: Sequence[Gpu], required: bool) -> Iterator[Finding]:
         return
     version = cuda_version()
     cuda = "" if version is None else f", CUDA up to {version[0]}.{version[1]}"
-    named = "; ".join(_named(gpu) for gpu in gpus)
-    yield finding(codes.GPU, "ok", f"{named}; driver {driver_version() or 'unknown'}{cuda}")
+    named = "; ".join(_format_gpu(gpu) for gpu in gpus)
+    yield make_finding(codes.GPU, "ok", f"{named}; driver {driver_version() or 'unknown'}{cuda}")
     free_mb = free_memory_mb()
     if free_mb is not None and free_mb < LEAST_MEMORY_MB:
         what = f"{free_mb:.0f} MB of GPU memory free; a small model needs {LEAST_MEMORY_MB:.0f} MB"
-        yield finding(codes.GPU_MEMORY, level, what)
+        yield make_finding(codes.GPU_MEMORY, level, what)
 
 
 def _no_gpu(level: Level, required: bool) -> Finding:
@@ -43,14 +43,14 @@ def _no_gpu(level: Level, required: bool) -> Finding:
         ctypes.CDLL(DRIVER)
     except OSError:
         if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
-            return finding(codes.GPU, level, f"an NVIDIA driver is installed, but {DRIVER} cannot be loaded")
+            return make_finding(codes.GPU, level, f"an NVIDIA driver is installed, but {DRIVER} cannot be loaded")
         if required:
-            return finding(codes.GPU, level, f"no NVIDIA GPU: {DRIVER} is missing")
-        return finding(codes.GPU, "ok", "no NVIDIA GPU: everything runs on the CPU")
-    return finding(codes.GPU, level, f"{DRIVER} lists no CUDA device")
+            return make_finding(codes.GPU, level, f"no NVIDIA GPU: {DRIVER} is missing")
+        return make_finding(codes.GPU, "ok", "no NVIDIA GPU: everything runs on the CPU")
+    return make_finding(codes.GPU, level, f"{DRIVER} lists no CUDA device")
 
 
-def _named(gpu: Gpu) -> str:
+def _format_gpu(gpu: Gpu) -> str:
     capability = gpu.compute_capability
     parts = [
         *([] if capability is None else [f"compute capability {capability[0]}.{capability[1]}"]),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dskd_export import codes
-from dskd_export.doctor.finding import Finding, finding
+from dskd_export.doctor.finding import Finding, make_finding
 from dskd_export.doctor.packages import parse_version
 from dskd_export.telemetry.jetson import is_jetson, model, power_mode, release
 from dskd_export.telemetry.sysfs import read_text
@@ -25,19 +25,19 @@ def check_jetson(root: Path) -> Iterator[Finding]:
         return
     board, found = model(root) or "a Jetson", release(root)
     if found is None:
-        yield finding(codes.JETPACK, "warning", f"{board}; its release is unknown: no /etc/nv_tegra_release")
+        yield make_finding(codes.JETPACK, "warning", f"{board}; its release is unknown: no /etc/nv_tegra_release")
     elif parse_version(found.l4t) < OLDEST_L4T:
-        yield finding(codes.JETPACK, "warning", f"{board}, {found}, is older than JetPack 6.1")
+        yield make_finding(codes.JETPACK, "warning", f"{board}, {found}, is older than JetPack 6.1")
     else:
-        yield finding(codes.JETPACK, "ok", f"{board}, {found}")
+        yield make_finding(codes.JETPACK, "ok", f"{board}, {found}")
     mode = power_mode(root)
     slow = _below_most(root)
     what = f"power mode {mode}" + (f"; {slow}" if slow else "")
     held_back = mode.name is not None and not mode.name.startswith("MAXN")
     if mode.name is None or held_back or slow:
-        yield finding(codes.CLOCKS, "warning", what)
+        yield make_finding(codes.CLOCKS, "warning", what)
     else:
-        yield finding(codes.CLOCKS, "ok", what)
+        yield make_finding(codes.CLOCKS, "ok", what)
 
 
 def _below_most(root: Path) -> str:

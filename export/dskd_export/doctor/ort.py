@@ -9,7 +9,7 @@ from pathlib import Path
 from dskd_export import codes
 from dskd_export.codes import Code
 from dskd_export.doctor.child import DoesNotImport, run_script
-from dskd_export.doctor.finding import Finding, Level, Purpose, finding
+from dskd_export.doctor.finding import Finding, Level, Purpose, make_finding
 from dskd_export.runtime.provider_problems import Build, Problem, find_problems
 from dskd_export.runtime.providers import PROVIDERS, Provider
 from dskd_export.telemetry.cuda import Gpu
@@ -33,7 +33,7 @@ def check_onnxruntime(purpose: Purpose | None, asked: str | None, gpus: Sequence
     try:
         version, providers, file = run_script(IMPORT)
     except DoesNotImport as error:
-        yield finding(codes.ORT_IMPORT, level, f"onnxruntime cannot be imported: {error}")
+        yield make_finding(codes.ORT_IMPORT, level, f"onnxruntime cannot be imported: {error}")
         return
     build = Build(version, tuple(providers), Path(file).parent / "capi")
     loading, problems = [], list[tuple[Problem, Level]]()
@@ -46,13 +46,13 @@ def check_onnxruntime(purpose: Purpose | None, asked: str | None, gpus: Sequence
         elif gpus and provider.ort_name in build.providers:
             # Without a GPU, or without the provider in the build, it is not expected to run.
             problems += [(problem, "warning") for problem in found]
-    yield finding(
+    yield make_finding(
         codes.ORT_IMPORT, "ok", f"onnxruntime {version} imports; providers that run: {', '.join(loading)}"
     )
-    yield from _joined(problems)
+    yield from _merge_problems(problems)
 
 
-def _joined(problems: Sequence[tuple[Problem, Level]]) -> Iterator[Finding]:
+def _merge_problems(problems: Sequence[tuple[Problem, Level]]) -> Iterator[Finding]:
     """Merge the findings of a code, with the worst level: both providers may lack the same library."""
     by_code: dict[Code, list[tuple[Problem, Level]]] = {}
     for problem, level in problems:
@@ -61,7 +61,7 @@ def _joined(problems: Sequence[tuple[Problem, Level]]) -> Iterator[Finding]:
     for code, found in by_code.items():
         worst: Level = "error" if any(level == "error" for _, level in found) else "warning"
         what = "; ".join(dict.fromkeys(problem.what for problem, _ in found))
-        yield finding(code, worst, what, found[0][0].cure)
+        yield make_finding(code, worst, what, found[0][0].cure)
 
 
 def needs_gpu(asked: str | None) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple, get_args
 
 from dskd_export import codes
 from dskd_export.codes import Code
-from dskd_export.doctor.finding import Finding, Level, Purpose, finding
+from dskd_export.doctor.finding import Finding, Level, Purpose, make_finding
 
 DISTRIBUTION = "dskd-compress"
 
@@ -77,7 +77,7 @@ def parse_version(version: str) -> tuple[int, ...]:
 def check_python() -> Iterator[Finding]:
     """Report the Python version; an older one than the oldest supported cannot import this module."""
     what = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield finding(codes.PYTHON, "ok", what)
+    yield make_finding(codes.PYTHON, "ok", what)
 
 
 def check_packages(purpose: Purpose | None) -> Iterator[Finding]:
@@ -90,11 +90,11 @@ def check_packages(purpose: Purpose | None) -> Iterator[Finding]:
             # The GPU build of ONNX Runtime is another distribution of the same module.
             version = version_of("onnxruntime-gpu") if package.name == "onnxruntime" else None
         if version is None:
-            yield finding(package.code, level, f"{package.name} is not installed")
+            yield make_finding(package.code, level, f"{package.name} is not installed")
         elif parse_version(version) < parse_version(minimum):
-            yield finding(package.code, level, f"{package.name} {version} is older than {minimum}")
+            yield make_finding(package.code, level, f"{package.name} {version} is older than {minimum}")
         else:
-            yield finding(package.code, "ok", f"{package.name} {version}")
+            yield make_finding(package.code, "ok", f"{package.name} {version}")
 
 
 def check_torchvision() -> Iterator[Finding]:
@@ -112,9 +112,9 @@ def check_torchvision() -> Iterator[Finding]:
     )
     if pinned is not None and parse_version(pinned) != parse_version(torch):
         what = f"torchvision {torchvision} needs torch {pinned}, torch is {torch}"
-        yield finding(codes.TORCH_PAIR, "warning", what)
+        yield make_finding(codes.TORCH_PAIR, "warning", what)
     elif torch.endswith("+cpu") and not torchvision.endswith("+cpu"):
         what = f"torch {torch} is the CPU build, torchvision {torchvision} is not: torchvision.ops is unavailable"
-        yield finding(codes.TORCH_PAIR, "ok", what)
+        yield make_finding(codes.TORCH_PAIR, "ok", what)
     else:
-        yield finding(codes.TORCH_PAIR, "ok", f"torch {torch} and torchvision {torchvision} match")
+        yield make_finding(codes.TORCH_PAIR, "ok", f"torch {torch} and torchvision {torchvision} match")

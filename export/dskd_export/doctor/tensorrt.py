@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dskd_export import codes
 from dskd_export.doctor.child import DoesNotImport, run_script
-from dskd_export.doctor.finding import Finding, Level, finding
+from dskd_export.doctor.finding import Finding, Level, make_finding
 from dskd_export.doctor.packages import parse_version
 from dskd_export.engine.versions import SUPPORTED, Capability, range_of, system_folders, versions_of
 from dskd_export.runtime.shared_libraries import find_other_majors, list_pip_folders
@@ -45,7 +45,7 @@ def check_tensorrt(required: bool, gpus: Sequence[Gpu], root: Path) -> Iterator[
     try:
         answers = run_script(IMPORT % [str(folder) for folder in system_folders(root)])
     except DoesNotImport as error:
-        yield finding(codes.TENSORRT, level, f"TensorRT cannot be imported: {error}")
+        yield make_finding(codes.TENSORRT, level, f"TensorRT cannot be imported: {error}")
         return
     for module, version, folder, message in answers:
         yield _judge(module, version, folder, message, level, gpus)
@@ -57,9 +57,9 @@ def check_tensorrt(required: bool, gpus: Sequence[Gpu], root: Path) -> Iterator[
     elif not answers:
         what = "TensorRT is not installed"
         if required:
-            yield finding(codes.TENSORRT, "error", what)
+            yield make_finding(codes.TENSORRT, "error", what)
         else:
-            yield finding(codes.TENSORRT, "ok", f"{what}; it is optional")
+            yield make_finding(codes.TENSORRT, "ok", f"{what}; it is optional")
 
 
 def _judge(
@@ -73,26 +73,26 @@ def _judge(
     if served is None:
         since, before = range_of(module)
         what = f"{where} is version {version}; supported: >={since},<{before}"
-        return finding(codes.TENSORRT_MAJOR, level, what)
+        return make_finding(codes.TENSORRT_MAJOR, level, what)
     capability = gpus[0].compute_capability if gpus else None
     if capability is not None and not served.runs_on(capability):
-        what = f"{where}, {version}, does not run on {gpus[0].name}: compute capability {_dotted(capability)}"
-        return finding(codes.COMPUTE_CAPABILITY, level, what)
-    return finding(codes.TENSORRT, "ok", f"{module} {version or 'of an unknown version'} in {folder}")
+        what = f"{where}, {version}, does not run on {gpus[0].name}: compute capability {_version(capability)}"
+        return make_finding(codes.COMPUTE_CAPABILITY, level, what)
+    return make_finding(codes.TENSORRT, "ok", f"{module} {version or 'of an unknown version'} in {folder}")
 
 
 def _explain_import(where: str, message: str, level: Level) -> Finding:
     what = f"{where} cannot be imported: {message}"
     match = re.search(r"lib[\w+-]+\.so(?:\.\d+)*", message)
     if match is None:
-        return finding(codes.TENSORRT, level, what)
+        return make_finding(codes.TENSORRT, level, what)
     library = match.group()
     others = find_other_majors(re.sub(r"(\.so\.\d+).*", r"\1", library), list_pip_folders())
     code = codes.code_of_library(library)
     if others:
         what += f"; {', '.join(others)} is installed"
         code = codes.TENSORRT_MAJOR if code is codes.LIBNVINFER else code
-    return finding(code, level, what)
+    return make_finding(code, level, what)
 
 
 def find_system_folder(root: Path) -> Path | None:
@@ -110,8 +110,8 @@ def _off_path(folder: Path, level: Level) -> Finding:
             f"Create the environment with Python {match.group(1)} instead of {own}: "
             f"python{match.group(1)} -m venv --system-site-packages .venv"
         )
-    return finding(codes.TENSORRT_OFF_PATH, level, what, cure)
+    return make_finding(codes.TENSORRT_OFF_PATH, level, what, cure)
 
 
-def _dotted(capability: Capability) -> str:
+def _version(capability: Capability) -> str:
     return ".".join(map(str, capability))

@@ -30,12 +30,12 @@ class TensorRtAdapter:
         """TensorRT's version."""
         return str(self._trt.__version__)
 
-    def refused(self, model: bytes, path: Path) -> tuple[Refusal, ...]:
+    def find_refusals(self, model: bytes, path: Path) -> tuple[Refusal, ...]:
         """List the nodes that the parser does not support; `path`: where weights next to the model are found."""
-        return common.refused(self._trt, self._start(), model, path)
+        return common.find_refusals(self._trt, self._start(), model, path)
 
     def build(self, model: bytes, path: Path, options: BuildOptions, cache: bytes | None) -> Plan | Failure:
-        """Build an engine; arguments as for `refused`, and a timing cache of this version and device.
+        """Build an engine; arguments as for `find_refusals`, and a timing cache of this version and device.
 
         Raises:
             EnvironmentProblem: this generation, or this machine, does not support the options.

@@ -128,7 +128,7 @@ def energy_from_counter(
     return _energy(energies_j, end_s - start_s, 0.0, gaps, int(inside.sum()))
 
 
-def above_idle(energy: Energy, idle: Energy) -> Interval:
+def subtract_idle(energy: Energy, idle: Energy) -> Interval:
     """Joules of a window beyond those of as long a time of rest; both intervals count.
 
     May be below 0, within its interval, if the work is too small to measure.
@@ -139,7 +139,7 @@ def above_idle(energy: Energy, idle: Energy) -> Interval:
     return Interval(value=value, low=value - half, high=value + half)
 
 
-def per_image_mj(joules: Interval, images: int) -> Interval:
+def divide_by_images(joules: Interval, images: int) -> Interval:
     """The mJ that one of so many images costs."""
     factor = 1e3 / images
     return Interval(value=joules.value * factor, low=joules.low * factor, high=joules.high * factor)

@@ -70,21 +70,21 @@ class NvmlSource:
             SourceError: the GPU no longer answers.
         """
         clocks = {
-            "gpu": self._asked(lambda: self._nvml.nvmlDeviceGetClockInfo(self._device, self._nvml.NVML_CLOCK_SM)),
-            "memory": self._asked(
+            "gpu": self._query(lambda: self._nvml.nvmlDeviceGetClockInfo(self._device, self._nvml.NVML_CLOCK_SM)),
+            "memory": self._query(
                 lambda: self._nvml.nvmlDeviceGetClockInfo(self._device, self._nvml.NVML_CLOCK_MEM)
             ),
         }
         sensor = self._nvml.NVML_TEMPERATURE_GPU
-        temperature = self._asked(lambda: self._nvml.nvmlDeviceGetTemperature(self._device, sensor))
-        power = None if self._power is None else self._asked(self._power[1])
+        temperature = self._query(lambda: self._nvml.nvmlDeviceGetTemperature(self._device, sensor))
+        power = None if self._power is None else self._query(self._power[1])
         energy = self._energy_j() if self._counts_energy else None
         reading = Reading(
             power_w={} if power is None else {RAIL: power / 1e3},
             energy_j={} if energy is None else {RAIL: energy},
             clocks_mhz={name: float(clock) for name, clock in clocks.items() if clock is not None},
             temperatures_c={} if temperature is None else {"gpu": float(temperature)},
-            throttling=self._throttling(),
+            throttling=self._read_throttling(),
         )
         if reading == Reading():
             raise SourceError("NVML no longer reports any value of this GPU")
@@ -92,17 +92,17 @@ class NvmlSource:
 
     def others(self) -> list[str]:
         """List other processes that compute on this GPU, with their memory if known."""
-        found = self._asked(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._device))
+        found = self._query(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._device))
         return [_process(entry) for entry in found or [] if entry.pid != os.getpid()]
 
     def load(self) -> float | None:
         """Read the share of the last sample period in which a kernel ran, in [0, 1]; None: unknown."""
-        found = self._asked(lambda: self._nvml.nvmlDeviceGetUtilizationRates(self._device).gpu)
+        found = self._query(lambda: self._nvml.nvmlDeviceGetUtilizationRates(self._device).gpu)
         return None if found is None else found / 100
 
     def memory_used_mb(self) -> float | None:
         """Read the GPU memory that all processes use, 1 MB = 10^6 bytes."""
-        found = self._asked(lambda: self._nvml.nvmlDeviceGetMemoryInfo(self._device).used)
+        found = self._query(lambda: self._nvml.nvmlDeviceGetMemoryInfo(self._device).used)
         return None if found is None else found / 1e6
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class NvmlSource:
     def _choose_power(self) -> tuple[str, Callable[[], float]] | None:
         """Choose how to read the power in mW: instantaneous, else the driver's own average."""
         for name, call in (("instantaneous power", self._instant), ("power averaged by the driver", self._usage)):
-            if self._asked(call) is not None:
+            if self._query(call) is not None:
                 return name, call
         return None
 
@@ -135,19 +135,19 @@ class NvmlSource:
         return float(self._nvml.nvmlDeviceGetPowerUsage(self._device))
 
     def _energy_j(self) -> float | None:
-        energy = self._asked(lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._device))
+        energy = self._query(lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._device))
         return None if energy is None else energy / 1e3
 
-    def _throttling(self) -> frozenset[str]:
+    def _read_throttling(self) -> frozenset[str]:
         # Renamed with driver 535; a binding may have one of the names only.
         names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
         for ask in (getattr(self._nvml, name, None) for name in names):
-            bits = None if ask is None else self._asked(lambda ask=ask: ask(self._device))  # type: ignore[misc]
+            bits = None if ask is None else self._query(lambda ask=ask: ask(self._device))  # type: ignore[misc]
             if bits is not None:
                 return frozenset(words for bit, words in _SLOWING.items() if bits & bit)
         return frozenset()
 
-    def _asked(self, question: Callable[[], Any]) -> Any:
+    def _query(self, question: Callable[[], Any]) -> Any:
         """Return a value, or None if this GPU, driver or binding lacks it."""
         try:
             return question()
