@@ -174,7 +174,7 @@ def test_nothing_that_can_be_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch
     def none(*_: object, **__: object) -> object:
         raise ProviderLacksKernel("no kernel for anything")
 
-    monkeypatch.setattr(contest, "OnnxRuntimeRunner", none)
+    monkeypatch.setattr(contest, "OnnxLoader", lambda *_, **__: none)
     with pytest.raises(EnvironmentProblem, match=r"None of the bundle.s precisions can be run here: model\.fp32"):
         validated(run)
 
