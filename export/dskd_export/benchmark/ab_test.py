@@ -21,6 +21,7 @@ from dskd_export.benchmark.cells import Cell, make_feeds
 from dskd_export.benchmark.plan import BenchmarkPlan
 from dskd_export.benchmark.run import RunFacts, draw_images
 from dskd_export.benchmark.statistics import mean_interval
+from dskd_export.benchmark.timing import time_calls
 from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import AbDocument, Comparison, Faster
 from dskd_export.errors import ProviderLacksKernel, UsageError
@@ -192,20 +193,11 @@ def judge_ratio(ratio: Interval) -> Faster:
 
 def _count_block_calls(call: Call, seconds: float, clock: Callable[[], float]) -> int:
     """Calls that fill a block, by the median of a few calls."""
-    samples_s = _time_calls(call, _LEAST_BLOCK_CALLS + 2, clock)
+    samples_s = time_calls(call, clock, count=_LEAST_BLOCK_CALLS + 2)
     return max(_LEAST_BLOCK_CALLS, round(seconds / max(float(np.median(samples_s)), 1e-9)))
 
 
 def _time_block(call: Call, count: int, clock: Callable[[], float]) -> float:
     """Median time of a block, in seconds."""
     call()  # fills the caches, which hold the other model
-    return float(np.median(_time_calls(call, count, clock)))
-
-
-def _time_calls(call: Call, count: int, clock: Callable[[], float]) -> list[float]:
-    samples_s = []
-    for _ in range(count):
-        began = clock()
-        call()
-        samples_s.append(clock() - began)
-    return samples_s
+    return float(np.median(time_calls(call, clock, count=count)))
