@@ -30,6 +30,7 @@ from dskd_compress.training.trackers import open_trackers
 from dskd_export.documents.base import Accuracy, DataFacts
 from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord
 from dskd_export.files.atomic import temporary_path
+from dskd_export.runtime.images import name_unreadable
 from dskd_export.telemetry.host import usable_cores
 
 
@@ -183,9 +184,7 @@ def train(
     done = trainer.progress
     skipped = sorted({*done.skipped, *loaders.val.skipped})
     if skipped:
-        images = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
-        more = ", ..." if len(skipped) > 5 else ""
-        output.warn(f"left out {images} that cannot be read: {', '.join(skipped[:5])}{more}")
+        output.warn(name_unreadable(skipped))
     return Trained(
         state=store.load_best(done.best_epoch) if group.is_main else {},
         best_epoch=done.best_epoch,

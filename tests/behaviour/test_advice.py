@@ -77,7 +77,6 @@ PRINTED_BY: dict[str, set[str]] = {
     "dskd_compress/stages/compare": {"compare"},
     "dskd_compress/stages/export": {"export"},
     "dskd_compress/stages/hub": {"push-to-hub"},
-    "dskd_compress/stages/on_device": {"validate", "benchmark"},
     "dskd_compress/stages/pipeline": {"run"},
     "dskd_compress/stages/report": {"report"},
     "dskd_compress/stages/suggest": {"models"},

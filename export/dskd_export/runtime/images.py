@@ -19,7 +19,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -46,6 +46,12 @@ class UnreadableImage(DataError):
 
     def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str, str, str | None]]:
         return UnreadableImage, (self.name, self.reason, self.hint)
+
+
+def name_unreadable(names: Sequence[str]) -> str:
+    """Name images that were left out, the first five of them, in one sentence without a full stop."""
+    images = "1 image" if len(names) == 1 else f"{len(names)} images"
+    return f"left out {images} that cannot be read: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
 
 
 def suggest_tolerance(unreadable: int, total: int) -> str:

@@ -8,7 +8,7 @@ import io
 import os
 import posixpath
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -138,6 +138,29 @@ def open_labelled(folder: Path, classes: Sequence[str]) -> LabelledImages:
         tuple(classes),
         tuple(left_out.lines()),
     )
+
+
+def open_images(
+    folder: Path | None, classes: Sequence[str], count: int | None, seed: int, on_left_out: Callable[[str], object]
+) -> LabelledImages | None:
+    """Find the labelled images of a folder, at most `count` of them; None where no folder is given.
+
+    Args:
+        folder: see `open_labelled`.
+        classes: of the bundle.
+        count: None: all.
+        seed: draws them.
+        on_left_out: called with what else lies in the folder, in words.
+
+    Raises:
+        DataError: see `open_labelled`.
+    """
+    if folder is None:
+        return None
+    labelled = open_labelled(folder, classes)
+    if labelled.left_out:
+        on_left_out(f"{printable(str(folder))}: left out {', '.join(labelled.left_out)}")
+    return labelled.first(count, seed)
 
 
 def _suggest(file: Path) -> str:

@@ -23,8 +23,12 @@ from dskd_export.documents.validation import (
 from dskd_export.settings import PrecisionBudget, ValidateSettings
 from dskd_export.validation.accuracy import MIN_CLASS_IMAGES
 from dskd_export.validation.intervals import images_for_drop, images_for_share
+from dskd_export.validation.parity import GoldenSearch
 
-Comparison = Literal["<=", ">="]
+Comparison = Literal["<=", ">=", ">"]
+
+# Of the many images that may be wrong, so many are named.
+_NAMED = 3
 
 NOT_FINITE = "NaN or Inf in the logits"
 NO_IMAGES = "no labelled images are compared"
@@ -53,7 +57,7 @@ def check_limits(
         for field in ("max_abs_relative", "cosine_min", "kl_max", "top1_agreement")
     )
     if accuracy is None:
-        drop = _not_judged("top-1 drop", "<=", limits.max_top1_drop, missing)
+        drop = not_judged("top-1 drop", "<=", limits.max_top1_drop, missing)
     else:
         share = (accuracy.lost - accuracy.gained) / accuracy.images
         drop = _check("top-1 drop", share, "<=", limits.max_top1_drop, f"on {accuracy.images} images")
@@ -93,21 +97,21 @@ def check_budget(
     if budget.agreement is not None:
         limit = budget.agreement
         checks.append(
-            _not_judged("top-1 agreement", ">=", limit, missing)
+            not_judged("top-1 agreement", ">=", limit, missing)
             if accuracy is None
             else _agreement(accuracy, limit)
         )
     if budget.top1_drop is not None:
         limit = budget.top1_drop
         checks.append(
-            _not_judged("top-1 drop", "<=", limit, missing)
+            not_judged("top-1 drop", "<=", limit, missing)
             if accuracy is None
             else check_drop("top-1 drop", accuracy, limit)
         )
     if budget.worst_class_drop is not None:
         limit = budget.worst_class_drop
         checks.append(
-            _not_judged("worst class drop", "<=", limit, missing)
+            not_judged("worst class drop", "<=", limit, missing)
             if accuracy is None
             else _worst_class_drop(accuracy, limit)
         )
@@ -126,6 +130,16 @@ def check_golden(
 ) -> Check:
     """The golden inputs still give the golden logits, within a limit relative to the largest logit."""
     return _worst("golden logits", [(parity.batch, getattr(parity, measure))], "<=", limit, parity.finite)
+
+
+def check_golden_images(golden: GoldenSearch) -> Check:
+    """The golden images that are among the data have the inputs and labels that the bundle says."""
+    if not golden.found:
+        return not_judged("golden images", "<=", 0.0, "none of them is among the images")
+    differences = golden.differences()
+    detail = f"{len(golden.found)} of {len(golden.golden.labels)} were among the images"
+    check = check_count("golden images", differences[:_NAMED], detail)
+    return check.model_copy(update={"value": float(len(differences))})
 
 
 def check_inputs(parity: PreprocessParity, max_pixel_error: float) -> Check:
@@ -148,6 +162,11 @@ def check_count(name: str, wrong: Sequence[str], what: str = "") -> Check:
         what: the detail where nothing is.
     """
     return _check(name, float(len(wrong)), "<=", 0.0, "; ".join(wrong) or what)
+
+
+def not_judged(name: str, comparison: Comparison, limit: float, why: str) -> Check:
+    """A check that cannot be decided, with the reason."""
+    return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="NOT JUDGED", detail=why)
 
 
 def sentence(check: Check) -> str:
@@ -306,7 +325,3 @@ def _check(name: str, value: float, comparison: Comparison, limit: float, detail
 
 def _not_finite(name: str, comparison: Comparison, limit: float) -> Check:
     return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="FAIL", detail=NOT_FINITE)
-
-
-def _not_judged(name: str, comparison: Comparison, limit: float, why: str) -> Check:
-    return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="NOT JUDGED", detail=why)

@@ -37,7 +37,7 @@ from dskd_export.documents.validation import (
     ValidationDocument,
 )
 from dskd_export.spec import ModelSpec
-from dskd_export.validation.student import TeacherOutputs, judge_student
+from dskd_export.validation.judgement import TeacherOutputs, judge_student
 from dskd_export.validation.verdicts import conclude, reason_of
 
 STEPS_PER_EPOCH = 45
