@@ -71,7 +71,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
             document = validate(
                 bundle,
                 models,
-                TorchReference(models.reference, bundle, info, settings, teacher),
+                TorchReference(models.reference, bundle, settings, info, teacher),
                 timm_batches(images, info.preprocessing, bundle.spec, teacher.preprocessing),
                 settings,
                 recipe.budget,
