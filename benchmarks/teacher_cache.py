@@ -34,8 +34,8 @@ from dskd_compress.data import Preprocessing
 from dskd_compress.methods import MethodTask, Pair, create_task
 from dskd_compress.methods.base import StepContext
 from dskd_compress.models import state_sha256
-from dskd_compress.teachers.cache.key import ImageFacts, cached_outputs
-from dskd_compress.teachers.cache.place import open_outputs
+from dskd_compress.teachers.cache.disk import open_outputs
+from dskd_compress.teachers.cache.key import ImageFacts, describe_outputs
 from dskd_compress.teachers.cache.teacher import CachedTeacher
 from dskd_compress.timm_import import import_timm
 from dskd_compress.training.optim import create_optimization
@@ -58,7 +58,7 @@ def kept(task: MethodTask, place: Path, size: int, batch: int, device: torch.dev
     """Give a task's teacher a cache for `BATCHES` batches."""
     assert task.teacher is not None
     images = ImageFacts("random", "none", {"input_size": (3, size, size)}, BATCHES * batch, 1)
-    outputs = cached_outputs(
+    outputs = describe_outputs(
         task.teacher,
         teacher_sha256=state_sha256(task.teacher.model),
         images=images,

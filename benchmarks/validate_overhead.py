@@ -39,13 +39,12 @@ from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.export import run_export
 from dskd_compress.stages.setup import open_checked_data
 from dskd_compress.stages.validate import run_validate
-from dskd_compress.stages.validate_runners import open_contest
+from dskd_compress.torch_reference import open_torch_student
 from dskd_compress.weights import load_trained
 from dskd_export.bundle import open_bundle
 from dskd_export.provenance import Stopwatch
-from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.preprocess import preprocess_batch
-from dskd_export.validation.judgement import BATCH
+from dskd_export.validation.candidates import BATCH, LoadedModel, open_models
 
 CASES = {"fp32": ["fp32"], "fp32, fp16, int8": ["fp32", "fp16", "int8"]}
 
@@ -53,26 +52,34 @@ CASES = {"fp32": ["fp32"], "fp32, fp16, int8": ["fp32", "fp16", "int8"]}
 def measure_round(recipe: Recipe, run: RunFolder) -> dict[str, float]:
     """Seconds of each of the three, once."""
     bundle = open_bundle(run.bundle)
-    student, _ = load_trained(run.weights("student"))
+    student, info = load_trained(run.weights("student"))
     sets = open_checked_data(recipe, every_class=False)
     images = [image for image, _, _ in iter_images(sets.val, recipe.validation.images, recipe.seed)]
     lots = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     inputs = [preprocess_batch(lot, bundle.spec) for lot in lots]
     seconds = {}
     with ExitStack() as stack:
-        contest = open_contest(recipe.validation, bundle, bundle.folder.parent / "engines", student, stack)
-        for one in contest.all:  # the first call of a session allocates
-            logits_of(one.runner, inputs[0], batch=BATCH)
+
+        def open_torch(provider: str) -> LoadedModel:
+            model = open_torch_student(student, info, bundle.spec, provider)
+            stack.enter_context(model.runner)
+            return model
+
+        models = open_models(
+            bundle, bundle.folder.parent / "engines", recipe.validation, stack, open_torch
+        ).distinct
+        for model in models:  # the first call of a session allocates
+            model.logits(inputs[0])
         began = time.perf_counter()
         for input_BCHW in inputs:
-            for one in contest.all:
-                logits_of(one.runner, input_BCHW, batch=BATCH)
+            for model in models:
+                model.logits(input_BCHW)
         seconds["runners"] = time.perf_counter() - began
         began = time.perf_counter()
         for lot in lots:
             input_BCHW = preprocess_batch(lot, bundle.spec)
-            for one in contest.all:
-                logits_of(one.runner, input_BCHW, batch=BATCH)
+            for model in models:
+                model.logits(input_BCHW)
         seconds["images"] = time.perf_counter() - began
     began = time.perf_counter()
     run_validate(recipe, run, QUIET)

@@ -14,7 +14,7 @@ LONGEST_END_S = 20.0
 
 
 def start() -> int:
-    """Run the command line of this process; importing it takes a moment in which Ctrl-C counts as well.
+    """Run the command line of this process; Ctrl-C also counts while it is imported.
 
     Returns:
         The exit code.

@@ -1,4 +1,4 @@
-"""How trainers lay out checkpoints: where the state dict is, what its keys begin with, and how to mend a file."""
+"""Layouts of checkpoints: where the state dict is, prefixes of its keys, and commands that repair a file."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _SHOWN = 5
 
 
 @contextmanager
-def numbers_allowed() -> Iterator[None]:
-    """Let torch's safe reader take numpy's numbers, such as a best accuracy next to the weights."""
+def allow_numpy_numbers() -> Iterator[None]:
+    """Allow numpy's numbers in torch's safe reader, such as a best accuracy next to the weights."""
     scalar = np.float64(0).__reduce__()[0]
     old_name = (scalar, "numpy.core.multiarray.scalar")
     kinds = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")]
@@ -45,10 +45,10 @@ def numbers_allowed() -> Iterator[None]:
 
 
 def find_state(loaded: Mapping[str, Any], path: Path) -> State:
-    """The state dict in what a file holds, without the prefixes of wrappers around the model.
+    """Find the state dict in the content of a file, and strip the prefixes of wrappers.
 
     Raises:
-        CheckpointError: there is none, or several of which nobody can tell which is meant.
+        CheckpointError: no state dict, or several.
     """
     tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
     nested = {name: value for name, value in loaded.items() if isinstance(value, Mapping) and _has_tensors(value)}
@@ -56,13 +56,13 @@ def find_state(loaded: Mapping[str, Any], path: Path) -> State:
         known = [name for name in _NAMES if name in nested]
         if not known and len(nested) > 1:
             raise CheckpointError(
-                f"{path} holds several state dicts: {_some(nested)}.",
-                f"Keep the model's: {_keep_command(path, next(iter(nested)))}",
+                f"{path} holds several state dicts: {_join_some(nested)}.",
+                f"Extract the model's: {_format_keep_command(path, next(iter(nested)))}",
             )
         return find_state(nested[known[0] if known else next(iter(nested))], path)
     if not tensors:
         raise CheckpointError(
-            f"{path} holds no tensors; its keys are {_some(loaded) or 'none'}.",
+            f"{path} holds no tensors; its keys are {_join_some(loaded) or 'none'}.",
             "Save the model's weights: torch.save(model.state_dict(), 'weights.pth')",
         )
     while prefix := next((wrap for wrap in _WRAPPERS if all(name.startswith(wrap) for name in tensors)), None):
@@ -78,31 +78,31 @@ def _has_tensors(value: Mapping[str, Any], depth: int = 3) -> bool:
     )
 
 
-def _some(names: Mapping[str, Any]) -> str:
+def _join_some(names: Mapping[str, Any]) -> str:
     shown = ", ".join(map(str, list(names)[:_SHOWN]))
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
-def as_timm_names(model: nn.Module, weights: State) -> tuple[State, bool] | None:
-    """Weights of an older release or of the original authors under timm's names of today, by timm's own table.
+def rename_for_timm(model: nn.Module, weights: State) -> tuple[State, bool] | None:
+    """Rename weights of an older release or of the original authors for the installed timm, by timm's table.
 
     Returns:
-        The weights, and whether each is a tensor of the file: False where timm resampled some to another image
-        size. None where timm has no table for the model, or cannot read these weights.
+        The weights, and whether all are tensors of the file: False if timm resampled some to another image size.
+        None: timm has no table for the model, or cannot read these weights.
     """
     rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if rename is None:
         return None
     try:
         renamed = dict(rename(dict(weights), model))
-    except Exception:  # a table for other weights than these; what is wrong with them is said elsewhere
+    except Exception:  # the table is for other weights; the caller reports them
         return None
     own = {id(tensor) for tensor in weights.values()}
     return renamed, all(id(tensor) in own for tensor in renamed.values())
 
 
-def trained_size(model: nn.Module, weights: State) -> int | None:
-    """Image size in pixels of a vision transformer's weights, by its position embedding; None where unknown."""
+def find_trained_size(model: nn.Module, weights: State) -> int | None:
+    """Find the image size in pixels of a vision transformer's weights by its position embedding; None: unknown."""
     position, patches = weights.get("pos_embed"), getattr(model, "patch_embed", None)
     patch = getattr(patches, "patch_size", None)
     if position is None or position.ndim != 3 or not isinstance(patch, tuple):
@@ -113,8 +113,8 @@ def trained_size(model: nn.Module, weights: State) -> int | None:
     return side * int(patch[0]) if side and side * side == tokens else None
 
 
-def prefix_hint(own: Mapping[str, Tensor], weights: State, path: Path) -> str | None:
-    """The command that takes the model's weights out of a larger model's; None where they are not in there."""
+def find_prefix_hint(own: Mapping[str, Tensor], weights: State, path: Path) -> str | None:
+    """Find the command that extracts the model's weights from those of a larger model; None: not contained."""
     first = next(iter(own))
     for name in weights:
         prefix = name[: -len(first)]
@@ -124,14 +124,14 @@ def prefix_hint(own: Mapping[str, Tensor], weights: State, path: Path) -> str | 
                 "import torch; from pathlib import Path; from dskd_compress.models import read_weights; "
                 f"p = {json.dumps(prefix)}; s = read_weights(Path({json.dumps(str(path))})); "
                 "torch.save({k[len(p):]: v for k, v in s.items() if k.startswith(p)}, "
-                f"{json.dumps(_beside(path))})"
+                f"{json.dumps(_name_weights_file(path))})"
             )
-            return f"Its weights are under '{prefix}'. Take them out: python -c {shlex.quote(code)}"
+            return f"Its weights are under '{prefix}'. Extract them: python -c {shlex.quote(code)}"
     return None
 
 
-def misfits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """What differs between a model's own tensors and those of a checkpoint, in words; empty where all fit."""
+def find_misfits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """List the differences between the tensors of a model and of a checkpoint, in words."""
     wrong = sorted(
         f"{name} is {tuple(weights[name].shape)}, the model has {tuple(own[name].shape)}"
         for name in own.keys() & weights.keys()
@@ -145,84 +145,81 @@ def misfits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[st
     ]
 
 
-def misfit_cure(
+def explain_misfit(
     model: nn.Module,
     own: Mapping[str, Tensor],
     weights: dict[str, Tensor],
     path: Path,
     size_option: str | None,
 ) -> str:
-    """What to do about weights that do not fit; `size_option` where another input size is all that differs."""
+    """Explain what to change for weights that do not fit; `size_option`: only the input size differs."""
     if size_option is not None:
-        size = trained_size(model, weights)
+        size = find_trained_size(model, weights)
         return f"It was trained on images of another size: add {size_option}{size or 'SIZE'}"
-    trained, wanted = classes_of(model, weights), classes_of(model, own)
+    trained, wanted = count_classifier_rows(model, weights), count_classifier_rows(model, own)
     if trained != wanted and own.keys() == weights.keys():
         return (
-            f"It was trained on {trained} classes, these are {wanted}: give the data of that training, or weights "
-            "that were trained on these classes."
+            f"It was trained on {trained} classes, the data has {wanted}: set data.source to that data, "
+            "or give weights of these classes."
         )
     return (
-        prefix_hint(own, weights, path)
-        or "Give the checkpoint of this architecture, or set kwargs (num_classes, ...) as it was trained."
+        find_prefix_hint(own, weights, path)
+        or "Give a checkpoint of this architecture, or set kwargs (num_classes, ...) as in its training."
     )
 
 
-def without_other_classifier(
+def replace_other_classifier(
     model: nn.Module,
     own: Mapping[str, Tensor],
     weights: dict[str, Tensor],
     path: Path,
     on_new_classifier: Callable[[str], None],
 ) -> dict[str, Tensor]:
-    """The weights, with the model's own classifier where theirs is missing or has another shape."""
-    layers = tuple(f"{name}." for name in classifiers_of(getattr(model, "pretrained_cfg", None)))
+    """Replace a classifier that is missing or has another shape by the model's own."""
+    layers = tuple(f"{name}." for name in list_classifiers(getattr(model, "pretrained_cfg", None)))
     head = {name: tensor for name, tensor in own.items() if name.startswith(layers)} if layers else {}
     given = {name: tensor for name, tensor in weights.items() if name.startswith(layers)} if layers else {}
     if {name: tensor.shape for name, tensor in head.items()} == {n: tensor.shape for n, tensor in given.items()}:
         return weights
-    classes = classes_of(model, given)
-    on_new_classifier(
-        f"{path}: its classifier{'' if classes is None else f' of {classes} classes'} is left out; "
-        f"the model starts with a new one of {classes_of(model, head)} classes."
-        if given
-        else f"{path} has no classifier; the model starts with a new one of {classes_of(model, head)} classes."
-    )
+    classes = count_classifier_rows(model, given)
+    size = "" if classes is None else f" of {classes} classes"
+    lacks = f"{path}: its classifier{size} is left out" if given else f"{path} has no classifier"
+    on_new_classifier(f"{lacks}; the model starts with a new one of {count_classifier_rows(model, head)} classes.")
     return {**{name: tensor for name, tensor in weights.items() if name not in given}, **head}
 
 
-def classifiers_of(config: Mapping[str, Any] | Any) -> list[str]:
-    """Names of a model's last layers as timm has them; most have one, a distilled one has two."""
+def list_classifiers(config: Mapping[str, Any] | Any) -> list[str]:
+    """List timm's names of a model's classifier layers: one for most models, two for distilled ones."""
     found = config.get("classifier") if isinstance(config, Mapping) else getattr(config, "classifier", None)
     return [found] if isinstance(found, str) else list(found or ())
 
 
-def classes_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
-    """Rows of the classifier in a state dict; None where timm does not tell which layer that is."""
-    for classifier in classifiers_of(getattr(model, "pretrained_cfg", None))[:1]:
+def count_classifier_rows(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
+    """Count the rows of the classifier in a state dict; None: timm names no classifier layer."""
+    for classifier in list_classifiers(getattr(model, "pretrained_cfg", None))[:1]:
         bias = weights.get(f"{classifier}.bias")
         return None if bias is None else len(bias)
     return None
 
 
-def trusted_hint(path: Path) -> str:
-    """The command that keeps the weights of a file whose author the user trusts; it runs what is in the file."""
+def format_trusted_hint(path: Path) -> str:
+    """Format the command that extracts the weights of a trusted file; it runs the code in the file."""
     code = (
         "import torch; from dskd_compress.timm_import import import_timm; import_timm(); "
         f'c = torch.load({json.dumps(str(path))}, map_location="cpu", weights_only=False); '
         'c = c if hasattr(c, "state_dict") else c.get("model", c.get("state_dict", c)); '
-        f'torch.save(c.state_dict() if hasattr(c, "state_dict") else c, {json.dumps(_beside(path))})'
+        f'torch.save(c.state_dict() if hasattr(c, "state_dict") else c, {json.dumps(_name_weights_file(path))})'
     )
-    return f"If you trust its author, keep the weights alone: python -c {shlex.quote(code)}"
+    return f"If you trust its author, extract the weights: python -c {shlex.quote(code)}"
 
 
-def _keep_command(path: Path, key: str) -> str:
+def _format_keep_command(path: Path, key: str) -> str:
     code = (
         f'import torch; torch.save(torch.load({json.dumps(str(path))}, map_location="cpu")[{json.dumps(key)}], '
-        f"{json.dumps(_beside(path))})"
+        f"{json.dumps(_name_weights_file(path))})"
     )
     return f"python -c {shlex.quote(code)}"
 
 
-def _beside(path: Path) -> str:
+def _name_weights_file(path: Path) -> str:
     return str(path.with_name(f"{path.name.split('.')[0]}.weights.pth"))

@@ -14,10 +14,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, NoReturn
 
 import typer
@@ -47,7 +47,14 @@ from dskd_compress.interrupt import ctrl_c_came, forget_ctrl_c, watch_for_ctrl_c
 from dskd_compress.launch import get_process_rank
 from dskd_compress.shortages import explain_error, first_line
 from dskd_compress.standard_output import guard_output
-from dskd_export.errors import DskdError, Interrupted, ProcessLost, TrainingDiverged, UsageError
+from dskd_export.errors import (
+    DskdError,
+    EnvironmentProblem,
+    Interrupted,
+    ProcessLost,
+    TrainingDiverged,
+    UsageError,
+)
 
 PROGRAM = "dskd-compress"
 
@@ -83,6 +90,17 @@ app.command("push-to-hub", rich_help_panel=AROUND)(push_to_hub)
 app.add_typer(bundle, name="bundle", rich_help_panel=AROUND)
 app.add_typer(models, name="models", rich_help_panel=AROUND)
 app.add_typer(recipes, name="recipes", rich_help_panel=AROUND)
+
+
+def _unwrap(text: str) -> str:
+    """Join the lines of every paragraph but the examples; Rich would keep their breaks."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(one if one.startswith(" ") else one.replace("\n", " ") for one in paragraphs)
+
+
+for _group in (app, bundle, models, recipes):
+    for _command in _group.registered_commands:
+        _command.help = _unwrap(getattr(_command.callback, "__doc__", None) or "")
 
 
 def _print_version(wanted: bool) -> None:
@@ -124,15 +142,8 @@ def common(
         )
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An error as it is reported."""
-
-    kind: str
-    message: str
-    hint: str | None
-    exit_code: int
-    code: str | None = None
+class Bug(DskdError):
+    """An error that nobody foresaw."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,11 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
         if isinstance(lost.error, BrokenPipeError):  # the reader left, as `head` does: nobody is listening
             return _PIPE_CLOSED
-        failure = Failure(
-            "EnvironmentProblem",
+        failure = EnvironmentProblem(
             f"Standard output cannot be written: {lost.error.strerror}.",
             "All files are written; only the printed text is lost. Redirect stdout to another place.",
-            4,
         )
         _show(failure, None, json_output=False)
         return failure.exit_code
@@ -208,23 +217,20 @@ def _is_reported_here(error: BaseException) -> bool:
     return True
 
 
-def describe(error: BaseException) -> Failure:
-    """What to report of an error; everything that nobody foresaw is our bug."""
+def describe(error: BaseException) -> DskdError:
+    """Turn any error into what is reported; everything that nobody foresaw is our bug."""
     error = explain_error(error)
     if isinstance(error, DskdError):
-        code = None if error.code is None else str(error.code)
-        return Failure(type(error).__name__, error.message, error.hint, error.exit_code, code)
+        return error
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return Failure("Interrupted", "Interrupted.", "Saved progress is kept; the same command resumes it.", 130)
+        return Interrupted("Interrupted.", "Saved progress is kept; the same command resumes it.")
     if _is_usage_error(error):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else PROGRAM
-        return Failure("UsageError", error.format_message(), f"See: {command} --help", 2)  # type: ignore[attr-defined]
-    return Failure(
-        "Bug",
+        return UsageError(error.format_message(), f"See: {command} --help")  # type: ignore[attr-defined]
+    return Bug(
         f"this is a bug in dskd-compress: {type(error).__name__}: {first_line(error)}",
         "Run the same command with --debug and report the traceback.",
-        1,
     )
 
 
@@ -237,7 +243,7 @@ def _is_help(error: BaseException) -> bool:
     return type(error).__name__ == "NoArgsIsHelpError"
 
 
-def _show(failure: Failure, traceback_of: BaseException | None, json_output: bool) -> None:
+def _show(failure: DskdError, traceback_of: BaseException | None, json_output: bool) -> None:
     if traceback_of is not None:
         import traceback
 
@@ -246,28 +252,18 @@ def _show(failure: Failure, traceback_of: BaseException | None, json_output: boo
     red, end = ("\033[1;31m", "\033[0m") if color else ("", "")
     place = get_process_rank()
     where = "" if place.is_main else f"process {place.rank} of {place.world_size}: "
-    code = f"{failure.code}: " if failure.code else ""
-    sys.stderr.write(f"{red}error:{end} {where}{code}{_printable(failure.message)}\n")
+    code = None if failure.code is None else str(failure.code)
+    prefix = f"{red}error:{end} {where}{code + ': ' if code else ''}"
+    sys.stderr.write(f"{prefix}{_printable(failure.message)}\n")
     if failure.hint:
         sys.stderr.write(f"hint: {_printable(failure.hint)}\n")
-    if json_output:
+    if json_output and place.is_main:
         from dskd_compress.console import document_written, write_document
 
-        if not place.is_main:
-            return
         # A gate that failed after its document was printed needs no second one.
         if not document_written():
-            write_document(
-                {
-                    "error": {
-                        "kind": failure.kind,
-                        "code": failure.code,
-                        "message": failure.message,
-                        "hint": failure.hint,
-                        "exit_code": failure.exit_code,
-                    }
-                }
-            )
+            facts = {"kind": type(failure).__name__, "code": code, "message": failure.message}
+            write_document({"error": {**facts, "hint": failure.hint, "exit_code": failure.exit_code}})
 
 
 def _printable(text: str) -> str:

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from dskd_compress.run_folder import RunFolder
+from dskd_compress.shortages import first_line
 from dskd_compress.timm_import import import_timm
 from dskd_compress.weights import WeightsInfo, load_trained
 from dskd_export.bundle import open_bundle
@@ -95,7 +96,7 @@ def push(made: Path, repository: str, *, private: bool, message: str) -> str:
     except utils.HfHubHTTPError as error:
         forbidden = getattr(error.response, "status_code", None) in (401, 403)
         raise EnvironmentProblem(
-            f"The Hub refuses {repository}: {_first_line(error)}",
+            f"The Hub refuses {repository}: {first_line(error)}",
             "Log in with a token that may write there: hf auth login"
             if forbidden
             else "Check the content first: --dry-run",
@@ -104,7 +105,7 @@ def push(made: Path, repository: str, *, private: bool, message: str) -> str:
         if not _is_of_the_network(error):
             raise
         raise EnvironmentProblem(
-            f"The Hub cannot be reached: {_first_line(error)}", "Check the network; --dry-run needs none."
+            f"The Hub cannot be reached: {first_line(error)}", "Check the network; --dry-run needs none."
         ) from error
 
 
@@ -121,7 +122,7 @@ def check_repository(name: str) -> None:
         if name.count("/") != 1:
             raise utils.HFValidationError("it has no owner")
     except utils.HFValidationError as error:
-        raise UsageError(f"{name} is no valid name: {_first_line(error)}", "Give OWNER/NAME.") from error
+        raise UsageError(f"{name} is no valid name: {first_line(error)}", "Give OWNER/NAME.") from error
 
 
 def _hub() -> tuple[ModuleType, ModuleType]:
@@ -145,7 +146,3 @@ def _is_of_the_network(error: Exception) -> bool:
     return isinstance(error, OSError) or bool(
         names & {"TransportError", "RequestException", "OfflineModeIsEnabled"}
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

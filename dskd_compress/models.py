@@ -1,4 +1,4 @@
-"""A timm name or a local checkpoint becomes a model, with what it is and costs."""
+"""Create timm models, load their weights, and measure what they cost."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dskd_compress.checkpoint_layouts import (
-    as_timm_names,
-    classifiers_of,
+    allow_numpy_numbers,
+    explain_misfit,
+    find_misfits,
     find_state,
-    misfit_cure,
-    misfits,
-    numbers_allowed,
-    trusted_hint,
-    without_other_classifier,
+    format_trusted_hint,
+    list_classifiers,
+    rename_for_timm,
+    replace_other_classifier,
 )
 from dskd_compress.config import ModelSection, TeacherSection
 from dskd_compress.timm_import import import_timm
@@ -48,58 +48,58 @@ def create_model(
     Args:
         section: name, weights and extra arguments.
         num_classes: width of the classifier; None keeps the model's own (1000 for most).
-        input_size: square input in pixels, given to models of a fixed size (ViT, Swin); None keeps theirs.
-        on_new_classifier: called with a sentence where the checkpoint's classifier does not fit and a new one
-            takes its place; None refuses such a checkpoint.
+        input_size: square input in pixels for models of a fixed size (ViT, Swin); None keeps theirs.
+        on_new_classifier: called with a sentence if the checkpoint's classifier does not fit and a new one
+            replaces it; None refuses such a checkpoint.
 
     Raises:
-        ModelError: timm does not know the name, refuses the arguments, or its weights cannot be had.
+        ModelError: unknown name, wrong arguments, or weights that cannot be loaded.
         CheckpointError: the local checkpoint is missing, unsafe, damaged, or of another model.
     """
     timm = import_timm()
     arguments: dict[str, Any] = dict(section.kwargs)
     if num_classes is not None:
         arguments.setdefault("num_classes", num_classes)
-    if input_size is not None and _fixed_input(section.name) not in (None, input_size):
+    if input_size is not None and _find_fixed_input(section.name) not in (None, input_size):
         arguments.setdefault("img_size", input_size)
     try:
         model: nn.Module = timm.create_model(section.name, pretrained=section.pretrained, **arguments)
     except (TypeError, AssertionError, ValueError) as error:
         raise ModelError(
-            f"timm.create_model('{section.name}') refuses its arguments {arguments}: {error}",
+            f"timm.create_model('{section.name}') does not accept {arguments}: {error}",
             "Change kwargs or data.input_size in the recipe.",
         ) from error
     except Exception as error:
-        raise _creation_error(section, error) from error
+        raise _explain_creation_error(section, error) from error
     if section.checkpoint is not None:
-        load_weights(model, section.checkpoint, _size_option(section), on_new_classifier)
+        load_weights(model, section.checkpoint, _find_size_option(section), on_new_classifier)
     return model
 
 
-def _size_option(section: ModelSection) -> str:
-    """The option that builds a model of fixed input for another size: a ready teacher has one that is its own."""
+def _find_size_option(section: ModelSection) -> str:
+    """Find the option that sets the input size; that of a ready teacher is separate."""
     ready = isinstance(section, TeacherSection) and section.train is None
     return "--set teacher.kwargs.img_size=" if ready else "--input-size "
 
 
-def _fixed_input(name: str) -> int | None:
-    """The height of the images that an architecture takes unless it is told another one; None: it takes any."""
-    if ":" in name:  # hf-hub: the size is only known after the configuration was fetched
+def _find_fixed_input(name: str) -> int | None:
+    """Find the default image height of an architecture of fixed input; None: it takes any size."""
+    if ":" in name:  # hf-hub: known only after the configuration is fetched
         return None
-    config = _pretrained_cfg(name)
+    config = _find_pretrained_cfg(name)
     return int(config.input_size[1]) if config is not None and config.fixed_input_size else None
 
 
-def _pretrained_cfg(name: str) -> Any:
-    """What timm knows of an architecture's weights; None where it does not know the name or its tag."""
+def _find_pretrained_cfg(name: str) -> Any:
+    """Find timm's configuration of an architecture's weights; None: unknown name or tag."""
     try:
         return import_timm().models.get_pretrained_cfg(name, allow_unregistered=True)
-    except RuntimeError:  # a tag that does not exist, which `create_model` refuses with its cure
+    except RuntimeError:  # an unknown tag, which `create_model` reports
         return None
 
 
-def _creation_error(section: ModelSection, error: Exception) -> ModelError:
-    """Say which of the three happened: unknown name, weights that cannot be had, or something else."""
+def _explain_creation_error(section: ModelSection, error: Exception) -> ModelError:
+    """Explain why a model could not be created: unknown name, missing weights, or another error."""
     timm = import_timm()
     name = section.name
     if ":" not in name and not timm.is_model(name.split(".")[0]):
@@ -108,23 +108,22 @@ def _creation_error(section: ModelSection, error: Exception) -> ModelError:
         return ModelError(f"timm {timm.__version__} has no model '{name}'.", meant)
     if section.pretrained or ":" in name:
         return ModelError(
-            f"The pretrained weights of '{name}' could not be loaded: {_first_line(error)}",
+            f"The pretrained weights of '{name}' could not be loaded: {_read_first_line(error)}",
             "Check the network, give local weights with --teacher-checkpoint or checkpoint:, "
             "or set pretrained: false.",
         )
-    return ModelError(f"timm could not create '{name}': {_first_line(error)}", "Change kwargs in the recipe.")
+    return ModelError(f"timm could not create '{name}': {_read_first_line(error)}", "Change kwargs in the recipe.")
 
 
-def _first_line(error: BaseException) -> str:
+def _read_first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running any code from the file.
 
-    Takes safetensors and torch files that hold only tensors, in timm's own layouts
-    (`state_dict_ema`, `model_ema`, `state_dict`, `model`, or the bare dict; the EMA wins) or in one of
-    `find_state`.
+    Takes safetensors and torch files of tensors only, in timm's layouts (`state_dict_ema`, `model_ema`,
+    `state_dict`, `model`, or the bare dict; the EMA takes precedence) or those of `find_state`.
 
     Raises:
         CheckpointError: missing, damaged, holds more than tensors, or holds no state dict.
@@ -134,16 +133,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such checkpoint.", "Check the path.")
     try:
         with (
-            numbers_allowed(),
+            allow_numpy_numbers(),
             warnings.catch_warnings(),
-        ):  # torch remarks on an unusual pickle, and then refuses it
+        ):  # torch warns of an unusual pickle, and then refuses it
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             weights = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         if isinstance(error.__cause__, pickle.UnpicklingError) and "GLOBAL" in str(error.__cause__):
             raise CheckpointError(
-                f"{path} is refused: it holds more than tensors, and loading it could run code from it.",
-                trusted_hint(path),
+                f"{path} holds more than tensors; loading it could run code from it.",
+                format_trusted_hint(path),
             ) from error
         if isinstance(error, AttributeError | TypeError):
             raise CheckpointError(
@@ -151,10 +150,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 "Save the model's weights: torch.save(model.state_dict(), 'weights.pth')",
             ) from error
         damaged = isinstance(error.__cause__, pickle.UnpicklingError) or not str(error).strip()
-        reason = "damaged, or no torch file of tensors" if damaged else _first_line(error)
+        reason = "damaged, or no torch file of tensors" if damaged else _read_first_line(error)
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint: {reason}.",
-            "Give a .safetensors file, or a torch file that holds a state dict.",
+            "Give a .safetensors file, or a torch file of a state dict.",
         ) from error
     return find_state(weights, path)
 
@@ -165,85 +164,85 @@ def load_weights(
     size_option: str = "--input-size ",
     on_new_classifier: Callable[[str], None] | None = None,
 ) -> None:
-    """Load a checkpoint strictly, but for a classifier that may be new.
+    """Load a checkpoint strictly, except for a new classifier.
 
     Args:
-        model: as it is to be.
-        path: its weights.
-        size_option: sets the input size of a model that takes only one.
-        on_new_classifier: called with a sentence where the checkpoint has no classifier of this shape; the
-            model keeps its own then. None: it has to fit like the rest.
+        model: that gets the weights.
+        path: of the checkpoint.
+        size_option: sets the input size of a model of fixed size.
+        on_new_classifier: called with a sentence if the checkpoint has no classifier of this shape, and the
+            model keeps its own. None: the classifier must fit.
 
     Raises:
-        CheckpointError: as `read_weights`, or the weights are of another model; names what differs.
+        CheckpointError: as `read_weights`, or the weights are of another model; names the differences.
     """
     own = model.state_dict()
-    # A counter that no normalisation of timm reads; weights of before it, and rewritten ones, come without.
+    # No normalisation of timm reads this counter; old and converted weights lack it.
     counters = {name: value for name, value in own.items() if name.endswith(".num_batches_tracked")}
     weights = read_weights(path)
     resampled = None
-    if misfits(own, {**counters, **weights}) and (renamed := as_timm_names(model, weights)) is not None:
+    if find_misfits(own, {**counters, **weights}) and (renamed := rename_for_timm(model, weights)) is not None:
         if renamed[1]:
             weights = renamed[0]
         else:
             resampled = renamed[0]
     if on_new_classifier is not None:
-        weights = without_other_classifier(model, own, weights, path, on_new_classifier)
+        weights = replace_other_classifier(model, own, weights, path, on_new_classifier)
     weights = {**counters, **weights}
-    if faults := misfits(own, weights):
-        fits_resampled = resampled is not None and not misfits(own, {**counters, **resampled})
+    if faults := find_misfits(own, weights):
+        fits_resampled = resampled is not None and not find_misfits(own, {**counters, **resampled})
         raise CheckpointError(
             f"{path} does not fit {architecture(model)}: {'; '.join(faults)}.",
-            misfit_cure(model, own, weights, path, size_option if fits_resampled else None),
+            explain_misfit(model, own, weights, path, size_option if fits_resampled else None),
         )
     model.load_state_dict(weights, strict=True)
 
 
 def count_classes(name: str, path: Path) -> int | None:
-    """Outputs of the classifier in a checkpoint of an architecture, 0 without one; None where timm names no layer.
+    """Count the classes of a checkpoint, 0 without a classifier; None: timm names no classifier layer.
 
     Raises:
         CheckpointError: as `read_weights`.
     """
-    config = _pretrained_cfg(name)
-    names = classifiers_of(config)
+    config = _find_pretrained_cfg(name)
+    names = list_classifiers(config)
     if not names:
         return None
     weights = read_weights(path)
-    for classifier in (*names, "head", "fc", "classifier"):  # the others: before timm renamed some
+    for classifier in (*names, "head", "fc", "classifier"):  # the last three: names of old timm releases
         if (weight := weights.get(f"{classifier}.weight")) is not None:
             return len(weight)
     return 0
 
 
 def architecture(model: nn.Module) -> str:
-    """timm's name of a model, its pretrained tag left out."""
+    """Get timm's name of a model, without its pretrained tag."""
     config = getattr(model, "pretrained_cfg", None) or {}
     return str(config.get("architecture") or type(model).__name__)
 
 
 def recompute_activations(model: nn.Module) -> None:
-    """Let a model compute its activations anew in the backward pass instead of keeping them.
+    """Make a model recompute its activations in the backward pass.
 
     Raises:
         ModelError: timm has no gradient checkpointing for this model.
     """
     try:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
-    except (AttributeError, AssertionError) as error:  # timm asserts that nobody asks where there is none
+    except (AttributeError, AssertionError) as error:  # timm asserts where it is not supported
         raise ModelError(
-            f"train.grad_checkpointing: timm has none for {architecture(model)}.",
-            "Set it to false; train.grad_accumulation lowers the memory of any model.",
+            f"train.grad_checkpointing: timm does not support it for {architecture(model)}.",
+            "--set train.grad_checkpointing=false; train.grad_accumulation lowers the memory of any model.",
         ) from error
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of parameters, buffers not counted."""
+    """Count the parameters, without buffers."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one forward pass of one image.
+    """Count the multiply-accumulates of a forward pass of one image.
 
     Args:
         input_size: channels, height, width.
@@ -252,17 +251,16 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
 
 
 def count_operations(model: nn.Module, input_size: tuple[int, int, int]) -> dict[str, int]:
-    """Multiply-accumulates of one forward pass of one image by operator, counted by torch's own counter.
+    """Count the multiply-accumulates of a forward pass of one image by operator, with torch's counter.
 
     Args:
-        model: on any device; its weights are not touched.
+        model: on any device; it is not changed.
         input_size: channels, height, width.
     """
-    # A copy without gradients: torch's counter fails on some attention layers whose weights want one.
+    # A copy without gradients: torch's counter fails on some attention layers whose weights require them.
     counted = copy.deepcopy(model).eval().requires_grad_(False)
     device = next(counted.parameters()).device
-    # The counter has no formula for the fused attention of the CPU and takes it for free; taken apart into
-    # matrix products it is counted.
+    # The counter has no formula for the fused attention of the CPU and counts 0; as matrix products it is counted.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         counted(torch.zeros(1, *input_size, device=device))
     by_operator = counter.get_flop_counts().get("Global", {})
@@ -272,12 +270,12 @@ def count_operations(model: nn.Module, input_size: tuple[int, int, int]) -> dict
 def model_facts(
     model: nn.Module, input_size: tuple[int, int, int], weights: str, sha256: str | None = None
 ) -> ModelFacts:
-    """What a model is and costs, for the documents.
+    """Describe a model and its cost for the documents.
 
     Args:
-        input_size: channels, height, width that the MACs are counted at.
-        weights: where the weights come from, in words.
-        sha256: of the weights file, where there is one.
+        input_size: channels, height, width for the MACs.
+        weights: source of the weights, in words.
+        sha256: of the weights file, if any.
     """
     tensors = model.state_dict().values()
     return ModelFacts(
@@ -292,7 +290,7 @@ def model_facts(
 
 
 def state_sha256(model: nn.Module) -> str:
-    """Digest of every parameter and buffer: equal exactly when the weights are."""
+    """Hash every parameter and buffer."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -301,19 +299,19 @@ def state_sha256(model: nn.Module) -> str:
 
 
 def has_fixed_input(model: nn.Module) -> bool:
-    """Whether a model takes images of one size only (ViT, Swin and the like)."""
+    """Whether a model takes images of one size only, such as ViT and Swin."""
     return bool((getattr(model, "pretrained_cfg", None) or {}).get("fixed_input_size"))
 
 
 class TeacherInput(nn.Module):
-    """Images as the student sees them -> images as the teacher expects them, on the device.
+    """Converts images of the student into images of the teacher, on the device.
 
-    Undoes the student's normalisation and applies the teacher's (both affine, so exact up to
-    rounding), and resizes where the teacher takes one fixed size that is not the student's.
+    Replaces the student's normalisation by the teacher's (both affine, so exact up to rounding), and resizes
+    for a teacher of another fixed size.
 
     Args:
-        student_norm: RGB mean and std of pixels in [0, 1], that the images have been given.
-        teacher_norm: those that the teacher was trained with.
+        student_norm: RGB mean and std of pixels in [0, 1], applied to the images.
+        teacher_norm: those of the teacher's training.
         size: height and width to resize to; None keeps the student's.
     """
 
@@ -331,7 +329,7 @@ class TeacherInput(nn.Module):
         self.register_buffer("shift", ((student_mean - mean) / std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """BxCxHxW in the student's normalisation -> BxCxH'xW' in the teacher's."""
+        """Convert BxCxHxW in the student's normalisation to BxCxH'xW' in the teacher's."""
         if not self.same:
             images_BCHW = images_BCHW * self.scale + self.shift
         if self.size is not None:

@@ -1,4 +1,4 @@
-"""The one way to import timm, with the project's own networks registered."""
+"""Import timm, with the CIFAR networks registered."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _torchvision_schemas: object | None = None
 
 
 def import_timm() -> ModuleType:
-    """Import timm; works also where torchvision's wheel and torch come from different builds.
+    """Import timm, also with torch and torchvision of different builds.
 
-    A torchvision that was built for CUDA does not find its operators beside a CPU-only torch and
-    dies on import ("operator torchvision::nms does not exist"), and timm with it. On exactly that
-    error the two operator schemas are declared, without an implementation, and the import is
-    tried again: transforms and models work, `torchvision.ops.nms` stays unavailable.
+    A torchvision built for CUDA does not find its operators next to a CPU-only torch: its import, and timm's,
+    fails with "operator torchvision::nms does not exist". On exactly that error the two operator schemas are
+    declared without an implementation, and the import is repeated. Transforms and models work then,
+    `torchvision.ops.nms` does not.
 
     Raises:
         MissingExtra: torch, torchvision or timm is not installed.

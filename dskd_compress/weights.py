@@ -1,7 +1,8 @@
-"""Trained weights on disk: safetensors with what is needed to build the model and feed it."""
+"""Trained weights on disk: safetensors with the metadata to build the model and preprocess its images."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dskd_compress.config import ModelSection
-from dskd_compress.data import Preprocessing
+from dskd_compress.data import DataSets, Preprocessing
 from dskd_compress.models import create_model, load_weights
 from dskd_export.documents.base import Document
-from dskd_export.errors import CheckpointError
+from dskd_export.errors import CheckpointError, DataError
 from dskd_export.files.atomic import write_atomic
 from dskd_export.files.json_text import InvalidJson, validate_json
 
@@ -38,14 +39,14 @@ class WeightsInfo(Document):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How the model wants its images."""
+        """The preprocessing of its images."""
         return Preprocessing(
             self.input_size, self.mean, self.std, self.interpolation, self.crop_pct, self.crop_mode
         )
 
     @classmethod
     def of(cls, section: ModelSection, classes: tuple[str, ...], preprocessing: Preprocessing) -> WeightsInfo:
-        """Describe a model that is about to be trained."""
+        """Describe a model before its training."""
         return cls(
             name=section.name,
             kwargs=section.kwargs,
@@ -60,16 +61,16 @@ class WeightsInfo(Document):
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
-    """Write a state dict atomically; it has exactly the keys of the plain timm model."""
+    """Write a state dict atomically, with exactly the keys of the plain timm model."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     write_atomic(path, save(tensors, metadata={METADATA_KEY: info.model_dump_json()}))
 
 
 def read_info(path: Path) -> WeightsInfo:
-    """The metadata of a weights file.
+    """Read the metadata of a weights file.
 
     Raises:
-        CheckpointError: it is not one of ours, or damaged.
+        CheckpointError: another tool wrote it, or it is damaged.
     """
     hint = "Train it again with: dskd-compress distill"
     try:
@@ -83,29 +84,49 @@ def read_info(path: Path) -> WeightsInfo:
 
 
 def find_info(path: Path) -> WeightsInfo | None:
-    """The metadata of weights that may come from anywhere; None where dskd-compress did not write them.
+    """Find the metadata of a weights file; None: another tool wrote it.
 
     Raises:
-        CheckpointError: it wrote them, and the metadata is damaged.
+        CheckpointError: dskd-compress wrote it, and the metadata is damaged.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
             ours = METADATA_KEY in (file.metadata() or {})
     except (SafetensorError, OSError):
-        return None  # no safetensors; who loads it says what is wrong with it, if anything is
+        return None  # no safetensors; loading it reports what is wrong
     return read_info(path) if ours else None
 
 
 def load_trained(path: Path) -> tuple[nn.Module, WeightsInfo]:
-    """Build the plain timm model of a weights file and load it strictly, in eval mode on the CPU.
+    """Load the plain timm model of a weights file, strictly, in eval mode on the CPU.
 
     Raises:
         CheckpointError: as `read_info`, or the weights do not fit.
-        ModelError: this timm cannot build the model.
+        ModelError: the installed timm cannot build the model.
     """
     info = read_info(path)
     section = ModelSection(name=info.name, pretrained=False, kwargs=info.kwargs)
-    with torch.random.fork_rng(devices=[]):  # building draws initial weights, which nobody will see
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are overwritten
         model = create_model(section, num_classes=len(info.classes), input_size=info.input_size[1])
     load_weights(model, path)
     return model.eval(), info
+
+
+def check_classes(classes: tuple[str, ...], sets: DataSets, path: Path, stage: str) -> None:
+    """Refuse weights of other classes than the data.
+
+    Args:
+        classes: of the weights.
+        path: the weights, for the message.
+        stage: the command that trains them again.
+
+    Raises:
+        DataError: the classes differ.
+    """
+    if classes != tuple(sets.classes):
+        in_run = (path.parent / "recipe.yaml").is_file()
+        again = f"dskd-compress {stage}{f' {shlex.quote(str(path.parent))}' if in_run else ''}"
+        raise DataError(
+            f"{path} was trained on other classes than {sets.source} has.",
+            f"Give the images of that training: --set data.source=FOLDER; or train again: {again}",
+        )

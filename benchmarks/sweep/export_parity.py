@@ -12,7 +12,7 @@ import torch
 from pair_steps import smallest_size
 from torch import nn
 
-from dskd_compress.catalogue.survey import shapes_of
+from dskd_compress.catalogue.survey import create_on_meta
 from dskd_compress.config import DataSection, ExportSection, StudentSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.models import create_model
@@ -39,7 +39,7 @@ def export_with_parity(name: str) -> dict[str, Any]:
     section = StudentSection(name=name)
     began = time.perf_counter()
     try:
-        size = resolve_preprocessing(DataSection(), shapes_of(name, None, len(CLASSES))).input_size[1]
+        size = resolve_preprocessing(DataSection(), create_on_meta(name, None, len(CLASSES))).input_size[1]
         if size > max(SIZES):
             size = smallest_size(name, SIZES)
         model = create_model(section, num_classes=len(CLASSES), input_size=size).eval()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dskd_compress.catalogue.survey import shapes_of
+from dskd_compress.catalogue.survey import create_on_meta
 from dskd_compress.config import DataSection, DskdMethod, StudentSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.methods import Pair, create_task
@@ -29,16 +29,16 @@ def smallest_size(name: str, sizes: Sequence[int]) -> int:
     Raises:
         DskdError: it takes none; the reason is that of its own size.
     """
-    own = resolve_preprocessing(DataSection(), shapes_of(name, None, CLASSES)).input_size[1]
+    own = resolve_preprocessing(DataSection(), create_on_meta(name, None, CLASSES)).input_size[1]
     for size in [size for size in sorted(sizes) if size < own]:
         try:
-            model = shapes_of(name, size, CLASSES)
+            model = create_on_meta(name, size, CLASSES)
             seen = probe(model, (3, size, size))
             find_tap(model, seen, "vector")
         except DskdError:
             continue
         return size
-    probe(shapes_of(name, own, CLASSES), (3, own, own))
+    probe(create_on_meta(name, own, CLASSES), (3, own, own))
     return own
 
 

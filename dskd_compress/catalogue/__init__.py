@@ -1,1 +1,1 @@
-"""What timm offers: survey, inspect, suggest, licences."""
+"""Architectures of timm: survey, inspect, suggest, licences."""

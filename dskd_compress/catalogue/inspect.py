@@ -1,10 +1,10 @@
-"""What a timm architecture offers to a distillation."""
+"""Inspect a timm architecture as a student and as a teacher."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from dskd_compress.catalogue.survey import Kind, kind_of
+from dskd_compress.catalogue.survey import Kind, classify_model
 from dskd_compress.config import DataSection, StudentSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.models import count_operations, create_model, has_fixed_input, model_facts
@@ -20,26 +20,26 @@ class Inspection(Document):
 
     model: ModelFacts
     model_class: str
-    kind: Kind = Field(description="vit: has attention or gives tokens; cnn: neither")
-    own_classes: int = Field(description="of its pretrained weights; 0: they have no classifier")
+    kind: Kind = Field(description="vit: has attention or token features; cnn: neither")
+    own_classes: int = Field(description="classes of its pretrained weights; 0: no classifier")
     pretrained: bool = Field(description="whether timm has weights for it")
-    fixed_input: bool = Field(description="takes images of the size that it is built for only")
+    fixed_input: bool = Field(description="takes images of one size only")
     mean: tuple[float, ...] = Field(description="of pixels in [0, 1], RGB")
     std: tuple[float, ...]
     interpolation: str
     crop_pct: float
     taps: dict[str, TapFacts]
-    heads: dict[str, str] = Field(description="tap -> how the model's own head goes on from it, as a teacher")
-    refused: dict[str, str] = Field(description="tap -> why the model does not have it")
-    as_student: str = Field(description="yes, or why not")
-    as_teacher: str = Field(description="yes and with which taps, or why not and what to do about it")
+    heads: dict[str, str] = Field(description="tap -> how the model's own head reads it, as a teacher")
+    refused: dict[str, str] = Field(description="tap -> why the model has none")
+    as_student: str = Field(description="yes, or the reason against it")
+    as_teacher: str = Field(description="yes with the taps, or what to set")
 
 
 def inspect_architecture(name: str, input_size: int | None) -> Inspection:
-    """Build an architecture with random weights and look at it; one without a classifier is given 1000 classes.
+    """Inspect an architecture with random weights; one without a classifier gets 1000 classes.
 
     Raises:
-        ModelError: timm does not know it.
+        ModelError: timm has no such architecture.
         TapError: it is no image classifier.
     """
     config = import_timm().models.get_pretrained_cfg(name, allow_unregistered=True)
@@ -67,7 +67,7 @@ def inspect_architecture(name: str, input_size: int | None) -> Inspection:
     return Inspection(
         model=model_facts(model, format.input_size, "random"),
         model_class=type(model).__name__,
-        kind=kind_of(model, seen, count_operations(model, format.input_size)),
+        kind=classify_model(model, seen, count_operations(model, format.input_size)),
         own_classes=own,
         pretrained=bool(import_timm().is_model_pretrained(name.split(".")[0])),
         fixed_input=has_fixed_input(model),
@@ -88,7 +88,5 @@ def _as_teacher(heads: dict[str, str], own_classes: int) -> str:
     if not own_classes:
         return "with a classifier of the data's classes: teacher.train, or teacher.probe: true"
     if not guiding:
-        return (
-            f"with teacher.probe: true; its own head guides from no tap ({heads['vector'].removeprefix('no: ')})"
-        )
+        return f"with teacher.probe: true; its own head reads no tap ({heads['vector'].removeprefix('no: ')})"
     return f"yes: {' and '.join(guiding)}"

@@ -1,4 +1,4 @@
-"""Licences of the weights that a bundle holds and comes from, as far as somebody said them."""
+"""Find the licences of the weights in a bundle, and of those that they come from."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dskd_compress.timm_import import import_timm
 from dskd_export.bundle import LicenseFacts, Licenses
 
 
-def licenses_of(recipe: Recipe) -> Licenses:
-    """What the recipe says of the student's weights, and timm of those that it and the teacher started from."""
-    said = recipe.export.license
+def find_licenses(recipe: Recipe) -> Licenses:
+    """Find the licences: the student's in the recipe, those of pretrained weights in timm."""
+    name = recipe.export.license
     return Licenses(
         weights=LicenseFacts(
-            name=said, source="export.license of the recipe" if said else "export.license is not set in the recipe"
+            name=name, source="export.license of the recipe" if name else "export.license is not set in the recipe"
         ),
-        student_start=license_of(recipe.student),
-        teacher=license_of(recipe.teacher),
+        student_start=find_license(recipe.student),
+        teacher=find_license(recipe.teacher),
     )
 
 
-def license_of(section: ModelSection) -> LicenseFacts:
-    """The licence of the weights that a model starts from; unknown with its reason where nobody tells."""
+def find_license(section: ModelSection) -> LicenseFacts:
+    """Find the licence of the weights that a model starts from, or the reason why it is unknown."""
     if section.checkpoint is not None:
         return LicenseFacts(name=None, source="a checkpoint of one's own, which names no licence")
     if not section.pretrained:

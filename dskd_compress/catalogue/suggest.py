@@ -1,4 +1,4 @@
-"""Students for a teacher, by what they cost."""
+"""Suggest students for a teacher by their cost."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from dskd_export.documents.benchmark import Latency
 from dskd_export.errors import ModelError, UsageError
 
 TABLE = Path(__file__).parents[1] / "architectures.json"
-# Where no budget is given. The one that a student is chosen for is most often the teacher's quarter or less.
+# Without a budget: students are mostly a quarter of their teacher or smaller.
 DEFAULT_SHARE = 0.25
 _CLASSES = 1000
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a student may be.
+    """Limits of a student.
 
     Attributes:
-        parameters, macs: at most so many, with a classifier of 1000 classes; None: a quarter of the teacher's.
+        parameters, macs: most, with a classifier of 1000 classes; None: a quarter of the teacher's.
         input_size: square input in pixels; None: each model's own.
     """
 
@@ -46,7 +46,7 @@ class Budget:
 
 
 class Suggestion(Document):
-    """One student."""
+    """One suggested student."""
 
     name: str
     family: str
@@ -60,54 +60,56 @@ class Suggestion(Document):
 
 
 class Suggestions(Document):
-    """Students for a teacher, and why the other architectures are none."""
+    """Students for a teacher, and why the others were left out."""
 
     teacher: str
     teacher_parameters: int
     teacher_macs: int
     max_parameters: int
     max_macs: int
-    counted_with: dict[str, str] = Field(description="versions that the table of all architectures was made with")
+    counted_with: dict[str, str] = Field(description="versions behind the table of all architectures")
     students: list[Suggestion]
     left_out: dict[str, str]
 
 
 def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool, output: Output) -> Suggestions:
-    """The largest model of each family that fits the budget, closest to it first; fastest first where measured.
+    """Suggest the largest model of each family within the budget, closest to it first; fastest first if measured.
 
-    The table of all architectures narrows the choice; what is shown is counted anew with the timm that is here.
+    The table of all architectures narrows the choice; the suggested ones are counted with the installed timm.
 
     Raises:
-        ModelError: timm does not know the teacher, or nothing can be said of its size.
+        ModelError: timm has no such teacher, or its size cannot be counted.
         UsageError: nothing fits.
     """
     table, versions = load_table()
     of_teacher = _count(teacher, budget.input_size)
     parameters, macs = of_teacher.parameters, of_teacher.macs
     if parameters is None or macs is None:
-        raise ModelError(of_teacher.refused["model"], "Name another teacher.")
+        raise ModelError(
+            of_teacher.refused["model"], "Set --teacher to another architecture: dskd-compress models list"
+        )
     most_parameters = budget.parameters or int(parameters * DEFAULT_SHARE)
     most_macs = budget.macs or int(macs * DEFAULT_SHARE)
     left_out: dict[str, str] = {}
     fitting: list[tuple[float, str]] = []
     for name in import_timm().list_models():
         survey = table.get(name)
-        reason = _why_not(name, survey, teacher, budget, most_parameters, most_macs)
+        reason = _find_reason_against(name, survey, teacher, budget, most_parameters, most_macs)
         if reason is not None or survey is None:
             left_out[name] = reason or "not in the table"
         else:
-            fitting.append((_used(survey, most_parameters, most_macs, budget.input_size), name))
+            fitting.append((_score(survey, most_parameters, most_macs, budget.input_size), name))
     students: list[Suggestion] = []
     families: dict[str, str] = {}
     for _, name in sorted(fitting, reverse=True):
-        family = _family(name)
+        family = _find_family(name)
         if family in families:
             left_out[name] = f"smaller than {families[family]} of the same family"
         elif len(students) == limit:
             left_out[name] = f"fits, after the first {limit}"
         else:
             found = _count(name, budget.input_size)
-            reason = found.refused.get("model") or _too_large(found, most_parameters, most_macs)
+            reason = found.refused.get("model") or _explain_size(found, most_parameters, most_macs)
             if reason is not None or found.kind is None or not found.parameters or not found.macs:
                 left_out[name] = reason or "cannot be counted"
                 continue
@@ -127,13 +129,12 @@ def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool,
             )
     if not students:
         raise UsageError(
-            f"No architecture of timm has at most {most_parameters:,} parameters and {most_macs:,} MACs and is "
-            "what was asked for.",
-            "Raise --max-parameters or --max-macs, or see why: --json.",
+            f"No architecture of timm fits: at most {most_parameters:,} parameters and {most_macs:,} MACs.",
+            "Raise --max-parameters or --max-macs.",
         )
     if measure:
         students = sorted(
-            _timed(students, output), key=lambda student: student.latency.p50_ms if student.latency else 0
+            _measure(students, output), key=lambda student: student.latency.p50_ms if student.latency else 0
         )
     return Suggestions(
         teacher=teacher,
@@ -149,7 +150,7 @@ def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool,
 
 @functools.cache
 def load_table() -> tuple[dict[str, Survey], dict[str, str]]:
-    """The packaged figures of all architectures, and the versions that they were made with."""
+    """Load the packaged figures of all architectures, and the versions behind them."""
     document = json.loads(TABLE.read_bytes())
     surveys = TypeAdapter(dict[str, Survey]).validate_python(
         {name: {"name": name, **facts} for name, facts in document["architectures"].items()}
@@ -164,11 +165,11 @@ def _count(name: str, input_size: int | None) -> Survey:
     return survey
 
 
-def _family(name: str) -> str:
+def _find_family(name: str) -> str:
     return str(import_timm().model_entrypoint(name).__module__).rsplit(".", 1)[-1]
 
 
-def _why_not(
+def _find_reason_against(
     name: str, survey: Survey | None, teacher: str, budget: Budget, most_parameters: int, most_macs: int
 ) -> str | None:
     if name == teacher.split(".")[0]:
@@ -185,18 +186,18 @@ def _why_not(
         return f"is a {survey.kind}"
     if budget.pretrained and not import_timm().is_model_pretrained(name):
         return "has no pretrained weights"
-    scaled = survey.model_copy(update={"macs": _scaled_macs(survey, budget.input_size)})
-    return _too_large(scaled, most_parameters, most_macs)
+    scaled = survey.model_copy(update={"macs": _scale_macs(survey, budget.input_size)})
+    return _explain_size(scaled, most_parameters, most_macs)
 
 
-def _scaled_macs(survey: Survey, input_size: int | None) -> int:
-    """Estimate at another size: MACs follow the number of pixels. What is shown is counted."""
+def _scale_macs(survey: Survey, input_size: int | None) -> int:
+    """Estimate the MACs at another size by the number of pixels."""
     assert survey.macs is not None
     assert survey.input_size is not None
     return survey.macs if input_size is None else int(survey.macs * (input_size / survey.input_size[1]) ** 2)
 
 
-def _too_large(survey: Survey, most_parameters: int, most_macs: int) -> str | None:
+def _explain_size(survey: Survey, most_parameters: int, most_macs: int) -> str | None:
     if survey.parameters is not None and survey.parameters > most_parameters:
         return f"{survey.parameters:,} parameters, more than {most_parameters:,}"
     if survey.macs is not None and survey.macs > most_macs:
@@ -204,14 +205,14 @@ def _too_large(survey: Survey, most_parameters: int, most_macs: int) -> str | No
     return None
 
 
-def _used(survey: Survey, most_parameters: int, most_macs: int, input_size: int | None) -> float:
-    """Share of the budget that a student uses, the geometric mean of both."""
+def _score(survey: Survey, most_parameters: int, most_macs: int, input_size: int | None) -> float:
+    """Compute the share of the budget that a student uses, the geometric mean of both limits."""
     assert survey.parameters is not None
-    used: float = (survey.parameters / most_parameters * _scaled_macs(survey, input_size) / most_macs) ** 0.5
+    used: float = (survey.parameters / most_parameters * _scale_macs(survey, input_size) / most_macs) ** 0.5
     return used
 
 
-def _timed(students: list[Suggestion], output: Output) -> Iterator[Suggestion]:
+def _measure(students: list[Suggestion], output: Output) -> Iterator[Suggestion]:
     with output.progress("Timing", len(students), unit="model") as progress:
         for student in students:
             size = student.input_size

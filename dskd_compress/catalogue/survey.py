@@ -1,4 +1,4 @@
-"""What an architecture offers and costs, found from its shapes alone: nothing is downloaded or computed."""
+"""Survey an architecture by its shapes alone: nothing is downloaded or computed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from dskd_export.errors import DskdError, ModelError
 
 Kind = Literal["cnn", "vit"]
 
-# Counting the largest models takes seconds each, and they are no students.
+# Counting a larger model takes seconds, and it is no student.
 LARGEST_COUNTED = 100_000_000
 
 
 class Survey(Document):
-    """An architecture as a student or a teacher."""
+    """An architecture as student and teacher."""
 
     name: str = Field(description="timm architecture")
-    model_class: str | None = Field(description="Python class; None where it could not be created")
-    kind: Kind | None = Field(default=None, description="vit: has attention or gives tokens; cnn: neither")
+    model_class: str | None = Field(description="Python class; None: it could not be created")
+    kind: Kind | None = Field(default=None, description="vit: has attention or token features; cnn: neither")
     parameters: int | None = None
-    macs: int | None = Field(default=None, description="of one image of input_size; None where it was not counted")
+    macs: int | None = Field(default=None, description="of one image of input_size; None: not counted")
     input_size: tuple[int, int, int] | None = None
     fixed_input: bool | None = Field(default=None, description="takes images of one size only")
     taps: dict[str, TapFacts] = Field(default_factory=dict)
@@ -44,16 +44,15 @@ class Survey(Document):
 def survey_architecture(
     name: str, *, input_size: int | None = None, classes: int = 1000, count_up_to: int | None = LARGEST_COUNTED
 ) -> Survey:
-    """Create an architecture on the meta device, with a classifier of so many classes, and look at its shapes.
-
-    A model that has no taps is described with the reason; it raises nothing for it.
+    """Survey an architecture on the meta device; a model without taps is listed with the reason.
 
     Args:
-        count_up_to: parameters of the largest model whose multiply-accumulates are counted; None: of any.
+        classes: of its classifier.
+        count_up_to: most parameters of a model whose multiply-accumulates are counted; None: any number.
     """
     model_class = None
     try:
-        model = shapes_of(name, input_size, classes)
+        model = create_on_meta(name, input_size, classes)
         model_class = type(model).__name__
         size = resolve_preprocessing(DataSection(input_size=input_size), model).input_size
         seen = probe(model, size)
@@ -75,7 +74,7 @@ def survey_architecture(
     return Survey(
         name=name,
         model_class=model_class,
-        kind=kind_of(model, seen, operations),
+        kind=classify_model(model, seen, operations),
         parameters=parameters,
         macs=None if operations is None else sum(operations.values()),
         input_size=size,
@@ -87,11 +86,11 @@ def survey_architecture(
     )
 
 
-def shapes_of(name: str, input_size: int | None, classes: int | None) -> nn.Module:
-    """An architecture on the meta device, in eval mode: shapes without values, in no time and no memory.
+def create_on_meta(name: str, input_size: int | None, classes: int | None) -> nn.Module:
+    """Create an architecture on the meta device, in eval mode: shapes without values.
 
     Raises:
-        ModelError: timm does not know it, or cannot create it there.
+        ModelError: timm has no such architecture, or cannot create it there.
     """
     with torch.device("meta"):
         model = create_model(StudentSection(name=name), num_classes=classes, input_size=input_size).eval()
@@ -100,13 +99,13 @@ def shapes_of(name: str, input_size: int | None, classes: int | None) -> nn.Modu
     return model
 
 
-def kind_of(model: nn.Module, seen: Probe, operations: Mapping[str, int] | None) -> Kind:
-    """vit: has attention or gives tokens; cnn: neither.
+def classify_model(model: nn.Module, seen: Probe, operations: Mapping[str, int] | None) -> Kind:
+    """Classify a model: vit has attention or token features, cnn neither.
 
-    Attention is a product of features with features, whatever the layer is called.
+    A batched matrix product counts as attention, whatever the name of the layer.
 
     Args:
-        operations: of `count_operations`; None leaves it to the names of the layers.
+        operations: of `count_operations`; None: only the names of the layers count.
     """
     tokens = not (isinstance(seen.features, Tensor) and seen.features.ndim == 4)
     names = {type(module).__name__.lower() for module in model.modules()}

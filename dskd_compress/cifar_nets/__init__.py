@@ -1,7 +1,7 @@
 """The networks of the CIFAR distillation literature, as timm models.
 
-timm has none of them: its ResNets are ImageNet's, with a stem that shrinks a 32-px image to nothing. With
-these, published tables can be run again: `timm.create_model("cifar_resnet8x4", num_classes=100)`.
+timm has none of them: its ResNets are for ImageNet, with a stem too coarse for a 32-px image. With these,
+published tables can be reproduced: `timm.create_model("cifar_resnet8x4", num_classes=100)`.
 
     cifar_resnet8 14 20 32 56 110        He et al., arXiv 1512.03385, section 4.2
     cifar_resnet8x4 cifar_resnet32x4     four times as wide behind a stem of 32 channels (CRD, arXiv 1910.10699)
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 
 def register() -> None:
-    """Make the networks known to `timm.create_model`; again is harmless."""
+    """Register the networks for `timm.create_model`; repeated calls change nothing."""
     from timm.models import is_model, register_model
 
     from dskd_compress.cifar_nets import resnet, vgg, wide_resnet

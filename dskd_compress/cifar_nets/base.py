@@ -1,11 +1,11 @@
-"""What the CIFAR networks share: timm's feature interface around a stack of stages and a mean-pooling head.
+"""Base of the CIFAR networks: timm's feature interface around a stack of stages and a mean-pooling head.
 
 Shape suffixes: B images, C channels, H height, W width, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -18,10 +18,10 @@ CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR100_STD = (0.2675, 0.2565, 0.2761)
 
 
-def pretrained_config(first_conv: str) -> dict[str, Any]:
-    """timm's configuration of a network for 32-px images; there are no weights to download.
+def make_pretrained_config(first_conv: str) -> dict[str, Any]:
+    """Make timm's configuration of a network for 32-px images, without weights to download.
 
-    The normalisation is that of the CRD protocol (CIFAR-100's own statistics).
+    The normalisation is that of the CRD protocol (statistics of CIFAR-100).
     """
     return {
         "url": "",
@@ -43,9 +43,9 @@ class CifarNet(nn.Module):
     Args:
         stem: images to the first feature map.
         stages: feature map to feature map.
-        norm: behind the last stage; for pre-activation networks, else an identity.
-        widths: channels behind each stage.
-        reductions: input pixels a place of the map behind each stage stands for, along one side.
+        norm: after the last stage of pre-activation networks; else an identity.
+        widths: channels after each stage.
+        reductions: stride of the map after each stage, in input pixels.
         num_classes: 0 leaves the classifier out.
     """
 
@@ -71,37 +71,37 @@ class CifarNet(nn.Module):
             {"num_chs": width, "reduction": reduction, "module": f"stages.{index}"}
             for index, (width, reduction) in enumerate(zip(widths, reductions, strict=True))
         ]
-        self.fc: nn.Module = self._classifier(num_classes)
+        self.fc: nn.Module = self._make_classifier(num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def _classifier(self, num_classes: int) -> nn.Module:
+    def _make_classifier(self, num_classes: int) -> nn.Module:
         return nn.Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
 
     def get_classifier(self) -> nn.Module:
-        """The last layer."""
+        """Get the last layer."""
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last layer for another number of classes."""
+        """Replace the last layer for another number of classes."""
         self.num_classes = num_classes
-        self.fc = self._classifier(num_classes)
+        self.fc = self._make_classifier(num_classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute the stages' activations again in the backward pass instead of keeping them."""
+        """Recompute the activations of the stages in the backward pass."""
         self.grad_checkpointing = enable
 
-    def _through(self, stage: nn.Module, feat_BCHW: Tensor) -> Tensor:
+    def _run_stage(self, stage: nn.Module, feat_BCHW: Tensor) -> Tensor:
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
             return run_checkpointed(stage, feat_BCHW)  # type: ignore[no-any-return]
         return stage(feat_BCHW)  # type: ignore[no-any-return]
 
     def forward_features(self, images_BCHW: Tensor) -> Tensor:
-        """Images -> the last feature map, BxCxHxW."""
+        """Compute the last feature map, BxCxHxW."""
         feat_BCHW = self.stem(images_BCHW)
         for stage in self.stages:
-            feat_BCHW = self._through(stage, feat_BCHW)
+            feat_BCHW = self._run_stage(stage, feat_BCHW)
         return self.norm(feat_BCHW)  # type: ignore[no-any-return]
 
     def forward_intermediates(
@@ -113,13 +113,13 @@ class CifarNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Feature maps behind the stages, as timm's models give them.
+        """Compute the feature maps after the stages, as timm's models do.
 
         Args:
             x: images BxCxHxW.
-            indices: which stages; a number takes so many of the last ones, None all.
+            indices: stages; a number takes as many of the last ones, None all.
             norm: apply the final normalisation to the last stage's map.
-            stop_early: leave out the stages behind the last one asked for.
+            stop_early: skip the stages after the last requested one.
             output_fmt: NCHW only.
             intermediates_only: the maps alone, without the final features.
         """
@@ -131,24 +131,38 @@ class CifarNet(nn.Module):
         for index, stage in enumerate(self.stages):
             if stop_early and index > last:
                 break
-            feat_BCHW = self._through(stage, feat_BCHW)
+            feat_BCHW = self._run_stage(stage, feat_BCHW)
             if index in wanted:
                 maps.append(self.norm(feat_BCHW) if norm and index == len(self.stages) - 1 else feat_BCHW)
         return maps if intermediates_only else (self.norm(feat_BCHW), maps)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The last feature map -> logits BxK, or the pooled vector BxC."""
+        """Compute logits BxK, or the pooled vector BxC, from the last feature map."""
         pooled_BC = x.mean(dim=(2, 3))
         if self.drop_rate > 0:
             pooled_BC = nn.functional.dropout(pooled_BC, self.drop_rate, self.training)
         return pooled_BC if pre_logits else self.fc(pooled_BC)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images BxCxHxW -> logits BxK."""
+        """Compute logits BxK from images BxCxHxW."""
         return self.forward_head(self.forward_features(x))
 
 
-def build(kind: type[CifarNet], name: str, pretrained: bool, **arguments: Any) -> nn.Module:
-    """Create a network by timm's own builder, which knows overlays, `features_only` and checkpoints."""
-    model: nn.Module = build_model_with_cfg(kind, name, pretrained, **arguments)
-    return model
+def make_entry(kind: type[CifarNet], name: str, **arguments: Any) -> Callable[..., nn.Module]:
+    """Make the function that timm registers under a name.
+
+    timm's builder creates the network: it supports overlays, `features_only` and checkpoints.
+
+    Args:
+        kind: the class, in the module that has `default_cfgs`.
+        name: of the architecture.
+        arguments: of the class.
+    """
+
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        model: nn.Module = build_model_with_cfg(kind, name, pretrained, **arguments, **kwargs)
+        return model
+
+    create.__name__ = create.__qualname__ = name
+    create.__module__ = kind.__module__  # where timm finds `default_cfgs`
+    return create

@@ -6,13 +6,11 @@ Depth is 6n + 2 for n blocks a stage. Unlike the paper's identity shortcuts, a c
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from dskd_compress.cifar_nets.base import CifarNet, build, pretrained_config
+from dskd_compress.cifar_nets.base import CifarNet, make_entry, make_pretrained_config
 
 
 class BasicBlock(nn.Module):
@@ -31,7 +29,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """BxCxHxW -> BxC'xH'xW'."""
+        """Map BxCxHxW to BxC'xH'xW'."""
         out = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
@@ -69,55 +67,11 @@ class CifarResNet(CifarNet):
 _NARROW = (16, 16, 32, 64)
 _WIDE = (32, 64, 128, 256)
 
-
-def cifar_resnet8(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Eight layers, 16-32-64 channels."""
-    return build(CifarResNet, "cifar_resnet8", pretrained, depth=8, widths=_NARROW, **kwargs)
-
-
-def cifar_resnet14(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """14 layers, 16-32-64 channels."""
-    return build(CifarResNet, "cifar_resnet14", pretrained, depth=14, widths=_NARROW, **kwargs)
-
-
-def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """20 layers, 16-32-64 channels."""
-    return build(CifarResNet, "cifar_resnet20", pretrained, depth=20, widths=_NARROW, **kwargs)
-
-
-def cifar_resnet32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """32 layers, 16-32-64 channels."""
-    return build(CifarResNet, "cifar_resnet32", pretrained, depth=32, widths=_NARROW, **kwargs)
-
-
-def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """56 layers, 16-32-64 channels."""
-    return build(CifarResNet, "cifar_resnet56", pretrained, depth=56, widths=_NARROW, **kwargs)
-
-
-def cifar_resnet110(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """110 layers, 16-32-64 channels."""
-    return build(CifarResNet, "cifar_resnet110", pretrained, depth=110, widths=_NARROW, **kwargs)
-
-
-def cifar_resnet8x4(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Eight layers, 64-128-256 channels."""
-    return build(CifarResNet, "cifar_resnet8x4", pretrained, depth=8, widths=_WIDE, **kwargs)
-
-
-def cifar_resnet32x4(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """32 layers, 64-128-256 channels."""
-    return build(CifarResNet, "cifar_resnet32x4", pretrained, depth=32, widths=_WIDE, **kwargs)
-
-
 ENTRIES = (
-    cifar_resnet8,
-    cifar_resnet14,
-    cifar_resnet20,
-    cifar_resnet32,
-    cifar_resnet56,
-    cifar_resnet110,
-    cifar_resnet8x4,
-    cifar_resnet32x4,
+    *(
+        make_entry(CifarResNet, f"cifar_resnet{depth}", depth=depth, widths=_NARROW)
+        for depth in (8, 14, 20, 32, 56, 110)
+    ),
+    *(make_entry(CifarResNet, f"cifar_resnet{depth}x4", depth=depth, widths=_WIDE) for depth in (8, 32)),
 )
-default_cfgs = generate_default_cfgs({entry.__name__: pretrained_config("stem.0") for entry in ENTRIES})
+default_cfgs = generate_default_cfgs({entry.__name__: make_pretrained_config("stem.0") for entry in ENTRIES})

@@ -1,13 +1,11 @@
-"""VGGs for 32-px images: five stages with batch norm, halved before the second to fourth, and one linear layer."""
+"""VGGs for 32-px images: five stages with batch norm, pooling before the second to fourth, one linear layer."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from timm.models import generate_default_cfgs
 from torch import nn
 
-from dskd_compress.cifar_nets.base import CifarNet, build, pretrained_config
+from dskd_compress.cifar_nets.base import CifarNet, make_entry, make_pretrained_config
 
 _WIDTHS = (64, 128, 256, 512, 512)
 
@@ -34,15 +32,8 @@ class CifarVgg(CifarNet):
         super().__init__(nn.Identity(), stages, nn.Identity(), _WIDTHS, (1, 2, 4, 8, 8), num_classes, drop_rate)
 
 
-def cifar_vgg8(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """One convolution a stage."""
-    return build(CifarVgg, "cifar_vgg8", pretrained, convolutions=1, **kwargs)
-
-
-def cifar_vgg13(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Two convolutions a stage."""
-    return build(CifarVgg, "cifar_vgg13", pretrained, convolutions=2, **kwargs)
-
-
-ENTRIES = (cifar_vgg8, cifar_vgg13)
-default_cfgs = generate_default_cfgs({entry.__name__: pretrained_config("stages.0.0") for entry in ENTRIES})
+ENTRIES = (
+    make_entry(CifarVgg, "cifar_vgg8", convolutions=1),
+    make_entry(CifarVgg, "cifar_vgg13", convolutions=2),
+)
+default_cfgs = generate_default_cfgs({entry.__name__: make_pretrained_config("stages.0.0") for entry in ENTRIES})

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from dskd_compress.cifar_nets.base import CifarNet, build, pretrained_config
+from dskd_compress.cifar_nets.base import CifarNet, make_entry, make_pretrained_config
 
 
 class PreActivationBlock(nn.Module):
-    """Norm and ReLU before each of two 3x3 convolutions; a shortcut of another width reads behind the first."""
+    """Norm and ReLU before each of two 3x3 convolutions; a 1x1 shortcut starts after the first ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -23,7 +21,7 @@ class PreActivationBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """BxCxHxW -> BxC'xH'xW'."""
+        """Map BxCxHxW to BxC'xH'xW'."""
         active = F.relu(self.bn1(x))
         out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(active))))
         return out + (x if self.shortcut is None else self.shortcut(active))
@@ -55,20 +53,8 @@ class WideResNet(CifarNet):
         super().__init__(stem, stages, norm, widths[1:], (1, 2, 4), num_classes, drop_rate)
 
 
-def cifar_wrn_16_2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """WRN-16-2."""
-    return build(WideResNet, "cifar_wrn_16_2", pretrained, depth=16, widen=2, **kwargs)
-
-
-def cifar_wrn_40_1(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """WRN-40-1."""
-    return build(WideResNet, "cifar_wrn_40_1", pretrained, depth=40, widen=1, **kwargs)
-
-
-def cifar_wrn_40_2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """WRN-40-2."""
-    return build(WideResNet, "cifar_wrn_40_2", pretrained, depth=40, widen=2, **kwargs)
-
-
-ENTRIES = (cifar_wrn_16_2, cifar_wrn_40_1, cifar_wrn_40_2)
-default_cfgs = generate_default_cfgs({entry.__name__: pretrained_config("stem") for entry in ENTRIES})
+ENTRIES = tuple(
+    make_entry(WideResNet, f"cifar_wrn_{depth}_{widen}", depth=depth, widen=widen)
+    for depth, widen in ((16, 2), (40, 1), (40, 2))
+)
+default_cfgs = generate_default_cfgs({entry.__name__: make_pretrained_config("stem") for entry in ENTRIES})

@@ -49,13 +49,13 @@ def compare_bundles(first: Path, second: Path, changes: list[str], out: Path | N
         UsageError: they have no model in common that can run here.
     """
     from contextlib import ExitStack
+    from functools import partial
 
     from dskd_compress.recipe import bundle_settings
     from dskd_compress.run_folder import recipe_sha256
     from dskd_compress.show.benchmark import print_comparisons
     from dskd_export.benchmark.ab_test import compare_plans, count_pairs
     from dskd_export.benchmark.plan import plan_benchmark
-    from dskd_export.benchmark.run import RunFacts
     from dskd_export.bundle import bundle_of
     from dskd_export.bundle.results import check_out, hold_results, results_folder
     from dskd_export.bundle.source import is_bundle, open_source
@@ -73,12 +73,13 @@ def compare_bundles(first: Path, second: Path, changes: list[str], out: Path | N
             recipe = bundle_settings(changes, seed=bundle.manifest.provenance.seed)
             plans.append(plan_benchmark(bundle, recipe.benchmark, engines_folder(source)))
         stack.enter_context(hold_results(folder, output.warn))
-        facts = RunFacts(watch, plans[0].bundle.manifest.provenance.seed, recipe_sha256(recipe))
+        seed = plans[0].bundle.manifest.provenance.seed
         with output.progress("A/B test", count_pairs(*plans), unit="pair") as progress:
             document = compare_plans(
                 *plans,
                 names=(str(first), str(second)),
-                facts=facts,
+                seed=seed,
+                provenance=partial(watch.provenance, seed=seed, recipe_sha256=recipe_sha256(recipe)),
                 on_step=lambda: progress.advance(1),
                 on_status=lambda text: progress.update(description=text),
             )

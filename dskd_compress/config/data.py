@@ -11,7 +11,7 @@ from dskd_export.spec import CropMode, Interpolation
 
 
 class AugmentSection(Section):
-    """Training augmentation; timm's transforms, applied by a seed of (recipe seed, epoch, image)."""
+    """Training augmentation: timm's transforms, seeded by recipe seed, epoch and image."""
 
     hflip: Fraction = Field(0.5, description="probability of a horizontal flip; 0 for digits and text")
     vflip: Fraction = Field(0.0, description="probability of a vertical flip")
@@ -31,16 +31,16 @@ class AugmentSection(Section):
     views: int | None = Field(
         None,
         ge=1,
-        description="different augmentations of an image: epoch e shows number e mod views; none: a new one "
-        "every epoch. The order of the images and mixing, cutmix and erasing change every epoch all the same",
+        description="augmentations per image: epoch e shows number e mod views; none: a new one every epoch. "
+        "Order, mixing, cutmix and erasing still change every epoch",
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> AugmentSection:
+    def _check_order(self) -> AugmentSection:
         for name in ("scale", "ratio"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(f"{name}: the first number must not be larger than the second")
+                raise ValueError(f"{name}: the first number must be at most the second")
         return self
 
 
@@ -58,14 +58,16 @@ class DataSection(Section):
         description="name of the validation split or folder; none: val, validation or test, whichever is there",
     )
     val_fraction: float = Field(
-        0.2, gt=0, lt=1, description="share held out, per class, where the source has no validation split"
+        0.2,
+        gt=0,
+        lt=1,
+        description="share of each class held out for validation if the source has no validation split",
     )
-    split_seed: int = Field(0, description="seed of that split; the training seed does not change it")
+    split_seed: int = Field(0, description="seed of that split, independent of the training seed")
     train_per_class: int | None = Field(
         None,
         ge=1,
-        description="train on so many images of every class, drawn by split_seed: experiments with few labels; "
-        "none: all",
+        description="training images per class, drawn by split_seed, for experiments with few labels; none: all",
     )
     input_size: int | None = Field(None, ge=8, description="square input in pixels; none: the student's own size")
     interpolation: Interpolation | None = Field(None, description="none: the student's own")
@@ -77,8 +79,8 @@ class DataSection(Section):
     crop_mode: CropMode | None = Field(None, description="none: the student's own")
     loader: Literal["workers", "resident"] = Field(
         "workers",
-        description="workers: processes decode and augment each image anew | resident: all images are decoded "
-        "once to the input size, held as bytes on the training device and augmented there by the batch",
+        description="workers: processes decode and augment each image | resident: all images are decoded once to "
+        "the input size, stored as bytes on the training device and augmented there by the batch",
     )
     workers: int = Field(2, ge=0, description="processes that decode images; 0 decodes in the training process")
     max_unreadable: Fraction = Field(

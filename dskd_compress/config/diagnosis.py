@@ -1,4 +1,4 @@
-"""Recipe section of the watch over a training."""
+"""Recipe section of the diagnosis of a training."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dskd_export.documents.training import FindingKind
 
 
 class DiagnosisSection(Section):
-    """The watch over the distillation: faults that would teach nothing are told within 100 steps."""
+    """Diagnosis of a distillation: reports faults that prevent learning within 100 steps."""
 
-    enabled: bool = Field(True, description="look for faults; the student is the same either way")
+    enabled: bool = Field(True, description="check for faults; the student does not change")
     every_steps: int = Field(
         50,
         ge=1,
-        description="steps between two close looks, after those of steps 1 to 3; with train.compile each costs a "
-        "backward pass a loss term",
+        description="steps between two full checks, after steps 1 to 3; with train.compile each costs one "
+        "backward pass per loss term",
     )
     stop_on: tuple[FindingKind, ...] = Field(
         ("teacher_mode", "teacher_not_frozen", "teacher_changed", "not_optimized", "class_order"),

@@ -10,10 +10,10 @@ from dskd_compress.config.base import Section
 
 
 class TrackingSection(Section):
-    """Experiment trackers, beside the JSON lines that are always written. No network unless asked for."""
+    """Experiment trackers, in addition to the JSON lines. The default uses no network."""
 
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
-        (), description="each needs the extra of its name; their files lie in trackers/ of the run folder"
+        (), description="each needs the extra of its name; files in trackers/ of the run folder"
     )
     every_steps: int = Field(10, ge=1, description="steps between two records of the losses")
     project: str = Field("dskd-compress", min_length=1, description="project of wandb, experiment of mlflow")

@@ -1,8 +1,8 @@
-"""A running training in the terminal, read from its log alone: it may be looked at from any process.
+"""A running training in the terminal, read from its log alone, so that any process can follow it.
 
-follow.py   the lines of a log that grows
-course.py   records -> where the training stands, and when it will end. Pure
-load.py     how busy CPU and GPU are
-watch.py    which training of a run, and looking at it until it ends
-view.py     all of it as Rich shows it
+follow  new records of a log
+course  progress, time left and curves of a training, from its records; pure
+load    load of CPU and GPU
+watch   the training of a run, followed until it ends
+view    all of it, drawn by Rich
 """

@@ -1,4 +1,4 @@
-"""Records of a log that another process writes."""
+"""Follow the records of a log that another process writes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dskd_export.files.json_text import InvalidJson
 
 
 class Follower:
-    """Gives the records that came since it was last asked.
+    """Reads the new records of a log.
 
     Args:
-        path: of the log; it need not be there yet.
+        path: of the log; may be missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,36 +26,36 @@ class Follower:
         self._lines = 0
 
     def read(self) -> tuple[list[TrainingRecord], bool]:
-        """New records, and whether they begin the log anew: a training that is gone on with replaces its file.
+        """Read the new records, and whether the log starts again: a resumed training replaces its file.
 
-        Half a line, which is being written, waits for its other half.
+        An incomplete last line is read on the next call.
 
         Raises:
-            DataError: a whole line is no record, or the log is no plain file.
+            DataError: a line is no record, or the log is no plain file.
         """
         try:
             with open_plain(self.path, follow_links=True) as file:
                 status = os.fstat(file.fileno())
-                anew = status.st_ino != self._file or status.st_size < self._offset
-                if anew:
+                restarted = status.st_ino != self._file or status.st_size < self._offset
+                if restarted:
                     self._file, self._offset, self._lines = status.st_ino, 0, 0
                 file.seek(self._offset)
                 records = []
                 while (line := file.readline(MAX_RECORD + 1)).endswith(b"\n") or len(line) > MAX_RECORD:
-                    records.append(self._record(line))
+                    records.append(self._parse(line))
                     self._offset += len(line)
         except FileNotFoundError:
             return [], False
         except NotAPlainFile as error:
-            raise DataError(f"{self.path} is not a plain file.", "Name the folder of a run.") from error
-        return records, anew
+            raise DataError(f"{self.path} is not a plain file.", "Give the folder of a run.") from error
+        return records, restarted
 
-    def _record(self, line: bytes) -> TrainingRecord:
+    def _parse(self, line: bytes) -> TrainingRecord:
         self._lines += 1
         try:
             return read_record(line)
         except InvalidJson as error:
             raise DataError(
                 f"{self.path}, line {self._lines}: not a training record.",
-                "Was it written by another version? Look at it with the one that wrote it.",
+                "Use the version of dskd-compress that wrote the log.",
             ) from error

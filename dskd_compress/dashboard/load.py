@@ -1,4 +1,4 @@
-"""How busy this machine is: the GPU where NVML tells, and the CPU."""
+"""Load of this machine: the CPU, and a GPU by NVML."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dskd_export.telemetry.reading import SourceError
 
 
 class Load:
-    """Watches CPU and, where one is trained on, a GPU.
+    """Measures the load of the CPU and of the GPU that trains.
 
     Args:
-        device: of the training, `cpu` or `cuda:0`; what it is matters for the GPU alone.
+        device: of the training, `cpu` or `cuda:0`.
     """
 
     def __init__(self, device: str) -> None:
@@ -30,18 +30,18 @@ class Load:
             except SourceError as error:
                 self._why_no_gpu = str(error)
 
-    def lines(self) -> list[str]:
-        """Now, in words: one line a device. What cannot be told says why."""
+    def describe(self) -> list[str]:
+        """Describe the load since the last call, one line per device, or the reason why it is unknown."""
         now = cpu_time()
         busy = busy_cores(self._before, now)
         self._before = now
         found = [
-            "CPU  not told by this system" if busy is None else f"CPU  {busy:.1f} of {usable_cores()} cores busy"
+            "CPU  unknown on this system" if busy is None else f"CPU  {busy:.1f} of {usable_cores()} cores busy"
         ]
         if self._why_no_gpu:
             found.append(f"GPU  {self._why_no_gpu}")
         if self._gpu is not None:
-            found.append(f"GPU  {_words(self._gpu)}")
+            found.append(f"GPU  {_describe_gpu(self._gpu)}")
         return found
 
     def __enter__(self) -> Load:
@@ -53,13 +53,13 @@ class Load:
         self._stack.close()
 
 
-def _words(gpu: NvmlSource) -> str:
+def _describe_gpu(gpu: NvmlSource) -> str:
     try:
         reading = gpu.read()
     except SourceError as error:
         return str(error)
     load, memory = gpu.load(), gpu.memory_used_mb()
-    parts = ["load not told" if load is None else f"{100 * load:.0f} % busy"]
+    parts = ["load unknown" if load is None else f"{100 * load:.0f} % busy"]
     parts += [f"{value:.0f} °C" for value in reading.temperatures_c.values()]
     parts += [f"{value:.0f} W" for value in reading.power_w.values()]
     parts += [] if memory is None else [f"{memory / 1e3:.1f} GB used"]

@@ -1,4 +1,4 @@
-"""What the dashboard shows."""
+"""Draw the dashboard."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ WIDTH = 40
 """Columns of a curve."""
 
 
-def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
-    """A curve of block characters, the mean of as many values as share a column; scaled to its own range.
+def draw_sparkline(values: Sequence[float], width: int = WIDTH) -> str:
+    """Draw a curve of block characters, one mean of values per column, scaled to the range of the means.
 
     Args:
-        values: in order; NaN and infinity leave a gap.
+        values: in order; a column without finite values is a gap.
         width: most columns.
     """
     columns = min(width, len(values))
@@ -34,42 +34,42 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
     if not known:
         return " " * columns
     low, span = min(known) / 2, max(known) / 2 - min(known) / 2  # halves: the range of any two floats is one too
-    return "".join(_block((mean / 2 - low) / (span or 1.0)) for mean in means)
+    return "".join(_draw_block((mean / 2 - low) / (span or 1.0)) for mean in means)
 
 
-def _block(height: float) -> str:
+def _draw_block(height: float) -> str:
     return _BLOCKS[round((len(_BLOCKS) - 1) * height)] if math.isfinite(height) else " "
 
 
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, `0:12:41`."""
+def format_duration(seconds: float) -> str:
+    """Format seconds as hours, minutes and seconds: `0:12:41`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
-def view(title: str, course: Course, load: Sequence[str], silent_s: float | None) -> RenderableType:
-    """One picture of a training.
+def draw(title: str, course: Course, load: Sequence[str], silent_s: float | None) -> RenderableType:
+    """Draw a training.
 
     Args:
         title: of the run and the stage.
-        course: what its log says.
-        load: lines on the machine.
-        silent_s: since the last record came; None: the training has ended.
+        course: of the training.
+        load: lines about the machine.
+        silent_s: since the last record; None: the training has ended.
     """
-    parts: list[RenderableType] = [Text(title, style="bold"), Text(_where(course, silent_s))]
+    parts: list[RenderableType] = [Text(title, style="bold"), Text(_describe_progress(course, silent_s))]
     if course.done is not None:
         parts.append(ProgressBar(total=1.0, completed=course.done, width=WIDTH + 20))
     if course.steps:
-        parts += [Text(""), _curves(course)]
+        parts += [Text(""), _draw_steps(course)]
     if course.epochs:
-        parts += [Text(""), _validation(course)]
+        parts += [Text(""), _draw_epochs(course)]
     if course.findings:
-        parts += [Text(""), *(_finding(course, index) for index in range(len(course.findings)))]
+        parts += [Text(""), *(_describe_finding(course, index) for index in range(len(course.findings)))]
     return Group(*parts, Text(""), *(Text(line, style="dim") for line in load))
 
 
-def _where(course: Course, silent_s: float | None) -> str:
+def _describe_progress(course: Course, silent_s: float | None) -> str:
     if not course.steps and not course.epochs:
         return "no record yet"
     total = "" if course.total_epochs is None else f" of {course.total_epochs}"
@@ -79,13 +79,13 @@ def _where(course: Course, silent_s: float | None) -> str:
     if silent_s is None:
         return " · ".join([*words, "ended"])
     left = course.seconds_left
-    words.append("ETA after the first epoch" if left is None else f"ETA {duration(left)}")
+    words.append("ETA after the first epoch" if left is None else f"ETA {format_duration(left)}")
     if silent_s >= 60:
-        words.append(f"no record for {duration(silent_s)}")
+        words.append(f"no record for {format_duration(silent_s)}")
     return " · ".join(words)
 
 
-def _curves(course: Course) -> Table:
+def _draw_steps(course: Course) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name, justify in (("per step", "left"), ("", "left"), ("now", "right"), ("first", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
@@ -95,25 +95,25 @@ def _curves(course: Course) -> Table:
     curves |= course.monitors
     for name, values in curves.items():
         if values:
-            table.add_row(Text(name), sparkline(values), f"{values[-1]:.4g}", f"{values[0]:.4g}")
+            table.add_row(Text(name), draw_sparkline(values), f"{values[-1]:.4g}", f"{values[0]:.4g}")
     return table
 
 
-def _validation(course: Course) -> Table:
+def _draw_epochs(course: Course) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name, justify in (("per epoch", "left"), ("", "left"), ("now", "right"), ("best", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     top1 = [record.top1 for record in course.epochs]
     best = course.best
     kept = "" if best is None else f"{best.top1:.2%}, epoch {best.epoch + 1}"
-    table.add_row("validation top-1", sparkline(top1), f"{top1[-1]:.2%}", kept)
+    table.add_row("validation top-1", draw_sparkline(top1), f"{top1[-1]:.2%}", kept)
     losses = [record.val_loss for record in course.epochs]
-    table.add_row("validation loss", sparkline(losses), f"{losses[-1]:.4g}", f"{min(losses):.4g}")
+    table.add_row("validation loss", draw_sparkline(losses), f"{losses[-1]:.4g}", f"{min(losses):.4g}")
     train = [record.train_loss for record in course.epochs]
-    table.add_row("training loss", sparkline(train), f"{train[-1]:.4g}", f"{min(train):.4g}")
+    table.add_row("training loss", draw_sparkline(train), f"{train[-1]:.4g}", f"{min(train):.4g}")
     return table
 
 
-def _finding(course: Course, index: int) -> Text:
+def _describe_finding(course: Course, index: int) -> Text:
     finding = course.findings[index]
     return Text(f"step {finding.step}: {finding.seen}. {finding.cure}", style="yellow")

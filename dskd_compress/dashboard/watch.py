@@ -1,4 +1,4 @@
-"""Which training of a run is looked at, and looking at it until it ends."""
+"""Find a training of a run, and follow it until it ends."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dskd_compress.config import Recipe
 from dskd_compress.dashboard.course import Course
 from dskd_compress.dashboard.follow import Follower
 from dskd_compress.dashboard.load import Load
-from dskd_compress.dashboard.view import view
+from dskd_compress.dashboard.view import draw
 from dskd_compress.run_folder import DISTILL, TRAIN, TUNE, RunFolder
 from dskd_export.errors import DataError, UsageError
 from dskd_export.telemetry.cuda import cuda_gpus
 
 _LOAD_S = 0.2
-"""Before the first look: how busy a core is can only be told over a while."""
+"""Before the first picture: the load of a core is a mean over time."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Training:
     Attributes:
         stage: train, distill or tune.
         log: its records.
-        document: what it writes last of all.
-        epochs: that it will have; None: the recipe does not tell.
+        document: written at its end.
+        epochs: of the whole training; None: not in the recipe.
         device: `cpu` or `cuda:0`.
     """
 
@@ -44,12 +44,12 @@ class Training:
 
     @property
     def ended(self) -> bool:
-        """A training that is begun anew has a newer log than the document of the last one."""
+        """Whether its document is newer than its log, which a restarted training replaces."""
         return self.document.is_file() and self.document.stat().st_mtime_ns >= self.log.stat().st_mtime_ns
 
 
 def find_training(folder: RunFolder, recipe: Recipe, stage: str | None) -> Training:
-    """The training to look at.
+    """Find the training to follow.
 
     Args:
         folder: of the run.
@@ -57,8 +57,8 @@ def find_training(folder: RunFolder, recipe: Recipe, stage: str | None) -> Train
         stage: train, distill or tune; None: the one that wrote last.
 
     Raises:
-        DataError: there is no log of it.
-        UsageError: there is no such stage.
+        DataError: its log is missing.
+        UsageError: no such stage.
     """
     teacher, tune = recipe.teacher.train, recipe.tune
     known = {
@@ -76,28 +76,28 @@ def find_training(folder: RunFolder, recipe: Recipe, stage: str | None) -> Train
     there = [name for name, (log, *_) in known.items() if log.is_file() and stage in (None, name)]
     if not there:
         what = "any training" if stage is None else stage
-        raise DataError(f"{folder.path} holds no log of {what}.", "Start it, or name another run folder.")
+        raise DataError(f"{folder.path} holds no log of {what}.", "Start it, or give another run folder.")
     newest = max(there, key=lambda name: known[name][0].stat().st_mtime_ns)
     log, document, section, epochs = known[newest]
-    return Training(newest, log, document, epochs, _device("auto" if section is None else section.device))
+    return Training(newest, log, document, epochs, _choose_device("auto" if section is None else section.device))
 
 
 def watch(training: Training, title: str, console: Console, *, every_s: float, once: bool) -> tuple[Course, bool]:
-    """Show a training until it ends, Ctrl-C comes or, with `once`, right away.
+    """Show a training until it ends or Ctrl-C, or, with `once`, one time.
 
     Returns:
-        What its log says, and whether it has ended.
+        Its course, and whether it has ended.
     """
     follower, course = Follower(training.log), Course(training.epochs)
     with Load(training.device) as load, ExitStack() as stack:
-        show = console.print if once else partial(_live(console, stack).update, refresh=True)
+        show = console.print if once else partial(_open_live(console, stack).update, refresh=True)
         time.sleep(_LOAD_S)
         while True:
-            ended = training.ended  # before the last records are read: none is missed
-            records, anew = follower.read()
-            course = Course(training.epochs) if anew else course
+            ended = training.ended  # before the last records are read, so none is missed
+            records, restarted = follower.read()
+            course = Course(training.epochs) if restarted else course
             course.add(records)
-            show(view(title, course, load.lines(), None if ended else _silent_s(training.log)))
+            show(draw(title, course, load.describe(), None if ended else _measure_silence_s(training.log)))
             if ended or once:
                 return course, ended
             try:
@@ -106,16 +106,16 @@ def watch(training: Training, title: str, console: Console, *, every_s: float, o
                 return course, False
 
 
-def _live(console: Console, stack: ExitStack) -> Live:
+def _open_live(console: Console, stack: ExitStack) -> Live:
     return stack.enter_context(Live(console=console, auto_refresh=False))
 
 
-def _silent_s(log: Path) -> float:
-    """Since the last record was written."""
+def _measure_silence_s(log: Path) -> float:
+    """Measure the seconds since the last record."""
     return max(0.0, time.time() - log.stat().st_mtime)
 
 
-def _device(requested: str) -> str:
+def _choose_device(requested: str) -> str:
     if requested == "auto":
         return "cuda:0" if cuda_gpus() else "cpu"
     return "cuda:0" if requested == "cuda" else requested

@@ -13,7 +13,13 @@ from dskd_export.errors import DataError
 from dskd_export.files.atomic import open_plain
 from dskd_export.files.names import printable
 from dskd_export.runtime.folder_tree import DANGLING, FOLDER, DiskTree, Tree
-from dskd_export.runtime.image_scan import LeftOut, count_outside, dangling, is_data_folder, scan_classes
+from dskd_export.runtime.image_scan import (
+    LeftOut,
+    count_outside,
+    is_data_folder,
+    make_dangling_error,
+    scan_classes,
+)
 from dskd_export.runtime.images import open_image
 
 
@@ -99,7 +105,7 @@ def open_folder(
     there = f"It has: {_some(folders)}." if folders else "It has none."
     for name in (train_split, *((val_split,) if val_split else VAL_NAMES)):
         if kinds.get(name) == DANGLING:
-            raise dangling(tree, name)
+            raise make_dangling_error(tree, name)
     if (root / train_split).is_dir():
         val = find_val_split(folders, val_split, str(root), there)
         splits = [train_split] if val is None else [train_split, val]

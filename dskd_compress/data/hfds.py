@@ -13,7 +13,7 @@ from dskd_compress.data.naming import hf_columns
 from dskd_compress.data.streams import require_reader
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
-from dskd_export.runtime.images import open_image, reading
+from dskd_export.runtime.images import convert_image_errors, open_image
 
 
 class HfdsSet(LabelledSet):
@@ -65,7 +65,7 @@ class HfdsSet(LabelledSet):
     def image(self, index: int) -> Image.Image:
         """Image `index`, RGB."""
         name = self.name(index)
-        with reading(name):
+        with convert_image_errors(name):
             return open_image(self.content(index), name)
 
     def name(self, index: int) -> str:

@@ -19,7 +19,7 @@ from dskd_export.errors import DataError
 from dskd_export.files.names import printable
 from dskd_export.runtime.folder_tree import DANGLING, DEVICE, FIFO, FILE, FOLDER, SPARSE, Entry
 from dskd_export.runtime.image_scan import LeftOut, count_outside, is_data_folder, is_image
-from dskd_export.runtime.images import UnreadableImage, open_image, reading
+from dskd_export.runtime.images import UnreadableImage, convert_image_errors, open_image
 
 _MAX_LINKS = 40  # followed for one path, as Linux does
 
@@ -145,7 +145,7 @@ class TarSet(ScannedSet):
         name = self.name(index)
         if self.members[index].kind == DANGLING:
             raise UnreadableImage(name, "a link to what is not in the tar", "Pack the folder again.")
-        with reading(name):
+        with convert_image_errors(name):
             return open_image(self.content(index), name)
 
     def stored_bytes(self, index: int) -> int:

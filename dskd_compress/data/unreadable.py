@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dskd_export.errors import DataError
-from dskd_export.runtime.images import UnreadableImage, tolerating
+from dskd_export.runtime.images import UnreadableImage, suggest_tolerance
 
 
 class Budget:
@@ -59,5 +59,5 @@ class Budget:
                 f"{self.source}: {len(self._reasons)} of {total} images cannot be read, more than the "
                 f"{self.max_unreadable:.3g} that data.max_unreadable tolerates: {shown}"
                 f"{'; ...' if len(self._reasons) > 3 else ''}.",
-                f"Repair or delete them, or leave them out: {tolerating(len(self._reasons), total)}",
+                f"Repair or delete them, or leave them out: {suggest_tolerance(len(self._reasons), total)}",
             )

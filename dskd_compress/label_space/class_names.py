@@ -1,4 +1,4 @@
-"""Names of a teacher's classes."""
+"""Names of classes: of a teacher, and as a device shows them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MAX_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class ClassNames:
-    """How many classes there are, and what they are called where that is known.
+    """The number of classes and, if known, their names.
 
     Attributes:
-        names: unique; empty where they are not known.
-        also: other words for a class, in the order of the classes; one that several classes have names none.
+        names: unique; empty: unknown.
+        also: synonyms in the order of the classes; a synonym of several classes is ignored.
     """
 
     count: int
@@ -36,55 +36,55 @@ class ClassNames:
         self._index.update({name: index for index, name in enumerate(self.names)})
 
     def find(self, name: str) -> int | None:
-        """The class of a name, or of another word for it in any case."""
+        """Find the class of a name, or of a synonym in any case."""
         index = self._index.get(name)
         return index if index is not None else self._index.get(name.casefold())
 
     def shown(self, index: int) -> str:
-        """A class for messages."""
+        """Show a class in messages."""
         return self.names[index] if self.names else str(index)
 
 
 def read_class_names(source: str, count: int) -> ClassNames:
-    """Names from a text file, one a line, or of an ImageNet that timm knows.
+    """Read names from a text file, one per line, or take those of an ImageNet of timm.
 
     Args:
         source: path, or one of `IMAGENETS`.
-        count: classes that the teacher has.
+        count: classes of the teacher.
 
     Raises:
-        RecipeError: no such file or set, names that are there twice, or another number of them.
+        RecipeError: no such file or set, a duplicate name, or another number of names.
     """
     if source in IMAGENETS:
-        return _checked(_imagenet(source), source, count)
+        return _check_count(_read_imagenet(source), source, count)
     path = Path(source).expanduser()
-    hint = f"Give a text file with one name a line, or one of {', '.join(IMAGENETS)}."
+    hint = f"Set teacher.class_names to a text file with one name per line, or to one of {', '.join(IMAGENETS)}."
     if not path.is_file():
         raise RecipeError(f"teacher.class_names: {source}: no such file.", hint)
     if path.stat().st_size > _MAX_BYTES:
-        raise RecipeError(f"teacher.class_names: {source} is too large to be a list of names.", hint)
+        raise RecipeError(f"teacher.class_names: {source} is too large for a list of names.", hint)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (UnicodeDecodeError, OSError) as error:
         raise RecipeError(f"teacher.class_names: {source} cannot be read as UTF-8 text.", hint) from error
     names = [line.strip() for line in lines if line.strip()]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise RecipeError(f"teacher.class_names: {source}: '{twice[0]}' is there twice.", hint)
-    return _checked(ClassNames(len(names), names), source, count)
+    duplicates = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if duplicates:
+        raise RecipeError(f"teacher.class_names: {source}: duplicate name '{duplicates[0]}'.", hint)
+    return _check_count(ClassNames(len(names), names), source, count)
 
 
-def _checked(names: ClassNames, source: str, count: int) -> ClassNames:
+def _check_count(names: ClassNames, source: str, count: int) -> ClassNames:
     if names.count != count:
         raise RecipeError(
-            f"teacher.class_names: {source} names {names.count} classes, the teacher has {count}.",
-            "Name the classes in the order of the teacher's outputs, or set teacher.kwargs.num_classes.",
+            f"teacher.class_names: {source} has {names.count} names, the teacher has {count} classes.",
+            "List the names in the order of the teacher's outputs, or set teacher.kwargs.num_classes.",
         )
     return names
 
 
-def names_of_timm(model: Any) -> ClassNames:
-    """Names that timm has for the classes of its pretrained weights: synsets of ImageNet and their lemmas."""
+def find_timm_names(model: Any) -> ClassNames:
+    """Find timm's names for the classes of its pretrained weights: synsets of ImageNet and their lemmas."""
     import_timm()
     from timm.data import infer_imagenet_subset
 
@@ -93,19 +93,19 @@ def names_of_timm(model: Any) -> ClassNames:
     labels = config.get("label_names")
     if labels and len(labels) == count:
         words = config.get("label_descriptions") or {}
-        return ClassNames(count, tuple(labels), [_words(words.get(label, "")) for label in labels])
+        return ClassNames(count, tuple(labels), [_split_words(words.get(label, "")) for label in labels])
     subset = infer_imagenet_subset(model)
     if subset in IMAGENETS and config.get("num_classes") == count:
-        names = _imagenet(subset)
+        names = _read_imagenet(subset)
         if names.count == count:
             return names
     return ClassNames(count)
 
 
 def names_for_device(classes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-    """Names of a student's classes as the device will show them, and the same in words where they are synsets.
+    """Name the classes of a student for the device, and describe them in words if they are synsets.
 
-    Classes that are only numbered, as many as an ImageNet has, are that ImageNet's; all others keep their names.
+    Classes that are only numbered and as many as those of an ImageNet get its names; others keep theirs.
     """
     import_timm()
     from timm.data import ImageNetInfo, infer_imagenet_subset
@@ -117,21 +117,21 @@ def names_for_device(classes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[s
     if not all(re.fullmatch(r"n\d{8}", name) for name in classes):
         return classes, None
     info = ImageNetInfo()
-    try:  # timm has the words of every synset of ImageNet, not only of the thousand
+    try:  # timm describes every synset of ImageNet, not only the thousand
         return classes, tuple(info.label_name_to_description(name) for name in classes)
     except KeyError:
         return classes, None
 
 
-def _imagenet(subset: str) -> ClassNames:
+def _read_imagenet(subset: str) -> ClassNames:
     import_timm()
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo(subset)
     names = info.label_names()
-    return ClassNames(len(names), names, [_words(text) for text in info.label_descriptions()])
+    return ClassNames(len(names), names, [_split_words(text) for text in info.label_descriptions()])
 
 
-def _words(description: str) -> list[str]:
+def _split_words(description: str) -> list[str]:
     parts = [part.strip() for part in description.split(",")]
     return [word for word in {description.strip(), *parts} if word]

@@ -1,4 +1,4 @@
-"""A linear classifier fitted on the features of a frozen model.
+"""Fit a linear classifier on the features of a frozen model.
 
 Shape suffixes: N images, C channels, K classes.
 """
@@ -18,11 +18,11 @@ from dskd_export.errors import require
 
 @dataclass(frozen=True)
 class FittedProbe:
-    """A classifier of raw features, and how its fit went.
+    """A fitted classifier of raw features.
 
     Attributes:
-        converged: whether the solver came to rest within its iterations.
-        accuracy: share of the training features that it gets right.
+        converged: whether the solver converged within its iterations.
+        accuracy: on the training features.
     """
 
     classifier: nn.Linear
@@ -39,7 +39,7 @@ def fit_linear_probe(
     l2: float,
     max_iterations: int,
 ) -> FittedProbe:
-    """Multinomial logistic regression on standardised features; no random number is drawn.
+    """Fit a multinomial logistic regression on standardised features; no random number is drawn.
 
         min_{W,b}  1/N sum_n -log softmax(W (f_n - m) / s + b)_{y_n}  +  l2 / 2 ||W||^2
 
@@ -48,7 +48,7 @@ def fit_linear_probe(
 
     Args:
         feat_NC: features.
-        labels_N: class indices; every class is there.
+        labels_N: class indices; no class is missing.
         classes: K.
         l2: weight of the penalty, above 0.
         max_iterations: of L-BFGS.
@@ -59,11 +59,11 @@ def fit_linear_probe(
 
     feat = feat_NC.astype(np.float64)
     mean_C, std_C = feat.mean(axis=0), feat.std(axis=0)
-    std_C = np.where(std_C > 0, std_C, 1.0)  # a channel that never moves says nothing
+    std_C = np.where(std_C > 0, std_C, 1.0)  # a constant channel
     standard_NC = (feat - mean_C) / std_C
     solver = LogisticRegression(C=1 / (l2 * len(labels_N)), max_iter=max_iterations, tol=1e-4)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged`
+        warnings.simplefilter("ignore", ConvergenceWarning)  # reported by `converged`
         solver.fit(standard_NC, labels_N)
     weight_KC, bias_K = solver.coef_, solver.intercept_
     if classes == 2:  # one row, of the second class against the first

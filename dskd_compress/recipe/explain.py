@@ -118,8 +118,7 @@ def _write_comment(text: str, indent: int) -> Iterator[str]:
 
 
 def _write_value(value: Any) -> str:
-    plain = list(value) if isinstance(value, tuple) else value
-    return dump_yaml(plain, flow=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+    return dump_yaml(list(value) if isinstance(value, tuple) else value, flow=True)
 
 
 _BOUNDS = (

@@ -35,8 +35,7 @@ def recipe_as_options(recipe: Recipe) -> list[str]:
         if path in _FLAGS:
             flags[_FLAGS[path]] = str(value)
         else:
-            written = dump_yaml(value, flow=True, width=10_000).removesuffix("\n").removesuffix("\n...")
-            settings += ["--set", f"{'.'.join(path)}={written}"]
+            settings += ["--set", f"{'.'.join(path)}={dump_yaml(value, flow=True)}"]
     flags.setdefault("--data", recipe.data.source)
     method = [] if tag_of(type(recipe.method)) == "dskd" else ["--set", f"method.name={recipe.method.name}"]
     in_order = [part for name in _FLAGS.values() if name in flags for part in (name, flags[name])]

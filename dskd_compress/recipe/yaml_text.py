@@ -65,17 +65,17 @@ class YamlText:
     faults: list[Fault] = field(default_factory=list)
 
 
-def dump_yaml(value: Any, *, flow: bool = False, width: int = 100) -> str:
+def dump_yaml(value: Any, *, flow: bool = False) -> str:
     """Write plain values as YAML text that `parse_yaml` reads back; keys keep their order.
 
     Args:
-        flow: one line, as on a command line, in place of one line a key.
+        flow: one line without its end, as on a command line, in place of one line a key.
     """
-    style = True if flow else None
+    style, width = (True, 10_000) if flow else (None, 100)
     text: str = yaml.dump(
         value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=style, width=width
     )
-    return text
+    return text.removesuffix("\n").removesuffix("\n...") if flow else text
 
 
 def parse_yaml(text: str, where: str, *, number_keys: bool = False) -> YamlText:

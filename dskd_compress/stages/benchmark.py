@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,8 @@ from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import BundleSettings, bundle_settings
 from dskd_compress.run_folder import BENCHMARK, RunFolder, digest, recipe_sha256, writes_run
-from dskd_compress.stages.on_device import open_images
 from dskd_export.benchmark.plan import BenchmarkPlan, ModelSource, OnnxSource, open_bundle_source, plan_benchmark
-from dskd_export.benchmark.run import RunFacts, benchmark, draw_images
+from dskd_export.benchmark.run import benchmark, draw_images
 from dskd_export.benchmark.store import open_store, write_samples
 from dskd_export.bundle import Bundle, open_bundle
 from dskd_export.bundle.results import (
@@ -28,6 +28,7 @@ from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.engine.document import engines_folder
 from dskd_export.errors import DataError
 from dskd_export.provenance import Stopwatch
+from dskd_export.runtime.labelled_images import open_images
 from dskd_export.telemetry.device_name import device_name
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
     from dskd_compress.data import iter_images
     from dskd_compress.stages.setup import open_checked_data
 
-    facts = RunFacts(Stopwatch(), recipe.seed, recipe_sha256(recipe))
+    watch = Stopwatch()
     folder.require("bundle/manifest.json", "export")
     results = folder.results(BENCHMARK, recipe)
     bundle = open_bundle(folder.bundle)
@@ -58,7 +59,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
     plan = plan_benchmark(bundle, recipe.benchmark, folder.engines, sources)
     drawn = iter_images(sets.val, plan.max_batch, recipe.seed, max_unreadable=sets.max_unreadable)
     images = [image for image, _, _ in drawn], ""
-    return _benchmark(plan, images, recipe, facts, results, output, fresh)
+    return _benchmark(plan, images, recipe, watch, results, output, fresh)
 
 
 def benchmark_bundle(
@@ -84,20 +85,19 @@ def benchmark_bundle(
     check_out(folder, source)
     with open_source(source) as bundle, hold_results(folder, output.warn):
         recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
-        facts = RunFacts(watch, recipe.seed, recipe_sha256(recipe))
         plan = plan_benchmark(bundle, recipe.benchmark, engines_folder(source))
-        labelled = open_images(images, bundle, plan.max_batch, recipe.seed, output)
+        labelled = open_images(images, bundle.spec.classes, plan.max_batch, recipe.seed, output.once)
         drawn = draw_images(labelled, plan.max_batch, recipe.seed)
         digests = {"benchmark": digest(recipe.benchmark.model_dump(mode="json"))}
         results = BundleResults(folder, bundle, BENCHMARK, MEASURED, digests)
-        return _benchmark(plan, drawn, recipe, facts, results, output, fresh), folder
+        return _benchmark(plan, drawn, recipe, watch, results, output, fresh), folder
 
 
 def _benchmark(
     plan: BenchmarkPlan,
     images: tuple[Sequence[Image.Image], str],
     recipe: Recipe | BundleSettings,
-    facts: RunFacts,
+    watch: Stopwatch,
     folder: ResultsFolder,
     output: Output,
     fresh: bool,
@@ -109,8 +109,9 @@ def _benchmark(
             plan,
             *images,
             recipe.budget,
-            facts,
             store,
+            seed=recipe.seed,
+            provenance=partial(watch.provenance, seed=recipe.seed, recipe_sha256=recipe_sha256(recipe)),
             on_step=lambda: progress.advance(1),
             on_status=lambda text: progress.update(description=text),
         )
@@ -123,7 +124,7 @@ def _benchmark(
 def _open_sources(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> Iterator[ModelSource]:
     """The teacher, then the student, each on the recipe's runners in their order."""
     from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
-    from dskd_compress.stages.setup import load_teacher
+    from dskd_compress.teachers.load import load_teacher
     from dskd_compress.torch_source import TorchSource
     from dskd_compress.weights import load_trained
     from dskd_export.bundle.manifest import weights_name

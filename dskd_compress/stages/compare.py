@@ -64,7 +64,7 @@ class Variant:
 
     @classmethod
     def of_method(cls, name: str) -> Variant:
-        """A method as the recipe has it, or with its defaults."""
+        """Make the variant of a method as the recipe has it, or with its defaults."""
         return cls(name, (f"method.name={name}",))
 
 
@@ -107,7 +107,7 @@ class Run:
 def plan_runs(
     load: Callable[[Sequence[str]], Recipe], variants: Sequence[Variant], seeds: Sequence[int], out: Path
 ) -> list[Run]:
-    """All runs, seed by seed: an unfinished comparison then has whole seeds first.
+    """Plan all runs, seed by seed: an unfinished comparison then has whole seeds first.
 
     Args:
         load: overrides -> the recipe with them.
@@ -140,7 +140,7 @@ def run_comparison(
     jobs: int,
     against: str,
 ) -> ComparisonDocument:
-    """Train what is not trained yet, and write the table.
+    """Train the missing runs and write the table.
 
     Args:
         runs: what `plan_runs` gave.
@@ -189,7 +189,7 @@ def _train_missing(runs: Sequence[Run], out: Path, output: Output, jobs: int) ->
 
 
 def _with_trained_teacher(run: Run, out: Path, output: Output) -> Run:
-    """Train the recipe's teacher once, with the recipe's own seed, and hand it to every run as a checkpoint."""
+    """Train the recipe's teacher once, with the recipe's own seed, and pass it to every run as a checkpoint."""
     if run.recipe.teacher.train is None:
         return run
     folder = RunFolder(out / "teacher")

@@ -12,11 +12,13 @@ from dskd_compress.methods import create_task, needs_teacher, statistics_batches
 from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
-from dskd_compress.stages.setup import create_student, load_own_teacher, load_teacher, make_pair, open_checked_data
-from dskd_compress.teachers.cached import TeacherCache, teacher_accuracy
-from dskd_compress.teachers.classes import class_map_option
+from dskd_compress.stages.setup import create_student, make_pair, open_checked_data
+from dskd_compress.teachers.cache.accuracy import measure_teacher_accuracy
+from dskd_compress.teachers.cache.plan import TeacherCache
+from dskd_compress.teachers.classes import make_class_map_option
+from dskd_compress.teachers.load import load_own_teacher, load_teacher
+from dskd_compress.teachers.normalisation import compare_normalisations, describe_input
 from dskd_compress.teachers.probe import ensure_probe
-from dskd_compress.teachers.view import compare_normalisations, describe_view
 from dskd_compress.training.device import configure
 from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
 from dskd_compress.training.distributed import Group, join
@@ -89,7 +91,7 @@ def _distill(
     teacher_on_device = teacher.model.to(device).eval()
     output.print("Evaluating the teacher.")
     of_teacher = group.run_on_main(
-        lambda: teacher_accuracy(
+        lambda: measure_teacher_accuracy(
             recipe,
             folder,
             adapt,
@@ -100,7 +102,7 @@ def _distill(
             measure=lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))[0],
         )
     )
-    view = describe_view(pair, teacher.origin or "of its training")
+    view = describe_input(pair, teacher.origin or "of its training")
     output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}, {view}"))
 
     diagnosis = None
@@ -116,7 +118,7 @@ def _distill(
             classes=sets.classes,
             known_accuracy=_accuracy_when_trained(recipe, folder),
             outputs=teacher.outputs,
-            as_option=partial(class_map_option, folder.path),
+            as_option=partial(make_class_map_option, folder.path),
             seen_before=seen_before,
         )
     trained = train(

@@ -7,7 +7,7 @@ import shlex
 import numpy as np
 from torch import nn
 
-from dskd_compress.catalogue.licenses import licenses_of
+from dskd_compress.catalogue.licenses import find_licenses
 from dskd_compress.config import ExportSection, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
@@ -23,9 +23,10 @@ from dskd_compress.precisions import (
 )
 from dskd_compress.required_packages import check_tools
 from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights, writes_run
-from dskd_compress.stages.setup import TeacherModel, check_classes, load_teacher, make_pair, open_checked_data
+from dskd_compress.stages.setup import make_pair, open_checked_data
+from dskd_compress.teachers.load import TeacherModel, load_teacher
 from dskd_compress.torch_runner import TorchRunner
-from dskd_compress.weights import WeightsInfo, load_trained
+from dskd_compress.weights import WeightsInfo, check_classes, load_trained
 from dskd_export.bundle import BundledModel, BundleProvenance, Manifest, write_bundle
 from dskd_export.bundle.golden import Golden
 from dskd_export.bundle.manifest import weights_name
@@ -99,7 +100,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     wanted = list_requested_precisions(section)
     images = draw_calibration(recipe, sets, spec) if wanted else None
     with output.progress("Exporting", 2 + len(wanted) + section.teacher, unit="file") as progress:
-        golden = _golden(recipe, sets, student, spec)
+        golden = _make_golden(recipe, sets, student, spec)
         exported = onnx_from_torch(
             student, spec, exporter=section.exporter, slim=section.slim, images=golden.input
         )
@@ -108,8 +109,8 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
         for precision in wanted:
             assert images is not None
             progress.update(description=f"Exporting {precision}")
-            tuned = _tuned(recipe, folder, spec, precision, golden)
-            built[precision] = build(_in_one_file(tuned or exported), precision, section, images)
+            tuned = _export_tuned(recipe, folder, spec, precision, golden)
+            built[precision] = build(_require_one_file(tuned or exported), precision, section, images)
             progress.advance(1)
         installed = versions()
         dropped = [name for name in list_bundled_precisions(folder) if name not in ("fp32", *built)]
@@ -141,7 +142,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
                 seed=recipe.seed,
                 data_sha256=facts.sha256,
                 versions=installed,
-                licenses=licenses_of(recipe),
+                licenses=find_licenses(recipe),
             ),
         )
         progress.advance(1)
@@ -179,7 +180,7 @@ def _teacher_weights(recipe: Recipe) -> str:
     return f"{start}, then trained on the data" if section.train is not None else start
 
 
-def _tuned(
+def _export_tuned(
     recipe: Recipe, folder: RunFolder, spec: ModelSpec, precision: Precision, golden: Golden
 ) -> Exported | None:
     """Export the student that was tuned for a precision in fp32; None where none was."""
@@ -196,7 +197,7 @@ def _tuned(
     return onnx_from_torch(student, spec, exporter=section.exporter, slim=section.slim, images=golden.input)
 
 
-def _in_one_file(exported: Exported) -> bytes:
+def _require_one_file(exported: Exported) -> bytes:
     """Return the model that other precisions are made from.
 
     Raises:
@@ -210,7 +211,7 @@ def _in_one_file(exported: Exported) -> bytes:
     return exported.model.proto
 
 
-def _golden(recipe: Recipe, sets: DataSets, student: nn.Module, spec: ModelSpec) -> Golden:
+def _make_golden(recipe: Recipe, sets: DataSets, student: nn.Module, spec: ModelSpec) -> Golden:
     """Compute torch's fp32 logits of validation images after the torch-free preprocessing."""
     chosen = list(
         iter_images(sets.val, recipe.export.golden_images, recipe.seed, max_unreadable=sets.max_unreadable)

@@ -13,17 +13,11 @@ from dskd_compress.data import ImageSet, StreamSet, TrainLoader
 from dskd_compress.methods import MethodTask, Pair, create_task, needs_teacher
 from dskd_compress.models import model_facts, recompute_activations, state_sha256
 from dskd_compress.run_folder import RunFolder, stages_of
-from dskd_compress.stages.setup import (
-    TeacherModel,
-    create_student,
-    create_untrained_teacher,
-    load_own_teacher,
-    make_pair,
-    open_checked_data,
-)
-from dskd_compress.teachers.cache.place import size_text
-from dskd_compress.teachers.cached import TeacherCache, TeacherCachePlan
-from dskd_compress.teachers.probe import with_unfitted_probe
+from dskd_compress.stages.setup import create_student, create_untrained_teacher, make_pair, open_checked_data
+from dskd_compress.teachers.cache.disk import format_bytes
+from dskd_compress.teachers.cache.plan import TeacherCache, TeacherCachePlan
+from dskd_compress.teachers.load import TeacherModel, load_own_teacher
+from dskd_compress.teachers.probe import attach_unfitted_probe
 from dskd_compress.training.device import autocast, resolve_device
 from dskd_compress.training.optim import create_optimization
 from dskd_export.documents.base import Document
@@ -81,7 +75,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     else:
         teacher = load_own_teacher(recipe, folder, sets)
         if recipe.teacher.probe is not None:
-            teacher = _with_probe(teacher, make_pair(student, format, teacher), classes, recipe.seed)
+            teacher = _add_probe(teacher, make_pair(student, format, teacher), classes, recipe.seed)
     if recipe.train.grad_checkpointing:
         recompute_activations(student)
     pair = make_pair(student, format, teacher)
@@ -112,8 +106,8 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         + (f" ({recipe.method.preset} preset)" if isinstance(recipe.method, DskdMethod) else ""),
         device=str(device),
         classes=classes,
-        train_images=_length(sets.train),
-        val_images=_length(sets.val),
+        train_images=_count(sets.train),
+        val_images=_count(sets.val),
         teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights) if used else None,
         student=model_facts(student, format.input_size, "to be trained by this run"),
         taps={role: tap.facts() for role, tap in task.taps.items()},
@@ -133,12 +127,12 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     )
 
 
-def _with_probe(teacher: TeacherModel, pair: Pair, classes: int, seed: int) -> TeacherModel:
-    model = with_unfitted_probe(teacher.model, pair.teacher_size, classes, seed)
+def _add_probe(teacher: TeacherModel, pair: Pair, classes: int, seed: int) -> TeacherModel:
+    model = attach_unfitted_probe(teacher.model, pair.teacher_size, classes, seed)
     return TeacherModel(model, teacher.format, f"{teacher.weights}, classifier to be fitted by this run")
 
 
-def _length(images: ImageSet | StreamSet) -> int | None:
+def _count(images: ImageSet | StreamSet) -> int | None:
     return images.length if isinstance(images, StreamSet) else len(images)
 
 
@@ -210,9 +204,9 @@ def print_plan(plan: Plan, output: Output) -> None:
         rows.append(
             [
                 "teacher cache",
-                f"{size_text(cache.size_gb * 1e9)}: {cache.views} times {cache.images:,} images, "
-                f"{cache.bytes_per_image / 1e3:,.1f} kB each; {size_text(cache.new_gb * 1e9)} not yet in "
-                f"{cache.folder}, {size_text(cache.free_gb * 1e9)} free",
+                f"{format_bytes(cache.size_gb * 1e9)}: {cache.views} times {cache.images:,} images, "
+                f"{cache.bytes_per_image / 1e3:,.1f} kB each; {format_bytes(cache.new_gb * 1e9)} not yet in "
+                f"{cache.folder}, {format_bytes(cache.free_gb * 1e9)} free",
             ]
         )
     rows.append(["stages", " > ".join(plan.stages)])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
+from dskd_compress.recipe import bundle_settings
 from dskd_compress.run_folder import MODEL_CARD, REPORT, RunFolder, recipe_sha256, writes_run
-from dskd_compress.stages.on_device import report_title
 from dskd_export.bundle.results import hold_results
 from dskd_export.errors import DataError, UsageError
 from dskd_export.files.atomic import write_atomic
@@ -77,7 +77,7 @@ def report_several(folders: Sequence[Path], out: Path | None, overrides: list[st
         raise UsageError(f"{len(folders)} folders make one report.", "Name the file: --out report.html")
     if out.suffix != ".html":
         raise UsageError(f"--out {out}: the report is an HTML file.", f"Name it {out.with_suffix('.html')}")
-    title = report_title(overrides)
+    title = bundle_settings(overrides, ("report",)).report.title
     report = build_report(folders[0], title=title) if len(folders) == 1 else build_comparison(folders, title=title)
     holds_results = any((out.parent / name).exists() for name in ("recipe.yaml", "stages"))
     with hold_results(out.parent, output.warn) if holds_results else contextlib.nullcontext():

@@ -30,6 +30,7 @@ from dskd_compress.training.trackers import open_trackers
 from dskd_export.documents.base import Accuracy, DataFacts
 from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord
 from dskd_export.files.atomic import temporary_path
+from dskd_export.runtime.images import name_unreadable
 from dskd_export.telemetry.host import usable_cores
 
 
@@ -61,7 +62,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Loaders:
-    """Training batches, of which each process of the group gets its share, and validation batches of one model."""
+    """Training batches, split over the processes of the group, and validation batches."""
 
     train: TrainLoader
     val: ValLoader
@@ -101,11 +102,11 @@ class Loaders:
         )
 
     def accuracy(self, model: Callable[[Tensor], Tensor] | nn.Module) -> tuple[Accuracy, float]:
-        """Accuracy and loss of a model on the validation set."""
+        """Measure accuracy and loss of a model on the validation set."""
         return evaluate_model(model, self.val)
 
     def some_images(self, batches: int) -> Iterator[Tensor]:
-        """The first training batches, for statistics: the same images in all processes.
+        """Iterate over the first training images, for statistics: the same ones in all processes.
 
         Epoch -1 leaves the order of the training alone.
         """
@@ -183,9 +184,7 @@ def train(
     done = trainer.progress
     skipped = sorted({*done.skipped, *loaders.val.skipped})
     if skipped:
-        images = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
-        more = ", ..." if len(skipped) > 5 else ""
-        output.warn(f"left out {images} that cannot be read: {', '.join(skipped[:5])}{more}")
+        output.warn(name_unreadable(skipped))
     return Trained(
         state=store.load_best(done.best_epoch) if group.is_main else {},
         best_epoch=done.best_epoch,

@@ -9,12 +9,13 @@ from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.required_packages import check_tools
 from dskd_compress.run_folder import DISTILL, TUNE, RunFolder, recipe_sha256, tuned_weights
 from dskd_compress.stages.session import Loaders, train
-from dskd_compress.stages.setup import check_classes, load_teacher, make_pair, open_checked_data
+from dskd_compress.stages.setup import make_pair, open_checked_data
+from dskd_compress.teachers.load import load_teacher
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.device import configure
 from dskd_compress.training.distributed import Group, join
 from dskd_compress.training.fake_quant import insert_fake_quant, plain_state
-from dskd_compress.weights import load_trained, save_weights
+from dskd_compress.weights import check_classes, load_trained, save_weights
 from dskd_export.documents.training import TrainingDocument
 from dskd_export.errors import CheckpointError, UsageError
 from dskd_export.files.atomic import sha256_file

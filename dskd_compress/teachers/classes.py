@@ -1,57 +1,59 @@
-"""A teacher whose classes are mapped onto those of the data, as the recipe says."""
+"""Classes of a teacher against those of the data: mapped by `teacher.class_map`, or refused."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
 
-from dskd_compress.config import TeacherSection
+from dskd_compress.config import Recipe, TeacherSection
 from dskd_compress.data import DataSets
 from dskd_compress.label_space import (
     LONGEST_ON_A_COMMAND_LINE,
     ClassMappedModel,
     ClassNames,
     class_map_override,
-    names_of_timm,
+    find_timm_names,
     read_class_names,
     resolve_class_map,
 )
-from dskd_compress.recipe import parse_yaml
+from dskd_compress.recipe import parse_yaml, recipe_as_options
 from dskd_compress.recipe.yaml_text import MAX_BYTES
+from dskd_compress.run_folder import RunFolder
 from dskd_compress.weights import WeightsInfo
 from dskd_export.errors import DataError, RecipeError
 from dskd_export.files.atomic import write_atomic
 from dskd_export.files.bounded import read_bounded
 
-_HINT = "Write one line a class of the teacher, `teacher class: data class`, of names or indices."
+_MOST_CLASSES = 100  # the map of more does not fit a command line
+_HINT = "Write one line per class of the teacher: `teacher class: data class`, as names or indices."
 
 
 def map_classes(
     model: nn.Module, section: TeacherSection, info: WeightsInfo | None, sets: DataSets
 ) -> ClassMappedModel:
-    """Wrap a teacher.
+    """Map the classes of a teacher onto those of the data.
 
     Args:
-        model: as its weights are.
+        model: with the classifier of its weights.
         section: `class_map` is set.
-        info: of its weights, where dskd-compress wrote them.
+        info: metadata of its weights, if dskd-compress wrote them.
 
     Raises:
-        RecipeError: the map names classes that do not exist, or leaves out some of the data.
+        RecipeError: the map names unknown classes, or leaves out classes of the data.
     """
-    names = class_names_of(model, section, info)
+    names = find_class_names(model, section, info)
     mapping: Mapping[str, str | int]
     if isinstance(section.class_map, Path):
         mapping = read_class_map(section.class_map)
     elif section.class_map == "by_name":
         if not names.names:
             raise RecipeError(
-                "teacher.class_map: by_name, but the names of the teacher's classes are not known.",
-                "Set teacher.class_names, or write the map with indices.",
+                "teacher.class_map: by_name needs the names of the teacher's classes, which are unknown.",
+                "Set teacher.class_names to a file of names, or write teacher.class_map with indices.",
             )
         mapping = {name: name for name in sets.classes}
     else:
@@ -60,18 +62,18 @@ def map_classes(
     return ClassMappedModel(model, resolve_class_map(mapping, names, sets.classes))
 
 
-def outputs_of(model: nn.Module, section: TeacherSection, info: WeightsInfo | None) -> list[list[str]]:
-    """The teacher's own classes behind each of its outputs, as `teacher.class_map` spells them."""
+def list_output_classes(model: nn.Module, section: TeacherSection, info: WeightsInfo | None) -> list[list[str]]:
+    """List the classes of the weights behind each output, as `teacher.class_map` spells them."""
     if isinstance(model, ClassMappedModel):
-        names = class_names_of(model.model, section, info)
+        names = find_class_names(model.model, section, info)
         return [[names.shown(member) for member in group] for group in model.class_map.groups]
     if info is not None:
         return [[name] for name in info.classes]
     return [[str(index)] for index in range(int(model.num_classes))]  # type: ignore[arg-type]
 
 
-def class_map_option(folder: Path, mapping: Mapping[str, str]) -> str:
-    """The option that sets a class map; one that is too long for a command line goes to a file of the folder."""
+def make_class_map_option(folder: Path, mapping: Mapping[str, str]) -> str:
+    """Make the option that sets a class map; a long map is written to a file of the folder."""
     option = class_map_override(mapping)
     if len(option) <= LONGEST_ON_A_COMMAND_LINE:
         return option
@@ -80,22 +82,22 @@ def class_map_option(folder: Path, mapping: Mapping[str, str]) -> str:
     return f"--set {shlex.quote(f'teacher.class_map={path}')}"
 
 
-def class_names_of(model: nn.Module, section: TeacherSection, info: WeightsInfo | None) -> ClassNames:
-    """How many classes a teacher has, and their names where they are known."""
+def find_class_names(model: nn.Module, section: TeacherSection, info: WeightsInfo | None) -> ClassNames:
+    """Find the number and, if known, the names of a teacher's classes."""
     count = int(model.num_classes)  # type: ignore[arg-type]
     if section.class_names is not None:
         return read_class_names(section.class_names, count)
     if info is not None:
         return ClassNames(count, info.classes)
-    # Weights of somebody else may have timm's number of classes and other classes.
-    return names_of_timm(model) if section.checkpoint is None else ClassNames(count)
+    # A checkpoint may have timm's number of classes, but other classes.
+    return find_timm_names(model) if section.checkpoint is None else ClassNames(count)
 
 
 def read_class_map(path: Path) -> dict[str, str | int]:
-    """The mapping in a YAML file.
+    """Read a class map from a YAML file.
 
     Raises:
-        RecipeError: no such file, or it holds something else.
+        RecipeError: the file is missing, or holds no class map.
     """
     where = f"teacher.class_map: {path}"
     try:
@@ -114,5 +116,66 @@ def read_class_map(path: Path) -> dict[str, str | int]:
         key for key, value in found.value.items() if isinstance(value, bool) or not isinstance(value, str | int)
     ]
     if wrong:
-        raise RecipeError(f"{where}: the value of '{wrong[0]}' is not the name or index of a class.", _HINT)
+        raise RecipeError(f"{where}: the value of '{wrong[0]}' must be the name or index of a class.", _HINT)
     return found.value
+
+
+def refuse_other_classes(recipe: Recipe, folder: RunFolder, classes: Sequence[str], teacher: ClassNames) -> None:
+    """Refuse a teacher with another number of classes; the hint lists commands with the options of the run.
+
+    Args:
+        recipe: of the run.
+        folder: of the run.
+        classes: of the data.
+        teacher: the number and, if known, the names of its classes.
+
+    Raises:
+        DataError: it has another number of classes, or no classifier.
+    """
+    if teacher.count == len(classes):
+        return
+    ways = [
+        (
+            "fit a classifier on its features",
+            _format_command(recipe, folder, "distill", "--set teacher.probe=true"),
+        ),
+        ("train it on these classes", _format_command(recipe, folder, "train", _format_training(recipe))),
+    ]
+    if teacher.count >= len(classes) and len(classes) <= _MOST_CLASSES:
+        option, remark = _propose_class_map(classes, teacher)
+        ways.insert(1, (f"map its classes{remark}", _format_command(recipe, folder, "distill", option)))
+    raise DataError(
+        f"The teacher has {teacher.count} classes, the data {len(classes)}."
+        if teacher.count
+        else "The teacher has no classifier.",
+        "One of these:\n" + "\n".join(f"  {way}: {command}" for way, command in ways),
+    )
+
+
+def _format_command(recipe: Recipe, folder: RunFolder, name: str, option: str) -> str:
+    # A teacher with a new classifier is built with the classes of its weights, or of the data.
+    kwargs = {key: value for key, value in recipe.teacher.kwargs.items() if key != "num_classes"}
+    teacher = recipe.teacher.model_copy(update={"kwargs": kwargs})
+    options = recipe_as_options(recipe.model_copy(update={"teacher": teacher}))
+    return f"dskd-compress {name} {shlex.join(options)} {option} --out {shlex.quote(str(folder.path))}"
+
+
+def _format_training(recipe: Recipe) -> str:
+    """Make the option that trains the teacher with the settings of the student."""
+    settings = recipe.train.model_dump(mode="json", exclude_defaults=True)
+    return f"--set {shlex.quote(f'teacher.train={json.dumps(settings)}')}"
+
+
+def _propose_class_map(classes: Sequence[str], teacher: ClassNames) -> tuple[str, str]:
+    """Make the option, and the remark which of its indices are placeholders."""
+    found = [teacher.find(name) for name in classes]
+    if None not in found and len(set(found)) == len(found):
+        return "--set teacher.class_map=by_name", ""
+    free = iter(index for index in range(teacher.count) if index not in found)
+    mapping, guessed = {}, []
+    for index, name in zip(found, classes, strict=True):
+        key = str(index if index is not None else next(free))
+        if index is None:
+            guessed.append(key)
+        mapping[key] = name
+    return class_map_override(mapping), f" (replace {', '.join(guessed)} by the indices of the teacher's classes)"

@@ -1,4 +1,4 @@
-"""A teacher that reads the classes of the data with a linear classifier, fitted once and kept in the run folder.
+"""A linear classifier of the data's classes on the teacher's features, fitted once and kept in the run folder.
 
 Shape suffixes: B images of a batch, N images, C channels.
 """
@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.markup import escape
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import Recipe, TeacherProbeSection, TeacherSection
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, StreamSet, ValLoader
 from dskd_compress.data.splits import limit_per_class
 from dskd_compress.label_space import ProbedModel, fit_linear_probe
 from dskd_compress.methods import Pair
-from dskd_compress.models import state_sha256
+from dskd_compress.models import read_weights, state_sha256
 from dskd_compress.run_folder import TEACHER_PROBE, RunFolder, digest
 from dskd_compress.taps import pooled_width
+from dskd_compress.timm_import import import_timm
+from dskd_compress.weights import find_info
 from dskd_export.documents.training import TeacherProbeFacts
 from dskd_export.errors import CheckpointError, DataError
 from dskd_export.files.atomic import write_atomic
@@ -33,13 +36,64 @@ from dskd_export.files.json_text import InvalidJson, validate_json
 _METADATA_KEY = "dskd_compress_probe"
 
 
-def with_unfitted_probe(
-    model: nn.Module, input_size: tuple[int, int, int], classes: int, seed: int
-) -> ProbedModel:
-    """A teacher with a classifier of random weights, for what depends on shapes alone.
+def add_probe_where_needed(recipe: Recipe, sets: DataSets, output: Output) -> Recipe:
+    """Set teacher.probe for a ready teacher that has another number of classes than the data.
+
+    A recipe that sets teacher.train, class_map or probe stays as it is. On few images the frozen features teach
+    better than a teacher that was trained on them, and cost one pass.
 
     Raises:
-        TapError: it gives no pooled vector.
+        CheckpointError: the checkpoint is missing or damaged.
+    """
+    teacher = recipe.teacher
+    if teacher.train is not None or teacher.class_map is not None or teacher.probe is not None:
+        return recipe
+    classes = _count_classes(teacher)
+    if classes is None or classes == len(sets.classes):
+        return recipe
+    found = f"{classes} classes in its weights" if classes else "no classifier in its weights"
+    output.print(
+        escape(
+            f"Teacher {teacher.name}: {found}, {len(sets.classes)} classes in the data. "
+            "Fitting a classifier on its features (teacher.probe). To train it: --set teacher.train.epochs=30"
+        )
+    )
+    kwargs = teacher.kwargs if classes else {**teacher.kwargs, "num_classes": 0}
+    probed = teacher.model_copy(update={"probe": TeacherProbeSection(), "kwargs": kwargs})
+    return recipe.model_copy(update={"teacher": probed})
+
+
+def _count_classes(teacher: TeacherSection) -> int | None:
+    """Count the classes of a teacher's weights, 0 without a classifier; None: unknown."""
+    config = None
+    if ":" not in teacher.name:  # hf-hub: known only after the configuration is fetched
+        config = import_timm().models.get_pretrained_cfg(teacher.name, allow_unregistered=True)
+    path = teacher.checkpoint
+    if path is None:
+        if config is None or not teacher.pretrained or "num_classes" in teacher.kwargs:
+            return None
+        return int(config.num_classes)
+    if not path.is_file():  # reported by the stages that load it; the others need no teacher
+        return None
+    info = find_info(path)
+    if info is not None:
+        return len(info.classes)
+    named = [getattr(config, key, None) for key in ("first_conv", "classifier")]
+    if not all(isinstance(name, str) for name in named):
+        return None
+    first, classifier = (read_weights(path).get(f"{name}.weight") for name in named)
+    if first is None:  # of another model or layout
+        return None
+    return 0 if classifier is None else len(classifier)
+
+
+def attach_unfitted_probe(
+    model: nn.Module, input_size: tuple[int, int, int], classes: int, seed: int
+) -> ProbedModel:
+    """Attach a classifier of random weights, for what depends on shapes alone.
+
+    Raises:
+        TapError: the model has no pooled vector.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -50,7 +104,7 @@ def load_probe(path: Path) -> tuple[nn.Linear, TeacherProbeFacts]:
     """Read a fitted classifier.
 
     Raises:
-        CheckpointError: it is damaged, or something else.
+        CheckpointError: the file is damaged, or no fitted classifier.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -74,17 +128,16 @@ def ensure_probe(
     device: torch.device,
     output: Output,
 ) -> TeacherProbeFacts:
-    """Fit the classifier on the training images, unless the run folder has it already.
+    """Fit the classifier on the training images, unless the run folder has it.
 
-    The images come as for evaluation, not augmented, and through the student's preprocessing, as the
-    teacher will see them.
+    The images are not augmented and pass the student's preprocessing, as the teacher will get them.
 
     Args:
-        pair: student and the teacher as its weights are.
+        pair: the student, and the teacher with its own classifier.
 
     Raises:
-        DataError: a class has no image that can be read.
-        TapError: the teacher gives no pooled vector.
+        DataError: a class has no readable image.
+        TapError: the teacher has no pooled vector.
     """
     section = recipe.teacher.probe
     assert section is not None
@@ -107,14 +160,13 @@ def ensure_probe(
             facts = None
         if facts is not None and facts.key == key:
             return facts
-    pooled_width(pair.teacher, pair.teacher_size)  # a teacher without a vector is refused before any image is read
-    feat_NC, labels_N = _features(recipe, sets, pair, device, output)
+    pooled_width(pair.teacher, pair.teacher_size)  # refuses a teacher without a vector before any image is read
+    feat_NC, labels_N = _read_features(recipe, sets, pair, device, output)
     missing = sorted(set(range(len(sets.classes))) - set(labels_N.tolist()))
     if missing:
         raise DataError(
-            f"{sets.source}: no readable training image of class '{sets.classes[missing[0]]}', "
-            "which the teacher's classifier is to be fitted on.",
-            "Add images, or set teacher.probe.images_per_class to null.",
+            f"{sets.source}: teacher.probe: class '{sets.classes[missing[0]]}' has no readable training image.",
+            "Add images, or --set teacher.probe.images_per_class=null",
         )
     output.print(f"Fitting a classifier on the teacher's features of {len(labels_N):,} images.")
     fitted = fit_linear_probe(
@@ -140,10 +192,10 @@ def ensure_probe(
 
 
 @torch.no_grad()
-def _features(
+def _read_features(
     recipe: Recipe, sets: DataSets, pair: Pair, device: torch.device, output: Output
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The teacher's pooled vectors of training images, [N, C] float32, and their labels, [N] int64."""
+    """Read the teacher's pooled vectors of training images, [N, C] float32, and their labels, [N] int64."""
     section = recipe.teacher.probe
     assert section is not None
     images, limit = sets.train, section.images_per_class

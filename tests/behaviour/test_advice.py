@@ -78,7 +78,6 @@ PRINTED_BY: dict[str, set[str]] = {
     "dskd_compress/stages/compare": {"compare"},
     "dskd_compress/stages/export": {"export"},
     "dskd_compress/stages/hub": {"push-to-hub"},
-    "dskd_compress/stages/on_device": {"validate", "benchmark"},
     "dskd_compress/stages/pipeline": {"run"},
     "dskd_compress/stages/report": {"report"},
     "dskd_compress/stages/suggest": {"models"},
@@ -97,6 +96,7 @@ TRAINS = (
     "dskd_compress/models",
     "dskd_compress/stages/setup",
     "dskd_compress/stages/train",
+    "dskd_compress/teachers/load",
     "dskd_compress/training/",
 )
 OPTION = re.compile(r"(?<![\w(-])--[a-z][a-zA-Z0-9-]*[a-zA-Z0-9]")

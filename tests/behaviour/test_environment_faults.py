@@ -184,7 +184,7 @@ def test_a_fault_has_its_code_and_nothing_runs_to_completion(
     expected = str(FAULTS[fault])
     if isinstance(planted, DskdError):
         failure = describe(planted)
-        assert (failure.code, failure.exit_code) == (expected, 4)
+        assert (str(failure.code), failure.exit_code) == (expected, 4)
         assert failure.hint
         return
     arguments = [str(bundle) if word == "BUNDLE" else word for word in planted]

@@ -16,7 +16,8 @@ from torch import nn
 
 from dskd_compress.data import open_data
 from dskd_compress.methods import MethodTask, create_task
-from dskd_compress.stages.setup import create_student, load_teacher, make_pair
+from dskd_compress.stages.setup import create_student, make_pair
+from dskd_compress.teachers.load import load_teacher
 
 Shape = tuple[int, ...]
 

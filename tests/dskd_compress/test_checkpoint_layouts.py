@@ -85,7 +85,7 @@ def test_a_whole_model_is_refused_with_a_command_that_keeps_its_weights(tmp_path
 
 def test_several_state_dicts_are_named_and_one_can_be_kept(state: State, tmp_path: Path) -> None:
     torch.save({"generator": state, "discriminator": state, "epoch": 3}, tmp_path / "gan.pth")
-    with pytest.raises(CheckpointError, match="several state dicts: generator, discriminator") as caught:
+    with pytest.raises(CheckpointError, match="generator, discriminator") as caught:
         load(tmp_path / "gan.pth")
     run_hint(caught.value)
     assert load(tmp_path / "gan.weights.pth") is not None
@@ -103,7 +103,7 @@ def test_a_model_inside_a_larger_one_can_be_taken_out(state: State, tmp_path: Pa
 @pytest.mark.parametrize("content", [{"epoch": 3, "args": {}}, {}])
 def test_a_file_without_weights_lists_its_keys(content: dict[str, Any], tmp_path: Path) -> None:
     torch.save(content, tmp_path / "none.pth")
-    with pytest.raises(CheckpointError, match=f"no tensors; its keys are {', '.join(content) or 'none'}"):
+    with pytest.raises(CheckpointError, match=f"keys are {', '.join(content) or 'none'}"):
         read_weights(tmp_path / "none.pth")
 
 
@@ -173,7 +173,7 @@ def test_a_classifier_of_other_classes_is_left_out_and_named(name: str, tmp_path
         body = model.state_dict()
         for key, value in loaded.state_dict().items():
             assert torch.equal(value, body.get(key, fresh.state_dict()[key])), key
-        with pytest.raises(CheckpointError):  # nobody is told, so nothing is left out
+        with pytest.raises(CheckpointError):  # without a callback nothing is left out
             load(tmp_path / f"{file}.safetensors", 4, None, name)
     assert len(notes) == 2
     load(tmp_path / "ten.safetensors", CLASSES, notes, name)

@@ -40,7 +40,7 @@ def test_every_code_is_given_by_some_source() -> None:
 def test_an_error_of_a_code_has_its_cure() -> None:
     error = EnvironmentProblem("x", code=codes.LIBNVINFER)
     assert (str(error.code), error.exit_code) == ("DSKD-E204", 4)
-    assert error.hint == "Install TensorRT, or name its folder in LD_LIBRARY_PATH."
+    assert error.hint == "Install TensorRT, or add its folder to LD_LIBRARY_PATH."
     assert EnvironmentProblem("x", "y", code=codes.LIBNVINFER).hint == "y"
     assert EnvironmentProblem("x").code is None
     assert plain("`pip install x`") == "pip install x"

@@ -70,7 +70,7 @@ def commit_all(folder: Path) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The module as if it lay in a checkout of its own."""
+    """The module as if it were in a separate checkout."""
     package = tmp_path / "export" / "dskd_export"
     package.mkdir(parents=True)
     (package / "provenance.py").write_text("one")

@@ -17,7 +17,7 @@ from fake_tensorrt import World, make_tensorrt
 
 from dskd_export.bundle import Bundle
 from dskd_export.engine import builder, generations, identity
-from dskd_export.engine.api import Backend
+from dskd_export.engine.adapter import TensorRtAdapter
 from dskd_export.engine.device import Gpu
 from dskd_export.engine.generations import Installed, backend_of
 from dskd_export.engine.process import BuildOutcome, BuildRequest, run_request
@@ -44,7 +44,7 @@ class Machine:
 
     trt: ModuleType
     world: World
-    backend: Backend
+    backend: TensorRtAdapter
     gpu: Gpu | None
     here: list[Installed] = field(default_factory=list)
 

@@ -1,8 +1,9 @@
-"""What a teacher said of an augmented image, kept on disk: no second epoch, method or run computes it again.
+"""Outputs of a teacher for augmented images, on disk: later epochs, methods and runs do not compute them again.
 
-rows     an array on disk, row by row
-key      what an output depends on: the name of its folder
-place    the folder of caches, and whether another one fits
-teacher  a teacher that looks there first
-accuracy what it scores on the validation images
+plan      the cache of a recipe
+disk      its size, and opening it
+key       what an output depends on: the name of its folder
+rows      an array on disk, row by row
+teacher   a teacher that reads the cache first
+accuracy  its accuracy on the validation images
 """

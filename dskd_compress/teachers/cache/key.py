@@ -1,7 +1,7 @@
 """What a teacher's output depends on, in words and as the sha256 that names its folder.
 
-Each output has a folder of its own, so that a method that reads logits alone and one that reads a tap
-as well, of the same teacher and images, have the logits in common.
+Each output has a separate folder, so that methods that read a tap and methods that read logits alone share
+the logits of a teacher.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from torch import Tensor
 from dskd_compress.config import TeacherCacheSection
 from dskd_compress.methods.base import Teacher, TeacherOutput
 from dskd_compress.models import TeacherInput, architecture
-from dskd_compress.teachers.cache.rows import bytes_per_row
+from dskd_compress.teachers.cache.rows import count_row_bytes
 from dskd_export.files.digest import digest
 
 FORMAT = 1
-"""Of the folder; a change of what lies in it raises it, and old folders are no longer read."""
+"""Version of the folder's content. Folders of another version are not read."""
 
-_PACKAGES = ("torch", "torchvision", "timm", "pillow")  # they draw the images and compute the outputs
+_PACKAGES = ("torch", "torchvision", "timm", "pillow")  # they make the images and compute the outputs
 
 
 @dataclass(frozen=True)
 class CachedOutput:
-    """One output of a teacher, as it is kept.
+    """One output of a teacher, as it is stored.
 
     Attributes:
         name: field of `TeacherOutput`.
@@ -52,18 +52,18 @@ class CachedOutput:
 
     @property
     def bytes_per_image(self) -> int:
-        """On the disk."""
-        return bytes_per_row(self.shape, self.dtype)
+        """Disk space of a row."""
+        return count_row_bytes(self.shape, self.dtype)
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Which images the rows stand for.
+    """Images of the rows.
 
     Attributes:
         data_sha256: of the data set.
-        augmentation_sha256: of everything that draws an image's augmentation, its seed among it.
-        preprocessing: of the student, whose images the teacher is given.
+        augmentation_sha256: of everything that determines an image's augmentation, the seed included.
+        preprocessing: of the student; the teacher gets the same images.
         images: in the training set.
         views: augmentations of an image.
     """
@@ -83,7 +83,7 @@ class ImageFacts:
         return f"{self.views} {'view' if self.views == 1 else 'views'} of {self.images:,} images"
 
 
-def cached_outputs(
+def describe_outputs(
     teacher: Teacher,
     *,
     teacher_sha256: str,
@@ -92,15 +92,15 @@ def cached_outputs(
     precision: str,
     device: torch.device,
 ) -> list[CachedOutput]:
-    """The outputs that a method reads of a teacher, found by asking it about one grey image.
+    """Describe the outputs that a method reads of a teacher, found with one grey image.
 
     Args:
-        teacher: that is asked; where it lies now does not count.
+        teacher: on any device.
         teacher_sha256: of its weights and buffers.
-        images: that it will see.
-        section: how its outputs are kept.
-        precision: of the training: autocast changes what a teacher says.
-        device: of the training, likewise; only its type counts.
+        images: that it will get.
+        section: how its outputs are stored.
+        precision: of the training; autocast changes the outputs.
+        device: of the training; only its type counts.
     """
     here = next(teacher.parameters()).device
     with torch.no_grad():
@@ -112,8 +112,8 @@ def cached_outputs(
             "weights_sha256": teacher_sha256,
             "structure_sha256": hashlib.sha256(str(teacher.model).encode()).hexdigest(),
         },
-        "teacher_input": adapter_facts(teacher.adapt),
-        "computed": {"precision": precision, "device": device.type, "versions": versions()},
+        "teacher_input": describe_adapter(teacher.adapt),
+        "computed": {"precision": precision, "device": device.type, "versions": read_versions()},
         "images": {**dataclasses.asdict(images), "preprocessing": dict(images.preprocessing)},
     }
     found = []
@@ -126,13 +126,13 @@ def cached_outputs(
 
 
 def output_tensors(output: TeacherOutput) -> dict[str, Tensor]:
-    """The tensors of a teacher's output by field; those that it has."""
+    """List the tensors of a teacher's output by field."""
     values = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def adapter_facts(adapter: TeacherInput) -> dict[str, Any]:
-    """The way from the student's images to the teacher's: x scale + shift, then a resize."""
+def describe_adapter(adapter: TeacherInput) -> dict[str, Any]:
+    """Describe how the student's images become the teacher's: x scale + shift, then a resize."""
     facts = {name: getattr(adapter, name).flatten().tolist() for name in ("scale", "shift")}
     return {**facts, "size": adapter.size}
 
@@ -143,16 +143,16 @@ def _tap(teacher: Teacher, name: str) -> dict[str, Any] | None:
     return {**teacher.tap.facts().model_dump(mode="json"), "prefix_tokens": teacher.tap.prefix_tokens}
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that shape an output."""
+def read_versions() -> dict[str, str]:
+    """Read the versions of the packages that shape an output."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def as_stored(value: Tensor, dtype: str) -> Tensor:
-    """A tensor rounded to what is kept of it; float16 has a relative error of at most 2^-11."""
+def round_to_stored(value: Tensor, dtype: str) -> Tensor:
+    """Round a tensor to its stored type; float16 has a relative error of at most 2^-11."""
     return value.to({"float16": torch.float16, "float32": torch.float32}[dtype])
 
 
-def array_of(value: Tensor) -> np.ndarray[Any, Any]:
-    """A tensor as a contiguous array on the host."""
+def copy_to_host(value: Tensor) -> np.ndarray[Any, Any]:
+    """Copy a tensor into a contiguous array on the host."""
     return value.contiguous().cpu().numpy()

@@ -1,4 +1,4 @@
-"""A teacher that looks on the disk first.
+"""A teacher that reads the cache first.
 
 Shape suffixes: B batch, C channels, H height, W width.
 """
@@ -14,29 +14,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dskd_compress.methods.base import Position, Teacher, TeacherOutput
-from dskd_compress.teachers.cache.key import array_of, as_stored, output_tensors
+from dskd_compress.teachers.cache.key import copy_to_host, output_tensors, round_to_stored
 from dskd_compress.teachers.cache.rows import RowStore
 from dskd_export.errors import DataError, ModelError
 
-# A batch that is read against the same batch computed, relative to the largest value: rounding on one side,
-# another image or teacher on the other.
-_SAME = {"fp32": 0.01, "bf16": 0.05, "fp16": 0.05}
+# Largest difference of a batch from the cache and the same batch computed, relative to the largest value. Rounding
+# stays below it; another image or teacher does not.
+_MAX_ERROR = {"fp32": 0.01, "bf16": 0.05, "fp16": 0.05}
 
 Keys = Callable[[int, int], "NDArray[np.int64] | None"]
 """(epoch, batch) -> (view, index) of the images of the whole batch, int64 [B, 2]."""
 
 
 class CachedTeacher(Teacher):
-    """A frozen teacher whose outputs for training batches are kept.
+    """A frozen teacher whose outputs for training batches are cached.
 
-    A batch of which one image is missing is computed whole: a part of it would be another shape of batch,
-    which kernels round otherwise. What is computed is given as it would be read, so that the student is the
-    same whether this run filled the cache or another one did. The first batch that is read is computed as
-    well and compared: a cache that does not hold this teacher's outputs ends the run.
+    A batch with one missing image is computed whole, as kernels round other batch shapes differently. Computed
+    outputs are rounded as stored ones, so the student does not depend on which run filled the cache. The first
+    batch that is read is also computed and compared: a cache of other outputs ends the run.
 
     Attributes:
         read, computed: images so far.
-        error: largest difference of that first batch, over the largest value of its output; None before it.
+        error: largest difference of that first batch, relative to the largest value; None before it.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class CachedTeacher(Teacher):
         """Wrap a teacher.
 
         Args:
-            teacher: that computes what is missing.
+            teacher: computes what is missing.
             stores: field of `TeacherOutput` -> its rows, view by view, `images` in each.
             keys: of the training loader.
             images: in the training set.
@@ -68,18 +67,18 @@ class CachedTeacher(Teacher):
     def at(
         self, images_BCHW: Tensor, position: Position | None, rows: Sequence[int] | None = None
     ) -> TeacherOutput:
-        """The output for images of a training step, from the disk where it is there; see `Teacher.at`.
+        """Read the output for images of a training step, or compute and store it; see `Teacher.at`.
 
         Raises:
-            DataError: what is on the disk is not this teacher's output.
+            DataError: the cache holds the outputs of another teacher or image.
             ModelError: a feature is too large for float16.
         """
         if position is None:
             return super().at(images_BCHW, position, rows)
-        rows_B = self._rows(position, rows)
+        rows_B = self._find_rows(position, rows)
         if len(rows_B) != len(images_BCHW):
             raise AssertionError(f"batch {position} has {len(rows_B)} keys and {len(images_BCHW)} images")
-        found = self._recall(rows_B, images_BCHW)
+        found = self._read_rows(rows_B, images_BCHW)
         if found is None:
             self.computed += len(rows_B)
             return self._compute(rows_B, images_BCHW)
@@ -88,8 +87,8 @@ class CachedTeacher(Teacher):
             self.error = self._compare(found, self(images_BCHW))
         return found
 
-    def _rows(self, position: Position, places: Sequence[int] | None) -> NDArray[np.int64]:
-        """Where the images of a step are kept: rows of the stores, not of the batch."""
+    def _find_rows(self, position: Position, places: Sequence[int] | None) -> NDArray[np.int64]:
+        """Find the rows of the stores that hold the images of a step."""
         keys_B2 = self.keys(*position)
         if keys_B2 is None:
             raise AssertionError("images without a key cannot be cached")
@@ -101,8 +100,8 @@ class CachedTeacher(Teacher):
             raise AssertionError(f"a key of batch {position} is outside {views} views of {self.images} images")
         return rows_B
 
-    def _recall(self, rows_B: NDArray[np.int64], images_BCHW: Tensor) -> TeacherOutput | None:
-        if not all(store.written(rows_B) for store in self.stores.values()):
+    def _read_rows(self, rows_B: NDArray[np.int64], images_BCHW: Tensor) -> TeacherOutput | None:
+        if not all(store.has_rows(rows_B) for store in self.stores.values()):
             return None
         fields: dict[str, Any] = {}
         for name, store in self.stores.items():
@@ -110,28 +109,28 @@ class CachedTeacher(Teacher):
             if values is None:
                 return None
             value = torch.from_numpy(values).to(images_BCHW.device, non_blocking=True).float()
-            fields[name] = self._laid_out(value, images_BCHW)
+            fields[name] = self._restore_layout(value, images_BCHW)
         return TeacherOutput(**fields)
 
-    def _laid_out(self, value: Tensor, images_BCHW: Tensor) -> Tensor:
-        """In the memory layout that the model would give it: kernels round one as they do not the other."""
+    def _restore_layout(self, value: Tensor, images_BCHW: Tensor) -> Tensor:
+        """Restore the memory layout of the model's output: kernels round by layout."""
         if value.ndim != 4:
             return value
-        own = self.tap is not None and self.tap.layout in ("NHWC", "tokens")
-        last = own or images_BCHW.is_contiguous(memory_format=torch.channels_last)
+        tokens = self.tap is not None and self.tap.layout in ("NHWC", "tokens")
+        last = tokens or images_BCHW.is_contiguous(memory_format=torch.channels_last)
         return value.contiguous(memory_format=torch.channels_last) if last else value
 
     def _compute(self, rows_B: NDArray[np.int64], images_BCHW: Tensor) -> TeacherOutput:
         fields: dict[str, Any] = {}
         for name, value in output_tensors(self(images_BCHW)).items():
             store = self.stores[name]
-            stored = as_stored(value, store.dtype.name)
-            values = array_of(stored)
+            stored = round_to_stored(value, store.dtype.name)
+            values = copy_to_host(stored)
             if not np.isfinite(values).all():
                 raise ModelError(
                     f"The teacher's {name} reaches {float(value.abs().max()):g}, "
                     f"which {store.dtype.name} cannot hold.",
-                    "Set teacher.cache.features to float32.",
+                    "--set teacher.cache.features=float32",
                 )
             store.write(rows_B, values)
             fields[name] = stored.float()
@@ -143,10 +142,10 @@ class CachedTeacher(Teacher):
         for name, value in output_tensors(found).items():
             scale = float(expected[name].abs().max())
             error = float((value - expected[name]).abs().max()) / max(scale, 1e-12)
-            if not error <= _SAME[self.precision]:
+            if not error <= _MAX_ERROR[self.precision]:
                 raise DataError(
-                    f"{self.stores[name].folder} does not hold what the teacher says of these images: its {name} "
-                    f"differs by {error:.1%} of the largest value.",
+                    f"{self.stores[name].folder} holds other outputs than the teacher's: {name} differs by "
+                    f"{error:.1%} of the largest value.",
                     "Delete the folder; it is filled again.",
                 )
             worst = max(worst, error)

@@ -19,9 +19,10 @@ from PIL import Image
 
 from dskd_export.benchmark.cells import Cell, make_feeds
 from dskd_export.benchmark.plan import BenchmarkPlan
-from dskd_export.benchmark.run import RunFacts, draw_images
+from dskd_export.benchmark.run import draw_images
 from dskd_export.benchmark.statistics import mean_interval
-from dskd_export.documents.base import Interval
+from dskd_export.benchmark.timing import time_calls
+from dskd_export.documents.base import Interval, Provenance
 from dskd_export.documents.benchmark import AbDocument, Comparison, Faster
 from dskd_export.errors import ProviderLacksKernel, UsageError
 from dskd_export.telemetry.monitor import Monitor
@@ -41,7 +42,8 @@ def compare_plans(
     second: BenchmarkPlan,
     *,
     names: tuple[str, str],
-    facts: RunFacts,
+    seed: int,
+    provenance: Callable[..., Provenance],
     on_step: Callable[[], object],
     on_status: Callable[[str], object],
 ) -> AbDocument:
@@ -51,7 +53,8 @@ def compare_plans(
         first: models to compare with.
         second: models that are judged.
         names: of both, for the document.
-        facts: for the provenance; its seed also is that of the order of blocks and of the noise image.
+        seed: of the order of blocks and of the noise image.
+        provenance: called with the device that computed, when all is measured.
         on_step: called after every pair.
         on_status: called with the name of each pair before it is timed.
 
@@ -59,12 +62,12 @@ def compare_plans(
         ProviderLacksKernel: a precision that was requested by name cannot be computed here.
         UsageError: they have no model in common that can run here.
     """
-    images, _ = draw_images(None, 1, facts.seed)
+    images, _ = draw_images(None, 1, seed)
     comparisons, devices = [], set()
     for one, other in _pair_cells(first, second):
         on_status(one.label)
         try:
-            comparisons.append(_compare(one, other, images, first.settings.min_seconds, facts.seed))
+            comparisons.append(_compare(one, other, images, first.settings.min_seconds, seed))
             devices.add(one.device)
         except ProviderLacksKernel:
             if one.required:
@@ -81,7 +84,7 @@ def compare_plans(
         first_sha256=first.bundle.sha256,
         second_sha256=second.bundle.sha256,
         comparisons=comparisons,
-        provenance=facts.provenance(max(devices)),  # cuda:0 where one ran there
+        provenance=provenance(device=max(devices)),  # cuda:0 where one ran there
     )
 
 
@@ -192,20 +195,11 @@ def judge_ratio(ratio: Interval) -> Faster:
 
 def _count_block_calls(call: Call, seconds: float, clock: Callable[[], float]) -> int:
     """Calls that fill a block, by the median of a few calls."""
-    samples_s = _time_calls(call, _LEAST_BLOCK_CALLS + 2, clock)
+    samples_s = time_calls(call, clock, count=_LEAST_BLOCK_CALLS + 2)
     return max(_LEAST_BLOCK_CALLS, round(seconds / max(float(np.median(samples_s)), 1e-9)))
 
 
 def _time_block(call: Call, count: int, clock: Callable[[], float]) -> float:
     """Median time of a block, in seconds."""
     call()  # fills the caches, which hold the other model
-    return float(np.median(_time_calls(call, count, clock)))
-
-
-def _time_calls(call: Call, count: int, clock: Callable[[], float]) -> list[float]:
-    samples_s = []
-    for _ in range(count):
-        began = clock()
-        call()
-        samples_s.append(clock() - began)
-    return samples_s
+    return float(np.median(time_calls(call, clock, count=count)))

@@ -1,7 +1,7 @@
-"""What each step of an image's way takes, from the bytes of its file to its class.
+"""Time each step from the bytes of an image's file to its class.
 
-Each step is timed by itself, after the latency was measured: their sum is not the latency, which has caches
-that are warm, and steps that overlap. What a runner does in one call is not taken apart by guessing.
+Each step is timed alone, after the latency was measured: their sum is not the latency, whose caches are warm and
+whose steps overlap. Steps that a runner does in one call are not split by guessing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from dskd_export.benchmark.statistics import percentile_interval
+from dskd_export.benchmark.timing import time_calls
 from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import PartName, PartTime
 from dskd_export.runtime.postprocess import top_classes
@@ -23,7 +24,7 @@ from dskd_export.runtime.runner import Runner
 from dskd_export.spec import ModelSpec
 
 PART_SECONDS = 0.2
-"""Least time of each step, where nothing else is said."""
+"""Default of the least time of each step."""
 
 _FEWEST = 11
 JPEG_QUALITY = 90
@@ -42,10 +43,10 @@ def measure_breakdown(
     """Time every step for one batch.
 
     Args:
-        runner: open; it is called with the batch.
+        runner: open.
         provider: cpu, cuda or tensorrt.
         spec: of the model.
-        images: decoded, of one batch. For the step of decoding they are taken as JPEG files of quality 90.
+        images: decoded, of one batch. The step of decoding reads them as JPEG files of quality 90.
         seconds: least time of each step.
     """
     files = [_jpeg(image) for image in images]
@@ -76,13 +77,8 @@ def measure_breakdown(
 
 def _time_step(name: PartName, seconds: float, call: Callable[[], object]) -> PartTime:
     call()
-    samples: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(samples) < _FEWEST:
-        began = time.perf_counter()
-        call()
-        samples.append(1e3 * (time.perf_counter() - began))
-    return PartTime(name=name, p50_ms=_p50(samples))
+    samples_s = time_calls(call, time.perf_counter, count=_FEWEST, seconds=seconds)
+    return PartTime(name=name, p50_ms=_p50([1e3 * sample for sample in samples_s]))
 
 
 def _p50(samples_ms: Sequence[float]) -> Interval:

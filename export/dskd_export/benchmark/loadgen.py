@@ -23,7 +23,7 @@ from PIL import Image
 
 from dskd_export.benchmark.cells import Cell, make_feeds
 from dskd_export.benchmark.statistics import percentile_interval, unsteady
-from dskd_export.benchmark.timing import warm_up
+from dskd_export.benchmark.timing import time_calls, warm_up
 from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import ScenarioName, ScenarioResult
 from dskd_export.errors import ProviderLacksKernel
@@ -185,13 +185,8 @@ def measure_stream(call: Call, share: float, seconds: float, clock: Clock) -> Me
         seconds: least time.
         clock: of the measurement.
     """
-    samples: list[float] = []
     began = clock.now()
-    while clock.now() - began < seconds or len(samples) < _FEWEST_QUERIES:
-        start = clock.now()
-        call()
-        samples.append(clock.now() - start)
-    times = np.array(samples)
+    times = np.array(time_calls(call, clock.now, count=_FEWEST_QUERIES, seconds=seconds))
     interval = percentile_interval(times, share)
     reasons = unsteady(times)
     if interval is None:
@@ -236,11 +231,8 @@ def measure_server(call: Call, bound_s: float, seconds: float, clock: Clock, see
         clock: of the measurement.
         seed: of the arrivals.
     """
-    began, alone = clock.now(), []
-    for _ in range(_FEWEST_QUERIES):
-        start = clock.now()
-        call()
-        alone.append(clock.now() - start)
+    began = clock.now()
+    alone = time_calls(call, clock.now, count=_FEWEST_QUERIES)
     service_s = float(np.median(alone))
     if float(np.quantile(alone, 0.99)) > bound_s:
         reason = f"a single query takes {1e3 * float(np.quantile(alone, 0.99)):.3g} ms at p99"

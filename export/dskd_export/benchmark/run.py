@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -18,7 +17,6 @@ from dskd_export.benchmark.trtexec import cross_checks, find_tools
 from dskd_export.documents.base import Provenance
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow
 from dskd_export.errors import EnvironmentProblem
-from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import LabelledImages
 from dskd_export.settings import BudgetSettings
 from dskd_export.telemetry.device_name import device_name
@@ -27,33 +25,15 @@ from dskd_export.telemetry.device_name import device_name
 NOISE_SIZE = (500, 375)
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """Facts of the provenance that no measurement gives.
-
-    Attributes:
-        watch: started with the command.
-        seed: of the run; also of noise images and of Server's arrivals.
-        recipe_sha256: of the settings.
-    """
-
-    watch: Stopwatch
-    seed: int
-    recipe_sha256: str
-
-    def provenance(self, device: str) -> Provenance:
-        """Make the provenance of numbers computed on a device."""
-        return self.watch.provenance(seed=self.seed, device=device, recipe_sha256=self.recipe_sha256)
-
-
 def benchmark(
     plan: BenchmarkPlan,
     images: Sequence[Image.Image],
     image_source: str,
     budget: BudgetSettings,
-    facts: RunFacts,
     store: CellStore | None,
     *,
+    seed: int,
+    provenance: Callable[..., Provenance],
     on_step: Callable[[], object],
     on_status: Callable[[str], object],
 ) -> tuple[BenchmarkDocument, Samples]:
@@ -64,8 +44,9 @@ def benchmark(
         images: `max_batch` of the plan, or fewer, which are repeated.
         image_source: where they come from, in words; empty: the validation set of a run.
         budget: limits of a timed student.
-        facts: for the provenance.
         store: keeps finished cells; None: nothing is kept.
+        seed: of Server's arrivals.
+        provenance: called with the device that computed, when all is measured.
         on_step: called after every row and scenario.
         on_status: called with what is timed next.
 
@@ -82,7 +63,7 @@ def benchmark(
     _require_times(rows)
     cells = {name: plan.cells([scenario_batch(name, settings)]) for name in plan.scenarios}
     scenarios = []
-    for result in run_scenarios(cells, images, settings, facts.seed, on_status):
+    for result in run_scenarios(cells, images, settings, seed, on_status):
         scenarios.append(result)
         on_step()
     on_gpu = any(row.provider != "cpu" for row in rows if row.latency is not None)
@@ -93,7 +74,7 @@ def benchmark(
         judgements=judge_rows(budget.speed(device_name()), rows, batch=budget.batch, part=budget.part),
         images=image_source,
         bundle_sha256=plan.bundle.sha256,
-        provenance=facts.provenance("cuda:0" if on_gpu else "cpu"),
+        provenance=provenance(device="cuda:0" if on_gpu else "cpu"),
     )
     return document, samples
 

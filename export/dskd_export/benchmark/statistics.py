@@ -1,7 +1,7 @@
-"""From measured times to what is said of them: percentiles with intervals, and whether they can be trusted. Pure.
+"""Statistics of measured times: percentiles with intervals, and signs of instability. Pure.
 
-Calls that follow each other are alike: their times are correlated, and an interval that takes each for a
-measurement of its own is too narrow. So a percentile has the interval of its order statistics (Woodruff 1952),
+Times of consecutive calls are correlated, and an interval that takes each as an independent measurement is too
+narrow. So a percentile has the interval of its order statistics (Woodruff 1952),
 of as many independent calls as the autocorrelation leaves (Sokal's windowed estimate, "Monte Carlo Methods in
 Statistical Mechanics", 1996). On times of known distribution these intervals cover the truth 94 to 98 times in 100
 where there are calls enough, those of a block bootstrap 82 to 96 times, and take a twentieth of its time or less
@@ -114,7 +114,7 @@ def correlation_time(series: Samples) -> float:
 
 
 def drift(samples_s: Samples) -> str:
-    """Say how the last third differs from the first where their medians are over 10 % apart; else empty."""
+    """Describe a drift: medians of the first and last third that are over 10 % apart; else empty."""
     third = len(samples_s) // 3
     if not third:
         return ""
@@ -128,9 +128,9 @@ def drift(samples_s: Samples) -> str:
 
 
 def steps(samples_s: Samples) -> str:
-    """Say between what the medians of the tenths lie where they are over 10 % apart, and surely so; else empty.
+    """Describe steps: medians of tenths that are significantly over 10 % apart; else empty.
 
-    A clock that is held down for a while and let go again leaves no drift from start to end.
+    A clock that is throttled for a while leaves no drift from start to end.
     """
     if len(samples_s) < _SEGMENTS * _FEWEST_OF_A_SEGMENT:
         return ""
@@ -145,7 +145,7 @@ def steps(samples_s: Samples) -> str:
 
 
 def bursts(samples_s: Samples) -> str:
-    """Say that slow calls follow each other, as beside another process; empty where they come one by one."""
+    """Describe bursts of slow calls, as another process causes; empty where slow calls are scattered."""
     slow = samples_s > _SLOW * np.median(samples_s)
     share = float(slow.mean())
     if share < _SLOW_SHARE or correlation_time(slow.astype(np.float64)) < _BURST:
@@ -154,12 +154,12 @@ def bursts(samples_s: Samples) -> str:
 
 
 def unsteady(samples_s: Samples) -> list[str]:
-    """What the times alone say against themselves, in words."""
+    """List the signs of instability in measured times, in words."""
     return [reason for reason in (drift(samples_s) or steps(samples_s), bursts(samples_s)) if reason]
 
 
 def spread(*values: float) -> float:
-    """How far positive values are apart, as a fraction of the smallest."""
+    """Spread of positive values, as a fraction of the smallest."""
     return max(values) / min(values) - 1
 
 

@@ -1,6 +1,6 @@
-"""How long a call takes: warm-up until the rate settles, then one time for every call.
+"""Time calls: warm up until the rate settles, then take one time for every call.
 
-A timed call has to block until its result is there. Nothing is trimmed: the slowest call counts.
+A timed call has to block until its result is ready. Nothing is trimmed: the slowest call counts.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _WINDOWS_IN_BOUND = 20
 
 @dataclass(frozen=True)
 class WarmUp:
-    """How a warm-up ended.
+    """Result of a warm-up.
 
     Attributes:
-        iterations: calls that were made.
-        seconds: time that they took.
+        iterations: calls made.
+        seconds: their time.
         stable: the last three windows had the same rate.
         reason: why it is not stable, empty where it is.
     """
@@ -49,8 +49,8 @@ class Timing:
     Attributes:
         latency: its statistics.
         samples_s: float64, seconds of every measured call in order.
-        began_s: when the first measured call began, of the clock that timed it.
-        ended_s: when the last one ended.
+        began_s: start of the first measured call, on the clock of the measurement.
+        ended_s: end of the last one.
     """
 
     latency: Latency
@@ -59,14 +59,25 @@ class Timing:
     ended_s: float
 
 
+def time_calls(call: Callable[[], object], clock: Clock, *, count: int, seconds: float = 0.0) -> list[float]:
+    """Time at least `count` calls for at least `seconds`; seconds of each."""
+    samples_s: list[float] = []
+    start = clock()
+    while len(samples_s) < count or clock() - start < seconds:
+        began = clock()
+        call()
+        samples_s.append(clock() - began)
+    return samples_s
+
+
 def warm_up(call: Callable[[], object], *, clock: Clock = time.perf_counter, max_seconds: float) -> WarmUp:
     """Call until three windows in a row have rates within 10 % of each other, or time is up.
 
     A window is at least 0.2 s (a twentieth of `max_seconds` where that is less) and one call. At
-    least one call is made; a call that is under way when time is up is finished.
+    least one call is made; a call that has begun is finished.
 
     Args:
-        call: blocks until its result is there.
+        call: blocks until its result is ready.
         clock: seconds, monotonic.
         max_seconds: give up after this.
     """
@@ -107,10 +118,10 @@ def measure_latency(
 ) -> Timing:
     """Warm up, then time every call until both minima are reached.
 
-    Python's garbage collector rests meanwhile: its pauses are not the model's.
+    Python's garbage collector is off meanwhile: its pauses are not the model's.
 
     Args:
-        call: blocks until its result is there.
+        call: blocks until its result is ready.
         min_seconds: least sum of measured times.
         min_iterations: fewest measured calls.
         max_warmup_seconds: give up waiting for a steady rate after this.
@@ -141,7 +152,7 @@ def measure_latency(
 
 
 def add_disturbances(latency: Latency, causes: Sequence[str]) -> Latency:
-    """The same statistics, unstable for these causes as well, which were seen beside the clock."""
+    """Mark statistics as unstable for causes that other sensors saw."""
     if not causes:
         return latency
     reason = "; ".join([*([latency.reason] if latency.reason else []), *causes])

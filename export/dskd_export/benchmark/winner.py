@@ -1,6 +1,6 @@
-"""Which model to ship: the one function that `export`, `validate`, `benchmark` and the report choose by. Pure.
+"""Pick the model to ship, for `export`, `validate`, `benchmark` and the report. Pure.
 
-Of what passes, the fastest that was timed on the device in question; where nothing was timed there, the smallest.
+Of the models that pass, the fastest on this device; where none was timed there, the smallest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dskd_export.validation.verdicts import reason_of, verdict_of, worst_of
 NOT_VALIDATED = "its accuracy was not validated here"
 
 
-class Contender(Protocol):
+class Candidate(Protocol):
     """A model that could be shipped to one device."""
 
     @property
@@ -31,26 +31,26 @@ class Contender(Protocol):
 
     @property
     def latency_p50_ms(self) -> float | None:
-        """As timed on the device; None: it was not."""
+        """On the device; None: not timed there."""
 
     @property
     def size_mb(self) -> float | None:
-        """Of the file; None: it has none."""
+        """Of the file; None: there is no file."""
 
 
-ContenderT = TypeVar("ContenderT", bound=Contender)
+CandidateT = TypeVar("CandidateT", bound=Candidate)
 
 
-def pick(contenders: Iterable[ContenderT], verdict: Verdict = "PASS") -> ContenderT | None:
-    """The model to ship among those of one device; None where none has the verdict.
+def pick(candidates: Iterable[CandidateT], verdict: Verdict = "PASS") -> CandidateT | None:
+    """Pick the model to ship among those of one device; None where none has the verdict.
 
-    torch is no way to deploy: it is taken where nothing else was timed.
+    torch is not deployed: it is picked where nothing else was timed.
 
     Args:
-        contenders: of one device.
-        verdict: that it has to have.
+        candidates: of one device.
+        verdict: required of the model.
     """
-    able = [one for one in contenders if one.verdict == verdict]
+    able = [one for one in candidates if one.verdict == verdict]
     timed = [one for one in able if one.latency_p50_ms is not None]
     if timed:
         return min(timed, key=lambda one: (one.runner == "torch", one.latency_p50_ms))
@@ -60,14 +60,14 @@ def pick(contenders: Iterable[ContenderT], verdict: Verdict = "PASS") -> Contend
 
 @dataclass(frozen=True)
 class Model:
-    """A model of a bundle, with all that decides about it on one device.
+    """A model of a bundle with its verdict on one device.
 
     Attributes:
         name: for example `onnxruntime:cpu:int8`.
         verdict: of the student, its accuracy and its budget together.
         reason: of the verdict.
         size_mb: of its file.
-        latency_p50_ms: of the smallest batch that was timed; None: it was not timed.
+        latency_p50_ms: of the smallest batch; None: not timed.
     """
 
     name: RunnerName
@@ -84,7 +84,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to ship from a bundle to one device.
+    """The model to ship from a bundle to one device.
 
     Attributes:
         verdict: PASS: ship `model`; NOT SHOWN: `model` would be the one if more images or calls show it;
@@ -105,8 +105,8 @@ def decide(validation: ValidationDocument | None, benchmark: BenchmarkDocument |
     """Decide what to ship.
 
     Args:
-        validation: of the bundle; None: there is none, and nothing is shipped.
-        benchmark: of the device in question; one of another bundle is left out.
+        validation: of the bundle; None: nothing is shipped.
+        benchmark: of the device; one of another bundle is ignored.
     """
     if validation is None:
         return Decision("NOT JUDGED", None, False, "Not validated: nothing is known to be good enough to ship.")
@@ -135,7 +135,7 @@ def decide(validation: ValidationDocument | None, benchmark: BenchmarkDocument |
 
 
 def models_of(validation: ValidationDocument, benchmark: BenchmarkDocument | None) -> Iterator[Model]:
-    """Every model that was timed, then those that were validated and that nobody tried to time."""
+    """List every timed model, then those that were validated and not benchmarked."""
     tried = set[str]()
     for row in rows_of(benchmark):
         tried.add(name_of(row))
@@ -149,7 +149,7 @@ def models_of(validation: ValidationDocument, benchmark: BenchmarkDocument | Non
 
 
 def rows_of(benchmark: BenchmarkDocument | None) -> list[BenchmarkRow]:
-    """The student's rows that are compared: the engine alone at the smallest batch, timed or not."""
+    """The student's rows of the engine alone at the smallest batch, timed or not."""
     if benchmark is None:
         return []
     smallest = min((row.batch for row in benchmark.rows), default=1)
@@ -180,7 +180,7 @@ def verdict_on(
 
 
 def judgement_on(row: BenchmarkRow, judgements: Sequence[Judgement]) -> Judgement | None:
-    """What was judged of a timed model: on its own runner, else the worst of its precision on any."""
+    """Judgement on a timed model: on its runner, else the worst of its precision on any runner."""
     exact = next((one for one in judgements if one.runner == name_of(row)), None)
     if exact is not None and exact.verdict != "NOT RUN":
         return exact
@@ -190,7 +190,7 @@ def judgement_on(row: BenchmarkRow, judgements: Sequence[Judgement]) -> Judgemen
 
 
 def student_verdict(validation: ValidationDocument) -> tuple[Verdict, str]:
-    """The verdict on what all models of a bundle share, and its reason: the student and the bundle itself."""
+    """The verdict on the student and the bundle, which all models share, and its reason."""
     student = validation.student
     parts = [] if student is None else [(student.verdict, student.reason)]
     return _worst([*parts, (verdict_of(validation.checks), reason_of(validation.checks))])

@@ -2,7 +2,7 @@
 
 `golden.npz` is what numpy reads: a zip of stored `.npy` files. It is written here byte by byte, as
 what `zipfile` and `numpy` write depends on their versions; so the spec and the number of images fix
-every byte but the values. Reading is comparing: no header of a stranger's file is ever parsed, and
+every byte but the values. Reading is comparing: no header of an untrusted file is ever parsed, and
 no length in it is trusted.
 
 Formats: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT (zip) and
@@ -161,7 +161,7 @@ def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """Magic, version 1.0, length and description, which ends on a multiple of 64 bytes."""
     described = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape}, }}".encode()
     length = math.ceil((10 + len(described) + 1) / 64) * 64 - 10
-    # Room for any number of images, so that their number can be told from the length of the archive.
+    # Room for any number of images, so that the length of the archive determines their number.
     length = max(length, 128 - 10)
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", length) + described.ljust(length - 1) + b"\n"
 

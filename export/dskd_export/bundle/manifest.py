@@ -41,7 +41,7 @@ _EXPORT_AGAIN = "Export it again: dskd-compress export"
 
 
 def model_name(precision: str) -> str:
-    """The ONNX file of a precision."""
+    """Name the ONNX file of a precision."""
     return f"model.{precision}.onnx"
 
 
@@ -56,7 +56,7 @@ def needs_calibration(precision: str) -> bool:
 
 
 def size_limit(name: str) -> int | None:
-    """The largest size in bytes of a file of a bundle; None: a bundle has no file of that name."""
+    """Limit the size in bytes of a bundle file; None: a bundle has no file of that name."""
     if name in _MAX_SIZE:
         return _MAX_SIZE[name]
     if _MODEL.fullmatch(name):
@@ -81,10 +81,10 @@ class ModelFacts(Document):
 
 
 class LicenseFacts(Document):
-    """The licence of some weights, as far as anyone said it."""
+    """The licence of some weights, as far as it is known."""
 
     name: str | None = Field(description="SPDX name or text; None: unknown")
-    source: str = Field(min_length=1, description="who says so; where the name is unknown, why")
+    source: str = Field(min_length=1, description="where the name comes from; why it is unknown")
 
 
 class Licenses(Document):
@@ -176,13 +176,13 @@ class Manifest(Document):
         return sum(facts.size for facts in self.files.values())
 
     def has_weights_file(self, precision: str) -> bool:
-        """Whether the weights of a model lie in a file of their own."""
+        """Whether a model has a separate weights file."""
         return weights_name(model_name(precision)) in self.files
 
     def _check(self, where: str) -> None:
         for name, facts in self.files.items():
             # These are the only names a bundle has, so none can lead out of its folder, and no two are
-            # one on a file system that does not tell large letters from small ones.
+            # one on a case-insensitive file system.
             limit = size_limit(name)
             if limit is None:
                 raise BundleError(f"{where} names '{one_line(name)}', which is not a bundle file.", _EXPORT_AGAIN)

@@ -92,7 +92,7 @@ def read_onnx(data: bytes, where: str, *, weights_name: str, weights_size: int |
     Args:
         data: the file.
         where: its place, for messages.
-        weights_name: the only file that a tensor of it may lie in.
+        weights_name: the only other file that may hold a tensor.
         weights_size: bytes of that file; None: there is none.
 
     Raises:
@@ -224,7 +224,7 @@ class _Walk:
     # --- the wire format
 
     def _fields(self, kind: str, begin: int, end: int) -> Iterator[tuple[int, int | range]]:
-        """Number and value of each field that matters: an integer, or where its bytes lie."""
+        """Number and value of each field that matters: an integer, or the range of its bytes."""
         data, position, left = self._data, begin, self._left
         wanted, single = _WANTED[kind], SINGLE.get(kind, frozenset())
         seen: set[int] = set()

@@ -18,7 +18,7 @@ from dskd_export.files.json_text import one_line
 
 
 def bundle_of(source: Path) -> Path:
-    """The bundle of a run folder; anything else is what it is, a packed bundle too."""
+    """Find the bundle of a run folder; return anything else unchanged, a packed bundle too."""
     inside = source / "bundle"
     return inside if inside.is_dir() and not (source / MANIFEST).exists() else source
 
@@ -28,13 +28,13 @@ class Bundle(Contents):
     """A verified bundle in a folder.
 
     Attributes:
-        folder: where it lies.
+        folder: its place.
     """
 
     folder: Path
 
     def model_path(self, precision: str) -> Path:
-        """The ONNX file of a precision, for tools that want a path; `model` gives what was verified.
+        """Path of the ONNX file of a precision, for tools that need a path; `model` returns the verified content.
 
         Raises:
             UsageError: the bundle has no such precision; the message lists those there.
@@ -49,7 +49,7 @@ class Bundle(Contents):
     def model(self, precision: str) -> bytes | Path:
         """Read a model for a runner: its verified content, or its path where it has a weights file.
 
-        Both files are hashed again; a path is safe as long as nobody else writes to the folder.
+        Both files are hashed again; a path is safe as long as no other process writes to the folder.
 
         Raises:
             BundleError: the model was altered since the bundle was opened.
@@ -75,7 +75,7 @@ class Bundle(Contents):
         return sum(facts.size for file, facts in self.manifest.files.items() if file.startswith(name)) / 1e6
 
     def golden(self) -> Golden:
-        """The real inputs with their reference logits.
+        """Read the real inputs with their reference logits.
 
         Raises:
             BundleError: the file was altered since the bundle was opened.
@@ -100,10 +100,10 @@ def open_bundle(folder: Path) -> Bundle:
 
 
 def verify_folder(folder: Path, shown: Path) -> Contents:
-    """Verify what lies in a folder.
+    """Verify the content of a folder.
 
     Args:
-        folder: where it lies.
+        folder: its place.
         shown: its name in messages; another one while a new bundle is not yet in its place.
 
     Raises:
@@ -149,7 +149,7 @@ def _open_file(path: Path, size: int | None, shown: Path | None = None) -> Itera
 
 
 def open_stranger(path: Path, shown: Path, *, follow_links: bool = False) -> BinaryIO:
-    """Open a plain file that came from elsewhere.
+    """Open an untrusted plain file.
 
     Raises:
         BundleError: it is missing, a link, a folder, a device or a pipe, or cannot be read.

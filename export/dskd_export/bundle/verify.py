@@ -78,7 +78,7 @@ def verify_contents(
     Args:
         manifest_data: content of `manifest.json`.
         open_file: name and size in bytes -> the file; it refuses another size before it is read.
-        place: name -> where that file lies, for messages.
+        place: name -> path of that file, for messages.
 
     Raises:
         BundleError: the first thing that is wrong, in one line.

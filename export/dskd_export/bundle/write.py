@@ -75,7 +75,7 @@ def write_bundle(
 
     Raises:
         BundleError: `folder` holds something else than a bundle; the golden images do not fit the spec;
-            a model is none, or lies elsewhere than it may; a file is larger than is read of a bundle.
+            a model is invalid, or stored in another file; a file exceeds its size limit.
         EnvironmentProblem: the disk is full, or the place cannot be written to.
         ValueError: no models, a precision that is no word, or an absolute path in provenance, details
             or calibration.
@@ -125,7 +125,7 @@ def check_replaceable(folder: Path) -> None:
     """Check what a new bundle would replace: only an older bundle is replaced.
 
     Raises:
-        BundleError: files lie there that no bundle has.
+        BundleError: the folder holds files that belong to no bundle.
     """
     if not folder.is_dir():
         return

@@ -1,4 +1,4 @@
-"""A C++ program for TensorRT 10 and 11: source, CMake, labels, and golden data in files that need no reader."""
+"""Write a C++ program for TensorRT 10 and 11: source, CMake, labels, and golden data as raw arrays."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _UNKNOWN_PILLOW = 13
 
 
 def cpp_files(plan: Plan) -> dict[str, Content]:
-    """Path below the program's folder -> content."""
+    """Collect the files of the program: path -> content."""
     golden = plan.bundle.golden()
     by_largest, tolerance = tolerance_of(plan.precision)
     header = render_template(
@@ -56,7 +56,7 @@ def cpp_files(plan: Plan) -> dict[str, Content]:
 
 
 def tolerance_of(precision: str) -> tuple[bool, float]:
-    """How far an engine's logits may be from the reference's, relative to the largest.
+    """Largest allowed difference of an engine's logits from the reference's, relative to the largest.
 
     Returns:
         Whether the largest difference is judged, and not the mean one; and the limit.
@@ -69,6 +69,6 @@ def tolerance_of(precision: str) -> tuple[bool, float]:
 
 
 def pillow_major(plan: Plan) -> int:
-    """The first number of the version of Pillow that the model was exported with."""
+    """Major version of the Pillow that the model was exported with."""
     first = plan.bundle.manifest.provenance.versions.get("pillow", "").split(".")[0]
     return int(first) if first.isascii() and first.isdigit() and len(first) < 4 else _UNKNOWN_PILLOW

@@ -80,7 +80,7 @@ The folder must exist; this file alone is enough.
 
 
 def docker_files(plan: Plan) -> dict[str, Content]:
-    """Path below the folder that images are built in -> content."""
+    """Collect the files of the image build: path -> content."""
     files: dict[str, Content] = {f"Dockerfile.{device}": dockerfile(plan, device) for device in plan.devices}
     files["wheels/README.txt"] = _WHEELS.encode()
     bundle = plan.bundle
@@ -91,7 +91,7 @@ def docker_files(plan: Plan) -> dict[str, Content]:
 
 
 def dockerfile(plan: Plan, device: str) -> bytes:
-    """The Dockerfile of a device."""
+    """Render the Dockerfile of a device."""
     return render_template(
         "docker/Dockerfile.j2",
         plan=plan,

@@ -15,7 +15,7 @@ class Copied:
     """A file that may be too large to hold in memory.
 
     Attributes:
-        source: where it lies.
+        source: its path.
         sha256: what it has to have, 64 hexadecimal digits.
     """
 

@@ -1,4 +1,4 @@
-"""Names and texts that are safe where they will stand: folders, URLs, image tags, C++ and protobuf strings."""
+"""Make names and texts safe for folders, URLs, image tags, C++ and protobuf strings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\?')
 
 
 def model_name_from(architecture: str, precision: str) -> str:
-    """A name for a model in a precision: letters, digits, `_` and `-`, at most 64 of them."""
+    """Name a model in a precision: letters, digits, `_` and `-`, at most 64 of them."""
     tail = f"_{precision}"
     stem = re.sub(r"[^A-Za-z0-9]+", "_", architecture).strip("_") or "model"
     return stem[: 64 - len(tail)] + tail
@@ -33,7 +33,7 @@ def check_model_name(name: str) -> str:
 
 
 def quote_literal(text: str) -> str:
-    r"""A string literal of C++ and of protobuf's text format alike.
+    r"""Quote text as a string literal of C++ and of protobuf's text format.
 
     What is more than plain ASCII stands as octal escapes of its UTF-8 bytes, always three digits, so that nothing
     behind it can be taken for a part of the escape; `?` too, which begins the trigraphs of older compilers.

@@ -1,4 +1,4 @@
-"""The README of a deployment: commands for exactly what was generated."""
+"""Write the README of a deployment: commands for exactly what was generated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MONTH = "26.05"
 
 
 def readme_file(plan: Plan, targets: Sequence[str]) -> bytes:
-    """README.md of a deployment with these targets."""
+    """Render README.md of a deployment with these targets."""
     by_largest, tolerance = tolerance_of(plan.precision)
     return render_template(
         "README.md.j2",
@@ -41,7 +41,7 @@ def readme_file(plan: Plan, targets: Sequence[str]) -> bytes:
 
 
 def _place_of_the_model(plan: Plan, targets: Sequence[str]) -> str:
-    """Where the ONNX model lies, seen from the deployment's folder."""
+    """Path of the ONNX model, relative to the deployment's folder."""
     if "triton" in targets and plan.engine is None:
         return f"triton/{plan.model_name}/1/model.onnx"
     name = model_name(plan.precision)

@@ -1,4 +1,4 @@
-"""A model repository of Triton Inference Server.
+"""Write a model repository of Triton Inference Server.
 
 Layout and configuration: docs/user_guide/model_repository.md and model_configuration.md of
 https://github.com/triton-inference-server/server
@@ -27,7 +27,7 @@ _WORKSPACE_BYTES = 1 << 30
 
 
 def triton_files(plan: Plan) -> dict[str, Content]:
-    """Path below the repository -> content."""
+    """Collect the files of the repository: path -> content."""
     folder = plan.model_name
     files: dict[str, Content] = {
         f"{folder}/config.pbtxt": config_pbtxt(plan),
@@ -45,7 +45,7 @@ def triton_files(plan: Plan) -> dict[str, Content]:
 
 
 def config_pbtxt(plan: Plan) -> bytes:
-    """The model's configuration, a `ModelConfig` in protobuf's text format."""
+    """Render the model's configuration, a `ModelConfig` in protobuf's text format."""
     spec = plan.spec
     sides = list(spec.input_shape(1)[1:])
     channel = 2 if spec.input_layout == "NHWC" else 0

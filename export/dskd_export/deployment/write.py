@@ -52,7 +52,7 @@ def write_deployment(
         force: whether an older deployment may be replaced. Anything else in the folder is never touched.
 
     Raises:
-        UsageError: there is no such target; the folder holds something, or lies within the bundle.
+        UsageError: a target is unknown; the folder is not empty, or inside the bundle.
         BundleError: the bundle was altered since it was opened.
         EnvironmentProblem: the disk is full, or the place cannot be written to.
     """

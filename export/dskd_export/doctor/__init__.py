@@ -1,7 +1,7 @@
-"""What will work on this machine, found out before any work. Imports neither torch nor timm.
+"""Check what will work on this machine, before any work and without torch or timm.
 
-One file looks at one thing. What a code means is in `dskd_export.codes`: the number belongs to the check,
-the letter is its outcome (I fine, W warning, E error).
+Each file has the checks of one thing. Codes are in `dskd_export.codes`: the number names the check, the letter its
+outcome (I fine, W warning, E error).
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from dskd_export.doctor.finding import Finding, Purpose
-from dskd_export.doctor.gpu import look_at_gpu
-from dskd_export.doctor.jetson import look_at_jetson
-from dskd_export.doctor.machine import look_at_disk, look_at_folder, look_at_memory
-from dskd_export.doctor.ort import look_at_onnxruntime, needs_gpu
-from dskd_export.doctor.packages import PACKAGES, look_at_packages, look_at_python, look_at_torchvision
-from dskd_export.doctor.tensorrt import look_at_tensorrt
+from dskd_export.doctor.gpu import check_gpu
+from dskd_export.doctor.jetson import check_jetson
+from dskd_export.doctor.machine import check_disk, check_folder, check_memory
+from dskd_export.doctor.ort import check_onnxruntime, needs_gpu
+from dskd_export.doctor.packages import PACKAGES, check_packages, check_python, check_torchvision
+from dskd_export.doctor.tensorrt import check_tensorrt
 from dskd_export.telemetry.cuda import cuda_gpus
 
 __all__ = ["PACKAGES", "Finding", "Purpose", "diagnose"]
@@ -27,26 +27,26 @@ def diagnose(
     provider: str | None = None,
     root: Path = Path("/"),
 ) -> list[Finding]:
-    """Look at this machine.
+    """Check this machine.
 
     Args:
-        purpose: what must work here: what it needs and is broken is an error. None: only what every
-            command needs is an error, the rest is a warning.
-        folder: where results will be written; None is the working directory.
-        provider: of ONNX Runtime, that must run here as well: `cpu`, `cuda` or `tensorrt`.
-        root: of the file system, for what the system says of itself.
+        purpose: what must work: a broken requirement of it is an error. None: only requirements of every
+            command are errors, the rest are warnings.
+        folder: of the results; None: the working directory.
+        provider: of ONNX Runtime, that must also run here: `cpu`, `cuda` or `tensorrt`.
+        root: of the file system, for the system's own files.
     """
     where = folder if folder is not None else Path.cwd()
     gpus = cuda_gpus()
     return [
-        *look_at_python(),
-        *look_at_packages(purpose),
-        *look_at_torchvision(),
-        *look_at_gpu(gpus, required=needs_gpu(provider)),
-        *look_at_onnxruntime(purpose, provider, gpus),
-        *look_at_tensorrt(purpose == "build", gpus, root),
-        *look_at_jetson(root),
-        *look_at_disk(where),
-        *look_at_memory(purpose),
-        *look_at_folder(where),
+        *check_python(),
+        *check_packages(purpose),
+        *check_torchvision(),
+        *check_gpu(gpus, required=needs_gpu(provider)),
+        *check_onnxruntime(purpose, provider, gpus),
+        *check_tensorrt(purpose == "build", gpus, root),
+        *check_jetson(root),
+        *check_disk(where),
+        *check_memory(purpose),
+        *check_folder(where),
     ]

@@ -1,4 +1,4 @@
-"""Import something in a process of its own, which a broken library may take down."""
+"""Run a script in a child process, which a broken library may crash."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ TIMEOUT_S = 120
 
 
 class DoesNotImport(Exception):
-    """What the process said last, or how it ended."""
+    """The last line of the process, or how it ended."""
 
 
-def answer_of(script: str) -> Any:
-    """The JSON that a script prints in its last line.
+def run_script(script: str) -> Any:
+    """Run a script and return the JSON in its last line.
 
     Raises:
-        DoesNotImport: it failed, was killed, or did not end in time.
+        DoesNotImport: it failed, was killed, or ran too long.
     """
     try:
         done = subprocess.run(
@@ -29,8 +29,8 @@ def answer_of(script: str) -> Any:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise DoesNotImport(f"it does not finish its import within {TIMEOUT_S} s") from error
+        raise DoesNotImport(f"the import takes longer than {TIMEOUT_S} s") from error
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise DoesNotImport(said[-1])
     return json.loads(done.stdout.strip().splitlines()[-1])

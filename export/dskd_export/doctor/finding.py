@@ -21,11 +21,11 @@ class Finding(Document):
     code: str = Field(pattern=r"^DSKD-[IWE][0-9]{3}$")
     level: Level
     what: str
-    cure: Optional[str] = Field(default=None, description="what to do about it; None where nothing is wrong")
+    cure: Optional[str] = Field(default=None, description="what to do; None: nothing is wrong")
 
 
-def finding(code: Code, level: Level, what: str, cure: str | None = None) -> Finding:
-    """A finding of a code; where something is wrong and no cure is given, the code's own."""
+def make_finding(code: Code, level: Level, what: str, cure: str | None = None) -> Finding:
+    """Make a finding; without a cure that of the code, unless nothing is wrong."""
     if level != "ok" and cure is None:
         cure = plain(code.cure)
     return Finding(code=f"DSKD-{_LETTER[level]}{code.number}", level=level, what=what, cure=cure)

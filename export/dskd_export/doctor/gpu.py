@@ -1,4 +1,4 @@
-"""The GPU, its driver and its memory."""
+"""Check the GPU, its driver and its memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dskd_export import codes
-from dskd_export.doctor.finding import Finding, Level, finding
+from dskd_export.doctor.finding import Finding, Level, make_finding
 from dskd_export.telemetry.cuda import DRIVER, Gpu, cuda_version
 from dskd_export.telemetry.host import driver_version
 
@@ -17,12 +17,12 @@ from dskd_export.telemetry.host import driver_version
 LEAST_MEMORY_MB = 1000.0
 
 
-def look_at_gpu(gpus: Sequence[Gpu], required: bool) -> Iterator[Finding]:
-    """Whether there is one, what it is, and whether anything is free of its memory.
+def check_gpu(gpus: Sequence[Gpu], required: bool) -> Iterator[Finding]:
+    """Check that there is a GPU, and that it has free memory.
 
     Args:
-        gpus: the devices that the driver tells of.
-        required: it is an error if there is none.
+        gpus: devices that the driver lists.
+        required: without a GPU this is an error.
     """
     level: Level = "error" if required else "warning"
     if not gpus:
@@ -30,12 +30,12 @@ def look_at_gpu(gpus: Sequence[Gpu], required: bool) -> Iterator[Finding]:
         return
     version = cuda_version()
     cuda = "" if version is None else f", CUDA up to {version[0]}.{version[1]}"
-    named = "; ".join(_named(gpu) for gpu in gpus)
-    yield finding(codes.GPU, "ok", f"{named}; driver {driver_version() or 'of an unknown version'}{cuda}")
+    named = "; ".join(_format_gpu(gpu) for gpu in gpus)
+    yield make_finding(codes.GPU, "ok", f"{named}; driver {driver_version() or 'unknown'}{cuda}")
     free_mb = free_memory_mb()
     if free_mb is not None and free_mb < LEAST_MEMORY_MB:
-        what = f"{free_mb:.0f} MB of the GPU's memory are free; a small model needs {LEAST_MEMORY_MB:.0f} MB"
-        yield finding(codes.GPU_MEMORY, level, what)
+        what = f"{free_mb:.0f} MB of GPU memory free; a small model needs {LEAST_MEMORY_MB:.0f} MB"
+        yield make_finding(codes.GPU_MEMORY, level, what)
 
 
 def _no_gpu(level: Level, required: bool) -> Finding:
@@ -43,14 +43,14 @@ def _no_gpu(level: Level, required: bool) -> Finding:
         ctypes.CDLL(DRIVER)
     except OSError:
         if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
-            return finding(codes.GPU, level, f"an NVIDIA driver is here, but {DRIVER} cannot be loaded")
+            return make_finding(codes.GPU, level, f"an NVIDIA driver is installed, but {DRIVER} cannot be loaded")
         if required:
-            return finding(codes.GPU, level, f"no NVIDIA GPU: {DRIVER} is not here")
-        return finding(codes.GPU, "ok", "no NVIDIA GPU: everything runs on the CPU")
-    return finding(codes.GPU, level, f"{DRIVER} is here and tells of no CUDA device")
+            return make_finding(codes.GPU, level, f"no NVIDIA GPU: {DRIVER} is missing")
+        return make_finding(codes.GPU, "ok", "no NVIDIA GPU: everything runs on the CPU")
+    return make_finding(codes.GPU, level, f"{DRIVER} lists no CUDA device")
 
 
-def _named(gpu: Gpu) -> str:
+def _format_gpu(gpu: Gpu) -> str:
     capability = gpu.compute_capability
     parts = [
         *([] if capability is None else [f"compute capability {capability[0]}.{capability[1]}"]),
@@ -60,7 +60,7 @@ def _named(gpu: Gpu) -> str:
 
 
 def free_memory_mb() -> float | None:
-    """Free memory of the first GPU, 1 MB = 10^6 bytes; None where nvidia-smi does not tell, as on a Jetson."""
+    """Read the free memory of the first GPU in MB = 10^6 bytes; None without nvidia-smi, as on a Jetson."""
     command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

@@ -1,4 +1,4 @@
-"""A Jetson's release, power mode and clocks; nothing is said of another machine."""
+"""Check a Jetson's release, power mode and clocks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dskd_export import codes
-from dskd_export.doctor.finding import Finding, finding
-from dskd_export.doctor.packages import numbers
+from dskd_export.doctor.finding import Finding, make_finding
+from dskd_export.doctor.packages import parse_version
 from dskd_export.telemetry.jetson import is_jetson, model, power_mode, release
 from dskd_export.telemetry.sysfs import read_text
 
@@ -15,8 +15,8 @@ from dskd_export.telemetry.sysfs import read_text
 OLDEST_L4T = (36, 4)
 
 
-def look_at_jetson(root: Path) -> Iterator[Finding]:
-    """The release, the power mode, and whether the clocks are held at their highest.
+def check_jetson(root: Path) -> Iterator[Finding]:
+    """Check the release, the power mode, and that the clocks are locked at their maximum.
 
     Args:
         root: of the file system.
@@ -25,23 +25,23 @@ def look_at_jetson(root: Path) -> Iterator[Finding]:
         return
     board, found = model(root) or "a Jetson", release(root)
     if found is None:
-        yield finding(codes.JETPACK, "warning", f"{board}; its release is unknown: no /etc/nv_tegra_release")
-    elif numbers(found.l4t) < OLDEST_L4T:
-        yield finding(codes.JETPACK, "warning", f"{board}, {found}, is older than JetPack 6.1")
+        yield make_finding(codes.JETPACK, "warning", f"{board}; its release is unknown: no /etc/nv_tegra_release")
+    elif parse_version(found.l4t) < OLDEST_L4T:
+        yield make_finding(codes.JETPACK, "warning", f"{board}, {found}, is older than JetPack 6.1")
     else:
-        yield finding(codes.JETPACK, "ok", f"{board}, {found}")
+        yield make_finding(codes.JETPACK, "ok", f"{board}, {found}")
     mode = power_mode(root)
     slow = _below_most(root)
     what = f"power mode {mode}" + (f"; {slow}" if slow else "")
     held_back = mode.name is not None and not mode.name.startswith("MAXN")
     if mode.name is None or held_back or slow:
-        yield finding(codes.CLOCKS, "warning", what)
+        yield make_finding(codes.CLOCKS, "warning", what)
     else:
-        yield finding(codes.CLOCKS, "ok", what)
+        yield make_finding(codes.CLOCKS, "ok", what)
 
 
 def _below_most(root: Path) -> str:
-    """Which of GPU and CPU may clock down while it is timed; empty: none, or it cannot be seen."""
+    """Name which of GPU and CPU may lower its clock; empty: none, or unknown."""
     floating = []
     for name, pattern, files in (
         ("the GPU", "sys/class/devfreq/*gpu*", ("min_freq", "max_freq")),
@@ -52,4 +52,4 @@ def _below_most(root: Path) -> str:
             if lowest and highest and lowest != highest:
                 floating.append(name)
                 break
-    return f"the clocks of {' and '.join(floating)} are not held" if floating else ""
+    return f"the clocks of {' and '.join(floating)} are not locked" if floating else ""

@@ -1,4 +1,4 @@
-"""Python and the packages that the purposes need."""
+"""Check Python and the packages that each purpose needs."""
 
 from __future__ import annotations
 
@@ -6,98 +6,99 @@ import importlib.metadata
 import platform
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple, get_args
 
 from dskd_export import codes
 from dskd_export.codes import Code
-from dskd_export.doctor.finding import Finding, Level, Purpose, finding
+from dskd_export.doctor.finding import Finding, Level, Purpose, make_finding
+
+DISTRIBUTION = "dskd-compress"
 
 
-@dataclass(frozen=True)
-class Package:
-    """A package that some purpose needs.
-
-    Attributes:
-        code: of its check.
-        minimum: oldest version that the distribution asks for.
-        extra: the extra that brings it; None for the base dependencies, which everything needs.
-        needed_for: purposes that cannot do without it.
-    """
+class Package(NamedTuple):
+    """A package, its code, and the purposes that cannot do without it."""
 
     code: Code
     name: str
-    minimum: str
-    extra: str | None
-    needed_for: frozenset[Purpose] = frozenset()
+    needed_for: frozenset[Purpose | None] = frozenset()
 
 
-_TRAIN: frozenset[Purpose] = frozenset({"train", "export"})
-_EXPORT: frozenset[Purpose] = frozenset({"export"})
-_RUN: frozenset[Purpose] = frozenset({"export", "benchmark"})
+_ALWAYS = frozenset[Purpose | None]({None, *get_args(Purpose)})
+_TRAIN = frozenset[Purpose | None]({"train", "export"})
+_EXPORT = frozenset[Purpose | None]({"export"})
+_RUN = frozenset[Purpose | None]({"export", "benchmark"})
 
 PACKAGES: tuple[Package, ...] = (
-    Package(codes.NUMPY, "numpy", "1.24", None),
-    Package(codes.PYDANTIC, "pydantic", "2.7", None),
-    Package(codes.PYYAML, "pyyaml", "6.0", None),
-    Package(codes.TYPER, "typer", "0.15", None),
-    Package(codes.RICH, "rich", "13.7", None),
-    Package(codes.PILLOW, "pillow", "10.0", None),
-    Package(codes.JINJA2, "jinja2", "3.1", None),
-    Package(codes.TORCH, "torch", "2.9", "train", _TRAIN),
-    Package(codes.TORCHVISION, "torchvision", "0.24", "train", _TRAIN),
-    Package(codes.TIMM, "timm", "1.0.31", "train", _TRAIN),
-    Package(codes.SAFETENSORS, "safetensors", "0.4.5", "train", _TRAIN),
-    Package(codes.SCIKIT_LEARN, "scikit-learn", "1.3", "train"),
-    Package(codes.ONNX, "onnx", "1.17", "onnx", _EXPORT),
-    Package(codes.ONNXSCRIPT, "onnxscript", "0.5", "onnx", _EXPORT),
-    Package(codes.ONNXRUNTIME, "onnxruntime", "1.20", "onnx", _RUN),
-    # Nothing but some precisions needs these, and `export` refuses them at its start.
-    Package(codes.MODELOPT, "nvidia-modelopt", "0.47", "quant"),
-    Package(codes.ONNXCONVERTER, "onnxconverter-common", "1.16", "quant"),
+    Package(codes.NUMPY, "numpy", _ALWAYS),
+    Package(codes.PYDANTIC, "pydantic", _ALWAYS),
+    Package(codes.PYYAML, "pyyaml", _ALWAYS),
+    Package(codes.TYPER, "typer", _ALWAYS),
+    Package(codes.RICH, "rich", _ALWAYS),
+    Package(codes.PILLOW, "pillow", _ALWAYS),
+    Package(codes.JINJA2, "jinja2", _ALWAYS),
+    Package(codes.TORCH, "torch", _TRAIN),
+    Package(codes.TORCHVISION, "torchvision", _TRAIN),
+    Package(codes.TIMM, "timm", _TRAIN),
+    Package(codes.SAFETENSORS, "safetensors", _TRAIN),
+    Package(codes.SCIKIT_LEARN, "scikit-learn"),
+    Package(codes.ONNX, "onnx", _EXPORT),
+    Package(codes.ONNXSCRIPT, "onnxscript", _EXPORT),
+    Package(codes.ONNXRUNTIME, "onnxruntime", _RUN),
+    # Only some precisions need these, and `export` checks for them at its start.
+    Package(codes.MODELOPT, "nvidia-modelopt"),
+    Package(codes.ONNXCONVERTER, "onnxconverter-common"),
 )
 
 
+def read_minimums() -> dict[str, str]:
+    """Read the oldest versions that the installed distribution requires, by package."""
+    try:
+        required = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        required = []
+    found = (re.match(r"([\w.-]+)>=([0-9.]+)", text) for text in required)
+    return {match[1].lower(): match[2] for match in found if match}
+
+
 def version_of(package: str) -> str | None:
-    """The version that is installed; None: it is not."""
+    """Return the installed version; None: not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """Leading numbers: `2.13.0+cpu` -> (2, 13, 0)."""
+def parse_version(version: str) -> tuple[int, ...]:
+    """Parse the leading numbers: `2.13.0+cpu` -> (2, 13, 0)."""
     match = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
-def look_at_python() -> Iterator[Finding]:
-    """Which Python this is; an older one cannot import this module, so there is nothing to find wrong."""
+def check_python() -> Iterator[Finding]:
+    """Report the Python version; an older one than the oldest supported cannot import this module."""
     what = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield finding(codes.PYTHON, "ok", what)
+    yield make_finding(codes.PYTHON, "ok", what)
 
 
-def look_at_packages(purpose: Purpose | None) -> Iterator[Finding]:
-    """Each package: is it there, and new enough?"""
+def check_packages(purpose: Purpose | None) -> Iterator[Finding]:
+    """Check that each package is installed and new enough."""
+    minimums = read_minimums()
     for package in PACKAGES:
-        required = package.extra is None or purpose in package.needed_for
-        level: Level = "error" if required else "warning"
-        target = "dskd-compress" if package.extra is None else f"'dskd-compress[{package.extra}]'"
-        version = version_of(package.name)
+        level: Level = "error" if purpose in package.needed_for else "warning"
+        version, minimum = version_of(package.name), minimums.get(package.name, "0")
         if version is None:
             # The GPU build of ONNX Runtime is another distribution of the same module.
             version = version_of("onnxruntime-gpu") if package.name == "onnxruntime" else None
         if version is None:
-            yield finding(package.code, level, f"{package.name} is not installed", f"pip install {target}")
-        elif numbers(version) < numbers(package.minimum):
-            what = f"{package.name} {version} is older than {package.minimum}"
-            yield finding(package.code, level, what, f"pip install --upgrade {target}")
+            yield make_finding(package.code, level, f"{package.name} is not installed")
+        elif parse_version(version) < parse_version(minimum):
+            yield make_finding(package.code, level, f"{package.name} {version} is older than {minimum}")
         else:
-            yield finding(package.code, "ok", f"{package.name} {version}")
+            yield make_finding(package.code, "ok", f"{package.name} {version}")
 
 
-def look_at_torchvision() -> Iterator[Finding]:
-    """torch and torchvision come in pairs, of one release and of one build."""
+def check_torchvision() -> Iterator[Finding]:
+    """Check that torch and torchvision are of one release and one build."""
     torch, torchvision = version_of("torch"), version_of("torchvision")
     if torch is None or torchvision is None:
         return
@@ -109,13 +110,11 @@ def look_at_torchvision() -> Iterator[Finding]:
         ),
         None,
     )
-    if pinned is not None and numbers(pinned) != numbers(torch):
-        what = f"torchvision {torchvision} belongs to torch {pinned}, torch is {torch}"
-        yield finding(codes.TORCH_PAIR, "warning", what)
+    if pinned is not None and parse_version(pinned) != parse_version(torch):
+        what = f"torchvision {torchvision} needs torch {pinned}, torch is {torch}"
+        yield make_finding(codes.TORCH_PAIR, "warning", what)
     elif torch.endswith("+cpu") and not torchvision.endswith("+cpu"):
-        what = (
-            f"torch {torch} is the CPU build, torchvision {torchvision} another; torchvision.ops is not available"
-        )
-        yield finding(codes.TORCH_PAIR, "ok", what)
+        what = f"torch {torch} is the CPU build, torchvision {torchvision} is not: torchvision.ops is unavailable"
+        yield make_finding(codes.TORCH_PAIR, "ok", what)
     else:
-        yield finding(codes.TORCH_PAIR, "ok", f"torch {torch} and torchvision {torchvision} belong together")
+        yield make_finding(codes.TORCH_PAIR, "ok", f"torch {torch} and torchvision {torchvision} match")

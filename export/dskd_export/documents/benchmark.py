@@ -96,7 +96,7 @@ class PartTime(Document):
     name: PartName
     p50_ms: Interval | None = Field(description="None: see `reason`")
     clock: Literal["wall", "device"] = Field(default="wall", description="device: events of the GPU")
-    reason: str = Field(default="", description="why it cannot be told apart")
+    reason: str = Field(default="", description="why it cannot be measured separately")
 
 
 class MemoryFacts(Document):

@@ -119,7 +119,7 @@ class Judgement(Document):
     parity: list[Parity] = Field(default_factory=list, description="on the same inputs, by batch size")
     accuracy: PairedAccuracy | None = None
     checks: list[Check] = Field(default_factory=list)
-    causes: list[str] = Field(default_factory=list, description="what the failure looks like")
+    causes: list[str] = Field(default_factory=list, description="likely causes of the failure")
 
 
 class StudentJudgement(Document):
@@ -155,7 +155,7 @@ class ValidationDocument(Document):
         description="None: there is no torch here to compare the device's input with"
     )
     checks: list[Check] = Field(description="of the bundle itself: input, spec, golden images, labels")
-    causes: list[str] = Field(default_factory=list, description="what a failure of these looks like")
+    causes: list[str] = Field(default_factory=list, description="likely causes of a failed check")
     passed: bool = Field(description="the verdict is PASS")
     data: DataFacts
     bundle_sha256: str

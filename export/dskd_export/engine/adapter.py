@@ -1,4 +1,4 @@
-"""What the adapters of all TensorRT generations share: one build, in the order that TensorRT needs it."""
+"""What the adapters of all TensorRT generations share: one build, in the order that TensorRT needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dskd_export.engine.loaded import LoadedEngine, refit
 
 
 class TensorRtAdapter:
-    """A `Backend` over TensorRT's module; a generation overrides what it spells differently.
+    """Build, load and refit with TensorRT's module, which nothing else touches; a generation overrides the rest.
 
     Args:
         trt: TensorRT's module.
@@ -30,12 +30,16 @@ class TensorRtAdapter:
         """TensorRT's version."""
         return str(self._trt.__version__)
 
-    def refused(self, model: bytes, path: Path) -> tuple[Refusal, ...]:
-        """List the nodes that the parser does not support."""
-        return common.refused(self._trt, self._start(), model, path)
+    def find_refusals(self, model: bytes, path: Path) -> tuple[Refusal, ...]:
+        """List the nodes that the parser does not support; `path`: where weights next to the model are found."""
+        return common.find_refusals(self._trt, self._start(), model, path)
 
     def build(self, model: bytes, path: Path, options: BuildOptions, cache: bytes | None) -> Plan | Failure:
-        """Build an engine."""
+        """Build an engine; arguments as for `find_refusals`, and a timing cache of this version and device.
+
+        Raises:
+            EnvironmentProblem: this generation, or this machine, does not support the options.
+        """
         trt = self._trt
         self._check(options)
         session = self._start()
@@ -53,15 +57,29 @@ class TensorRtAdapter:
         return common.serialize(session, flags, dla=dla, keeps_timing_cache=self.keeps_timing_cache)
 
     def open(self, plan: bytes, *, host_code: bool = False) -> LoadedEngine:
-        """Load an engine."""
+        """Load an engine on the GPU.
+
+        Args:
+            plan: the engine.
+            host_code: let it run its own code on the CPU, which a version-compatible engine contains. Its author
+                is then trusted like the author of a program.
+
+        Raises:
+            EnvironmentProblem: TensorRT does not load it.
+        """
         return LoadedEngine(self._trt, plan, host_code)
 
     def refit(self, plan: bytes, model: bytes, path: Path, *, host_code: bool = False) -> bytes:
-        """Put the weights of a model into an engine."""
+        """Put the weights of a model into an engine; arguments as above.
+
+        Raises:
+            EnvironmentProblem: TensorRT does not load the engine.
+            ModelError: the engine needs other weights than the model has.
+        """
         return refit(self._trt, plan, model, path, host_code=host_code, flags=self._refit_flags())
 
     def merge_timing_caches(self, first: bytes, second: bytes) -> bytes:
-        """Merge two timing caches."""
+        """Merge two timing caches of this version; entries of the first win."""
         return common.merge(self._start(), first, second)
 
     def _start(self) -> common.BuildSession:

@@ -65,7 +65,7 @@ def open_session(trt: Any, network_flags: int) -> BuildSession:
     return BuildSession(log, logger, builder, network, parser, config, [])
 
 
-def refused(trt: Any, session: BuildSession, model: bytes, path: Path) -> tuple[Refusal, ...]:
+def find_refusals(trt: Any, session: BuildSession, model: bytes, path: Path) -> tuple[Refusal, ...]:
     """List what the parser does not support of a model; the network stays empty."""
     parser = session.parser
     if parser.supports_model_v2(model, str(path)):

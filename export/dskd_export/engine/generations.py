@@ -15,7 +15,7 @@ from typing import Literal
 
 from dskd_export import codes
 from dskd_export.engine.adapter import TensorRtAdapter
-from dskd_export.engine.api import Backend, BackendName
+from dskd_export.engine.api import BackendName
 from dskd_export.engine.rtx import TensorRtRtx
 from dskd_export.engine.trt10 import TensorRt10
 from dskd_export.engine.trt11 import TensorRt11
@@ -86,7 +86,9 @@ def _version(module: str, where: Path) -> str | None:
     return None
 
 
-def open_backend(name: BackendName | Literal["auto"] = "auto", folders: Sequence[Path] | None = None) -> Backend:
+def open_backend(
+    name: BackendName | Literal["auto"] = "auto", folders: Sequence[Path] | None = None
+) -> TensorRtAdapter:
     """Load TensorRT and return its adapter.
 
     Args:
@@ -205,7 +207,7 @@ def _load_from(found: Installed) -> ModuleType:
     return module
 
 
-def backend_of(trt: ModuleType) -> Backend:
+def backend_of(trt: ModuleType) -> TensorRtAdapter:
     """Return the adapter of a loaded module.
 
     Raises:

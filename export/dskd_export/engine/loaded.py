@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dskd_export import codes
-from dskd_export.engine.api import Context, Shape, Signature, Tensor
+from dskd_export.engine.api import Shape, Signature, Tensor
 from dskd_export.engine.common import make_logger
 from dskd_export.engine.log import Log, join_messages
 from dskd_export.errors import EnvironmentProblem, ModelError
@@ -66,11 +66,11 @@ class LoadedEngine:
         smallest, best, largest = (tuple(shape) for shape in engine.get_tensor_profile_shape(name, index))
         return smallest, best, largest
 
-    def layers(self, of: Context | None = None) -> str:
+    def layers(self, of: LoadedContext | None = None) -> str:
         """Return the inspector's JSON on all layers; with a context whose shapes are set, as they run in it."""
         trt, engine = self._trt, self._engine
         inspector = engine.create_engine_inspector()
-        if isinstance(of, LoadedContext):
+        if of is not None:
             inspector.execution_context = of.raw
         text: str = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
         return text

@@ -24,7 +24,8 @@ from pydantic import Field
 
 from dskd_export import codes, errors
 from dskd_export.documents.base import Document
-from dskd_export.engine.api import Backend, BuildOptions, Failure, Plan, Refusal
+from dskd_export.engine.adapter import TensorRtAdapter
+from dskd_export.engine.api import BackendName, BuildOptions, Failure, Plan, Refusal
 from dskd_export.engine.document import TimingCacheFacts
 from dskd_export.engine.generations import open_backend
 from dskd_export.engine.opset import opset_of
@@ -40,7 +41,7 @@ class BuildRequest(Document):
     """What to build or refit. `model` is the ONNX file, `plan` the engine to write, `stripped` one to refit."""
 
     task: Literal["build", "refit"] = "build"
-    backend: Literal["auto", "tensorrt", "tensorrt-rtx"]
+    backend: BackendName | Literal["auto"]
     model: Path
     plan: Path
     precision: str
@@ -55,7 +56,7 @@ class BuildRequest(Document):
 class BuildOutcome(Document):
     """What a build made and what it cost."""
 
-    backend: Literal["tensorrt", "tensorrt-rtx"]
+    backend: BackendName
     version: str
     opset: int
     flags: tuple[str, ...] = ()
@@ -112,7 +113,7 @@ def run_in_child_process(request: BuildRequest) -> BuildOutcome:
             raise Fault.model_validate_json((folder / "fault.json").read_bytes()).error()
         if child.returncode or not (folder / "outcome.json").is_file():
             raise EnvironmentProblem(
-                f"The TensorRT process {_ending(child.returncode)} while building {request.precision}: "
+                f"The TensorRT process {_describe_exit(child.returncode)} while building {request.precision}: "
                 f"{_last_line(child.stderr)}.",
                 "Free memory, or try another --builderOptimizationLevel or TensorRT version.",
             )
@@ -128,7 +129,7 @@ def _environment(device: int) -> dict[str, str]:
     return environment
 
 
-def _ending(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"ended with code {code}"
     try:
@@ -142,7 +143,7 @@ def _last_line(text: str) -> str:
     return lines[-1][:300].rstrip(".") if lines else "no output"
 
 
-def run_request(request: BuildRequest, backend: Backend) -> BuildOutcome:
+def run_request(request: BuildRequest, backend: TensorRtAdapter) -> BuildOutcome:
     """Build or refit with a backend, and write the engine to `request.plan`.
 
     Raises:
@@ -159,16 +160,16 @@ def run_request(request: BuildRequest, backend: Backend) -> BuildOutcome:
         host_code = request.options.version_compatible
         plan = backend.refit(request.stripped.read_bytes(), model, request.model, host_code=host_code)
         request.plan.write_bytes(plan)
-        return BuildOutcome(backend=backend.name, version=backend.version, opset=opset, **_spent(began))
+        return BuildOutcome(backend=backend.name, version=backend.version, opset=opset, **_measure_cost(began))
     _check_opset(opset, backend, request.precision)
-    if refusals := backend.refused(model, request.model):
-        raise _refused(refusals, backend, request.model.name)
+    if refusals := backend.find_refusals(model, request.model):
+        raise _make_refusal(refusals, backend, request.model.name)
     cache = None
     if backend.keeps_timing_cache:
         cache = read_cache(request.cache_folder, backend, request.cache_sha256)
     elif request.cache_sha256 is not None:
         raise UsageError(f"{backend.name} has no timing cache to pin the build to.", "Remove --timing-cache.")
-    built, limit, tried = _climb(request, backend, model, None if cache is None else cache.content)
+    built, limit, tried = _build_within_memory(request, backend, model, None if cache is None else cache.content)
     facts = None
     if cache is not None and built.timing_cache is not None:
         after = write_cache(cache, built.timing_cache, backend)
@@ -186,16 +187,16 @@ def run_request(request: BuildRequest, backend: Backend) -> BuildOutcome:
         workspace_tried_bytes=tuple(tried),
         timing_cache=facts,
         gpu_peak_mb=built.gpu_peak_mb,
-        **_spent(began),
+        **_measure_cost(began),
     )
 
 
-def _spent(began: float) -> dict[str, float]:
+def _measure_cost(began: float) -> dict[str, float]:
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
     return {"seconds": time.perf_counter() - began, "peak_memory_mb": peak_bytes / 1e6}
 
 
-def _check_opset(opset: int, backend: Backend, precision: str) -> None:
+def _check_opset(opset: int, backend: TensorRtAdapter, precision: str) -> None:
     if opset > backend.max_opset:
         why = {"bf16": " bf16 needs at least 22.", "fp8": " fp8 needs at least 19."}.get(precision, "")
         raise EnvironmentProblem(
@@ -205,7 +206,7 @@ def _check_opset(opset: int, backend: Backend, precision: str) -> None:
         )
 
 
-def _refused(refusals: Sequence[Refusal], backend: Backend, name: str) -> DskdError:
+def _make_refusal(refusals: Sequence[Refusal], backend: TensorRtAdapter, name: str) -> DskdError:
     if any(refusal.damaged for refusal in refusals):
         return ModelError(f"{name} is damaged: {refusals[0].reason}", "Run: dskd-compress export RUN")
     shown = "; ".join(
@@ -219,8 +220,8 @@ def _refused(refusals: Sequence[Refusal], backend: Backend, name: str) -> DskdEr
     )
 
 
-def _climb(
-    request: BuildRequest, backend: Backend, model: bytes, cache: bytes | None
+def _build_within_memory(
+    request: BuildRequest, backend: TensorRtAdapter, model: bytes, cache: bytes | None
 ) -> tuple[Plan, int | None, list[int]]:
     """Build within the workspace limit; halve the limit as long as memory is too short."""
     limit, tried = request.options.workspace_bytes, list[int]()
@@ -230,13 +231,13 @@ def _climb(
             return outcome, limit, tried
         lower = request.first_rung_bytes if limit is None else limit // 2
         if outcome.kind != "memory" or lower < LEAST_WORKSPACE_BYTES:
-            raise _failed(outcome, request, limit, tried)
+            raise _make_failure(outcome, request, limit, tried)
         if limit is not None:
             tried.append(limit)
         limit = lower
 
 
-def _failed(failure: Failure, request: BuildRequest, limit: int | None, tried: list[int]) -> DskdError:
+def _make_failure(failure: Failure, request: BuildRequest, limit: int | None, tried: list[int]) -> DskdError:
     what = f"TensorRT cannot build {request.precision}"
     # TensorRT also reports "out of memory" when a layer needs more than a tiny limit.
     too_small = not tried and limit is not None and limit < LEAST_WORKSPACE_BYTES

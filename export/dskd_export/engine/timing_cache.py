@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dskd_export.engine.api import Backend
+from dskd_export.engine.adapter import TensorRtAdapter
 from dskd_export.errors import DataError
 from dskd_export.files.atomic import sha256_bytes, write_atomic
 
@@ -31,7 +31,7 @@ class TimingCache:
         return None if self.content is None else sha256_bytes(self.content)
 
 
-def read_cache(folder: Path, backend: Backend, pinned_sha256: str | None = None) -> TimingCache:
+def read_cache(folder: Path, backend: TensorRtAdapter, pinned_sha256: str | None = None) -> TimingCache:
     """Read the timing cache of a device.
 
     Args:
@@ -53,7 +53,7 @@ def read_cache(folder: Path, backend: Backend, pinned_sha256: str | None = None)
     return cache
 
 
-def write_cache(cache: TimingCache, content: bytes, backend: Backend) -> str:
+def write_cache(cache: TimingCache, content: bytes, backend: TensorRtAdapter) -> str:
     """Write the timings of a build; merge with what another build wrote meanwhile.
 
     Returns:

@@ -167,10 +167,10 @@ def temporary_path(path: Path, suffix: str = "") -> Path:
 
 
 def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:
-    """Remove temporary files and folders whose writer was killed, from a folder that nobody else writes to now.
+    """Remove temporary files and folders whose writer was killed, from a folder that no other process writes to.
 
     Args:
-        folder: where they lie; it need not exist. Nothing is removed through a link.
+        folder: their place; it need not exist. Links are not followed.
         names: of the files and folders that were to be written; None: any.
     """
     if folder.is_symlink() or not folder.is_dir():

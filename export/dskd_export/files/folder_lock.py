@@ -183,7 +183,7 @@ def _sign(descriptor: int) -> None:
 
 
 def _read(descriptor: int) -> str | None:
-    """Who holds a lock, in words; None where nobody has signed it."""
+    """Describe the holder of a lock; None where it is unsigned."""
     try:
         content = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
         pid, host, command, started = (content[name] for name in ("pid", "host", "command", "started"))
@@ -201,7 +201,7 @@ def _is_at(descriptor: int, key: str) -> bool:
 
 
 def _release(key: str) -> None:
-    """Remove the file while it is held, so that nobody can hold one of the same name, then let go."""
+    """Remove the file while it is held, so that no other process can hold its name; then release it."""
     lock = _held.get(key)
     if lock is None:  # a forked process, or it was never held
         return

@@ -1,7 +1,7 @@
 """JSON that anyone may have written: parsed strictly, checked against a model, refused in words of our own.
 
 What readers of JSON take differently is refused: NaN and infinity, numbers beyond the range of a float,
-endless integers, a key that stands twice, endless depth.
+endless integers, a duplicate key, endless depth.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error) as error:
         raise _invalid(path, "it is damaged, or no .npz file") from error
     except (ValueError, OverflowError, RuntimeError, NotImplementedError, KeyError, IndexError) as error:
-        # What zipfile and numpy raise where a header holds what nobody writes.
+        # What zipfile and numpy raise where a header holds nonsense.
         raise _invalid(path, "one of its headers is damaged") from error
 
 

@@ -113,10 +113,10 @@ def _check_program(ssh: Ssh, program: str) -> None:
 
 def _send_once(ssh: Ssh, bundle: Path, sha256: str, on_line: Callable[[str], None]) -> str:
     """Send the bundle unless it is there, atomically; its folder there."""
-    head = f"{ROOT}path=$root/bundles/{sha256}\n"
+    head = f"{ROOT}dest=$root/bundles/{sha256}\n"
     there = ssh.run(
-        f'{head}umask 077; mkdir -p "$root/bundles" && printf "%s\\n" "$path"\n'
-        'if [ -d "$path" ]; then sha256sum "$path/manifest.json"; fi\n'
+        f'{head}umask 077; mkdir -p "$root/bundles" && printf "%s\\n" "$dest"\n'
+        'if [ -d "$dest" ]; then sha256sum "$dest/manifest.json"; fi\n'
     ).splitlines()
     path = there[0]
     if len(there) > 1 and there[1].startswith(sha256):
@@ -124,7 +124,7 @@ def _send_once(ssh: Ssh, bundle: Path, sha256: str, on_line: Callable[[str], Non
         return path
     on_line(f"{ssh.address}: sending the bundle")
     ssh.send(bundle, f"{path}.part")
-    ssh.run(f'{head}rm -rf "$path" && mv "$path.part" "$path"\n')
+    ssh.run(f'{head}rm -rf "$dest" && mv "$dest.part" "$dest"\n')
     return path
 
 

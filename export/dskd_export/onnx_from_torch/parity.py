@@ -33,7 +33,7 @@ class Probe:
     """Images of one size with the answers that are right.
 
     Attributes:
-        images: [8, ...] in the type and layout of the spec; real and random ones take turns.
+        images: [8, ...] in the type and layout of the spec; real and random ones alternate.
         expected: float32 [8, ...], what the model gave before anything was done to it.
     """
 
@@ -108,7 +108,7 @@ def onnx_difference(model: OnnxModel, spec: ModelSpec, probes: Sequence[Probe]) 
         ModelError: ONNX Runtime cannot open or run it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        # In memory where that is possible; the weights of large models must lie next to the graph.
+        # In memory where that is possible; the weights of large models must be next to the graph.
         source = model.proto if model.weights is None else model.write(Path(folder))
         with OnnxRuntimeRunner(source, threads=torch.get_num_threads()) as runner:
             return max(

@@ -1,4 +1,4 @@
-"""Changes to the torch module that give a simpler graph of the same function, each proven equal."""
+"""Simplify the torch module for export, each change proven equal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dskd_export.onnx_from_torch.parity import Probe, difference, run_torch
 from dskd_export.onnx_from_torch.passes import NOTHING_TO_DO, PassFacts, round_difference
 
 LIMIT = 1e-5
-_FUSE = ("fuse", "reparameterize", "switch_to_deploy")  # what timm's reparameterize_model looks for
+_FUSE = ("fuse", "reparameterize", "switch_to_deploy")  # hooks of timm's reparameterize_model
 _ACTIVATIONS = ("swish", "mish", "hard_sigmoid", "hard_swish", "hard_mish")
 
 
@@ -35,7 +35,7 @@ class Surgery:
 
 
 def operate(module: nn.Module, probe: Probe) -> tuple[nn.Module, list[PassFacts]]:
-    """Make every change that leaves the answers as they are.
+    """Apply every change that keeps the outputs.
 
     Args:
         module: in eval mode; it is changed.

@@ -137,7 +137,7 @@ def _make_quantized(model: bytes, precision: Precision, images: _Images, setting
         reference_NK = reference_logits(source, searched)
 
         def evaluate(nodes: frozenset[str]) -> Score:
-            # ONNX Runtime's optimiser knows no fp8.
+            # ONNX Runtime's optimiser does not support fp8.
             return score_model(keep_float(pairs, nodes), reference_NK, searched, optimise=precision == "int8")
 
         search = search_layers(quantized_nodes(pairs), evaluate, settings.good, max_share=settings.max_kept)

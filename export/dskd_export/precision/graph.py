@@ -95,7 +95,7 @@ def producers(model: Any) -> dict[str, Any]:
 
 
 def remove_dead_nodes(model: Any) -> Any:
-    """Take out the nodes and initializers whose results nobody reads; changes and returns `model`."""
+    """Remove nodes and initializers whose results are unread; changes and returns `model`."""
     outputs = {value.name for value in model.graph.output}
     while True:
         read = set(outputs)

@@ -28,8 +28,8 @@ Method = Literal["max", "entropy", "percentile"]
 
 # Layers that multiply: the ones worth 8-bit arithmetic.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-# ONNX Runtime keeps all tensors of a lot in memory while it looks at their histograms.
-_LOT = 8
+# ONNX Runtime keeps all tensors of a batch in memory while it builds their histograms.
+_BATCH = 8
 # Of the absolute values, where the method is `percentile`.
 PERCENTILE = 99.99
 
@@ -112,8 +112,8 @@ def _quantize_static(model: Any, input_N: NDArray[Any], method: Method) -> Any:
             extra_options={"symmetric": True, "percentile": PERCENTILE},
         )
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            for start in range(0, len(input_N), _LOT):
-                calibrator.collect_data(_Reader(model.graph.input[0].name, input_N[start : start + _LOT]))
+            for start in range(0, len(input_N), _BATCH):
+                calibrator.collect_data(_Reader(model.graph.input[0].name, input_N[start : start + _BATCH]))
             tensors = calibrator.compute_data()
         ranges = folder / "ranges.json"
         calibrate.save_tensors_data(tensors, ranges)
@@ -149,7 +149,7 @@ class _Reader:
         return next(self._feeds, None)
 
     def __len__(self) -> int:
-        return _LOT
+        return _BATCH
 
 
 def quantized_nodes(model: Any) -> list[str]:
@@ -171,7 +171,7 @@ def keep_float(model: Any, nodes: Collection[str]) -> Any:
         nodes: names of layers; names that are not quantised change nothing.
 
     Returns:
-        Another model; pairs that nobody reads any more are gone.
+        Another model; unread pairs are removed.
     """
     other = graph.copy(model)
     made_by = graph.producers(other)

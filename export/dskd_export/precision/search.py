@@ -18,7 +18,7 @@ _NEGLIGIBLE = 0.05
 
 @dataclass(frozen=True)
 class Score:
-    """How far a quantised model is from fp32, on labelled images that nobody judges it on later.
+    """How far a quantised model is from fp32, on labelled images that are not evaluated later.
 
     Attributes:
         kl: mean KL(fp32 || quantised) of the classes' probabilities, in nats.

@@ -53,7 +53,7 @@ def build_report(run_folder: Path, *, title: str | None = None) -> Report:
         title: None makes one from the names of the teacher and the student.
 
     Raises:
-        DataError: the folder is not there, holds no result, or a file in it is damaged.
+        DataError: the folder is missing, holds no result, or a file in it is damaged.
     """
     run = load_run(run_folder)
     source = Source(printable(run_folder.resolve().name), run)
@@ -91,7 +91,7 @@ def build_comparison(folders: Sequence[Path], *, title: str | None = None) -> Re
         title: None makes one.
 
     Raises:
-        DataError: a folder is not there, holds no result, or a file in it is damaged.
+        DataError: a folder is missing, holds no result, or a file in it is damaged.
     """
     names = names_of(folders)
     sources = [Source(name, load_run(folder)) for name, folder in zip(names, folders, strict=True)]

@@ -50,7 +50,7 @@ def model_card(run: Run, *, name: str, stale: Sequence[str] = ()) -> str:
 
     Args:
         run: with a distilled student at least.
-        name: of the model; `OWNER/NAME` where it will lie on the Hub.
+        name: of the model; `OWNER/NAME` for the Hub.
         stale: stages whose results were made from files that have changed since.
 
     Raises:

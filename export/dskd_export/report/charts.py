@@ -42,7 +42,7 @@ def step_chart(steps: Array, series: Mapping[str, Array], axis: str, keys: Seque
 
     Args:
         steps: N step numbers, rising.
-        series: name -> N values; NaN where a term was not there.
+        series: name -> N values; NaN where a term is missing.
         axis: title of the value axis, with its unit.
         keys: the legend, one for each series in the same order.
         log: logarithmic value axis, for values that are all positive.

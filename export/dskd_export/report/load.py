@@ -103,7 +103,7 @@ def load_run(folder: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        DataError: the folder is not there, holds no result at all, or a file in it is damaged.
+        DataError: the folder is missing, holds no result, or a file in it is damaged.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder.", "Name a run folder: one that a command wrote with --out.")

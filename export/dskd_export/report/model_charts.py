@@ -7,18 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dskd_export.documents.base import Interval
-from dskd_export.report.chart_parts import (
-    INK,
-    MUTED,
-    STUDENT,
-    TEACHER,
-    Spec,
-    frame,
-    log_ticks,
-    quantitative,
-    round_coordinate,
-    series_scale,
-)
+from dskd_export.report import chart_parts as shared
+from dskd_export.report.chart_parts import Spec, frame
 
 
 def relative_chart(shares: Mapping[str, float]) -> Spec:
@@ -31,10 +21,10 @@ def relative_chart(shares: Mapping[str, float]) -> Spec:
     end = 120 * max(1.0, *shares.values())
     teacher = {
         "data": {"values": [{"value": 100}]},
-        "mark": {"type": "rule", "color": TEACHER, "strokeDash": [6, 3], "strokeWidth": 1.4},
+        "mark": {"type": "rule", "color": shared.TEACHER, "strokeDash": [6, 3], "strokeWidth": 1.4},
         "encoding": {"x": _bar_axis("student, as a share of the teacher (%)", end)},
     }
-    return _bars(rows, "student, as a share of the teacher (%)", end, ".1f", {"value": STUDENT}, [teacher])
+    return _bars(rows, "student, as a share of the teacher (%)", end, ".1f", {"value": shared.STUDENT}, [teacher])
 
 
 def discarded_chart(parts: Sequence[tuple[str, int, bool]]) -> Spec:
@@ -45,12 +35,12 @@ def discarded_chart(parts: Sequence[tuple[str, int, bool]]) -> Spec:
     """
     rows = [{"name": name, "value": count / 1e6, "ships": ships} for name, count, ships in parts]
     end = 1.2 * max(count for _, count, _ in parts) / 1e6
-    colour = {"condition": {"test": "datum.ships", "value": STUDENT}, "value": MUTED}
+    colour = {"condition": {"test": "datum.ships", "value": shared.STUDENT}, "value": shared.MUTED}
     return _bars(rows, "parameters (millions)", end, ".3~g", colour, [])
 
 
 def _bar_axis(title: str, end: float) -> Spec:
-    return quantitative("value", title, scale={"domain": [0, end], "nice": False}, axis={"tickCount": 5})
+    return shared.quantitative("value", title, scale={"domain": [0, end], "nice": False}, axis={"tickCount": 5})
 
 
 def _bars(
@@ -63,7 +53,7 @@ def _bars(
     layers = [
         {"mark": {"type": "bar", "height": {"band": 0.5}}, "encoding": {"y": y, "x": x, "color": colour}},
         {
-            "mark": {"type": "text", "align": "right", "color": INK},
+            "mark": {"type": "text", "align": "right", "color": shared.INK},
             "encoding": {"y": y, "x": {"datum": end}, "text": text},
         },
     ]
@@ -91,24 +81,24 @@ class Dot:
     teacher: bool
 
 
-def pareto_chart(dots: Sequence[Dot], axis: str, colours: Sequence[str]) -> Spec:
+def pareto_chart(dots: Sequence[Dot], title: str, colours: Sequence[str]) -> Spec:
     """Draw top-1 in percent over a logarithmic cost, with both intervals.
 
     Args:
         dots: at least one, all costs above 0.
-        axis: title of the cost, with its unit.
+        title: of the cost, with its unit.
         colours: one for each group.
     """
     rows = [
         {
             "group": f"g{dot.group}",
             "model": dot.label,
-            "x": round_coordinate(dot.x.value),
-            "x_low": round_coordinate(max(dot.x.low, dot.x.value * 1e-3)),
-            "x_high": round_coordinate(dot.x.high),
-            "top1": round_coordinate(100 * dot.top1.value),
-            "low": round_coordinate(100 * dot.top1.low),
-            "high": round_coordinate(100 * dot.top1.high),
+            "x": shared.round_coordinate(dot.x.value),
+            "x_low": shared.round_coordinate(max(dot.x.low, dot.x.value * 1e-3)),
+            "x_high": shared.round_coordinate(dot.x.high),
+            "top1": shared.round_coordinate(100 * dot.top1.value),
+            "low": shared.round_coordinate(100 * dot.top1.low),
+            "high": shared.round_coordinate(100 * dot.top1.high),
             "shape": "square" if dot.teacher else "circle",
             "fill": 1.0 if dot.passes else 0.12,
         }
@@ -119,16 +109,18 @@ def pareto_chart(dots: Sequence[Dot], axis: str, colours: Sequence[str]) -> Spec
 
     def x(field: str) -> Spec:
         scale = {"type": "log", "nice": False, "domain": [low, high]}
-        return quantitative(field, axis, scale=scale, axis={"format": "~g", "values": log_ticks(low, high)})
+        return shared.quantitative(
+            field, title, scale=scale, axis={"format": "~g", "values": shared.log_ticks(low, high)}
+        )
 
     def y(field: str) -> Spec:
-        return quantitative(field, "top-1 accuracy (%)", scale={"zero": False, "padding": 10})
+        return shared.quantitative(field, "top-1 accuracy (%)", scale={"zero": False, "padding": 10})
 
-    colour = series_scale("group", [f"g{index}" for index in range(len(colours))], list(colours))
+    colour = shared.series_scale("group", [f"g{index}" for index in range(len(colours))], list(colours))
     line = {"type": "rule", "strokeWidth": 1.2, "opacity": 0.55}
     tooltip = [
         {"field": "model", "title": "model"},
-        {"field": "x", "title": axis.partition(" (")[0], "format": ".4~g"},
+        {"field": "x", "title": title.partition(" (")[0], "format": ".4~g"},
         {"field": "top1", "title": "top-1 (%)", "format": ".2f"},
         {"field": "low", "title": "at least (%)", "format": ".2f"},
         {"field": "high", "title": "at most (%)", "format": ".2f"},

@@ -1,4 +1,4 @@
-"""Blocks to HTML and Markdown. The only file that knows the templates.
+"""Render blocks to HTML and Markdown. The only file that uses the templates.
 
 The HTML is one file: style, scripts and chart data are inside. Its Content-Security-Policy names the
 sha256 of each script and allows nothing else, so text that found a way into the page could not run,
@@ -62,7 +62,7 @@ class Page:
 
 
 def html_from_page(page: Page) -> str:
-    """The self-contained HTML page."""
+    """Render the self-contained HTML page."""
     scripts = [_script(f"vendor/{name}") for name in SCRIPTS] + [_script("templates/report.js")]
     charts = {
         figure.id: figure.spec
@@ -81,20 +81,20 @@ def html_from_page(page: Page) -> str:
 
 
 def markdown_from_page(page: Page) -> str:
-    """The same facts as Markdown tables, without charts."""
+    """Render the same facts as Markdown tables, without charts."""
     text = environment().get_template("report.md.j2").render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def escape_markdown(text: str) -> str:
-    """Plain text that Markdown shows as it is, on one line and inside a table cell."""
+    """Escape plain text for Markdown, on one line and inside a table cell."""
     text = " ".join(text.split())
     text = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def code_markdown(text: str) -> str:
-    """A code span for a table cell; a text with back ticks is escaped instead."""
+    """Make a code span for a table cell; text with back ticks is escaped instead."""
     text = " ".join(text.split())
     if not text or "`" in text or "|" in text:
         return escape_markdown(text)
@@ -102,24 +102,24 @@ def code_markdown(text: str) -> str:
 
 
 def cell_markdown(cell: Cell) -> str:
-    """A table cell."""
+    """Render a table cell."""
     text = code_markdown(cell.text) if cell.kind == "code" else escape_markdown(cell.text)
     return f"**{text}**" if cell.kind in ("pass", "fail", "unproven", "stale") else text
 
 
 def fence(lines: Sequence[str]) -> str:
-    """A fence longer than any run of back ticks inside."""
+    """Make a fence longer than any run of back ticks inside."""
     longest = max((len(run) for line in lines for run in re.findall(r"`+", line)), default=0)
     return "`" * max(3, longest + 1)
 
 
 def data_uri(png: bytes) -> str:
-    """A picture within the page itself."""
+    """Encode a picture into the page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def environment() -> Environment:
-    """The templates, with the filters that escape for Markdown; those of HTML escape by themselves."""
+    """Load the templates, with the filters that escape for Markdown; HTML templates escape automatically."""
     templates = Environment(
         loader=PackageLoader("dskd_export.report", "templates"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -144,7 +144,7 @@ def _read(name: str) -> str:
 
 
 def _script(name: str) -> str:
-    """A script of this package, without the pointer to a source map that is not in the page."""
+    """Read a script of this package, without the pointer to a source map that is not in the page."""
     text = re.sub(r"^//# sourceMappingURL=.*$", "", _read(name), flags=re.MULTILINE).strip() + "\n"
     if "</script" in text.lower():
         raise ValueError(f"{name} would end the script element that it stands in")

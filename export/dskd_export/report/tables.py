@@ -78,24 +78,25 @@ class Table:
         """Indices of the columns that hold a number."""
         return frozenset(index for row in self.rows for index, cell in enumerate(row) if cell.kind == "number")
 
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"table {self.id}: {len(self.columns)} columns, but a row of {len(row)} cells")
-
 
 def make_table(
     id: str, caption: str, rows: Sequence[Mapping[str, Cell]], note: str = "", *, folded: bool = False
 ) -> Table:
-    """Make a table from rows that name their columns; each reason stands once below it, under a number.
+    """Make a table from rows that name their columns; each reason appears once below it, under a number.
 
     Args:
         id: of the HTML element.
         caption: above the table.
-        rows: column head -> cell, at least one, all with the same heads.
+        rows: column head -> cell, all with the same heads; none make an empty table.
         note: below the table.
         folded: closed until the reader opens it.
+
+    Raises:
+        ValueError: rows of different columns.
     """
+    columns = tuple(rows[0]) if rows else ()
+    if any(tuple(row) != columns for row in rows):
+        raise ValueError(f"table {id}: its rows do not all have the columns {columns}")
     reasons = list(dict.fromkeys(cell.reason for row in rows for cell in row.values() if cell.reason))
 
     def mark(cell: Cell) -> Cell:
@@ -105,4 +106,4 @@ def make_table(
         return Cell(f"{cell.text}{fmt.NBSP}{sign}", cell.kind, cell.reason)
 
     cells = [[mark(cell) for cell in row.values()] for row in rows]
-    return Table(id, caption, tuple(rows[0]), cells, note, folded, reasons)
+    return Table(id, caption, columns, cells, note, folded, reasons)

@@ -7,8 +7,7 @@ from types import TracebackType
 
 import numpy as np
 
-from dskd_export.documents.runner_name import RunnerName
-from dskd_export.runtime.runner import Array, Runner, RunnerFacts
+from dskd_export.runtime.runner import Array, Runner
 
 Range = tuple[int, int]
 
@@ -25,17 +24,8 @@ class AnyBatch:
         if not ranges or any(not 1 <= low <= high for low, high in ranges):
             raise ValueError(f"{ranges} are no ranges of batches")
         self._runner = runner
+        self.name, self.facts = runner.name, runner.facts
         self.ranges = tuple(ranges)
-
-    @property
-    def name(self) -> RunnerName:
-        """That of the runner."""
-        return self._runner.name
-
-    @property
-    def facts(self) -> RunnerFacts:
-        """Those of the runner."""
-        return self._runner.facts
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run a batch of any size; the first axis of every array is the batch."""

@@ -1,4 +1,4 @@
-"""Class names: those that no result can tell apart, and how two names that look the same differ."""
+"""Check class names: refuse ambiguous ones, and explain how two similar names differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dskd_export.files.names import is_utf8
 
 
 def check_class_names(names: Sequence[str], where: str) -> None:
-    """Refuse names that results cannot store or that nobody can tell apart.
+    """Refuse names that results cannot store, and names that look the same.
 
     Letter case separates classes, as the letters a and A.
 
@@ -30,14 +30,14 @@ def check_class_names(names: Sequence[str], where: str) -> None:
         if looks not in first:
             first[looks] = name
             continue
-        what = "named " + _shown(name) if first[looks] == name else f"alike: {how_they_differ(first[looks], name)}"
+        what = "named " + _show(name) if first[looks] == name else f"alike: {how_they_differ(first[looks], name)}"
         raise DataError(f"{where}: two classes are {what}.", "Merge them, or give each class its own name.")
 
 
 def look_alikes(names: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
     """Pairs of different names that a person may take for the same, one of `names`, one of `others`."""
-    by_looks = {_folded(name): name for name in others}
-    pairs = [(name, by_looks.get(_folded(name))) for name in names]
+    by_looks = {_fold(name): name for name in others}
+    pairs = [(name, by_looks.get(_fold(name))) for name in names]
     return [(name, other) for name, other in pairs if other is not None and other != name]
 
 
@@ -54,9 +54,9 @@ def _form(name: str) -> str:
     return " (decomposed)" if unicodedata.is_normalized("NFD", name) else ""
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def _shown(name: str) -> str:
+def _show(name: str) -> str:
     return f"'{name}'" if name.isprintable() and len(name) <= 60 else ascii(name[:60])

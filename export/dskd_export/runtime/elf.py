@@ -56,7 +56,7 @@ def read_needed(path: Path) -> tuple[str, ...]:
         NotElf: it is no library, or damaged.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file, _mapped(file.fileno(), path) as data:
+    with path.open("rb") as file, _map(file.fileno(), path) as data:
         return _parse_needed(data, path)
 
 
@@ -67,7 +67,7 @@ def read_kernels(path: Path) -> Kernels:
         NotElf: the file is empty.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file, _mapped(file.fileno(), path) as data:
+    with path.open("rb") as file, _map(file.fileno(), path) as data:
         found = set(_entries(data))
     return Kernels(
         cubin=frozenset(capability for kind, capability in found if kind == _CUBIN),
@@ -75,7 +75,7 @@ def read_kernels(path: Path) -> Kernels:
     )
 
 
-def _mapped(descriptor: int, path: Path) -> mmap.mmap:
+def _map(descriptor: int, path: Path) -> mmap.mmap:
     try:
         return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
     except ValueError as error:  # an empty file

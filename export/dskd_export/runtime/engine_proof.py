@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dskd_export.engine.api import Backend
+from dskd_export.engine.adapter import TensorRtAdapter
 from dskd_export.engine.builder import write_document
 from dskd_export.engine.document import BuildDocument
 from dskd_export.engine.inspect import layers_of_json, summarize_layers
@@ -19,7 +19,7 @@ CALLS = 20
 
 
 def prove_engine(
-    engine: Path, *, device: int = 0, backend: Backend | None = None, cuda: Cuda | None = None
+    engine: Path, *, device: int = 0, backend: TensorRtAdapter | None = None, cuda: Cuda | None = None
 ) -> BuildDocument:
     """Time the layers of an engine on this GPU, and write their number types into its document.
 

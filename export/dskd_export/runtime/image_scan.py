@@ -90,7 +90,7 @@ class LeftOut:
         for reason, plural in _PLURAL.items():
             found = self._examples.get(reason, Counter())
             if found:
-                names = [_shown(name) for name in sorted(found)]
+                names = [_shorten(name) for name in sorted(found)]
                 shown = ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
                 lines.append(f"{found.total()} {plural if found.total() > 1 else reason} ({shown})")
         return lines
@@ -154,7 +154,7 @@ def scan_classes(tree: Tree, folder: str, left_out: LeftOut) -> Scan:
         elif kind in (FILE, DANGLING) and is_image(name):
             loose.append(name)
         elif kind == DANGLING and is_data_folder(name):
-            raise dangling(tree, path)
+            raise make_dangling_error(tree, path)
         else:
             _count(name, kind, left_out)
     paths = {name: f"{folder}/{name}" if folder else name for name in classes}
@@ -219,7 +219,7 @@ def count_outside(tree: Tree, splits: Iterable[str], left_out: LeftOut) -> None:
             _count(name, kind, left_out)
 
 
-def dangling(tree: Tree, path: str) -> DataError:
+def make_dangling_error(tree: Tree, path: str) -> DataError:
     """Return the error for a link that leads nowhere in place of a folder."""
     return DataError(
         f"{tree.place(path)} is a link to {tree.target(path)}, which cannot be reached.",
@@ -238,7 +238,7 @@ def _same_folder(tree: Tree, path: str, other: str) -> DataError:
     )
 
 
-def _shown(name: str) -> str:
+def _shorten(name: str) -> str:
     """A name in one line: no control characters, which a terminal would obey, and not endless."""
     text = printable(name)
     text = text if text.isprintable() else ascii(text)[1:-1]

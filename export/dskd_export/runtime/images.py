@@ -19,7 +19,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -48,7 +48,13 @@ class UnreadableImage(DataError):
         return UnreadableImage, (self.name, self.reason, self.hint)
 
 
-def tolerating(unreadable: int, total: int) -> str:
+def name_unreadable(names: Sequence[str]) -> str:
+    """Name images that were left out, the first five of them, in one sentence without a full stop."""
+    images = "1 image" if len(names) == 1 else f"{len(names)} images"
+    return f"left out {images} that cannot be read: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+
+
+def suggest_tolerance(unreadable: int, total: int) -> str:
     """The setting that tolerates so many unreadable images of a set, as a round share."""
     share = next((one for one in _SHARES if unreadable <= one * total), 1)
     return f"--set data.max_unreadable={share:g}"
@@ -68,7 +74,7 @@ def open_image(source: str | os.PathLike[str] | bytes | IO[bytes], name: str | N
     """
     is_path = isinstance(source, str | os.PathLike)
     name = name or (os.fspath(source) if is_path else "The image")  # type: ignore[arg-type]
-    with reading(name):
+    with convert_image_errors(name):
         if is_path:
             _check_plain(source, name)  # type: ignore[arg-type]
             with open(source, "rb") as stream:  # type: ignore[arg-type] # noqa: PTH123
@@ -82,7 +88,7 @@ def to_rgb(image: Image.Image, name: str = "The image") -> Image.Image:
     Raises:
         UnreadableImage: as `open_image`, or of a mode that Pillow cannot convert.
     """
-    with reading(name):
+    with convert_image_errors(name):
         image.load()
         if 0 in image.size:
             raise UnreadableImage(name, f"{image.width}x{image.height} pixels")
@@ -103,7 +109,7 @@ def to_rgb(image: Image.Image, name: str = "The image") -> Image.Image:
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
+def convert_image_errors(name: str) -> Iterator[None]:
     """Turn whatever reading or decoding an image raises into an `UnreadableImage` of that name."""
     try:
         yield

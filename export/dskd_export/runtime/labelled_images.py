@@ -1,4 +1,4 @@
-"""Labelled images of a folder: class folders named as the labels, or images with a `labels.csv` beside them."""
+"""Read the labelled images of a folder: class folders, or images with a `labels.csv`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import os
 import posixpath
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,14 +23,14 @@ from dskd_export.files.names import printable
 from dskd_export.runtime.class_names import how_they_differ, look_alikes
 from dskd_export.runtime.folder_tree import DANGLING, FILE, DiskTree, kind_of
 from dskd_export.runtime.image_scan import UNLISTED, LeftOut, images_below, scan_classes
-from dskd_export.runtime.images import UnreadableImage, open_image, tolerating
+from dskd_export.runtime.images import UnreadableImage, open_image, suggest_tolerance
 
 LABELS_CSV = "labels.csv"
 _MAX_TABLE = 128 << 20  # bytes
 _MAX_ROWS = 2_000_000
 
 _LAYOUT = (
-    f"Lay the images out as CLASS/IMAGE, or put a {LABELS_CSV} beside them with the columns file and label; "
+    f"Lay the images out as CLASS/IMAGE, or put a {LABELS_CSV} with the images, with the columns file and label; "
     "the classes are those of labels.txt in the bundle."
 )
 _NAMED = 3
@@ -80,7 +80,7 @@ class LabelledImages:
                 if len(skipped) > (max_unreadable or 0) * len(self.files):
                     hint = "Repair or delete the files."
                     if max_unreadable is not None:
-                        setting = tolerating(len(skipped), len(self.files))
+                        setting = suggest_tolerance(len(skipped), len(self.files))
                         hint = f"Repair or delete the files, or leave them out: {setting}"
                     raise DataError(
                         f"{self.folder}: {len(skipped)} of {len(self.files)} images cannot be read, the last one: "
@@ -122,13 +122,13 @@ def open_labelled(folder: Path, classes: Sequence[str]) -> LabelledImages:
         DataError: there are none, a class is not the bundle's, or a file of the table is not there.
     """
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file, and --images takes a folder of labelled images.", _of_file(folder))
+        raise DataError(f"{folder} is a file; --images needs a folder of labelled images.", _suggest(folder))
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder.", "Name a folder of labelled images with --images.")
     index_of = {name: index for index, name in enumerate(classes)}
     table = folder / LABELS_CSV
     left_out = LeftOut()
-    found = (_of_table if kind_of(table) == FILE else _of_folders)(folder, index_of, left_out)
+    found = (_list_table if kind_of(table) == FILE else _list_folders)(folder, index_of, left_out)
     if not found:
         raise DataError(f"{folder} holds no labelled images.", _LAYOUT)
     return LabelledImages(
@@ -140,17 +140,40 @@ def open_labelled(folder: Path, classes: Sequence[str]) -> LabelledImages:
     )
 
 
-def _of_file(file: Path) -> str:
+def open_images(
+    folder: Path | None, classes: Sequence[str], count: int | None, seed: int, on_left_out: Callable[[str], object]
+) -> LabelledImages | None:
+    """Find the labelled images of a folder, at most `count` of them; None where no folder is given.
+
+    Args:
+        folder: see `open_labelled`.
+        classes: of the bundle.
+        count: None: all.
+        seed: draws them.
+        on_left_out: called with what else lies in the folder, in words.
+
+    Raises:
+        DataError: see `open_labelled`.
+    """
+    if folder is None:
+        return None
+    labelled = open_labelled(folder, classes)
+    if labelled.left_out:
+        on_left_out(f"{printable(str(folder))}: left out {', '.join(labelled.left_out)}")
+    return labelled.first(count, seed)
+
+
+def _suggest(file: Path) -> str:
     """What to do with a file that was given for a folder."""
     if file.name == LABELS_CSV:
-        return f"Give the folder that it lies in: --images {shlex.quote(str(file.parent))}"
+        return f"Use its folder: --images {shlex.quote(str(file.parent))}"
     if ".tar" not in file.suffixes and file.suffix != ".tgz":
         return _LAYOUT
     folder = shlex.quote(file.name.partition(".")[0] or "images")
-    return f"Unpack it, and give the folder: mkdir {folder} && tar -xf {shlex.quote(str(file))} -C {folder}"
+    return f"Unpack it into a folder: mkdir {folder} && tar -xf {shlex.quote(str(file))} -C {folder}"
 
 
-def _of_folders(folder: Path, index_of: Mapping[str, int], left_out: LeftOut) -> list[tuple[str, int]]:
+def _list_folders(folder: Path, index_of: Mapping[str, int], left_out: LeftOut) -> list[tuple[str, int]]:
     found = scan_classes(DiskTree(folder), "", left_out)
     if found.loose:
         raise DataError(
@@ -162,7 +185,7 @@ def _of_folders(folder: Path, index_of: Mapping[str, int], left_out: LeftOut) ->
             f"{how_they_differ(*pair)} look the same" for pair in look_alikes(unknown, index_of)[:_NAMED]
         )
         raise DataError(
-            f"{folder}: {_some(unknown)} is no class of the bundle; it has {_some(list(index_of))}"
+            f"{folder}: {_some(unknown)} is no class of the bundle, which has {_some(list(index_of))}"
             f"{f' ({pairs})' if pairs else ''}.",
             _LAYOUT,
         )
@@ -173,16 +196,16 @@ def _of_folders(folder: Path, index_of: Mapping[str, int], left_out: LeftOut) ->
     ]
 
 
-def _of_table(folder: Path, index_of: Mapping[str, int], left_out: LeftOut) -> list[tuple[str, int]]:
+def _list_table(folder: Path, index_of: Mapping[str, int], left_out: LeftOut) -> list[tuple[str, int]]:
     table = folder / LABELS_CSV
     found: dict[str, tuple[str, int, int]] = {}  # the plain path -> as written, label, line
-    for line, name, label in _rows(table):
+    for line, name, label in _read_rows(table):
         index = index_of.get(label)
         if index is None and len(label) < _MAX_DIGITS and label.isdecimal() and int(label) < len(index_of):
             index = int(label)  # a class by its number, where none has that name
         if index is None:
             raise DataError(
-                f"{table}, line {line}: '{label}' is no class of the bundle; it has {_some(list(index_of))}.",
+                f"{table}, line {line}: '{label}' is no class of the bundle, which has {_some(list(index_of))}.",
                 _LAYOUT,
             )
         path = _inside(folder, name)
@@ -204,7 +227,7 @@ def _of_table(folder: Path, index_of: Mapping[str, int], left_out: LeftOut) -> l
     return [(name, index) for name, index, _ in found.values()]
 
 
-def _rows(table: Path) -> list[tuple[int, str, str]]:
+def _read_rows(table: Path) -> list[tuple[int, str, str]]:
     """Line, file and label of every row."""
     rows = []
     try:

@@ -1,32 +1,17 @@
-"""Loaders: a model on its runner, opened when the loader is called. Nothing is read or compiled before."""
+"""Loaders: `loader()` opens a model on its runner. Nothing is read or compiled before; it may be called again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from dskd_export.documents.runner_name import RunnerName
 from dskd_export.runtime.any_batch import AnyBatch
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.runtime.providers import Shape
-from dskd_export.runtime.runner import Runner
 from dskd_export.runtime.tensorrt import TensorRtRunner
 from dskd_export.spec import ModelSpec
-
-
-class Loader(Protocol):
-    """Opens a runner; may be called again."""
-
-    @property
-    def name(self) -> RunnerName:
-        """Name of the runner that it opens."""
-        ...
-
-    def __call__(self) -> Runner:
-        """Open the runner. Raises what the runner raises."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -95,9 +80,8 @@ class EngineLoader:
         """Load the engine for calls of any batch size."""
         runner = self()
         fixed = runner.signature.inputs[0].shape[0]  # without a profile the engine has one batch size
-        return AnyBatch(
-            runner, [(one.smallest, one.largest) for one in runner.document.profiles] or [(fixed, fixed)]
-        )
+        ranges = [(one.smallest, one.largest) for one in runner.document.profiles]
+        return AnyBatch(runner, ranges or [(fixed, fixed)])
 
 
 def profile_shapes(spec: ModelSpec, batches: Sequence[int]) -> Mapping[str, tuple[Shape, Shape, Shape]]:

@@ -148,8 +148,8 @@ class OnnxRuntimeRunner:
             refuse_others(_list_assigned(session, profile), chosen, allow_cpu, lambda: _describe_problems(chosen))
         self._session: Any = session
         self._outputs = [output.name for output in session.get_outputs()]
-        self._name = RunnerName.of("onnxruntime", provider, precision)
-        self._facts = RunnerFacts(
+        self.name = RunnerName.of("onnxruntime", provider, precision)
+        self.facts = RunnerFacts(
             library="onnxruntime",
             version=ort.__version__,
             provider=provider,
@@ -161,16 +161,6 @@ class OnnxRuntimeRunner:
             load_ms=load_ms,
         )
 
-    @property
-    def name(self) -> RunnerName:
-        """For example `onnxruntime:cpu:fp32`."""
-        return self._name
-
-    @property
-    def facts(self) -> RunnerFacts:
-        """Version, providers, threads, precision, graph optimizer, and load time."""
-        return self._facts
-
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch; blocks until the outputs are in host memory.
 
@@ -178,14 +168,14 @@ class OnnxRuntimeRunner:
             ModelError: the arrays do not fit the model's inputs, or the model fails on them.
         """
         if self._session is None:
-            raise RuntimeError(f"{self._name} is closed")
+            raise RuntimeError(f"{self.name} is closed")
         arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
         try:
             outputs = self._session.run(self._outputs, arrays)
         except Exception as error:  # ONNX Runtime's errors share no base class
-            _raise_out_of_memory(error, self._name)
+            _raise_out_of_memory(error, self.name)
             raise ModelError(
-                f"{self._name} cannot run on "
+                f"{self.name} cannot run on "
                 f"{', '.join(f'{name} {array.dtype} {list(array.shape)}' for name, array in arrays.items())}: "
                 f"{_first_line(error)}",
                 "Use the input name, type and shape in spec.json.",

@@ -41,7 +41,7 @@ def resize_and_crop(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
     if spec.crop_mode == "border":
         red, green, blue = (round(255 * value) for value in spec.mean)
         fill = (red, green, blue)
-    height, width = _resized(image.height, image.width, spec)
+    height, width = _fit_size(image.height, image.width, spec)
     _refuse_slivers(image, height, width, spec)
     if (height, width) != (image.height, image.width):
         image = image.resize((width, height), Image.Resampling[spec.interpolation.upper()])
@@ -87,7 +87,7 @@ def preprocess_batch(images: Sequence[Image.Image], spec: ModelSpec) -> Array:
     return np.stack([preprocess(image, spec) for image in images])
 
 
-def _resized(height: int, width: int, spec: ModelSpec) -> tuple[int, int]:
+def _fit_size(height: int, width: int, spec: ModelSpec) -> tuple[int, int]:
     """Size in pixels, height and width, that the image has before it is cropped."""
     target_height, target_width = (math.floor(side / spec.crop_pct) for side in (spec.height, spec.width))
     if spec.crop_mode == "squash":

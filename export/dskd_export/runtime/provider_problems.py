@@ -65,7 +65,7 @@ def find_problems(
     if not provider.needs_gpu:
         return []
     if provider.ort_name not in build.providers:
-        return [_not_built(provider, build)]
+        return [_explain_not_built(provider, build)]
     assert provider.library is not None
     library = build.folder / provider.library
     if not library.is_file():
@@ -79,10 +79,10 @@ def find_problems(
     return found
 
 
-def _not_built(provider: Provider, build: Build) -> Problem:
+def _explain_not_built(provider: Provider, build: Build) -> Problem:
     if not any(name in build.providers for name in ("CUDAExecutionProvider", "TensorrtExecutionProvider")):
         what = f"onnxruntime {build.version} is the CPU build, without {provider.ort_name}"
-        both = _installed("onnxruntime") and _installed("onnxruntime-gpu")
+        both = _is_installed("onnxruntime") and _is_installed("onnxruntime-gpu")
         cure = (
             "onnxruntime and onnxruntime-gpu overwrite each other. Run: "
             "pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu"
@@ -93,7 +93,7 @@ def _not_built(provider: Provider, build: Build) -> Problem:
     return Problem(codes.ORT_WITHOUT_PROVIDER, what)
 
 
-def _installed(distribution: str) -> bool:
+def _is_installed(distribution: str) -> bool:
     try:
         importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -128,9 +128,9 @@ def _kernels(folder: Path, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     except NotElf:
         return  # reported with the libraries
     if (kernels.cubin or kernels.ptx) and not covers(kernels, capability):
-        there = ", ".join(_dotted(one) for one in sorted(kernels.cubin | kernels.ptx))
+        there = ", ".join(_version(one) for one in sorted(kernels.cubin | kernels.ptx))
         what = (
-            f"{gpus[0].name} has compute capability {_dotted(capability)}; {library.name} has kernels for {there}"
+            f"{gpus[0].name} has compute capability {_version(capability)}; {library.name} has kernels for {there}"
         )
         yield Problem(codes.COMPUTE_CAPABILITY, what)
 
@@ -146,5 +146,5 @@ def covers(kernels: Kernels, capability: Capability) -> bool:
     )
 
 
-def _dotted(capability: Capability) -> str:
+def _version(capability: Capability) -> str:
     return ".".join(map(str, capability))

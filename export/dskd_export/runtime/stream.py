@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from dskd_export.engine.api import Context, Engine, Shape, Signature, Tensor
+from dskd_export.engine.api import Shape, Signature, Tensor
+from dskd_export.engine.loaded import LoadedContext, LoadedEngine
 from dskd_export.errors import DskdError
 from dskd_export.runtime.cuda import Cuda, array_at
 from dskd_export.runtime.runner import Array
@@ -52,7 +53,7 @@ class PreparedContext:
         warm: it has run with these shapes and addresses.
     """
 
-    context: Context
+    context: LoadedContext
     profile: int | None = None
     shapes: Shapes | None = None
     bound: int = -1
@@ -73,7 +74,7 @@ class ExecutionStream:
         EnvironmentProblem: the GPU has too little memory.
     """
 
-    def __init__(self, cuda: Cuda, engine: Engine, signature: Signature, *, graphs: bool) -> None:
+    def __init__(self, cuda: Cuda, engine: LoadedEngine, signature: Signature, *, graphs: bool) -> None:
         self._cuda = cuda
         self._engine = engine
         self._signature = signature

@@ -11,8 +11,8 @@ from types import TracebackType
 
 from dskd_export import codes
 from dskd_export.documents.runner_name import RunnerName
-from dskd_export.engine.api import Backend, Profile, Shape, Signature
-from dskd_export.engine.document import BuildDocument
+from dskd_export.engine.adapter import TensorRtAdapter
+from dskd_export.engine.api import Profile, Shape, Signature
 from dskd_export.engine.generations import open_backend
 from dskd_export.engine.identity import check_identity, read_engine
 from dskd_export.errors import EnvironmentProblem, ModelError, UsageError
@@ -24,7 +24,7 @@ _WARM_UP_CALLS = 3
 
 
 class TensorRtRunner:
-    """Call an engine with numpy arrays.
+    """Call an engine with numpy arrays; `document` is its `build.json`, `signature` names inputs and outputs.
 
     Args:
         engine: `model.<precision>.engine`, next to its `build.json`.
@@ -49,7 +49,7 @@ class TensorRtRunner:
         device: int = 0,
         streams: int = 1,
         cuda_graphs: bool = True,
-        backend: Backend | None = None,
+        backend: TensorRtAdapter | None = None,
         cuda: Cuda | None = None,
     ) -> None:
         if streams < 1:
@@ -69,16 +69,16 @@ class TensorRtRunner:
         self._engine = trt.open(plan, host_code=document.version_compatible)
         del plan
         self.signature: Signature = self._engine.signature
-        self._document = document
+        self.document = document
         graphs = cuda_graphs and document.dla is None
-        self._name = RunnerName.of("tensorrt", "cuda", document.precision)
+        self.name = RunnerName.of("tensorrt", "cuda", document.precision)
         self._streams: list[ExecutionStream] = []
         with contextlib.ExitStack() as undo:
             for _ in range(streams):
                 self._streams.append(ExecutionStream(self._cuda, self._engine, self.signature, graphs=graphs))
                 undo.callback(self._streams[-1].close)
             self._closing = undo.pop_all()
-        self._facts = RunnerFacts(
+        self.facts = RunnerFacts(
             library=document.backend,
             version=document.version,
             provider="cuda",
@@ -90,21 +90,6 @@ class TensorRtRunner:
             device_memory_mb=self.device_memory_bytes / 1e6,
             load_ms=(time.perf_counter() - began) * 1e3,
         )
-
-    @property
-    def name(self) -> RunnerName:
-        """For example `tensorrt:cuda:fp16`."""
-        return self._name
-
-    @property
-    def facts(self) -> RunnerFacts:
-        """Version, GPU, precision, streams, CUDA graphs, memory after loading, and load time."""
-        return self._facts
-
-    @property
-    def document(self) -> BuildDocument:
-        """The engine's `build.json`."""
-        return self._document
 
     @property
     def device_memory_bytes(self) -> int:
@@ -184,7 +169,7 @@ class TensorRtRunner:
 
     def _open_streams(self) -> list[ExecutionStream]:
         if not self._streams:
-            raise RuntimeError(f"{self._name} is closed")
+            raise RuntimeError(f"{self.name} is closed")
         return self._streams
 
     def _call(self, stream: ExecutionStream, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -207,7 +192,7 @@ class TensorRtRunner:
             )
             given = ", ".join(f"{t.name} {list(shape)}" for t, shape in zip(inputs, shapes, strict=True))
             raise ModelError(
-                f"{self._name} has no profile for {given}; it supports {ranges}.",
+                f"{self.name} has no profile for {given}; it supports {ranges}.",
                 "Build the engine with more batch sizes: dskd-compress build BUNDLE --batch 1,8",
             )
         return min(fitting)[1]
@@ -216,13 +201,13 @@ class TensorRtRunner:
         names = {tensor.name for tensor in self.signature.inputs}
         if feeds.keys() != names:
             raise ModelError(
-                f"{self._name} needs the inputs {', '.join(sorted(names))}, got {', '.join(feeds) or 'none'}.",
+                f"{self.name} needs the inputs {', '.join(sorted(names))}, got {', '.join(feeds) or 'none'}.",
                 "Use the input names in spec.json.",
             )
         for tensor in self.signature.inputs:
             if feeds[tensor.name].dtype != tensor.dtype:
                 raise ModelError(
-                    f"{self._name} needs {tensor.name} as {tensor.dtype}, got {feeds[tensor.name].dtype}.",
+                    f"{self.name} needs {tensor.name} as {tensor.dtype}, got {feeds[tensor.name].dtype}.",
                     "Use the input type in spec.json.",
                 )
         return tuple(tuple(feeds[tensor.name].shape) for tensor in self.signature.inputs)

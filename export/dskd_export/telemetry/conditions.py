@@ -1,4 +1,4 @@
-"""Under which clocks and temperatures a measurement was made, and whether it is worth trusting. Pure."""
+"""Summarize clocks and temperatures of a measurement, and what disturbed it. Pure."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _JUDGED = {"cpu": ("cpu", "emc"), "cuda": ("gpu", "memory", "emc")}
 _CLOCKS = {"cpu": "the CPU", "gpu": "the GPU", "emc": "the memory controller", "memory": "the GPU's memory"}
 
 
-def within(trace: Trace, start_s: float, end_s: float) -> list[Reading]:
+def select_readings(trace: Trace, start_s: float, end_s: float) -> list[Reading]:
     """The readings of a window and the nearest one on each side."""
     first = max(0, int(np.searchsorted(trace.times_s, start_s, side="right")) - 1)
     last = int(np.searchsorted(trace.times_s, end_s, side="left")) + 1
     return trace.readings[first:last]
 
 
-def courses(readings: list[Reading], values: Callable[[Reading], Mapping[str, float]]) -> dict[str, Course]:
-    """How each value went; one that is not in all readings is told over those that have it."""
+def summarize(readings: list[Reading], values: Callable[[Reading], Mapping[str, float]]) -> dict[str, Course]:
+    """Summarize each value: start, end, minimum, maximum of the readings that have it."""
     found: dict[str, list[float]] = {}
     for reading in readings:
         for name, value in values(reading).items():
@@ -39,8 +39,8 @@ def courses(readings: list[Reading], values: Callable[[Reading], Mapping[str, fl
     }
 
 
-def throttling(readings: list[Reading]) -> list[str]:
-    """Causes that held clocks down during these readings, each once, with the number of events where counted."""
+def list_throttling(readings: list[Reading]) -> list[str]:
+    """List what throttled the clocks during these readings, with the number of events if counted."""
     causes = dict.fromkeys(sorted(cause for reading in readings for cause in reading.throttling))
     counted = []
     for cause in dict.fromkeys(cause for reading in readings for cause in reading.events):
@@ -50,7 +50,7 @@ def throttling(readings: list[Reading]) -> list[str]:
     return [*causes, *counted]
 
 
-def neighbours(device: str, others: Sequence[str], other_cores: float | None, cores: int) -> list[str]:
+def list_neighbours(device: str, others: Sequence[str], other_cores: float | None, cores: int) -> list[str]:
     """Other processes that a measurement shared its device with, in words.
 
     Args:
@@ -66,7 +66,7 @@ def neighbours(device: str, others: Sequence[str], other_cores: float | None, co
     return []
 
 
-def clock_changes(readings: list[Reading], device: str) -> list[str]:
+def list_clock_changes(readings: list[Reading], device: str) -> list[str]:
     """Clocks that matter to a device and did not stay, in words."""
     third = len(readings) // 3
     if not third:

@@ -1,4 +1,4 @@
-"""How much of the machine's CPU time other processes took: on a shared machine the commonest disturbance.
+"""Measure the CPU time of other processes: on a shared machine the most common disturbance.
 
 https://docs.kernel.org/filesystems/proc.html, "Miscellaneous kernel statistics in /proc/stat".
 """
@@ -17,7 +17,7 @@ _LEAST_S = 0.25
 
 @dataclass(frozen=True)
 class CpuTime:
-    """A moment.
+    """CPU times at one moment.
 
     Attributes:
         at_s: of a monotonic clock.
@@ -31,7 +31,7 @@ class CpuTime:
 
 
 def cpu_time(root: Path = Path("/")) -> CpuTime | None:
-    """Now; None where the system does not tell."""
+    """Read the CPU times; None: unknown."""
     busy = parse_busy_ticks(read_text(root / "proc/stat") or "")
     if busy is None:
         return None
@@ -39,7 +39,7 @@ def cpu_time(root: Path = Path("/")) -> CpuTime | None:
 
 
 def parse_busy_ticks(stat: str) -> int | None:
-    """Ticks that all CPUs were busy, from the text of /proc/stat; what guests took is within user and nice."""
+    """Parse the busy ticks of all CPUs from the text of /proc/stat; user and nice include guests."""
     first = stat.splitlines()[0].split() if stat else []
     if len(first) < 9 or first[0] != "cpu":
         return None
@@ -48,16 +48,16 @@ def parse_busy_ticks(stat: str) -> int | None:
 
 
 def busy_cores(before: CpuTime | None, after: CpuTime | None) -> float | None:
-    """Cores that all processes kept busy on the average between two moments; None where it cannot be told."""
+    """Average number of cores kept busy by all processes between two moments; None: unknown."""
     if before is None or after is None or after.at_s <= before.at_s:
         return None
     return max(0.0, (after.busy_s - before.busy_s) / (after.at_s - before.at_s))
 
 
 def other_cores(before: CpuTime | None, after: CpuTime | None) -> float | None:
-    """Cores that others kept busy on the average between two moments; None where it cannot be told.
+    """Average number of cores kept busy by other processes between two moments; None: unknown.
 
-    The kernel counts in ticks of 10 ms for each core, so less than a quarter of a second tells nothing.
+    The kernel counts in ticks of 10 ms for each core: a quarter of a second is the shortest usable window.
     """
     if before is None or after is None or after.at_s - before.at_s < _LEAST_S:
         return None

@@ -1,7 +1,7 @@
-"""The CUDA devices that this process can use, asked of the driver itself: no torch, no toolkit.
+"""List the CUDA devices of this process through the driver: no torch, no toolkit.
 
-The driver counts them as CUDA programs do (it heeds CUDA_VISIBLE_DEVICES), and it is there on a
-Jetson, which need not have NVML. https://docs.nvidia.com/cuda/cuda-driver-api/
+The driver numbers them as CUDA programs do (it respects CUDA_VISIBLE_DEVICES), and it is present on a
+Jetson, which may have no NVML. https://docs.nvidia.com/cuda/cuda-driver-api/
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Gpu:
     """A CUDA device.
 
     Attributes:
-        name: as the driver calls it.
-        compute_capability: for example (8, 7); None: the driver does not say.
-        memory_mb: all of it, 1 MB = 10^6 bytes; None: the driver does not say.
+        name: of the driver.
+        compute_capability: for example (8, 7); None: unknown.
+        memory_mb: total, 1 MB = 10^6 bytes; None: unknown.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Gpu:
 
 @functools.cache
 def cuda_gpus(library: str = DRIVER) -> tuple[Gpu, ...]:
-    """The CUDA devices in CUDA's own order; empty without a driver or a device.
+    """List the CUDA devices in CUDA's own order; empty without a driver or a device.
 
     Args:
         library: the driver's shared library.
@@ -51,13 +51,13 @@ def cuda_gpus(library: str = DRIVER) -> tuple[Gpu, ...]:
 
 
 def cuda_devices(library: str = DRIVER) -> tuple[str, ...]:
-    """Names of the CUDA devices in CUDA's own order; empty without a driver or a device."""
+    """List the names of the CUDA devices in CUDA's own order."""
     return tuple(gpu.name for gpu in cuda_gpus(library))
 
 
 @functools.cache
 def cuda_version(library: str = DRIVER) -> tuple[int, int] | None:
-    """The newest CUDA that the driver runs, for example (13, 0); None without a driver."""
+    """Read the newest CUDA version that the driver supports, for example (13, 0); None without a driver."""
     version = ctypes.c_int()
     try:
         driver = ctypes.CDLL(library)
@@ -69,9 +69,9 @@ def cuda_version(library: str = DRIVER) -> tuple[int, int] | None:
 
 
 def cuda_bus_id(index: int, library: str = DRIVER) -> str | None:
-    """PCI address of a CUDA device in CUDA's own order, `0000:1b:00.0`; None where it has none.
+    """Read the PCI address of a CUDA device, `0000:1b:00.0`; None: it has none.
 
-    NVML counts devices in another order and does not heed CUDA_VISIBLE_DEVICES: the address names one in both.
+    NVML numbers devices in another order and ignores CUDA_VISIBLE_DEVICES: the address identifies one in both.
 
     Args:
         index: of the device, as in `cuda:0`.

@@ -5,7 +5,7 @@ linearly; values at the window's ends are interpolated. Beyond the first and the
 value holds.
 
 A gap is a stretch without samples that is longer than three intervals, where the interval is the one that was
-asked for or the median of those that came, whichever is longer. Gaps are bridged in the same way, counted, and
+requested or the median of the measured ones, whichever is longer. Gaps are bridged in the same way, counted, and
 widen the interval of the result: within a gap power may have been anywhere between the least and the most that
 was seen. Where more than a fifth of the window lies in gaps there is no energy.
 """
@@ -26,7 +26,7 @@ GAP_INTERVALS = 3.0
 MOST_IN_GAPS = 0.2
 FEWEST_SAMPLES = 10
 DISAGREEMENT = 0.1
-"""Counter and samples that differ by more than this share are told to."""
+"""Larger differences between counter and samples are reported."""
 
 _MOST_BLOCKS = 10
 # Quantiles 0.975 of Student's t for 1 to 9 degrees of freedom: no scipy on a device.
@@ -80,14 +80,14 @@ def energy_from_power(
     """Energy of a window from samples of power.
 
     The interval is Student's t over the mean powers of up to ten equal stretches of the window, which need
-    not be independent from sample to sample; it tells how steady the power was, not how exact the sensor is.
+    not be independent from sample to sample; it shows how steady the power was, not how exact the sensor is.
 
     Args:
         times_s: [N], rising.
         power_w: [N].
         start_s: beginning of the window, of the same clock.
         end_s: its end.
-        interval_s: between samples as it was asked for.
+        interval_s: requested time between samples.
 
     Raises:
         NoEnergy: the samples are too few, or too much of the window lies in gaps.
@@ -128,10 +128,10 @@ def energy_from_counter(
     return _energy(energies_j, end_s - start_s, 0.0, gaps, int(inside.sum()))
 
 
-def above_idle(energy: Energy, idle: Energy) -> Interval:
+def subtract_idle(energy: Energy, idle: Energy) -> Interval:
     """Joules of a window beyond those of as long a time of rest; both intervals count.
 
-    May be below 0, within its interval, where the work does not show beside the rest.
+    May be below 0, within its interval, if the work is too small to measure.
     """
     scale = energy.seconds / idle.seconds
     value = energy.joules.value - idle.joules.value * scale
@@ -139,7 +139,7 @@ def above_idle(energy: Energy, idle: Energy) -> Interval:
     return Interval(value=value, low=value - half, high=value + half)
 
 
-def per_image_mj(joules: Interval, images: int) -> Interval:
+def divide_by_images(joules: Interval, images: int) -> Interval:
     """The mJ that one of so many images costs."""
     factor = 1e3 / images
     return Interval(value=joules.value * factor, low=joules.low * factor, high=joules.high * factor)

@@ -1,4 +1,4 @@
-"""The machine that a number comes from. Parsers are pure; `host_facts` reads the system."""
+"""Describe the machine that a number comes from. Parsers are pure; `host_facts` reads the system."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ _SIMD = (
 
 
 def host_facts(device: str = "cpu") -> DeviceFacts:
-    """The machine that this process runs on.
+    """Describe the machine that this process runs on.
 
     Args:
-        device: what a number was measured on, `cpu` or `cuda:0`. GPU and driver are given with a
-            CUDA device only: they have no part in a number of the CPU.
+        device: that a number was measured on, `cpu` or `cuda:0`. GPU and driver are recorded for a CUDA device
+            only.
     """
     gpu = driver = None
     if device.startswith("cuda"):
@@ -70,7 +70,7 @@ def host_facts(device: str = "cpu") -> DeviceFacts:
         device=device,
         cpu=f"{cpu}, {model}" if model else cpu,
         cores=usable_cores(),
-        memory_gb=memory_gb(),
+        memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
         gpu=gpu,
         driver=driver,
         platform=platform.platform(),
@@ -81,12 +81,12 @@ def host_facts(device: str = "cpu") -> DeviceFacts:
 
 
 def board() -> str | None:
-    """The board's name as its device tree has it, for example `NVIDIA Jetson Orin Nano`; None elsewhere."""
+    """Read the board's name from the device tree, for example `NVIDIA Jetson Orin Nano`; None elsewhere."""
     return _read("/proc/device-tree/model").strip("\0\n ") or None
 
 
 def usable_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores this process may use: its affinity, and its control group's quota rounded up."""
+    """Count the cores this process may use: its affinity, and its control group's quota rounded up."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
@@ -96,10 +96,10 @@ def usable_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def parse_cpu_model(cpuinfo: str) -> str | None:
-    """The CPU's name from the text of /proc/cpuinfo; None where it does not say.
+    """Parse the CPU's name from the text of /proc/cpuinfo; None: unknown.
 
-    x86 says `model name`; Arm says it sometimes, as an architecture that names no core, and
-    always an implementer and a part for each core, which may differ from core to core.
+    x86 has `model name`. Arm may have one that names no core, and always an implementer and a part for each core,
+    which may differ from core to core.
     """
     pairs = [line.partition(":")[::2] for line in cpuinfo.splitlines()]
     values = [(key.strip(), value.strip()) for key, value in pairs]
@@ -119,9 +119,9 @@ def parse_cpu_model(cpuinfo: str) -> str | None:
 
 
 def parse_simd(cpuinfo: str) -> str | None:
-    """The widest vectors that a CPU computes with, from the text of /proc/cpuinfo; None where it does not say.
+    """Parse the widest vector unit from the text of /proc/cpuinfo; None: unknown.
 
-    What multiplies 8-bit numbers is named beside them: it decides what int8 gains.
+    Instructions for 8-bit products are named with it: they decide what int8 gains.
     """
     match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
     flags = set(match[1].split()) if match else set()
@@ -132,7 +132,7 @@ def parse_simd(cpuinfo: str) -> str | None:
 
 
 def pinned_cores() -> list[int] | None:
-    """The cores that this process is held to; None where it may use all that are there."""
+    """List the cores that this process is limited to; None: it may use all."""
     try:
         allowed = os.sched_getaffinity(0)
     except AttributeError:  # not Linux
@@ -140,25 +140,9 @@ def pinned_cores() -> list[int] | None:
     return None if len(allowed) == os.cpu_count() else sorted(allowed)
 
 
-def parse_memory_gb(meminfo: str) -> float | None:
-    """Total memory from the text of /proc/meminfo, 1 GB = 10^9 bytes."""
-    match = re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.MULTILINE)
-    return int(match[1]) * 1024 / 1e9 if match else None
-
-
-def memory_gb() -> float:
-    """Memory of the machine, 1 GB = 10^9 bytes."""
-    found = parse_memory_gb(_read("/proc/meminfo"))
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9 if found is None else found
-
-
 def available_memory() -> int | None:
-    """Bytes that a new program can have: what the kernel says, or less where the container is limited."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return None
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, flags=re.MULTILINE)
+    """Read the bytes that a new program can use: available memory, or less in a limited container."""
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"), flags=re.MULTILINE)
     if match is None:
         return None
     free = int(match.group(1)) * 1024
@@ -172,10 +156,10 @@ def available_memory() -> int | None:
 
 
 def cpu_quota(cgroups: Path, membership: str) -> float | None:
-    """CPUs' worth of time that the control group grants; None without a limit.
+    """Read the CPU quota of the control group in CPUs; None without a limit.
 
     Args:
-        cgroups: where the hierarchies are mounted.
+        cgroups: mount point of the hierarchies.
         membership: the text of /proc/self/cgroup. Limits of all ancestors count.
     """
     limits = []
@@ -195,7 +179,7 @@ def cpu_quota(cgroups: Path, membership: str) -> float | None:
 
 
 def parse_cpu_max(text: str) -> float | None:
-    """CPUs from `<quota> <period>` in microseconds; None for `max`, -1 or an empty text."""
+    """Parse CPUs from `<quota> <period>` in microseconds; None for `max`, -1 or an empty text."""
     fields = text.split()
     if len(fields) != 2 or not all(field.isdigit() for field in fields) or int(fields[1]) == 0:
         return None
@@ -203,14 +187,14 @@ def parse_cpu_max(text: str) -> float | None:
 
 
 def governor(cpus: Path) -> str | None:
-    """The frequency governor, all of them where cores differ; None where the system has none."""
+    """Read the frequency governor, all of them if cores differ; None: the system has none."""
     found = {_read(path).strip() for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}
     return ", ".join(sorted(found)) or None
 
 
 @functools.cache
 def driver_version() -> str | None:
-    """Version of the NVIDIA driver from NVML, else from nvidia-smi; None where neither tells."""
+    """Read the version of the NVIDIA driver from NVML, else from nvidia-smi; None: unknown."""
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()
@@ -236,13 +220,13 @@ def driver_version() -> str | None:
 
 
 def parse_driver_version(text: str) -> str | None:
-    """The first line of nvidia-smi's answer, where it is a version."""
+    """Parse the first line of nvidia-smi's answer; None if it is no version."""
     first = (text.strip().splitlines() or [""])[0].strip()
     return first if re.fullmatch(r"\d+(\.\d+)+", first) else None
 
 
 def _read(path: str | Path) -> str:
-    """A small system file's text; empty where it is not there."""
+    """Read a small system file; empty if it is missing."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Which Jetson this is: model, release, power mode. Reads files and asks `nvpmodel`; needs no root.
+"""Identify a Jetson: model, release, power mode. Reads files and calls `nvpmodel`; needs no root.
 
 - release: `/etc/nv_tegra_release`, else the version of the package nvidia-l4t-core
 - power mode: `/var/lib/nvpmodel/status` (`pmode:0002 fmode:quiet`) with the names in `/etc/nvpmodel.conf`,
@@ -114,7 +114,7 @@ def power_mode(root: Path = Path("/"), command: str | None = "nvpmodel") -> Powe
 
     Args:
         root: of the file system.
-        command: asked where the files do not tell; None asks nothing.
+        command: called if the files do not name the mode; None: never.
     """
     number = parse_status(read_text(root / "var/lib/nvpmodel/status") or "")
     if number is not None:
@@ -124,7 +124,7 @@ def power_mode(root: Path = Path("/"), command: str | None = "nvpmodel") -> Powe
         return PowerMode(None, None, "not a Jetson")
     found = None if command is None else shutil.which(command)
     if found is None:
-        return PowerMode(None, None, "/var/lib/nvpmodel/status cannot be read and nvpmodel is not here")
+        return PowerMode(None, None, "/var/lib/nvpmodel/status cannot be read and nvpmodel is not installed")
     try:
         done = subprocess.run(
             [found, "-q"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_QUERY_SECONDS

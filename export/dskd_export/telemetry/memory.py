@@ -1,4 +1,4 @@
-"""Memory of this process, as Linux counts it. https://docs.kernel.org/filesystems/proc.html, /proc/PID/status."""
+"""Measure the memory of this process. https://docs.kernel.org/filesystems/proc.html, /proc/PID/status."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dskd_export.telemetry.sysfs import read_text
 
 
 def resident_mb(root: Path = Path("/")) -> float | None:
-    """What it holds now, 1 MB = 10^6 bytes; None where the system does not tell."""
+    """Read the resident memory, 1 MB = 10^6 bytes; None: unknown."""
     return _field("VmRSS", root)
 
 
 def peak_mb(root: Path = Path("/")) -> float | None:
-    """The most that it ever held, 1 MB = 10^6 bytes; None where the system does not tell."""
+    """Read the peak resident memory, 1 MB = 10^6 bytes; None: unknown."""
     return _field("VmHWM", root)
 
 
 def give_back() -> None:
-    """Have Python and the C library return to the system what nobody uses, so that growth can be seen.
+    """Return unused memory of Python and glibc to the system, so that growth can be measured.
 
-    https://man7.org/linux/man-pages/man3/malloc_trim.3.html; of another C library than glibc nothing is asked.
+    https://man7.org/linux/man-pages/man3/malloc_trim.3.html.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

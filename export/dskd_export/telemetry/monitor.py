@@ -160,12 +160,14 @@ class Watch:
             energy, method, note = _energy(source, trace, start_s, end_s)
         except joules.NoEnergy as error:
             return EnergyFacts(**about, reason=_with_failure(str(error), trace))
-        rails = conditions.courses(conditions.within(trace, start_s, end_s), lambda reading: reading.power_w)
+        rails = conditions.summarize(
+            conditions.select_readings(trace, start_s, end_s), lambda reading: reading.power_w
+        )
         return EnergyFacts(
             **about,
-            per_image_mj=joules.per_image_mj(energy.joules, images),
+            per_image_mj=joules.divide_by_images(energy.joules, images),
             above_idle_per_image_mj=(
-                None if idle is None else joules.per_image_mj(joules.above_idle(energy, idle), images)
+                None if idle is None else joules.divide_by_images(joules.subtract_idle(energy, idle), images)
             ),
             idle_w=None if idle is None else idle.watts,
             idle_reason="" if idle is not None else self._monitor.idle_reason,
@@ -183,21 +185,21 @@ class Watch:
 
     def _telemetry_facts(self, start_s: float, end_s: float) -> TelemetryFacts:
         monitor, trace = self._monitor, self.trace
-        readings = conditions.within(trace, start_s, end_s)
+        readings = conditions.select_readings(trace, start_s, end_s)
         inside = int(((trace.times_s >= start_s) & (trace.times_s <= end_s)).sum())
-        throttled = conditions.throttling(readings)
+        throttled = conditions.list_throttling(readings)
         mode = power_mode(monitor.root)
         others = [] if monitor.blocked else monitor.source.others()
         cores = other_cores(self._cpu_before, self._cpu_after)
         return TelemetryFacts(
             source=monitor.source.name,
-            clocks_mhz=conditions.courses(readings, lambda reading: reading.clocks_mhz),
-            temperatures_c=conditions.courses(readings, lambda reading: reading.temperatures_c),
+            clocks_mhz=conditions.summarize(readings, lambda reading: reading.clocks_mhz),
+            temperatures_c=conditions.summarize(readings, lambda reading: reading.temperatures_c),
             throttled=throttled,
             unstable=[
                 *(f"clocks were held down: {cause}" for cause in throttled),
-                *conditions.clock_changes(readings, monitor.device),
-                *conditions.neighbours(monitor.device, others, cores, usable_cores()),
+                *conditions.list_clock_changes(readings, monitor.device),
+                *conditions.list_neighbours(monitor.device, others, cores, usable_cores()),
             ],
             power_mode=None if mode.name is None and mode.number is None else str(mode),
             power_mode_reason=mode.reason,

@@ -1,4 +1,4 @@
-"""What a source of telemetry gives: one reading each time that it is asked."""
+"""The protocol of telemetry sources, and one reading of a source."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Reading:
         energy_j: rail -> joules since some moment of the past, never falling.
         clocks_mhz: `cpu`, `gpu`, `emc`, `memory` -> MHz.
         temperatures_c: sensor -> degrees Celsius.
-        throttling: causes that hold clocks down at this moment.
-        events: cause -> times that it held clocks down since the machine started.
+        throttling: causes that throttle the clocks at this moment.
+        events: cause -> times that it throttled the clocks since the machine started.
     """
 
     power_w: Mapping[str, float] = field(default_factory=dict)

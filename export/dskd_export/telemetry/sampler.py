@@ -1,7 +1,7 @@
 """Polls a source in the background while something else is measured.
 
 The thread spends its time in system calls, which other threads do not wait for; the little Python
-between them is limited to a share of one core. Whatever goes wrong in it is told afterwards, never raised
+between them is limited to a share of one core. Errors in it are reported afterwards, never raised
 into the measurement.
 """
 
@@ -22,7 +22,7 @@ INTERVAL_S = 0.05
 """Between polls: 20 a second, so that 10 remain where the machine is busy."""
 
 MOST_CPU = 0.05
-"""Share of a core that the thread may take; a source that costs more is asked less often."""
+"""Share of a core that the thread may take; a source that costs more is polled less often."""
 
 _MOST_FAILURES = 5  # in a row: the source is dead
 _END_S = 3.0
@@ -115,7 +115,7 @@ class Sampler:
             before = self._clock()
             try:
                 reading = self._source.read()
-            except Exception as error:  # of any kind: a measurement goes on without telemetry
+            except Exception as error:  # of any kind: the measurement continues without telemetry
                 failures += 1
                 what = str(error) if isinstance(error, SourceError) else repr(error)
                 self._note(None, 0.0, f"{self._source.name}: {what}")
@@ -125,7 +125,7 @@ class Sampler:
             took = time.thread_time() - cpu_before
             self._cpu_s += took
             now = time.monotonic()
-            # What was missed is not caught up with: two polls at once tell no more than one.
+            # Missed polls are not repeated: two at once measure no more than one.
             due = max(due + self._interval_s, now + took / MOST_CPU - took)
             if due < now:
                 due = now

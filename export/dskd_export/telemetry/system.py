@@ -1,4 +1,4 @@
-"""The source that every Linux has: sysfs. On a Jetson it knows the rails, elsewhere the CPU's counters."""
+"""Read sysfs: the power rails of a Jetson, elsewhere the CPU's energy counters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SystemSource:
     """Rails, clocks, temperatures and throttling from sysfs; needs no root and no service.
 
     Args:
-        device: `cpu` or `cuda:0`. A Jetson's rails hold both; elsewhere RAPL tells of the CPU alone.
+        device: `cpu` or `cuda:0`. A Jetson's rails include both; elsewhere RAPL covers the CPU alone.
         root: of the file system; another one for a recorded tree.
     """
 
@@ -38,7 +38,7 @@ class SystemSource:
             self.reason = f"{self.reason} ({'; '.join(problems)})"
 
     def read(self) -> Reading:
-        """All values that answer; none of them failing is an error."""
+        """Read all values that are available."""
         powers = {rail.name: rail.power_w() for rail in self._rails}
         return Reading(
             power_w={name: power for name, power in powers.items() if power is not None},
@@ -50,7 +50,7 @@ class SystemSource:
         )
 
     def others(self) -> list[str]:
-        """None: sysfs does not know processes."""
+        """Return nothing: sysfs does not list processes."""
         return []
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""`tegrastats`, NVIDIA's own tool on every Jetson: a parser of its lines and a reader of its output.
+"""Parse and read `tegrastats`, NVIDIA's tool on every Jetson.
 
 Format: Jetson Linux Developer Guide, "tegrastats Utility",
 https://docs.nvidia.com/jetson/archives/r36.4.3/DeveloperGuide/AT/JetsonLinuxDevelopmentTools/TegrastatsUtility.html
@@ -33,9 +33,9 @@ _COLDEST_C = -40.0  # a sensor that is off reads -256
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _RAIL = re.compile(rf"(?<!\S)([A-Z][A-Za-z0-9_]*) ({_NUMBER})(?:mW)?/{_NUMBER}(?:mW)?(?:/{_NUMBER}mW)?(?!\S)")
 _TEMPERATURE = re.compile(rf"(?<!\S)([A-Za-z][A-Za-z0-9_]*)@({_NUMBER})C(?:/{_NUMBER}C)?(?!\S)")
-_ENGINE = re.compile(r"(?<!\S)(EMC_FREQ|GR3D_FREQ) (?:(\d+)%)?(?:@\[?(\d+(?:,\d+)*)\]?)?(?!\S)")
+_ENGINE = re.compile(r"(?<!\S)(EMC_FREQ|GR3D_FREQ) (?:\d+%)?(?:@\[?(\d+(?:,\d+)*)\]?)?(?!\S)")
 _CPUS = re.compile(r"(?<!\S)CPU \[([^\]]*)\]")
-_RAM = re.compile(r"(?<!\S)RAM (\d+)/(\d+)MB")
+_RAM = re.compile(r"(?<!\S)RAM \d+/\d+MB")
 
 
 @dataclass(frozen=True)
@@ -44,80 +44,60 @@ class Line:
 
     Attributes:
         power_mw: rail -> mW now.
-        temperatures_c: sensor -> degrees Celsius; sensors that are off are not there.
-        cpu_load: share in [0, 1] of each core, None for one that is off.
-        cpu_mhz: of each core, None for one that is off.
-        gpu_load: share in [0, 1]; None where the line does not tell.
-        gpu_mhz: of the fastest part of the GPU; None where the line does not tell or the GPU is off.
+        temperatures_c: sensor -> degrees Celsius, without sensors that are off.
+        cpu_mhz: of each core, without cores that are off.
+        gpu_mhz: of the fastest part of the GPU; None: unknown, or the GPU is off.
         emc_mhz: memory controller; None without root.
-        ram_mb: used and all, 1 MB = 2^20 bytes as the tool counts.
     """
 
     power_mw: dict[str, float] = field(default_factory=dict)
     temperatures_c: dict[str, float] = field(default_factory=dict)
-    cpu_load: list[float | None] = field(default_factory=list)
-    cpu_mhz: list[float | None] = field(default_factory=list)
-    gpu_load: float | None = None
+    cpu_mhz: list[float] = field(default_factory=list)
     gpu_mhz: float | None = None
     emc_mhz: float | None = None
-    ram_mb: tuple[int, int] | None = None
 
 
 def parse_line(text: str) -> Line | None:
-    """What a line says; None for a text that is no line of tegrastats."""
-    ram = _RAM.search(text)
-    if ram is None:
+    """Parse a line; None for a text that is no line of tegrastats."""
+    if _RAM.search(text) is None:
         return None
     cpus = _CPUS.search(text)
-    cores = [_core(core) for core in cpus[1].split(",")] if cpus else []
-    engines = {name: (load, clocks) for name, load, clocks in _ENGINE.findall(text)}
-    gpu_load, gpu_clocks = engines.get("GR3D_FREQ", ("", ""))
-    _, emc_clocks = engines.get("EMC_FREQ", ("", ""))
+    engines = dict(_ENGINE.findall(text))
     temperatures = {name: float(value) for name, value in _TEMPERATURE.findall(text)}
     return Line(
         power_mw={name: float(value) for name, value in _RAIL.findall(text)},
         temperatures_c={name: value for name, value in temperatures.items() if value > _COLDEST_C},
-        cpu_load=[load for load, _ in cores],
-        cpu_mhz=[clock for _, clock in cores],
-        gpu_load=float(gpu_load) / 100 if gpu_load else None,
-        gpu_mhz=_fastest(gpu_clocks),
-        emc_mhz=_fastest(emc_clocks),
-        ram_mb=(int(ram[1]), int(ram[2])),
+        cpu_mhz=[float(clock) for clock in re.findall(r"\d+%@(\d+)", cpus[1] if cpus else "")],
+        gpu_mhz=_fastest(engines.get("GR3D_FREQ", "")),
+        emc_mhz=_fastest(engines.get("EMC_FREQ", "")),
     )
 
 
-def _core(text: str) -> tuple[float | None, float | None]:
-    match = re.fullmatch(r"\s*(\d+)%(?:@(\d+))?\s*", text)
-    if match is None:
-        return None, None
-    return float(match[1]) / 100, float(match[2]) if match[2] else None
-
-
 def _fastest(clocks: str) -> float | None:
-    """The highest of several clocks; None for none and for 0, which is a GPU that is off."""
+    """Return the highest of several clocks; None for none and for 0: the GPU is off."""
     return max((float(clock) for clock in clocks.split(",") if clock), default=0.0) or None
 
 
 class TegrastatsSource:
-    """A tegrastats of our own, ended when this is closed. Others that run are left alone.
+    """A tegrastats process, ended when this is closed. Other ones are left alone.
 
     Args:
         command: its name or path.
         interval_ms: between its lines.
 
     Raises:
-        SourceError: it is not here, or gives no line.
+        SourceError: it is not installed, or prints no line.
     """
 
     def __init__(self, command: str | Path = "tegrastats", interval_ms: int = INTERVAL_MS) -> None:
         found = shutil.which(command)
         if found is None:
-            raise SourceError(f"{command} is not here")
+            raise SourceError(f"{command} is not installed")
         self.name = "tegrastats"
         self._missed_s = max(1.0, _LINES_MISSED * interval_ms / 1e3)
         self._rest = b""
         self._last_words = ""
-        # A group of its own, so that what a wrapper script started ends with it.
+        # A separate process group, so that what a wrapper script started ends with it.
         self._process = subprocess.Popen(
             [found, "--interval", str(interval_ms)],
             stdin=subprocess.DEVNULL,
@@ -138,14 +118,13 @@ class TegrastatsSource:
             self.reason = f"tegrastats: {self.reason}"
 
     def read(self) -> Reading:
-        """The newest line; waits for the next one.
+        """Wait for the next line and return its values.
 
         Raises:
             SourceError: it ended, or hangs.
         """
         line = self._next_line(self._missed_s)
-        cpu_mhz = [clock for clock in line.cpu_mhz if clock is not None]
-        clocks = {"cpu": max(cpu_mhz, default=None), "gpu": line.gpu_mhz, "emc": line.emc_mhz}
+        clocks = {"cpu": max(line.cpu_mhz, default=None), "gpu": line.gpu_mhz, "emc": line.emc_mhz}
         return Reading(
             power_w={rail: power / 1e3 for rail, power in line.power_mw.items()},
             clocks_mhz={name: clock for name, clock in clocks.items() if clock is not None},
@@ -153,11 +132,11 @@ class TegrastatsSource:
         )
 
     def others(self) -> list[str]:
-        """None: the lines do not name processes."""
+        """Return nothing: the lines do not name processes."""
         return []
 
     def close(self) -> None:
-        """End it and all that it started, by force if need be."""
+        """End it and all that it started, if necessary by force."""
         if self._process.returncode is not None:
             return
         # Not reaped before the last signal: until then its number is no other process's.
@@ -173,7 +152,7 @@ class TegrastatsSource:
             os.killpg(self._process.pid, number)
 
     def _exit_code(self, patience_s: float) -> int | None:
-        """What it ended with, minus the signal where one ended it; None where it does not end in that time."""
+        """Return its exit code, or minus the signal that ended it; None if it still runs after that time."""
         until = time.monotonic() + patience_s
         while True:
             ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
@@ -184,7 +163,7 @@ class TegrastatsSource:
             time.sleep(0.01)
 
     def _next_line(self, patience_s: float) -> Line:
-        """The last of the whole lines that are there; waits for one."""
+        """Wait for a complete line and return the newest."""
         until = time.monotonic() + patience_s
         while True:
             lines = self._whole_lines(max(0.0, until - time.monotonic()))
@@ -195,10 +174,10 @@ class TegrastatsSource:
             if newest is not None:
                 return newest
             if time.monotonic() >= until:
-                raise SourceError(f"tegrastats gave no line for {patience_s:g} s{self._said()}")
+                raise SourceError(f"tegrastats printed no line for {patience_s:g} s{self._said()}")
 
     def _whole_lines(self, patience_s: float) -> list[str]:
-        """What came within that time, as far as it is whole lines."""
+        """Return the complete lines that arrived within that time."""
         ready, _, _ = select.select([self._pipe], [], [], patience_s)
         if not ready:
             return []

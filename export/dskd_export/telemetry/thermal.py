@@ -30,27 +30,27 @@ class Thermal:
 
     def __init__(self, root: Path = Path("/")) -> None:
         zones = matching(root, "sys/class/thermal/thermal_zone*")
-        self._zones = _named({_zone_name(zone): zone / "temp" for zone in zones})
+        self._zones = _open_attributes({_zone_name(zone): zone / "temp" for zone in zones})
         slowing = {
             kind: device / "cur_state"
             for device in matching(root, "sys/class/thermal/cooling_device*")
             if _SLOWING.fullmatch(kind := read_text(device / "type") or "")
         }
-        self._slowing = _named(slowing)
-        self._events = _named({**_alarms(root), **_throttle_counts(root)})
+        self._slowing = _open_attributes(slowing)
+        self._events = _open_attributes({**_alarms(root), **_throttle_counts(root)})
 
     def temperatures_c(self) -> dict[str, float]:
         """Sensor -> degrees Celsius; sensors that are off are not there."""
-        found = {name: value / 1e3 for name, value in _values(self._zones).items()}
+        found = {name: value / 1e3 for name, value in _read_values(self._zones).items()}
         return {name: value for name, value in found.items() if value > _COLDEST_C}
 
     def throttling(self) -> frozenset[str]:
         """Cooling devices that slow a chip down now."""
-        return frozenset(name for name, state in _values(self._slowing).items() if state > 0)
+        return frozenset(name for name, state in _read_values(self._slowing).items() if state > 0)
 
     def events(self) -> dict[str, int]:
         """Cause -> how often it slowed a chip down since the machine started."""
-        return {name: int(value) for name, value in _values(self._events).items()}
+        return {name: int(value) for name, value in _read_values(self._events).items()}
 
     def close(self) -> None:
         """Close the files."""
@@ -81,11 +81,11 @@ def _throttle_counts(root: Path) -> dict[str, Path]:
     return packages
 
 
-def _named(paths: dict[str, Path]) -> dict[str, Attribute]:
+def _open_attributes(paths: dict[str, Path]) -> dict[str, Attribute]:
     opened = {name: open_attribute(path) for name, path in paths.items()}
     return {name: attribute for name, attribute in opened.items() if attribute is not None}
 
 
-def _values(attributes: dict[str, Attribute]) -> dict[str, float]:
+def _read_values(attributes: dict[str, Attribute]) -> dict[str, float]:
     values = {name: attribute.number() for name, attribute in attributes.items()}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,7 @@
-"""From what was measured to a verdict on each model, with the likely cause.
+"""Judge models and the student from what was measured, with the likely cause of a failure.
+
+The student is compared with its teacher, and with always answering the commonest class. A model is compared with
+its reference.
 
 Shape suffixes: N images, C channels, H height, W width, K classes.
 """
@@ -14,19 +17,29 @@ from numpy.typing import NDArray
 
 from dskd_export.bundle import Bundle
 from dskd_export.bundle.golden import Golden
-from dskd_export.documents.validation import Check, Judgement, Parity
-from dskd_export.runtime.batches import logits_of
+from dskd_export.documents.validation import Check, Judgement, PairedAccuracy, Parity, StudentJudgement
 from dskd_export.runtime.runner import Array
 from dskd_export.settings import PrecisionBudget, ValidateSettings
-from dskd_export.validation.accuracy import compare_accuracy
-from dskd_export.validation.candidates import FULL, Contestant
+from dskd_export.validation.accuracy import accuracy_of, compare_accuracy
+from dskd_export.validation.candidates import BATCH, FULL, LoadedModel
 from dskd_export.validation.causes import explain_logits
-from dskd_export.validation.gate import NO_IMAGES, check_budget, check_finite, check_golden, check_limits
-from dskd_export.validation.parity import compare_outputs
-from dskd_export.validation.verdicts import reason_of, verdict_of
+from dskd_export.validation.gate import (
+    NO_IMAGES,
+    check_budget,
+    check_drop,
+    check_finite,
+    check_golden,
+    check_limits,
+    check_share,
+    not_judged,
+)
+from dskd_export.validation.parity import GoldenSearch, compare_outputs
+from dskd_export.validation.verdicts import reason_of, unproven, verdict_of
 
-BATCH = 16
-"""Images of one call. Every runner keeps the memory of its largest call, and several are open at a time."""
+GOLDEN = "golden.npz"
+AGAINST_TEACHER = "drop vs teacher"
+AGAINST_COMMONEST = "vs commonest class"
+NO_TEACHER_IN_BUNDLE = "a bundle holds no teacher, the run does"
 
 # Rows of logits that are enough to see what a failure looks like.
 _ROWS = 512
@@ -35,17 +48,16 @@ _SAME_INPUT = {"max abs / scale", "mean abs / scale", "cosine", "KL", "finite lo
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """What the runners gave.
+class Measured:
+    """What the models gave.
 
     Attributes:
         labels: int64 [N]; None: there is no accuracy, as `no_labels` says.
         logits: runner -> logits [N, K], each runner on its own input; the reference first.
         same_input: the reference's logits [N, K] of the inputs that the candidates got.
         first_inputs: the device's input of the first images.
-        golden: the bundle's golden images.
-        differing_pixels: between the device's input and the reference's own; 0: they are the same, or there
-            is no other to hold it against.
+        golden: the bundle's golden images, and what was seen of them among the images.
+        differing_pixels: between the device's input and the reference's own; 0: none, or both are one.
         no_labels: why there is no accuracy.
     """
 
@@ -53,58 +65,58 @@ class Outputs:
     logits: Mapping[str, NDArray[Any]]
     same_input: NDArray[Any]
     first_inputs: Array
-    golden: Golden
+    golden: GoldenSearch
     differing_pixels: int = 0
     no_labels: str = NO_IMAGES
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What a model is held to.
+class TeacherOutputs:
+    """The teacher's answers on the validation images.
 
     Attributes:
-        limits: of fp32.
-        budget: of this precision.
-        batches: sizes of the calls that are compared.
+        logits: [N, K] in the classes of the data; None: there is no teacher to call.
+        missing: why there is none.
     """
 
-    limits: ValidateSettings
-    budget: PrecisionBudget
-    batches: Sequence[int]
+    logits: NDArray[Any] | None
+    missing: str = ""
 
 
-def judge_candidate(
-    rules: Rules,
-    bundle: Bundle,
+def judge_model(
+    candidate: LoadedModel,
     reference_name: str,
-    candidate: Contestant,
-    outputs: Outputs,
+    outputs: Measured,
+    bundle: Bundle,
+    settings: ValidateSettings,
+    budget: PrecisionBudget,
     before: Sequence[Judgement],
 ) -> Judgement:
-    """The verdict on one model.
+    """Judge one model.
 
     Args:
-        rules: limits and budget.
-        bundle: for its names and classes.
-        reference_name: what it is held against.
         candidate: the model; it is called again, at other batch sizes.
+        reference_name: what it is compared with.
         outputs: what both gave.
+        bundle: for its files and classes.
+        settings: limits of fp32, and the batch sizes to compare.
+        budget: of this precision on this device.
         before: judgements so far; a failure of fp32 explains that of the precisions made from it.
     """
-    is_full, budget = candidate.precision == FULL, rules.budget
-    parity = list(_parity(rules.batches, bundle, reference_name, candidate, outputs))
+    is_full = candidate.precision == FULL
+    parity = list(_parity(settings.batches, reference_name, candidate, outputs))
     accuracy = None
     if outputs.labels is not None:
         accuracy = compare_accuracy(
             outputs.logits[reference_name], outputs.logits[candidate.name], outputs.labels, bundle.spec.classes
         )
     why = outputs.no_labels
-    checks = check_limits(rules.limits, parity, accuracy, why) if is_full else [check_finite(parity)]
+    checks = check_limits(settings, parity, accuracy, why) if is_full else [check_finite(parity)]
     checks += check_budget(budget, parity, accuracy, candidate.size_mb, why)
-    golden = golden_parity(candidate, bundle, outputs.golden)
+    golden = golden_parity(candidate, outputs.golden.golden)
     parity.append(golden)
     if is_full:
-        checks.append(check_golden(golden, rules.limits.max_abs_relative))
+        checks.append(check_golden(golden, settings.max_abs_relative))
     elif budget.mean_abs_relative is not None:
         checks.append(check_golden(golden, budget.mean_abs_relative, "mean_abs_relative"))
     verdict = verdict_of(checks)
@@ -130,40 +142,30 @@ def judge_candidate(
 
 
 def _parity(
-    batches: Sequence[int], bundle: Bundle, reference_name: str, candidate: Contestant, outputs: Outputs
+    batches: Sequence[int], reference_name: str, candidate: LoadedModel, outputs: Measured
 ) -> Iterator[Parity]:
-    """The candidate against the reference on the same inputs: all of them, then the first in other batches."""
+    """Compare with the reference on the same inputs: all of them, then the first in other batches."""
     names = {"reference_name": reference_name, "candidate_name": candidate.name}
     reference_NK = outputs.same_input
     yield compare_outputs(reference_NK, outputs.logits[candidate.name], batch=candidate.batch(BATCH), **names)
     images = len(outputs.first_inputs)
     for batch in candidate.batches(batches):
-        candidate_NK = logits_at(candidate, bundle, outputs.first_inputs, batch)
+        candidate_NK = candidate.logits(outputs.first_inputs, batch)
         yield compare_outputs(reference_NK[:images], candidate_NK, batch=batch, **names)
 
 
-def golden_parity(contestant: Contestant, bundle: Bundle, golden: Golden) -> Parity:
-    """A runner against the logits that torch gave for the golden inputs."""
-    batch = contestant.batch(min(len(golden.input), BATCH))
-    logits_NK = logits_at(contestant, bundle, golden.input, batch)
-    return compare_outputs(
-        golden.logits, logits_NK, reference_name="golden.npz", candidate_name=contestant.name, batch=batch
-    )
-
-
-def logits_at(contestant: Contestant, bundle: Bundle, inputs_N: Array, batch: int) -> NDArray[Any]:
-    """Logits [N, K] of inputs, in calls of `batch`."""
-    spec = bundle.spec
-    return logits_of(
-        contestant.runner, inputs_N, batch=batch, input_name=spec.input_name, output_name=spec.output_name
-    )
+def golden_parity(model: LoadedModel, golden: Golden) -> Parity:
+    """Compare a model with the logits that torch gave for the golden inputs."""
+    batch = model.batch(min(len(golden.input), BATCH))
+    logits_NK = model.logits(golden.input, batch)
+    return compare_outputs(golden.logits, logits_NK, reference_name=GOLDEN, candidate_name=model.name, batch=batch)
 
 
 def _causes(
     bundle: Bundle,
     reference_name: str,
-    candidate: Contestant,
-    outputs: Outputs,
+    candidate: LoadedModel,
+    outputs: Measured,
     before: Sequence[Judgement],
     checks: Sequence[Check],
 ) -> Iterator[str]:
@@ -179,7 +181,7 @@ def _causes(
     made_from = next((one for one in before if one.precision == FULL and one.provider == candidate.provider), None)
     if known is not None:
         yield f"{file}: {known}"
-    elif _takes_bgr(bundle, candidate, outputs):
+    elif _takes_bgr(candidate, outputs):
         yield f"{file}: the model takes its channels in the order BGR; its spec says RGB"
     elif candidate.precision == FULL or made_from is None:
         yield (
@@ -192,11 +194,103 @@ def _causes(
         yield f"{file}: model.fp32.onnx fails on the same images: look there first"
 
 
-def _takes_bgr(bundle: Bundle, candidate: Contestant, outputs: Outputs) -> bool:
+def _takes_bgr(candidate: LoadedModel, outputs: Measured) -> bool:
     """Whether the candidate agrees with the reference once the channels are turned round, and not before."""
     inputs_N = outputs.first_inputs
-    turned_N = inputs_N[..., ::-1] if bundle.spec.input_layout == "NHWC" else inputs_N[:, ::-1]
+    turned_N = inputs_N[..., ::-1] if candidate.spec.input_layout == "NHWC" else inputs_N[:, ::-1]
     first_N = outputs.same_input[: len(inputs_N)].argmax(axis=1)
     before_N = outputs.logits[candidate.name][: len(inputs_N)].argmax(axis=1)
-    after_N = logits_at(candidate, bundle, turned_N, BATCH).argmax(axis=1)
+    after_N = candidate.logits(turned_N).argmax(axis=1)
     return bool((after_N == first_N).mean() > 0.9 > (before_N == first_N).mean())
+
+
+def judge_student(
+    student_NK: NDArray[Any] | None,
+    labels_N: NDArray[np.integer[Any]] | None,
+    classes: Sequence[str],
+    teacher: TeacherOutputs,
+    student_drop: float | None,
+) -> StudentJudgement:
+    """Judge the fp32 student on labelled images.
+
+    Args:
+        student_NK: its logits.
+        labels_N: indices of classes; None: there are no labels, and nothing is judged.
+        classes: K names.
+        teacher: on the same images.
+        student_drop: accuracy that the student may have less than its teacher, a fraction; None: not judged.
+    """
+    checks: list[Check] = []
+    if student_NK is None or labels_N is None:
+        if student_drop is not None:
+            checks.append(not_judged(AGAINST_TEACHER, "<=", student_drop, teacher.missing or NO_IMAGES))
+        return StudentJudgement(verdict="NOT JUDGED", reason=NO_IMAGES, checks=checks)
+    paired, accuracy = None, None
+    if student_drop is not None:
+        if teacher.logits is None:
+            checks.append(not_judged(AGAINST_TEACHER, "<=", student_drop, teacher.missing))
+        else:
+            paired = compare_accuracy(teacher.logits, student_NK, labels_N, classes)
+            accuracy = accuracy_of(teacher.logits, labels_N)
+            checks.append(check_teacher(paired, accuracy.top1.value, student_drop))
+    counts_K = np.bincount(labels_N, minlength=len(classes))
+    commonest = int(counts_K.argmax())
+    share = float(counts_K[commonest] / len(labels_N))
+    checks.append(_check_commonest(student_NK, labels_N, classes[commonest], share))
+    return StudentJudgement(
+        verdict=verdict_of(checks),
+        reason=_reason(checks),
+        checks=checks,
+        teacher=paired,
+        teacher_accuracy=accuracy,
+        commonest_class=classes[commonest],
+        commonest_share=share,
+    )
+
+
+def check_teacher(paired: PairedAccuracy, teacher_top1: float, limit: float) -> Check:
+    """Check what the student loses against its teacher by the high end of the interval.
+
+    Args:
+        paired: the teacher is the reference, the student the candidate.
+        teacher_top1: accuracy of the teacher on the same images.
+        limit: that may be lost, a fraction.
+    """
+    drop = paired.top1_drop
+    how = "below" if drop.value >= 0 else "above"
+    detail = (
+        f"{100 * abs(drop.value):.1f} points {how} the teacher ({_percent(teacher_top1 - drop.value)} against "
+        f"{_percent(teacher_top1)}) on {paired.images} images, {100 * limit:g} allowed"
+    )
+    return check_drop(AGAINST_TEACHER, paired, limit, detail)
+
+
+def _check_commonest(
+    student_NK: NDArray[Any], labels_N: NDArray[np.integer[Any]], name: str, share: float
+) -> Check:
+    """The student has to be right more often than a model that always answers the commonest class.
+
+    The share of that class is taken as it is on these images; the interval is the student's.
+    """
+    if share == 1:
+        return not_judged(AGAINST_COMMONEST, ">", share, f"all images are of one class, '{name}'")
+    top1 = accuracy_of(student_NK, labels_N).top1
+    right = f"right on {_percent(top1.value)} of {len(labels_N)} images"
+    detail = f"{right}; always answering '{name}' gives {_percent(share)}"
+    return check_share(AGAINST_COMMONEST, top1, len(labels_N), share, detail, ">")
+
+
+def _reason(checks: Sequence[Check]) -> str:
+    """The first check that decides, in words."""
+    verdict = verdict_of(checks)
+    if verdict == "FAIL":
+        return next(check.detail for check in checks if check.failed)
+    if verdict == "NOT SHOWN":
+        return unproven(checks).detail
+    words = [check.detail for check in checks if check.verdict == "PASS"]
+    words += [f"{check.name} not judged: {check.detail}" for check in checks if check.verdict == "NOT JUDGED"]
+    return "; ".join(words)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dskd_export.bundle.golden import Golden
 from dskd_export.documents.validation import Parity, PreprocessParity
 from dskd_export.errors import DataError, ModelError
 from dskd_export.runtime.metrics import cosine, kl_divergence
+from dskd_export.runtime.runner import Array
 
 # Images that are compared at once: float64 copies of all logits would be the largest thing in memory.
 _ROWS = 1024
@@ -185,3 +187,45 @@ def _relative(difference: float, scale: float) -> float:
     if scale == 0:
         return 0.0 if difference == 0 else math.inf
     return difference / scale
+
+
+class GoldenSearch:
+    """Compares a bundle's golden images with the same ones among the validation images.
+
+    Attributes:
+        golden: the images.
+        found: golden image -> its labels in the data; several where one picture is there under several classes.
+    """
+
+    def __init__(self, golden: Golden) -> None:
+        self.golden = golden
+        self.found: dict[int, set[int]] = {}
+        self._other_input: set[int] = set()
+        self._position = {str(digest): index for index, digest in enumerate(golden.image_sha256)}
+
+    def find(self, sha256: Sequence[str], labels_B: NDArray[np.int64], inputs_B: Array) -> None:
+        """Compare those that are among some images.
+
+        Args:
+            sha256: of each image's pixels.
+            labels_B: their classes.
+            inputs_B: what the device feeds for them.
+        """
+        for row, digest in enumerate(sha256):
+            index = self._position.get(digest)
+            if index is None:
+                continue
+            self.found.setdefault(index, set()).add(int(labels_B[row]))
+            if not np.array_equal(self.golden.input[index], inputs_B[row]):
+                self._other_input.add(index)
+
+    def differences(self) -> list[str]:
+        """List what differs, in words."""
+        found = [
+            f"the input of golden image {i} is not what the spec makes of it" for i in sorted(self._other_input)
+        ]
+        for index, labels in sorted(self.found.items()):
+            label = int(self.golden.labels[index])
+            if label not in labels:
+                found.append(f"the label of golden image {index} is {label}, in the data it is {min(labels)}")
+        return found

@@ -68,12 +68,12 @@ def test_what_is_new_in_timm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_fits() -> None:
-    with pytest.raises(UsageError, match="at most 10 parameters"):
+    with pytest.raises(UsageError, match=r" 10 parameters.*--max-parameters"):
         _ask("resnet18", Budget(parameters=10))
 
 
 def test_teachers_that_cannot_be_sized() -> None:
-    with pytest.raises(ModelError, match="no model 'resnet19'"):
+    with pytest.raises(ModelError, match="resnet19"):
         _ask("resnet19", Budget())
-    with pytest.raises(ModelError, match="gives no pooled vector"):
+    with pytest.raises(ModelError, match="pooled"):
         _ask("qwen3_vit_88m_enc", Budget())

@@ -51,7 +51,7 @@ def test_a_log_that_is_replaced_begins_anew(tmp_path: Path, numbers: tuple[int, 
     log.write_text(lines(1, 2))
     follower = Follower(log)
     follower.read()
-    write_atomic(log, lines(*numbers))  # as a training that is gone on with does
+    write_atomic(log, lines(*numbers))  # as a resumed training does
     assert follower.read() == ([step(number) for number in numbers], True)
 
 
@@ -67,5 +67,5 @@ def test_a_log_that_is_cut_begins_anew(tmp_path: Path) -> None:
 def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
     log = tmp_path / "train.jsonl"
     log.write_text(lines(1) + '{"kind": "poem"}\n')
-    with pytest.raises(DataError, match=r"train.jsonl, line 2: not a training record"):
+    with pytest.raises(DataError, match=r"train\.jsonl, line 2"):
         Follower(log).read()

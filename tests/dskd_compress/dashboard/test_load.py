@@ -1,4 +1,4 @@
-"""How busy the machine is, with and without a GPU that tells."""
+"""The load of the machine, with and without NVML."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_cpu_is_busy_while_it_works() -> None:
         end = time.perf_counter() + 0.3
         while time.perf_counter() < end:
             pass
-        (line,) = watched.lines()
+        (line,) = watched.describe()
     found = re.fullmatch(r"CPU  ([\d.]+) of \d+ cores busy", line)
     assert found
     assert float(found[1]) >= 0.3
@@ -47,7 +47,7 @@ def test_the_cpu_is_busy_while_it_works() -> None:
 def test_a_gpu_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "NvmlSource", Gpu)
     with Load("cuda:1") as watched:
-        assert watched.lines()[1] == "GPU  97 % busy, 71 °C, 212 W, 12.3 GB used, power cap of the GPU"
+        assert watched.describe()[1] == "GPU  97 % busy, 71 °C, 212 W, 12.3 GB used, power cap of the GPU"
     assert Gpu.closed
 
 
@@ -57,4 +57,4 @@ def test_a_gpu_that_cannot_be_asked_says_why(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(load, "NvmlSource", refuse)
     with Load("cuda:0") as watched:
-        assert watched.lines()[1] == "GPU  NVML does not start: Driver Not Loaded"
+        assert watched.describe()[1] == "GPU  NVML does not start: Driver Not Loaded"

@@ -1,4 +1,4 @@
-"""Curves in characters, and what a person reads."""
+"""Curves of characters and lines of text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dskd_compress.dashboard.course import Course
-from dskd_compress.dashboard.view import duration, sparkline, view
+from dskd_compress.dashboard.view import draw, draw_sparkline, format_duration
 from dskd_export.documents.training import EpochRecord, StepRecord
 
 
 def shown(course: Course, silent_s: float | None, width: int = 120) -> str:
     console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(view("run · distill", course, ["CPU  1.0 of 2 cores busy"], silent_s))
+        console.print(draw("run · distill", course, ["CPU  1.0 of 2 cores busy"], silent_s))
     return capture.get()
 
 
@@ -38,31 +38,31 @@ def training(total: int = 3) -> Course:
 
 
 def test_a_curve_is_scaled_to_its_own_range() -> None:
-    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
-    assert sparkline([-5.0, -5.0]) == "▁▁"
-    assert sparkline([]) == ""
+    assert draw_sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert draw_sparkline([-5.0, -5.0]) == "▁▁"
+    assert draw_sparkline([]) == ""
 
 
 def test_many_values_share_a_column_by_their_mean() -> None:
-    assert sparkline([0, 0, 0, 10, 7, 7], width=3) == "▁▆█"
+    assert draw_sparkline([0, 0, 0, 10, 7, 7], width=3) == "▁▆█"
 
 
 def test_what_is_not_finite_leaves_a_gap() -> None:
-    assert sparkline([0.0, math.nan, 1.0]) == "▁ █"
-    assert sparkline([math.inf]) == " "
+    assert draw_sparkline([0.0, math.nan, 1.0]) == "▁ █"
+    assert draw_sparkline([math.inf]) == " "
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=200), st.integers(1, 60))
 def test_it_is_never_wider_than_allowed(values: list[float], width: int) -> None:
-    assert len(sparkline(values, width)) == min(width, len(values))
+    assert len(draw_sparkline(values, width)) == min(width, len(values))
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (61.4, "0:01:01"), (36_000, "10:00:00")])
 def test_a_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
-def test_it_says_where_the_training_stands() -> None:
+def test_progress() -> None:
     text = shown(training(), 2.0)
     assert "epoch 1 of 3 done · step 4 · 1,234 images/s · ETA 0:01:00" in text
     assert "62.50%, epoch 1" in text
@@ -70,7 +70,7 @@ def test_it_says_where_the_training_stands() -> None:
     assert "no record for" not in text
 
 
-def test_a_training_that_says_nothing_is_told() -> None:
+def test_a_silent_training_is_shown_as_such() -> None:
     assert "no record for 0:02:05" in shown(training(), 125.0)
 
 

@@ -7,8 +7,8 @@ from support import make_model
 
 from dskd_compress.label_space import (
     ClassNames,
+    find_timm_names,
     names_for_device,
-    names_of_timm,
     read_class_names,
     resolve_class_map,
 )
@@ -41,13 +41,13 @@ def test_other_words_in_any_case_unless_two_classes_have_them() -> None:
     [
         (
             {"tensh": "fish", "0": "fish", "2": "bird", "4": "thing"},
-            r"teacher has no class 'tensh' \(is there: tench\)",
+            r"teacher .*'tensh' \(.*tench\)",
         ),
-        ({"0": "fsh", "2": "bird", "4": "thing"}, r"data has no class 'fsh' \(is there: fish\)"),
-        ({"0": "fish", "2": "bird"}, "no class of the teacher stands for the data's class 'thing'"),
-        ({"0-3": "fish", "2": "bird", "4": "thing"}, "teacher's class 'hen' would stand for two"),
-        ({"6": "fish", "0-9": "bird", "x": "y"}, "has no classes '6', '0-9', 'x'.*data has no class 'y'"),
-        ({"0": 3, "1": -1}, "data has no classes '3', '-1'"),
+        ({"0": "fsh", "2": "bird", "4": "thing"}, r"data .*'fsh' \(.*fish\)"),
+        ({"0": "fish", "2": "bird"}, r"no class of the teacher .*'thing'"),
+        ({"0-3": "fish", "2": "bird", "4": "thing"}, r"'hen' .*two classes"),
+        ({"6": "fish", "0-9": "bird", "x": "y"}, r"'6', '0-9', 'x'.*data .*'y'"),
+        ({"0": 3, "1": -1}, r"data .*'3', '-1'"),
     ],
 )
 def test_what_does_not_fit_is_named(mapping: dict[str, str | int], message: str) -> None:
@@ -55,31 +55,31 @@ def test_what_does_not_fit_is_named(mapping: dict[str, str | int], message: str)
         resolve_class_map(mapping, NAMES, DATA)
 
 
-def test_unknown_names_are_told() -> None:
-    with pytest.raises(RecipeError, match=r"names of the teacher's classes are not known.*0 to 5"):
+def test_unknown_names_are_reported() -> None:
+    with pytest.raises(RecipeError, match=r"0 to 5.*teacher\.class_names"):
         resolve_class_map({"tench": "fish"}, ClassNames(6), DATA)
 
 
 def test_imagenet_has_synsets_and_lemmas() -> None:
-    names = names_of_timm(import_timm().create_model("test_resnet"))
+    names = find_timm_names(import_timm().create_model("test_resnet"))
     assert names.count == 1000
     assert names.names[1] == "n01443537"
     assert names.find("goldfish") == 1
     assert names.find("Carassius auratus") == 1
     assert names.find("maillot") is None  # of two classes
-    assert names_of_timm(make_model("test_resnet")).names == ()  # ten classes of its own
+    assert find_timm_names(make_model("test_resnet")).names == ()  # ten other classes
 
 
 def test_names_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text("cat\n\ndog \n", encoding="utf-8")
     assert read_class_names(str(path), 2).names == ["cat", "dog"]
-    with pytest.raises(RecipeError, match="names 2 classes, the teacher has 3"):
+    with pytest.raises(RecipeError, match=r"teacher\.class_names: .* 2 .* 3 "):
         read_class_names(str(path), 3)
     path.write_text("cat\ncat\n", encoding="utf-8")
-    with pytest.raises(RecipeError, match="'cat' is there twice"):
+    with pytest.raises(RecipeError, match="'cat'"):
         read_class_names(str(path), 2)
-    with pytest.raises(RecipeError, match=r"no such file.*imagenet-1k"):
+    with pytest.raises(RecipeError, match=r"teacher\.class_names: .*other.*imagenet-1k"):
         read_class_names(str(tmp_path / "other"), 2)
     assert read_class_names("imagenet-1k", 1000).find("tench") == 0
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from run_support import QUIET, Finished, small_recipe
 
+from dskd_compress import torch_reference
 from dskd_compress.data import ValLoader, eval_transform, iter_images, open_data
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.show.verdicts import refuse_failed
-from dskd_compress.stages import validate, validate_inputs
+from dskd_compress.stages import validate
 from dskd_compress.stages.validate import run_validate
 from dskd_compress.weights import load_trained, save_weights
 from dskd_export.documents.base import StageRecord, read_document
@@ -187,7 +188,7 @@ def test_no_more_than_two_lots_of_images_are_held(
 ) -> None:
     folder = finished.copy(tmp_path / "run")
     waiting, most = 0, 0
-    real_images, real_batch = validate.iter_images, validate_inputs.preprocess_batch
+    real_images, real_batch = validate.iter_images, torch_reference.preprocess_batch
 
     def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
         nonlocal waiting, most
@@ -202,7 +203,7 @@ def test_no_more_than_two_lots_of_images_are_held(
         return real_batch(images, spec)
 
     monkeypatch.setattr(validate, "iter_images", counted)
-    monkeypatch.setattr(validate_inputs, "preprocess_batch", used)
+    monkeypatch.setattr(torch_reference, "preprocess_batch", used)
     run_validate(small_recipe("validate.images=300"), folder, QUIET)
     assert (waiting, most) == (0, 16)
 

@@ -15,7 +15,7 @@ from dskd_compress.cli import main
 from dskd_compress.label_space import ClassNames
 from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.run_folder import RunFolder
-from dskd_compress.teachers.other_classes import refuse_other_classes
+from dskd_compress.teachers.classes import refuse_other_classes
 from dskd_compress.timm_import import import_timm
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import TrainingDocument

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 from dskd_export.benchmark import cells as cells_module
 from dskd_export.benchmark.cells import Cell, time_cells
 from dskd_export.errors import ProviderLacksKernel
-from dskd_export.runtime.runner import Array
+from dskd_export.runtime.runner import Array, RunnerFacts
 from dskd_export.settings import BenchmarkSettings
 from dskd_export.spec import ModelSpec
 from dskd_export.telemetry import monitor
@@ -27,7 +27,7 @@ class Waiting:
     """A runner whose calls take 10 ms and no processor."""
 
     name = "waiting"
-    facts: Mapping[str, str] = {"threads": "1"}
+    facts = RunnerFacts("onnxruntime", "1", "cpu", "fp32", threads=1)
 
     def __enter__(self) -> Waiting:
         return self

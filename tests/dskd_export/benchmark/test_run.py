@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import bundle_support
@@ -12,7 +13,7 @@ from PIL import Image
 
 from dskd_export.benchmark.cells import Samples
 from dskd_export.benchmark.plan import BenchmarkPlan, OnnxSource, plan_benchmark
-from dskd_export.benchmark.run import RunFacts, benchmark, draw_images
+from dskd_export.benchmark.run import benchmark, draw_images
 from dskd_export.bundle import Bundle, open_bundle, write_bundle
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.errors import DataError, EnvironmentProblem, ProviderLacksKernel
@@ -40,8 +41,9 @@ def run(plan: BenchmarkPlan, **budget: float) -> tuple[BenchmarkDocument, Sample
         IMAGES,
         "one of them",
         BudgetSettings(batch=2, **budget),  # type: ignore[arg-type]
-        RunFacts(Stopwatch(), 7, "0" * 64),
         None,
+        seed=7,
+        provenance=partial(Stopwatch().provenance, seed=7, recipe_sha256="0" * 64),
         on_step=lambda: steps.append("step"),
         on_status=lambda _: None,
     )

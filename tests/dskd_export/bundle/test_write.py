@@ -110,9 +110,9 @@ def test_a_failure_leaves_the_old_bundle(folder: Path, monkeypatch: pytest.Monke
     open_bundle(folder)
 
 
-@pytest.mark.parametrize("beside", [[], ["manifest.json"]])
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, beside: list[str]) -> None:
-    for name in ("thesis.tex", *beside):
+@pytest.mark.parametrize("others", [[], ["manifest.json"]])
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, others: list[str]) -> None:
+    for name in ("thesis.tex", *others):
         (tmp_path / name).write_text("years of work")
     before = contents(tmp_path)
     with pytest.raises(BundleError, match="no bundle"):

@@ -1,4 +1,4 @@
-"""The Dockerfiles: linted, and held against what lies beside them and against the commands that they run."""
+"""Dockerfiles: linted, and checked against the files next to them and the commands that they run."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_it_speaks_of_what_is_there_alone(bundle: Bundle, choice: str, tmp_path:
     for target, title in (("triton", "Triton Inference Server"), ("cpp", "C++"), ("docker", "Docker")):
         assert (f"\n## {title}\n" in text) == (target in CHOICES[choice][0])
         assert (folder / target).is_dir() == (target in CHOICES[choice][0])
-    assert "\n## What was not tested\n" in text
+    assert "\n## Limitations\n" in text
     assert bundle.sha256 in text
     assert "\n\n\n" not in text
     assert max(map(len, text.splitlines())) < 320

@@ -10,7 +10,7 @@ import pytest
 
 from dskd_export import codes
 from dskd_export.doctor import tensorrt
-from dskd_export.doctor.tensorrt import look_at_tensorrt
+from dskd_export.doctor.tensorrt import check_tensorrt
 from dskd_export.engine.generations import find_installed
 from dskd_export.engine.versions import SUPPORTED, range_of, system_folders, versions_of
 
@@ -26,7 +26,7 @@ def plant(root: Path, python: str, text: str) -> Path:
 
 def test_a_system_tensorrt_of_this_python_is_taken_as_build_takes_it(tmp_path: Path) -> None:
     folder = plant(tmp_path, HERE, "__version__ = '10.3.0'\n")
-    (finding,) = [one for one in look_at_tensorrt(True, (), tmp_path) if "tensorrt_rtx" not in one.what]
+    (finding,) = [one for one in check_tensorrt(True, (), tmp_path) if "tensorrt_rtx" not in one.what]
     assert (finding.level, finding.what) == ("ok", f"tensorrt 10.3.0 in {folder}")
     (found,) = [one for one in find_installed(system_folders(tmp_path)) if one.name == "tensorrt"]
     assert (found.folder, found.on_path) == (folder, False)
@@ -34,7 +34,7 @@ def test_a_system_tensorrt_of_this_python_is_taken_as_build_takes_it(tmp_path: P
 
 def test_a_system_tensorrt_of_another_python_is_out_of_reach(tmp_path: Path) -> None:
     plant(tmp_path, "python3.8", "__version__ = '10.3.0'\n")
-    findings = list(look_at_tensorrt(True, (), tmp_path))
+    findings = list(check_tensorrt(True, (), tmp_path))
     assert findings[-1].code == str(codes.TENSORRT_OFF_PATH)
     assert "python3.8 -m venv --system-site-packages" in (findings[-1].cure or "")
     assert not [one for one in find_installed(system_folders(tmp_path)) if one.name == "tensorrt"]
@@ -49,7 +49,7 @@ def test_a_system_tensorrt_of_another_python_is_out_of_reach(tmp_path: Path) -> 
 )
 def test_what_is_wrong_with_the_systems(tmp_path: Path, text: str, code: codes.Code) -> None:
     plant(tmp_path, "python3", text)
-    (finding,) = [one for one in look_at_tensorrt(True, (), tmp_path) if "tensorrt_rtx" not in one.what]
+    (finding,) = [one for one in check_tensorrt(True, (), tmp_path) if "tensorrt_rtx" not in one.what]
     assert (finding.level, finding.code) == ("error", str(code))
 
 

@@ -17,7 +17,6 @@ from PIL import Image
 
 from dskd_compress import console
 from dskd_compress.cli import main
-from dskd_compress.stages import on_device
 from dskd_export.bundle import open_bundle, pack_bundle
 from dskd_export.bundle.results import results_folder
 from dskd_export.bundle.source import source_name
@@ -27,7 +26,8 @@ from dskd_export.documents.validation import Judgement, ValidationDocument
 from dskd_export.files.folder_lock import LOCK
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.telemetry.device_name import device_name
-from dskd_export.validation.gate import IS_REFERENCE, NO_IMAGES
+from dskd_export.validation import run as flow
+from dskd_export.validation.gate import IS_REFERENCE
 
 QUICK = [
     word
@@ -57,23 +57,6 @@ def validation(*arguments: object, code: int = 0) -> ValidationDocument:
 
 def unjudged_because(judgement: Judgement) -> set[str]:
     return {check.detail for check in judgement.checks if check.verdict == "NOT JUDGED"}
-
-
-def test_without_images_the_golden_ones_alone_are_compared_and_that_is_said(
-    bundle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    document = validation(bundle)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "No images were given (--images): compared on the bundle's 9 golden images alone." in said
-    assert document.passed
-    assert (document.reference, document.accuracy, document.preprocess) == ("golden.npz", {}, None)
-    assert [one.runner for one in document.judgements] == [FP32, INT8]
-    assert all(one.accuracy is None for one in document.judgements)
-    unjudged = {check.name for check in document.judgements[1].checks if check.verdict == "NOT JUDGED"}
-    assert unjudged == {"top-1 agreement", "top-1 drop", "worst class drop"}
-    assert all(unjudged_because(one) == {NO_IMAGES} for one in document.judgements)
-    assert document.data.val_images == 9
-    assert document.bundle_sha256 == open_bundle(bundle).sha256
 
 
 def test_with_images_accuracy_is_what_an_independent_calculation_gives(bundle: Path) -> None:
@@ -116,27 +99,6 @@ def test_a_bundle_has_no_teacher_and_its_student_is_judged_by_the_commonest_clas
     assert "a bundle holds no teacher" in found["drop vs teacher"].detail
     assert found["vs commonest class"].verdict == "PASS"
     assert (found["vs commonest class"].limit, student.commonest_class) == (0.25, "class 0")
-
-
-def test_images_that_are_prepared_otherwise_are_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dskd_export.on_device import validate
-
-    real = preprocess_batch
-    monkeypatch.setattr(validate, "preprocess_batch", lambda images, spec: real(images, spec)[:, ::-1])
-    document = validation(bundle, "--images", bundle.parent / "photos", "--set", "budget.top1_drop=1", code=5)
-    failed = [check for check in document.checks if check.failed]
-    assert [check.name for check in failed] == ["golden images"]
-    assert "is not what the spec makes of it" in failed[0].detail
-
-
-def test_golden_logits_that_this_device_does_not_give(bundle: Path) -> None:
-    arguments = bundle_support.bundle_arguments()
-    from dskd_export.bundle import write_bundle
-
-    write_bundle(bundle, **arguments)  # golden logits of chance
-    document = validation(bundle, "--precision", "fp32", code=5)
-    assert [check.name for check in document.checks if check.failed] == ["golden logits"]
-    assert "does not give here what torch gave" in document.causes[0]
 
 
 def test_a_packed_bundle_gives_the_same(bundle: Path) -> None:
@@ -190,14 +152,14 @@ def test_results_are_not_written_through_links(name: str, bundle: Path) -> None:
 def test_results_of_a_bundle_that_was_replaced_meanwhile_are_not_written(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    validate = on_device.validate.validate_bundle
+    validate = flow.validate_bundle
 
-    def validate_and_replace(*arguments: Any) -> ValidationDocument:
-        document = validate(*arguments)
+    def validate_and_replace(*arguments: Any, **more: Any) -> ValidationDocument:
+        document = validate(*arguments, **more)
         (bundle / "manifest.json").write_text((bundle / "manifest.json").read_text() + "\n")
         return document
 
-    monkeypatch.setattr(on_device.validate, "validate_bundle", validate_and_replace)
+    monkeypatch.setattr(flow, "validate_bundle", validate_and_replace)
     assert main(["validate", str(bundle), "--out", "out"]) == 3
     assert not Path("out").exists()
 

@@ -21,7 +21,7 @@ def probe_of(model: nn.Module, size: int) -> Probe:
 
 
 def lively(name: str, **kwargs: object) -> nn.Module:
-    """Batch norm with statistics of its own, so that fusing it is more than multiplying by one."""
+    """Batch norm with non-trivial statistics, so that fusing it is more than multiplying by one."""
     model = make_model(name, **kwargs)
     model.train()
     with torch.no_grad():

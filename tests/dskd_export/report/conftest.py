@@ -37,7 +37,7 @@ from dskd_export.documents.validation import (
     ValidationDocument,
 )
 from dskd_export.spec import ModelSpec
-from dskd_export.validation.student import TeacherOutputs, judge_student
+from dskd_export.validation.judgement import TeacherOutputs, judge_student
 from dskd_export.validation.verdicts import conclude, reason_of
 
 STEPS_PER_EPOCH = 45
@@ -550,7 +550,7 @@ class RunWriter:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a run folder of its own for a test; keyword arguments are attributes of `RunWriter`."""
+    """Writes a separate run folder for a test; keyword arguments are attributes of `RunWriter`."""
 
     def make(**settings: Any) -> Path:
         return RunWriter(tmp_path / "run", **{"teacher_epochs": 3, "student_epochs": 4, **settings}).write()

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
-from dskd_export.runtime.images import UnreadableImage, open_image, reading, to_rgb
+from dskd_export.runtime.images import UnreadableImage, convert_image_errors, open_image, to_rgb
 
 PHOTO = read_photo(photo_paths()[0], pixels=160)
 SMALL = read_photo(photo_paths()[1], pixels=24)
@@ -160,10 +160,10 @@ def test_too_little_memory_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 def test_a_limit_of_the_machine_is_not_the_files_fault(number: int) -> None:
-    with pytest.raises(OSError, match="photo") as caught, reading("photo.jpg"):
+    with pytest.raises(OSError, match="photo") as caught, convert_image_errors("photo.jpg"):
         raise OSError(number, os.strerror(number), "photo.jpg")
     assert caught.value.errno == number
-    with pytest.raises(UnreadableImage), reading("photo.jpg"):
+    with pytest.raises(UnreadableImage), convert_image_errors("photo.jpg"):
         raise OSError(errno.EIO, os.strerror(errno.EIO), "photo.jpg")
 
 

@@ -124,7 +124,7 @@ def test_folders_that_are_wrong(folders: Path) -> None:
             pasted = shlex.split(caught.value.hint.partition(": ")[2])
             assert pasted == [word.format(file) for word in line]
         file.unlink()
-    with pytest.raises(DataError, match="'dog' is no class of the bundle; it has 'cat'"):
+    with pytest.raises(DataError, match=r"'dog'.*'cat'"):
         open_labelled(folders, ("cat",))
     save(folders / "loose.png")
     with pytest.raises(DataError, match=r"images without a class, for example loose\.png"):

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from dskd_export.documents.benchmark import Course
-from dskd_export.telemetry.conditions import clock_changes, courses, neighbours, throttling, within
+from dskd_export.telemetry.conditions import (
+    list_clock_changes,
+    list_neighbours,
+    list_throttling,
+    select_readings,
+    summarize,
+)
 from dskd_export.telemetry.cpu_time import CpuTime, busy_cores, cpu_time, other_cores, parse_busy_ticks
 from dskd_export.telemetry.reading import Reading
 from dskd_export.telemetry.sampler import Trace
@@ -37,7 +43,7 @@ def clocked(name: str, *clocks: float | None) -> list[Reading]:
     ],
 )
 def test_clock_changes(device: str, readings: list[Reading], expected: list[str]) -> None:
-    found = clock_changes(readings, device)
+    found = list_clock_changes(readings, device)
     assert len(found) == len(expected)
     for words, start in zip(found, expected, strict=True):
         assert words.startswith(f"the clock of {start} in the first third to ")
@@ -49,19 +55,23 @@ def test_throttling() -> None:
         Reading(throttling=frozenset({"gpu-throttle-alert"}), events={"oc3": 815, "oc1": 2}),
         Reading(throttling=frozenset(), events={"oc3": 820, "oc1": 2}),
     ]
-    assert throttling(readings) == ["gpu-throttle-alert", "oc3: 7 times"]
-    assert throttling(readings[:1]) == []
-    assert throttling([]) == []
+    assert list_throttling(readings) == ["gpu-throttle-alert", "oc3: 7 times"]
+    assert list_throttling(readings[:1]) == []
+    assert list_throttling([]) == []
 
 
 def test_a_counter_that_appears_late() -> None:
-    assert throttling([Reading(), Reading(events={"oc3": 9}), Reading(events={"oc3": 10})]) == ["oc3: 1 times"]
+    assert list_throttling([Reading(), Reading(events={"oc3": 9}), Reading(events={"oc3": 10})]) == [
+        "oc3: 1 times"
+    ]
 
 
 def test_courses() -> None:
     readings = clocked("gpu", 3, 1, None, 7, 5)
-    assert courses(readings, lambda reading: reading.clocks_mhz) == {"gpu": Course(start=3, end=5, low=1, high=7)}
-    assert courses([], lambda reading: reading.clocks_mhz) == {}
+    assert summarize(readings, lambda reading: reading.clocks_mhz) == {
+        "gpu": Course(start=3, end=5, low=1, high=7)
+    }
+    assert summarize([], lambda reading: reading.clocks_mhz) == {}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +80,7 @@ def test_courses() -> None:
 )
 def test_within(start: float, end: float, expected: list[int]) -> None:
     trace = Trace(np.arange(10.0), clocked("gpu", *range(10)), 1.0)
-    assert [reading.clocks_mhz["gpu"] for reading in within(trace, start, end)] == expected
+    assert [reading.clocks_mhz["gpu"] for reading in select_readings(trace, start, end)] == expected
 
 
 # --- other processes
@@ -118,12 +128,12 @@ def test_a_system_without_proc(tmp_path: Path) -> None:
 
 
 def test_neighbours_on_the_cpu() -> None:
-    assert neighbours("cpu", (), 0.5, 2) == ["other processes kept 0.5 of 2 cores busy"]
-    assert neighbours("cpu", (), 0.19, 2) == []
-    assert neighbours("cpu", (), None, 2) == []
-    assert neighbours("cpu", ("process 7",), 0.0, 2) == []
+    assert list_neighbours("cpu", (), 0.5, 2) == ["other processes kept 0.5 of 2 cores busy"]
+    assert list_neighbours("cpu", (), 0.19, 2) == []
+    assert list_neighbours("cpu", (), None, 2) == []
+    assert list_neighbours("cpu", ("process 7",), 0.0, 2) == []
 
 
 def test_neighbours_on_the_gpu() -> None:
-    assert neighbours("cuda:0", ("process 7 (train)",), 1.9, 2) == ["shared the GPU with process 7 (train)"]
-    assert neighbours("cuda:0", (), 1.9, 2) == []
+    assert list_neighbours("cuda:0", ("process 7 (train)",), 1.9, 2) == ["shared the GPU with process 7 (train)"]
+    assert list_neighbours("cuda:0", (), 1.9, 2) == []

@@ -17,11 +17,11 @@ from dskd_export.telemetry.energy import (
     Energy,
     Gaps,
     NoEnergy,
-    above_idle,
+    divide_by_images,
     energy_from_counter,
     energy_from_power,
     find_gaps,
-    per_image_mj,
+    subtract_idle,
 )
 
 
@@ -239,8 +239,8 @@ def test_the_interval_covers_the_mean(memory: float) -> None:
 def test_above_idle() -> None:
     work = Energy(Interval(value=100, low=97, high=103), 10.0, Gaps(0, 0, 0), 100)
     idle = Energy(Interval(value=8, low=7.2, high=8.8), 2.0, Gaps(0, 0, 0), 40)
-    found = above_idle(work, idle)
+    found = subtract_idle(work, idle)
     assert found.value == pytest.approx(60.0)
     assert found.high - found.value == pytest.approx(math.hypot(3, 4))
-    image = per_image_mj(found, 1000)
+    image = divide_by_images(found, 1000)
     assert (image.value, image.low, image.high) == pytest.approx((60, 55, 65))

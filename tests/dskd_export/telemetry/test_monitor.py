@@ -302,7 +302,9 @@ def test_a_jetson_with_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", str(tmp_path))
     model = {name: text for name, text in NANO.items() if "ina3221" not in name}
     source = open_source("cuda:0", plant(tmp_path, model))
-    assert (source.total, source.reason) == (None, "there are no power rails; tegrastats is not here")
+    assert source.total is None
+    assert "power rails" in source.reason
+    assert "tegrastats" in source.reason
     source.close()
 
 
@@ -311,7 +313,7 @@ def test_a_gpu_without_the_binding(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     source = open_source("cuda:0", plant(tmp_path, SERVER))
     assert source.total is None
     assert source.reason.startswith(
-        "sysfs does not show the power of this GPU; NVML cannot be asked: pynvml is not"
+        "sysfs does not show the power of this GPU; NVML is unavailable: pynvml is not"
     )
     assert "dskd-compress[nvml]" in source.reason
     source.close()

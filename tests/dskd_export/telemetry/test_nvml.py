@@ -152,7 +152,7 @@ def test_a_gpu_without_instantaneous_power(install) -> None:  # type: ignore[no-
     install("nvmlDeviceGetFieldValues")
     source = NvmlSource(bus_id=BUS)
     assert source.read().power_w == {"GPU": 300.0}
-    assert source.name == "NVML (power as the driver averages)"
+    assert source.name == "NVML (power averaged by the driver)"
     source.close()
 
 
@@ -177,8 +177,8 @@ def test_a_jetson_whose_nvml_refuses_every_value(install) -> None:  # type: igno
     fake = install(*ALL)
     source = NvmlSource(bus_id=BUS)
     assert source.total is None
-    assert source.reason == "NVML gives neither power nor energy of this GPU"
-    with pytest.raises(SourceError, match="answers no question about this GPU any more"):
+    assert "neither power nor energy" in source.reason
+    with pytest.raises(SourceError, match="no longer"):
         source.read()
     assert source.others() == []
     assert source.memory_used_mb() is None
@@ -191,7 +191,7 @@ def test_a_gpu_that_falls_off_the_bus(install) -> None:  # type: ignore[no-untyp
     source = NvmlSource(bus_id=BUS)
     assert source.read().power_w
     fake.lacks.update(ALL)
-    with pytest.raises(SourceError, match="any more"):
+    with pytest.raises(SourceError, match="no longer"):
         source.read()
     source.close()
 
@@ -208,14 +208,14 @@ def test_other_processes(install) -> None:  # type: ignore[no-untyped-def]
 
 def test_a_device_that_nvml_does_not_know(install) -> None:  # type: ignore[no-untyped-def]
     fake = install()
-    with pytest.raises(SourceError, match=r"NVML does not know the device cuda:0: Not Found"):
+    with pytest.raises(SourceError, match=r"cuda:0: Not Found"):
         NvmlSource(bus_id="0000:ff:00.0")
     assert fake.started == 0
 
 
 def test_no_driver(install) -> None:  # type: ignore[no-untyped-def]
     install("nvmlInit")
-    with pytest.raises(SourceError, match="NVML does not start: Driver Not Loaded"):
+    with pytest.raises(SourceError, match="Driver Not Loaded"):
         NvmlSource(bus_id=BUS)
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import binomtest, norm
 
 from dskd_export.documents.validation import Check, StudentJudgement
-from dskd_export.validation.student import (
+from dskd_export.validation.judgement import (
     AGAINST_COMMONEST,
     AGAINST_TEACHER,
     NO_TEACHER_IN_BUNDLE,

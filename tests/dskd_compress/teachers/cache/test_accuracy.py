@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dskd_compress.teachers.cache.accuracy import remembered_accuracy
+from dskd_compress.teachers.cache.accuracy import recall_accuracy
 from dskd_export.documents.base import Accuracy, Interval
 
 
@@ -12,15 +12,15 @@ def accuracy(value: float) -> Accuracy:
 
 def test_it_is_measured_once_for_the_same_facts(tmp_path: Path) -> None:
     place = tmp_path / "caches"
-    first = remembered_accuracy(place, {"weights": "a"}, lambda: accuracy(0.1))
-    again = remembered_accuracy(place, {"weights": "a"}, lambda: accuracy(0.2))
-    other = remembered_accuracy(place, {"weights": "b"}, lambda: accuracy(0.3))
+    first = recall_accuracy(place, {"weights": "a"}, lambda: accuracy(0.1))
+    again = recall_accuracy(place, {"weights": "a"}, lambda: accuracy(0.2))
+    other = recall_accuracy(place, {"weights": "b"}, lambda: accuracy(0.3))
     assert (first, again, other) == (accuracy(0.1), accuracy(0.1), accuracy(0.3))
 
 
 def test_a_damaged_file_is_measured_again(tmp_path: Path) -> None:
-    remembered_accuracy(tmp_path, {}, lambda: accuracy(0.1))
+    recall_accuracy(tmp_path, {}, lambda: accuracy(0.1))
     (file,) = tmp_path.iterdir()
     file.write_text("{", encoding="utf-8")
-    assert remembered_accuracy(tmp_path, {}, lambda: accuracy(0.2)) == accuracy(0.2)
-    assert remembered_accuracy(tmp_path, {}, lambda: accuracy(0.3)) == accuracy(0.2)
+    assert recall_accuracy(tmp_path, {}, lambda: accuracy(0.2)) == accuracy(0.2)
+    assert recall_accuracy(tmp_path, {}, lambda: accuracy(0.3)) == accuracy(0.2)

@@ -18,7 +18,7 @@ from dskd_compress.methods import Pair, create_task
 from dskd_compress.methods.base import Teacher
 from dskd_compress.models import state_sha256
 from dskd_compress.teachers.cache import key as module
-from dskd_compress.teachers.cache.key import CachedOutput, ImageFacts, cached_outputs
+from dskd_compress.teachers.cache.key import CachedOutput, ImageFacts, describe_outputs
 
 CPU = torch.device("cpu")
 IMAGES = ImageFacts("data", "augmentation", dataclasses.asdict(make_format(64)), 12, 2)
@@ -43,7 +43,7 @@ def outputs_of(
     method = KdMethod() if tap is None else DskdMethod.model_validate({"tap": tap})
     teacher = create_task(method, pair.student, pair, label_smoothing=0.0, seed=0, device=CPU).teacher
     assert isinstance(teacher, Teacher)
-    found = cached_outputs(
+    found = describe_outputs(
         teacher,
         teacher_sha256=state_sha256(model),
         images=images,
@@ -120,7 +120,7 @@ def test_a_teacher_that_is_given_another_size() -> None:
         Pair(make_model("test_resnet"), make_format(64), make_model("test_vit", img_size=size), make_format(size))
         for size in (64, 96)
     ]
-    facts = [module.adapter_facts(pair.adapter()) for pair in adapters]
+    facts = [module.describe_adapter(pair.adapter()) for pair in adapters]
     assert facts[0]["size"] is None
     assert tuple(facts[1]["size"]) == (96, 96)
 

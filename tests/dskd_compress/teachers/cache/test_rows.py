@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 
 from dskd_compress.teachers.cache import rows as module
-from dskd_compress.teachers.cache.rows import CHECKSUMS, MANIFEST, ROWS, RowStore, bytes_per_row, locked, open_rows
+from dskd_compress.teachers.cache.rows import (
+    CHECKSUMS,
+    MANIFEST,
+    ROWS,
+    RowStore,
+    count_row_bytes,
+    lock_folder,
+    open_rows,
+)
 from dskd_export.errors import DataError, EnvironmentProblem
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -23,12 +31,12 @@ ROW_COUNT, SHAPE = 40, (8, 3)
 
 
 def opened(folder: Path) -> RowStore:
-    with locked(folder.parent):
+    with lock_folder(folder.parent):
         return open_rows(folder, ROW_COUNT, SHAPE, "float16", {"what": "test"})
 
 
 def content(numbers: list[int] | range) -> np.ndarray:
-    """A row that tells its number: exact in float16."""
+    """A row whose value is its number: exact in float16."""
     return np.stack([np.full(SHAPE, number + 1, np.float16) for number in numbers])
 
 
@@ -51,17 +59,17 @@ def process(code: str, *arguments: str) -> subprocess.Popen[str]:
 
 def test_what_is_written_is_read_and_survives(tmp_path: Path) -> None:
     store = opened(tmp_path / "cache")
-    assert (len(store), store.shape, store.dtype, store.filled()) == (ROW_COUNT, SHAPE, np.float16, 0)
+    assert (len(store), store.shape, store.dtype, store.count_filled()) == (ROW_COUNT, SHAPE, np.float16, 0)
     numbers = np.array([3, 39, 0])
     assert store.read(numbers) is None
-    assert not store.written(numbers)
+    assert not store.has_rows(numbers)
     store.write(numbers, content([3, 39, 0]))
     again = opened(tmp_path / "cache")
     values = again.read(np.array([0, 3]))
     assert values is not None
     assert np.array_equal(values, content([0, 3]))
-    assert again.filled() == 3
-    assert again.written(numbers)
+    assert again.count_filled() == 3
+    assert again.has_rows(numbers)
     assert again.read(np.array([0, 4])) is None  # one of them is missing
     assert json.loads((tmp_path / "cache" / MANIFEST).read_text()) == {"what": "test"}
     # Two arrays without pickled objects, and the room that was foretold.
@@ -69,7 +77,7 @@ def test_what_is_written_is_read_and_survives(tmp_path: Path) -> None:
         np.load(tmp_path / "cache" / name, allow_pickle=False)
     assert sum(
         np.load(tmp_path / "cache" / name).nbytes for name in (ROWS, CHECKSUMS)
-    ) == ROW_COUNT * bytes_per_row(SHAPE, "float16")
+    ) == ROW_COUNT * count_row_bytes(SHAPE, "float16")
 
 
 def test_the_room_is_taken_at_once(tmp_path: Path) -> None:
@@ -145,7 +153,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         writer.kill()
         writer.communicate(timeout=60)
         store = RowStore(folder)
-        assert store.filled() == 16
+        assert store.count_filled() == 16
         counted = 0
         for number in range(16):
             values = store.read(np.array([number]))
@@ -161,7 +169,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "caches" / "cache"
     code = (
         "sys.stdin.readline()\n"
-        "with rows.locked(Path(sys.argv[1]).parent):\n"
+        "with rows.lock_folder(Path(sys.argv[1]).parent):\n"
         "    store = rows.open_rows(Path(sys.argv[1]), ROW_COUNT, SHAPE, 'float16', {'by': sys.argv[2]})\n"
         "order = np.random.default_rng(int(sys.argv[2]))\n"
         "read = 0\n"
@@ -193,7 +201,7 @@ def test_killed_while_the_folder_is_made(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     code = (
         "rows._allocate = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "with rows.locked(Path(sys.argv[1]).parent):\n"
+        "with rows.lock_folder(Path(sys.argv[1]).parent):\n"
         "    rows.open_rows(Path(sys.argv[1]), ROW_COUNT, SHAPE, 'float16', {})\n"
     )
     writer = process(code, str(folder))
@@ -201,7 +209,7 @@ def test_killed_while_the_folder_is_made(tmp_path: Path) -> None:
     assert writer.returncode == -signal.SIGKILL
     assert not folder.exists()
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1  # what it had begun
-    assert opened(folder).filled() == 0
+    assert opened(folder).count_filled() == 0
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]
 
 
@@ -210,7 +218,7 @@ def test_a_full_disk_is_said_when_the_folder_is_made(tmp_path: Path, monkeypatch
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(module.os, "posix_fallocate", full)
-    with pytest.raises(EnvironmentProblem, match="No space left on device"):
+    with pytest.raises(EnvironmentProblem, match=os.strerror(28)):
         opened(tmp_path / "cache")
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
@@ -225,21 +233,21 @@ def test_a_damaged_folder_is_refused(damage: str, tmp_path: Path) -> None:
         np.save(folder / ROWS, np.zeros((3, 2), np.float16))
     else:
         (folder / CHECKSUMS).write_bytes(b"nothing that numpy wrote")
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match=r"/cache "):
         opened(folder)
     shutil.rmtree(folder)
-    assert opened(folder).filled() == 0
+    assert opened(folder).count_filled() == 0
 
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path: Path) -> None:
     opened(tmp_path / "cache")
     np.save(tmp_path / "cache" / ROWS, np.array([object()], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match=r"/cache "):
         opened(tmp_path / "cache")
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     opened(tmp_path / "cache")
     (tmp_path / "cache" / ROWS).unlink()
-    with pytest.raises(EnvironmentProblem, match="cannot be opened: No such file"):
+    with pytest.raises(EnvironmentProblem, match=r"cache .*teacher\.cache\.folder"):
         opened(tmp_path / "cache")

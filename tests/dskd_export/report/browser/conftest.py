@@ -121,7 +121,7 @@ class Browser:
         return found
 
     def requests(self) -> list[str]:
-        """Addresses asked for since the page was opened, the page itself left out."""
+        """Addresses requested since the page was opened, the page itself left out."""
         urls = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
         return urls[1:]
 

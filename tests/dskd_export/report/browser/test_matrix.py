@@ -79,8 +79,15 @@ def faults(browser: Any, rules: str) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-@pytest.mark.parametrize("page", ["one", "matrix"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("page", "scheme"),
+    [
+        ("one", "light"),
+        ("matrix", "dark"),
+        pytest.param("one", "dark", marks=pytest.mark.slow),
+        pytest.param("matrix", "light", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_nothing_grave(browser: Any, pages: dict[str, Path], rules: str, page: str, scheme: str) -> None:
     browser.open(pages[page].as_uri(), 1280, scheme)
     assert faults(browser, rules) == []

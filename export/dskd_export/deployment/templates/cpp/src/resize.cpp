@@ -64,7 +64,7 @@ struct Taps {
 
 std::vector<Taps> taps_of(int input, int output, const Kernel& kernel) {
   const double scale = static_cast<double>(input) / output;
-  const double stretch = std::max(scale, 1.0);  // a reduction has to look at all that it leaves out
+  const double stretch = std::max(scale, 1.0);  // a reduction reads every pixel that it leaves out
   const double support = kernel.support * stretch;
   std::vector<Taps> taps;
   taps.reserve(static_cast<std::size_t>(output));

@@ -7,7 +7,7 @@
 
 std::vector<float> logits_of(const std::vector<float>& outputs, bool probabilities) {
   if (!probabilities) return outputs;
-  // What underflowed counts as the smallest normal float; NaN stays NaN, to be told.
+  // What underflowed counts as the smallest normal float; NaN stays NaN, to be reported.
   constexpr double floor = std::numeric_limits<float>::min();
   std::vector<float> logits;
   logits.reserve(outputs.size());

@@ -1,4 +1,4 @@
-"""What a teacher is shown, and whether it would see more with another normalisation.
+"""How a teacher gets its images, checked against the usual normalisations.
 
 Shape suffixes: B images of a batch, N images, C channels, H height, W width.
 """
@@ -23,16 +23,16 @@ from dskd_compress.training.diagnosis.teacher_input import (
 )
 
 _MOST_IMAGES = 256
-_FIRST_IMAGES = 96  # those of which a normalisation has to gain some to be tried on all
+_FIRST_IMAGES = 96  # a normalisation that gains nothing on these is not tried on all
 _BATCH = 32
 
 
-def describe_view(pair: Pair, origin: str) -> str:
-    """What the teacher is fed: `fed 128 px, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 (timm's)`.
+def describe_input(pair: Pair, origin: str) -> str:
+    """Describe the input of the teacher: `fed 128 px, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 (timm's)`.
 
     Args:
         pair: student and teacher.
-        origin: who says so, in words.
+        origin: source of the preprocessing, in words.
     """
     size = pair.teacher_size[1:]
     pixels = f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"
@@ -48,12 +48,12 @@ def compare_normalisations(sets: DataSets, pair: Pair, device: torch.device) -> 
     """Try the usual normalisations on labelled validation images; draws nothing from any random generator.
 
     Args:
-        sets: with the labelled images; of a stream nothing is tried, as its first ones may be of one class.
+        sets: with the labelled images. A stream is not tried, as its first images may be of one class.
         pair: student and teacher, the latter in eval mode on the device.
         device: to compute on.
 
     Returns:
-        The fault, where the teacher is clearly better with another normalisation than its own.
+        The fault, if the teacher is clearly better with another normalisation than its own.
     """
     if isinstance(sets.val, StreamSet):
         return None
@@ -63,7 +63,7 @@ def compare_normalisations(sets: DataSets, pair: Pair, device: torch.device) -> 
     size = pair.adapter().size
     right: dict[str, list[np.ndarray]] = {name: [] for name in ("", *live)}
     seen = 0
-    for images_BCHW, labels_B in _batches(sets, pair.student_format):
+    for images_BCHW, labels_B in _read_batches(sets, pair.student_format):
         images, labels = images_BCHW.to(device), labels_B.to(device)
         for name, answers_B in right_answers(
             pair.teacher, images, labels, formats, size, {"": own, **live}
@@ -82,8 +82,8 @@ def compare_normalisations(sets: DataSets, pair: Pair, device: torch.device) -> 
     return normalisation_symptom(given_N, others)
 
 
-def _batches(sets: DataSets, format: Preprocessing) -> Iterator[tuple[Tensor, Tensor]]:
-    """The first validation images in the student's preprocessing, one of each class before the next."""
+def _read_batches(sets: DataSets, format: Preprocessing) -> Iterator[tuple[Tensor, Tensor]]:
+    """Read the first validation images in the student's preprocessing, one of each class before the next."""
     transform = eval_transform(format)
     images: list[Tensor] = []
     labels: list[int] = []

@@ -13,9 +13,9 @@ import pytest
 from onnx import TensorProto, helper
 from run_support import QUIET
 
+from dskd_compress import torch_reference
 from dskd_compress.cli import main
 from dskd_compress.run_folder import RunFolder
-from dskd_compress.stages import validate_inputs
 from dskd_compress.stages.pipeline import run_pipeline
 from dskd_compress.stages.validate import run_validate
 from dskd_export.bundle import open_bundle
@@ -71,13 +71,13 @@ def add_unrunnable(run: RunFolder) -> None:
 
 def test_one_pass_over_the_images_feeds_all(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared: list[int] = []
-    real = validate_inputs.preprocess_batch
+    real = torch_reference.preprocess_batch
 
     def counted(images, spec):  # type: ignore[no-untyped-def]
         prepared.append(len(images))
         return real(images, spec)
 
-    monkeypatch.setattr(validate_inputs, "preprocess_batch", counted)
+    monkeypatch.setattr(torch_reference, "preprocess_batch", counted)
     document = validated(run)
     assert list(document.accuracy) == [TORCH, FP32, FP16, INT8]
     assert sum(prepared) == 300
@@ -174,7 +174,7 @@ def test_nothing_that_can_be_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch
     def none(*_: object, **__: object) -> object:
         raise ProviderLacksKernel("no kernel for anything")
 
-    monkeypatch.setattr(contest, "OnnxRuntimeRunner", none)
+    monkeypatch.setattr(contest, "OnnxLoader", lambda *_, **__: none)
     with pytest.raises(EnvironmentProblem, match=r"None of the bundle.s precisions can be run here: model\.fp32"):
         validated(run)
 

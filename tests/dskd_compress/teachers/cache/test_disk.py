@@ -1,4 +1,4 @@
-"""Refused with the number, or told what it takes."""
+"""A cache that does not fit its disk is refused with the numbers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dskd_compress.teachers.cache import place as place_module
+from dskd_compress.teachers.cache import disk as disk_module
+from dskd_compress.teachers.cache.disk import RESERVE_BYTES, check_disk, locate_output, open_outputs
 from dskd_compress.teachers.cache.key import CachedOutput, ImageFacts
-from dskd_compress.teachers.cache.place import RESERVE_BYTES, find_room, open_outputs, output_folder
 from dskd_compress.teachers.cache.rows import RowStore, open_rows
 from dskd_export.errors import EnvironmentProblem
 
@@ -37,9 +37,9 @@ def disk(monkeypatch: pytest.MonkeyPatch, free: int) -> list[Path]:
     return asked
 
 
-def test_it_tells_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_measures_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = disk(monkeypatch, NEEDED + RESERVE_BYTES)
-    room = find_room(tmp_path / "not" / "there", OUTPUTS, IMAGES, None)
+    room = check_disk(tmp_path / "not" / "there", OUTPUTS, IMAGES, None)
     assert (room.total, room.new, room.free) == (NEEDED, NEEDED, NEEDED + RESERVE_BYTES)
     assert asked == [tmp_path]
     assert list(tmp_path.iterdir()) == []
@@ -48,7 +48,7 @@ def test_it_tells_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_small_disk_is_refused_with_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk(monkeypatch, NEEDED + RESERVE_BYTES - 1)
     with pytest.raises(EnvironmentProblem) as caught:
-        find_room(tmp_path, OUTPUTS, IMAGES, None)
+        check_disk(tmp_path, OUTPUTS, IMAGES, None)
     message = caught.value.message
     assert f"{NEEDED / 1e9:.2f} GB" in message
     assert "40.22 GB: 4 views of 50,000 images, 201.1 kB each" in message
@@ -60,20 +60,20 @@ def test_a_small_disk_is_refused_with_the_numbers(tmp_path: Path, monkeypatch: p
 
 def test_a_limit_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk(monkeypatch, 10**13)
-    with pytest.raises(EnvironmentProblem, match=r"needs 40\.22 GB.*max_gb allows 40\.00 GB"):
-        find_room(tmp_path, OUTPUTS, IMAGES, 40.0)
-    assert find_room(tmp_path, OUTPUTS, IMAGES, 41.0).total == NEEDED
+    with pytest.raises(EnvironmentProblem, match=r"40\.22 GB.*teacher\.cache\.max_gb.*40\.00 GB"):
+        check_disk(tmp_path, OUTPUTS, IMAGES, 40.0)
+    assert check_disk(tmp_path, OUTPUTS, IMAGES, 41.0).total == NEEDED
 
 
 def test_what_is_there_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = ImageFacts("data", "augmentation", {}, 10, 2)
     outputs = [CachedOutput("logits_BK", (3,), "float32", {}), CachedOutput("feat", (5,), "float16", {})]
-    open_rows(output_folder(tmp_path, outputs[0]), images.rows, outputs[0].shape, outputs[0].dtype, {})
+    open_rows(locate_output(tmp_path, outputs[0]), images.rows, outputs[0].shape, outputs[0].dtype, {})
     disk(monkeypatch, RESERVE_BYTES)
-    with pytest.raises(EnvironmentProblem, match="are still to be written"):
-        find_room(tmp_path, outputs, images, None)
+    with pytest.raises(EnvironmentProblem, match=r"teacher\.cache\.folder"):
+        check_disk(tmp_path, outputs, images, None)
     disk(monkeypatch, RESERVE_BYTES + 20 * (5 * 2 + 4))
-    room = find_room(tmp_path, outputs, images, None)
+    room = check_disk(tmp_path, outputs, images, None)
     assert (room.total, room.new) == (20 * (3 * 4 + 4 + 5 * 2 + 4), 20 * (5 * 2 + 4))
     stores = open_outputs(tmp_path, outputs, images)
     assert {name: (len(store), store.shape, store.dtype.name) for name, store in stores.items()} == {
@@ -81,13 +81,13 @@ def test_what_is_there_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "feat": (20, (5,), "float16"),
     }
     disk(monkeypatch, 0)
-    assert find_room(tmp_path, outputs, images, None).new == 0
+    assert check_disk(tmp_path, outputs, images, None).new == 0
     assert open_outputs(tmp_path, outputs, images).keys() == stores.keys()
 
 
 def test_what_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk(monkeypatch, NEEDED)
-    with pytest.raises(EnvironmentProblem, match="are free"):
+    with pytest.raises(EnvironmentProblem, match=r"teacher\.cache\.folder"):
         open_outputs(tmp_path / "caches", OUTPUTS, IMAGES)
     assert [path.name for path in (tmp_path / "caches").iterdir()] == [".lock"]
 
@@ -102,7 +102,7 @@ def test_two_that_ask_at_once_take_the_room_once(tmp_path: Path, monkeypatch: py
         taken = sum(file.stat().st_blocks * 512 for file in tmp_path.rglob("*.npy"))
         return SimpleNamespace(total=10**13, used=taken, free=RESERVE_BYTES + size + 20_000 - taken)
 
-    real = place_module.open_rows
+    real = disk_module.open_rows
 
     def slowly(*arguments: Any) -> RowStore:
         store = real(*arguments)
@@ -110,7 +110,7 @@ def test_two_that_ask_at_once_take_the_room_once(tmp_path: Path, monkeypatch: py
         return store
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    monkeypatch.setattr(place_module, "open_rows", slowly)
+    monkeypatch.setattr(disk_module, "open_rows", slowly)
     with ThreadPoolExecutor(2) as pool:
         stores = list(pool.map(lambda _: open_outputs(tmp_path, outputs, images), range(2)))
     assert [len(store["logits_BK"]) for store in stores] == [100, 100]

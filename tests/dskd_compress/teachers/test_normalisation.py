@@ -18,8 +18,9 @@ from dskd_compress.data import open_data
 from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.run_folder import DISTILL, RunFolder
 from dskd_compress.stages.distill import run_distill
-from dskd_compress.stages.setup import create_student, load_teacher, make_pair
-from dskd_compress.teachers.view import compare_normalisations
+from dskd_compress.stages.setup import create_student, make_pair
+from dskd_compress.teachers.load import load_teacher
+from dskd_compress.teachers.normalisation import compare_normalisations
 from dskd_compress.training.diagnosis.paired import probably_better
 from dskd_export.documents.training import TrainingDocument
 from dskd_export.errors import RecipeError
@@ -102,7 +103,7 @@ def test_the_keys_are_part_of_what_a_stage_depends_on(weights: Path, tmp_path: P
 
 
 def test_a_teacher_that_is_trained_here_has_no_normalisation_of_its_own() -> None:
-    with pytest.raises(RecipeError, match=r"takes data\.mean"):
+    with pytest.raises(RecipeError, match=r"data\.mean"):
         recipe_from_mapping({"teacher": {"name": "a", "train": {}, "mean": [0, 0, 0]}, "student": {"name": "b"}})
 
 

@@ -50,7 +50,7 @@ def student_of(folder: RunFolder) -> bytes:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Batch sizes that teachers are asked about, the probing and the evaluation left out."""
+    """Batch sizes of the calls of teachers, without probing and evaluation."""
     seen: list[int] = []
     real = Teacher.forward
 
@@ -114,7 +114,7 @@ def test_another_run_and_another_method_compute_nothing(
     assert none.teacher_cache is None
 
 
-def test_stopped_and_gone_on(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_and_resumed(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = distil(finished, tmp_path / "whole", *EXACT)
     folder = start(finished, tmp_path / "stopped")
     recipe = small_recipe(*EXACT, "train.checkpoint_steps=5")
@@ -138,14 +138,14 @@ def test_stopped_and_gone_on(finished: Finished, tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [
-        ((), RecipeError, "new augmentations.*data.augment.views"),
-        (("data.augment.views=2", "data.augment.mixup=0.2"), RecipeError, "data.augment.mixup an image depends"),
+        ((), RecipeError, "data.augment.views"),
+        (("data.augment.views=2", "data.augment.mixup=0.2"), RecipeError, "data.augment.mixup"),
         (
             ("data.augment.views=2", "data.augment.cutmix=1.0", "data.augment.erase=0.1"),
             RecipeError,
-            "data.augment.cutmix and data.augment.erase an image depends",
+            "data.augment.cutmix and data.augment.erase",
         ),
-        (("data.augment.views=2", "teacher.cache.max_gb=0.00001"), EnvironmentProblem, "max_gb allows"),
+        (("data.augment.views=2", "teacher.cache.max_gb=0.00001"), EnvironmentProblem, "teacher.cache.max_gb"),
     ],
     ids=["nothing is read again", "mixup", "cutmix and erasing", "too large"],
 )
@@ -180,13 +180,11 @@ def test_a_stream_has_no_keys(finished: Finished, tmp_path: Path, monkeypatch: p
     from dskd_compress.data import TrainLoader
 
     monkeypatch.setattr(TrainLoader, "sample_keys", lambda *_: None)
-    with pytest.raises(RecipeError, match="come as a stream"):
+    with pytest.raises(RecipeError, match=r"stream.*teacher\.cache\.enabled"):
         make_plan(small_recipe(*EXACT), start(finished, tmp_path / "run"))
 
 
-def test_the_plan_tells_what_it_takes(
-    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_plan_has_the_size(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = start(finished, tmp_path / "run")
     overrides = (CACHE, "data.augment.views=3", "method.tap=vector")
     plan = make_plan(small_recipe(*overrides), folder)

@@ -1,0 +1,249 @@
+"""The student in torch, with timm's preprocessing, as the reference of a validation.
+
+Shape suffixes: B images of a batch, N images, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from dskd_compress.data import Preprocessing, eval_transform
+from dskd_compress.label_space import names_for_device
+from dskd_compress.torch_runner import TorchRunner
+from dskd_compress.weights import WeightsInfo
+from dskd_export.documents.validation import Check, PreprocessParity
+from dskd_export.errors import EnvironmentProblem
+from dskd_export.onnx_from_torch import deployed
+from dskd_export.runtime.batches import logits_of
+from dskd_export.runtime.images import pixel_sha256
+from dskd_export.runtime.compute_precision import ComputePrecision
+from dskd_export.runtime.preprocess import model_input, preprocess_batch
+from dskd_export.runtime.runner import Array
+from dskd_export.spec import ModelSpec
+from dskd_export.validation.candidates import BATCH, FULL, LoadedModel
+from dskd_export.validation.causes import explain_fields, explain_inputs, explain_logits
+from dskd_export.validation.gate import check_count, check_golden, check_inputs
+from dskd_export.validation.judgement import Measured, TeacherOutputs, golden_parity
+from dskd_export.validation.parity import compare_inputs, join_inputs
+from dskd_export.validation.run import Reference, ValidationBatch, check_images, differing
+
+# Images whose two inputs differ that are kept to find out why.
+_KEPT = 32
+
+
+@dataclass(frozen=True)
+class TimmBatch(ValidationBatch):
+    """Images as timm prepares them and as the device does.
+
+    Attributes:
+        of_timm: float32 [B, C, H, W], by timm's evaluation transform with the student's own settings.
+        of_device: float32 [B, C, H, W], what the bundle's spec makes of the same images.
+        timm_input: `of_timm` in the type and layout of the model's input.
+        teacher_input: float32 [B, C, H', W'], as the teacher wants them; None: it is not called.
+    """
+
+    of_timm: NDArray[np.float32]
+    of_device: NDArray[np.float32]
+    timm_input: Array
+    teacher_input: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class OpenTeacher:
+    """The teacher of a run.
+
+    Attributes:
+        runner: None: it cannot be called, or is not needed.
+        preprocessing: how it wants its images.
+        missing: why it cannot be called.
+    """
+
+    runner: TorchRunner | None = None
+    preprocessing: Preprocessing | None = None
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class TorchReference(Reference[TimmBatch]):
+    """The trained weights are right: their logits, their preprocessing by timm, their classes.
+
+    Attributes:
+        info: of the weights.
+        open_teacher: called once for each image as well.
+    """
+
+    info: WeightsInfo
+    open_teacher: OpenTeacher
+    _preprocess: list[PreprocessParity] = field(default_factory=list)
+    _unlike: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
+    _teacher: list[NDArray[Any]] = field(default_factory=list)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Of the data."""
+        return self.info.classes
+
+    @property
+    def preprocess(self) -> PreprocessParity:
+        """The device's inputs against timm's, on the images seen."""
+        return join_inputs(self._preprocess)
+
+    @property
+    def teacher(self) -> TeacherOutputs:
+        """See `Reference`."""
+        return TeacherOutputs(np.concatenate(self._teacher) if self._teacher else None, self.open_teacher.missing)
+
+    def inputs(self, batch: TimmBatch) -> Array:
+        """See `Reference`: timm's for torch, the device's for a runner of the device."""
+        return batch.timm_input if self.model.kind == "torch" else batch.inputs
+
+    def observe(self, batch: TimmBatch) -> None:
+        """See `Reference`: compares the inputs and calls the teacher."""
+        parity = compare_inputs(batch.of_timm, batch.of_device, self.info.std)
+        self._preprocess.append(parity)
+        if parity.max_abs_normalised != 0 and sum(len(pair[0]) for pair in self._unlike) < _KEPT:
+            which_B = differing(batch.of_timm, batch.of_device)
+            self._unlike.append((batch.of_timm[which_B], batch.of_device[which_B]))
+        if self.open_teacher.runner is not None and batch.teacher_input is not None:
+            self._teacher.append(logits_of(self.open_teacher.runner, batch.teacher_input, batch=BATCH))
+
+    def measured_for(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
+        """See `Reference`: all on the images; the reference is no candidate."""
+        return self.name, measured
+
+    def check(self, measured: Measured) -> tuple[list[Check], list[str]]:
+        """See `Reference`: inputs, spec, golden images, labels and golden logits."""
+        unlike = spec_differences(self.bundle.spec, self.info)
+        inputs = check_inputs(self.preprocess, self.settings.max_pixel_error)
+        images, shifted = check_images(measured, self.model.name)
+        checks = [inputs, check_count("spec", unlike, "as the weights were trained"), *images]
+        causes = [*unlike, *shifted]
+        if inputs.failed and self._unlike:
+            of_timm, of_device = (np.concatenate(parts) for parts in zip(*self._unlike, strict=True))
+            known = explain_inputs(of_timm, of_device, self.info.mean, self.info.std)
+            if known is not None or not unlike:
+                causes.append(known or "the device prepares its input in another way than timm")
+        if self.model.kind == "torch":
+            golden = measured.golden.golden
+            checks.append(check_golden(golden_parity(self.model, golden), self.settings.max_abs_relative))
+            if checks[-1].failed:
+                known = explain_logits(self.model.logits(golden.input), golden.logits)
+                what = "golden.npz does not hold what the student gives for its images"
+                causes.append(f"{what}: {known}" if known else what)
+        return checks, causes
+
+
+def open_torch_student(student: nn.Module, info: WeightsInfo, spec: ModelSpec, provider: str) -> LoadedModel:
+    """Open the student with the bundle's input and output, normalising as it was trained, whatever the spec says.
+
+    The caller closes its runner.
+
+    Raises:
+        EnvironmentProblem: there is no CUDA device.
+    """
+    if provider == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentProblem(
+            f"torch {torch.__version__} finds no CUDA device for torch:cuda:fp32.",
+            "Name torch:cpu:fp32, or see: dskd-compress doctor",
+        )
+    module = deployed(student, spec.model_copy(update={"mean": info.mean, "std": info.std}))
+    runner = TorchRunner(module, device=provider, input_name=spec.input_name, output_name=spec.output_name)
+    return LoadedModel(runner, "torch", provider, FULL, ComputePrecision(True, ""), spec)
+
+
+def timm_batches(
+    images: Iterator[tuple[Image.Image, int, str]],
+    preprocessing: Preprocessing,
+    spec: ModelSpec,
+    of_teacher: Preprocessing | None = None,
+    size: int = BATCH,
+) -> Iterator[TimmBatch]:
+    """Prepare images, `size` at a time, the last batch with what is left. Each image is decoded once.
+
+    Args:
+        images: decoded image, label and name.
+        preprocessing: of the student.
+        spec: of its bundle.
+        of_teacher: how the teacher wants them; None: it is not called.
+        size: images of a batch.
+    """
+    to_uint8 = eval_transform(preprocessing, normalise=False)
+    for_teacher = None if of_teacher is None or of_teacher == preprocessing else _transform(of_teacher)
+    own = spec.model_copy(update={"mean": preprocessing.mean, "std": preprocessing.std})
+    is_plain = (spec.input_dtype, spec.input_layout) == ("float32", "NCHW")
+    while chunk := list(islice(images, size)):
+        decoded = [image for image, _, _ in chunk]
+        pixels_BCHW = np.stack([np.asarray(to_uint8(image)) for image in decoded])
+        of_timm = timm_input = normalise(pixels_BCHW, preprocessing.mean, preprocessing.std)
+        inputs = preprocess_batch(decoded, spec)
+        if not is_plain:  # the model normalises bytes, or takes another layout
+            timm_input = np.stack([model_input(pixels_CHW.transpose(1, 2, 0), own) for pixels_CHW in pixels_BCHW])
+        teacher_input = None
+        if of_teacher is not None:
+            # Both often want the same input, which is then made once.
+            teacher_input = of_timm if for_teacher is None else for_teacher(decoded)
+        yield TimmBatch(
+            labels=np.array([label for _, label, _ in chunk], dtype=np.int64),
+            inputs=inputs,
+            sha256=tuple(map(pixel_sha256, decoded)),
+            of_timm=of_timm,
+            of_device=_as_plain(inputs, spec),
+            timm_input=timm_input,
+            teacher_input=teacher_input,
+        )
+
+
+def _transform(preprocessing: Preprocessing) -> Callable[[Sequence[Image.Image]], NDArray[np.float32]]:
+    """timm's evaluation transform of a model, images to float32 [B, C, H, W]."""
+    to_uint8 = eval_transform(preprocessing, normalise=False)
+
+    def apply(images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        pixels_BCHW = np.stack([np.asarray(to_uint8(image)) for image in images])
+        return normalise(pixels_BCHW, preprocessing.mean, preprocessing.std)
+
+    return apply
+
+
+def normalise(pixels_BCHW: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """Compute what timm's transform makes of its own pixels, bit by bit.
+
+    Without torch: in another thread than its models it would start a second team of threads.
+    """
+    value_BCHW = pixels_BCHW.astype(np.float32)
+    value_BCHW /= np.float32(255)
+    value_BCHW -= np.array(mean, dtype=np.float32)[:, None, None]
+    value_BCHW /= np.array(std, dtype=np.float32)[:, None, None]
+    return value_BCHW
+
+
+def _as_plain(inputs: Array, spec: ModelSpec) -> NDArray[np.float32]:
+    """The input of a model of any type and layout as float32 [B, C, H, W], normalised as the spec says."""
+    input_BCHW = inputs.transpose(0, 3, 1, 2) if spec.input_layout == "NHWC" else inputs
+    if spec.input_dtype == "uint8":
+        return normalise(input_BCHW.astype(np.uint8, copy=False), spec.mean, spec.std)
+    return input_BCHW.astype(np.float32, copy=False)
+
+
+def spec_differences(spec: ModelSpec, info: WeightsInfo) -> list[str]:
+    """List what a bundle says of its input and classes and the weights say otherwise."""
+    expected = {
+        "height": info.input_size[1],
+        "width": info.input_size[2],
+        "mean": info.mean,
+        "std": info.std,
+        "interpolation": info.interpolation,
+        "crop_pct": info.crop_pct,
+        "crop_mode": info.crop_mode,
+        "classes": names_for_device(info.classes)[0],
+    }
+    given = {name: getattr(spec, name) for name in expected}
+    return [f"spec.json: {text}" for text in explain_fields(given, expected)]
