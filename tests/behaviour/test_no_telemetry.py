@@ -62,7 +62,7 @@ COMMANDS = {
     "distill": ["distill", "run", "--set", "tracking.trackers=[tensorboard,wandb,mlflow]"],
     "tune": ["tune", "run", "--set", "tune.epochs=1"],
     "export": ["export", "run", "--set", "export.exporter=dynamo", "--set", "export.teacher=false", *_INT8],
-    "build": ["build", "run", "--backend", "tensorrt-rtx", "--precision", "fp32", "--target", "sm86"],
+    "build": ["build", "run", "--backend", "tensorrt-rtx", "--precision", "fp32", "--compute-capability", "sm86"],
     "validate": ["validate", "run/bundle", "--out", "validated", "--precision", "fp32"],
     "benchmark": ["benchmark", "run/bundle", "--out", "timed", "--precision", "fp32", *_QUICK],
     "ab": ["ab", "run/bundle", "run/bundle", "--out", "compared_speed", "--precision", "fp32", *_QUICK],
