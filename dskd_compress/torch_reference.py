@@ -20,7 +20,6 @@ from dskd_compress.data import Preprocessing, eval_transform
 from dskd_compress.label_space import names_for_device
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo
-from dskd_export.bundle import Bundle
 from dskd_export.documents.validation import Check, PreprocessParity
 from dskd_export.errors import EnvironmentProblem
 from dskd_export.onnx_from_torch import deployed
@@ -29,14 +28,13 @@ from dskd_export.runtime.images import pixel_sha256
 from dskd_export.runtime.native import Native
 from dskd_export.runtime.preprocess import model_input, preprocess_batch
 from dskd_export.runtime.runner import Array
-from dskd_export.settings import ValidateSettings
 from dskd_export.spec import ModelSpec
 from dskd_export.validation.candidates import BATCH, FULL, LoadedModel
 from dskd_export.validation.causes import explain_fields, explain_inputs, explain_logits
 from dskd_export.validation.gate import check_count, check_golden, check_inputs
 from dskd_export.validation.judgement import Measured, TeacherOutputs, golden_parity
 from dskd_export.validation.parity import compare_inputs, join_inputs
-from dskd_export.validation.run import ValidationBatch, check_images, differing
+from dskd_export.validation.run import Reference, ValidationBatch, check_images, differing
 
 # Images whose two inputs differ that are kept to find out why.
 _KEPT = 32
@@ -74,31 +72,20 @@ class OpenTeacher:
     missing: str = ""
 
 
-@dataclass
-class TorchReference:
+@dataclass(frozen=True)
+class TorchReference(Reference[TimmBatch]):
     """The trained weights are right: their logits, their preprocessing by timm, their classes.
 
     Attributes:
-        model: the student in torch, or the model that a pair names in its place.
-        bundle: that is validated.
         info: of the weights.
-        settings: limits of the golden logits and of pixels.
         open_teacher: called once for each image as well.
     """
 
-    model: LoadedModel
-    bundle: Bundle
     info: WeightsInfo
-    settings: ValidateSettings
     open_teacher: OpenTeacher
     _preprocess: list[PreprocessParity] = field(default_factory=list)
     _unlike: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
     _teacher: list[NDArray[Any]] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """Of its runner."""
-        return self.model.name
 
     @property
     def classes(self) -> Sequence[str]:
@@ -130,7 +117,7 @@ class TorchReference:
             self._teacher.append(logits_of(self.open_teacher.runner, batch.teacher_input, batch=BATCH))
 
     def measured_for(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
-        """See `Reference`: all on the images."""
+        """See `Reference`: all on the images; the reference is no candidate."""
         return self.name, measured
 
     def check(self, measured: Measured) -> tuple[list[Check], list[str]]:

@@ -8,7 +8,7 @@ A lower precision is another function, which may cost something: a `PrecisionBud
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from dskd_export.documents.base import Interval
@@ -94,27 +94,16 @@ def check_budget(
         relative = [(item.batch, item.mean_abs_relative) for item in parity]
         finite = all(item.finite for item in parity)
         checks.append(_worst("mean abs / scale", relative, "<=", budget.mean_abs_relative, finite))
-    if budget.agreement is not None:
-        limit = budget.agreement
-        checks.append(
-            not_judged("top-1 agreement", ">=", limit, missing)
-            if accuracy is None
-            else _agreement(accuracy, limit)
-        )
-    if budget.top1_drop is not None:
-        limit = budget.top1_drop
-        checks.append(
-            not_judged("top-1 drop", "<=", limit, missing)
-            if accuracy is None
-            else check_drop("top-1 drop", accuracy, limit)
-        )
-    if budget.worst_class_drop is not None:
-        limit = budget.worst_class_drop
-        checks.append(
-            not_judged("worst class drop", "<=", limit, missing)
-            if accuracy is None
-            else _worst_class_drop(accuracy, limit)
-        )
+    by_accuracy: list[tuple[str, Comparison, float | None, Callable[[PairedAccuracy, float], Check]]] = [
+        ("top-1 agreement", ">=", budget.agreement, _agreement),
+        ("top-1 drop", "<=", budget.top1_drop, lambda accuracy, limit: check_drop("top-1 drop", accuracy, limit)),
+        ("worst class drop", "<=", budget.worst_class_drop, _worst_class_drop),
+    ]
+    for name, comparison, limit, check in by_accuracy:
+        if limit is not None:
+            checks.append(
+                not_judged(name, comparison, limit, missing) if accuracy is None else check(accuracy, limit)
+            )
     if budget.size_mb is not None and size_mb is not None:
         checks.append(_check("size", size_mb, "<=", budget.size_mb, "MB"))
     return checks
@@ -164,11 +153,6 @@ def check_count(name: str, wrong: Sequence[str], what: str = "") -> Check:
     return _check(name, float(len(wrong)), "<=", 0.0, "; ".join(wrong) or what)
 
 
-def not_judged(name: str, comparison: Comparison, limit: float, why: str) -> Check:
-    """A check that cannot be decided, with the reason."""
-    return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="NOT JUDGED", detail=why)
-
-
 def sentence(check: Check) -> str:
     """A check in words: what was found, and what the limit is."""
     if check.verdict == "NOT JUDGED":
@@ -212,16 +196,7 @@ def check_share(
     if verdict == "NOT SHOWN":
         needed = images_for_share(round(share.value * images), images, limit)
         needed, detail = _would_show(needed, detail)
-    return Check(
-        name=name,
-        value=share.value,
-        bound=share.low,
-        limit=limit,
-        comparison=comparison,
-        verdict=verdict,
-        detail=detail,
-        images_needed=needed,
-    )
+    return _made(name, share.value, share.low, comparison, limit, verdict, detail, needed)
 
 
 def check_drop(name: str, accuracy: PairedAccuracy, limit: float, detail: str = "") -> Check:
@@ -239,16 +214,7 @@ def check_drop(name: str, accuracy: PairedAccuracy, limit: float, detail: str = 
     needed = None
     if verdict == "NOT SHOWN":
         needed, detail = _would_show(images_for_drop(lost, gained, images, limit), detail)
-    return Check(
-        name=name,
-        value=drop.value,
-        bound=drop.high,
-        limit=limit,
-        comparison="<=",
-        verdict=verdict,
-        detail=detail,
-        images_needed=needed,
-    )
+    return _made(name, drop.value, drop.high, "<=", limit, verdict, detail, needed)
 
 
 def _agreement(accuracy: PairedAccuracy, limit: float) -> Check:
@@ -265,23 +231,11 @@ def _worst_class_drop(accuracy: PairedAccuracy, limit: float) -> Check:
     worst = accuracy.worst_class
     if worst is None:
         most = accuracy.largest_class_images
-        return Check(
-            name="worst class drop",
-            value=None,
-            limit=limit,
-            comparison="<=",
-            verdict="NOT JUDGED",
-            detail=f"no class has {MIN_CLASS_IMAGES} images; the largest has {most}",
-        )
-    return Check(
-        name="worst class drop",
-        value=worst.drop.value,
-        bound=worst.drop.low,
-        limit=limit,
-        comparison="<=",
-        verdict="PASS" if worst.drop.low <= limit else "FAIL",
-        detail=f"class {worst.name!r}: {worst.lost} of {worst.images} images lost, {worst.gained} gained",
-    )
+        why = f"no class has {MIN_CLASS_IMAGES} images; the largest has {most}"
+        return not_judged("worst class drop", "<=", limit, why)
+    verdict: Verdict = "PASS" if worst.drop.low <= limit else "FAIL"
+    detail = f"class {worst.name!r}: {worst.lost} of {worst.images} images lost, {worst.gained} gained"
+    return _made("worst class drop", worst.drop.value, worst.drop.low, "<=", limit, verdict, detail)
 
 
 def _would_show(needed: int | None, detail: str) -> tuple[int | None, str]:
@@ -316,12 +270,38 @@ def _worst(
 
 def _check(name: str, value: float, comparison: Comparison, limit: float, detail: str) -> Check:
     if not math.isfinite(value):
-        reason = "not measurable: the reference is zero everywhere"
-        return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="FAIL", detail=reason)
+        why = "not measurable: the reference is zero everywhere"
+        return _made(name, None, None, comparison, limit, "FAIL", why)
     passed = value <= limit if comparison == "<=" else value >= limit
-    verdict: Verdict = "PASS" if passed else "FAIL"
-    return Check(name=name, value=value, limit=limit, comparison=comparison, verdict=verdict, detail=detail)
+    return _made(name, value, None, comparison, limit, "PASS" if passed else "FAIL", detail)
 
 
 def _not_finite(name: str, comparison: Comparison, limit: float) -> Check:
-    return Check(name=name, value=None, limit=limit, comparison=comparison, verdict="FAIL", detail=NOT_FINITE)
+    return _made(name, None, None, comparison, limit, "FAIL", NOT_FINITE)
+
+
+def not_judged(name: str, comparison: Comparison, limit: float, why: str) -> Check:
+    """A check that cannot be decided, with the reason."""
+    return _made(name, None, None, comparison, limit, "NOT JUDGED", why)
+
+
+def _made(
+    name: str,
+    value: float | None,
+    bound: float | None,
+    comparison: Comparison,
+    limit: float,
+    verdict: Verdict,
+    detail: str,
+    images_needed: int | None = None,
+) -> Check:
+    return Check(
+        name=name,
+        value=value,
+        bound=bound,
+        limit=limit,
+        comparison=comparison,
+        verdict=verdict,
+        detail=detail,
+        images_needed=images_needed,
+    )

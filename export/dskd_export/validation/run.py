@@ -2,7 +2,7 @@
 
     open models -> measure on every image, once -> check the bundle, judge the models and the student -> verdict
 
-What is taken to be right is plugged in as a `Reference`. `dskd_compress` brings one with torch; without torch
+What is taken to be right is plugged in as a `Reference`. `dskd_compress` derives one with torch; without torch
 there are two. Torch's golden logits in the bundle, of a few real images, have to be reproduced by ONNX Runtime in
 fp32 on the CPU. It then is the reference on labelled images; where there are none, the golden logits are.
 
@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,93 +68,51 @@ class ValidationBatch:
 
 
 BatchT = TypeVar("BatchT", bound=ValidationBatch)
-BatchT_contra = TypeVar("BatchT_contra", bound=ValidationBatch, contravariant=True)
-
-
-class Reference(Protocol[BatchT_contra]):
-    """What is taken to be right."""
-
-    @property
-    def name(self) -> str:
-        """In documents: its runner, or golden.npz."""
-        ...
-
-    @property
-    def model(self) -> LoadedModel:
-        """Called for every image."""
-        ...
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Names of the outputs."""
-        ...
-
-    @property
-    def preprocess(self) -> PreprocessParity | None:
-        """The device's inputs against its own; None: it has no others."""
-        ...
-
-    @property
-    def teacher(self) -> TeacherOutputs:
-        """The teacher's answers on the images seen."""
-        ...
-
-    def inputs(self, batch: BatchT_contra) -> Array:
-        """Its own input of some images."""
-        ...
-
-    def observe(self, batch: BatchT_contra) -> None:
-        """Take note of images that are compared; each comes once."""
-        ...
-
-    def check(self, measured: Measured) -> tuple[list[Check], list[str]]:
-        """Check the bundle itself; returns the checks and the likely causes of failures."""
-        ...
-
-    def measured_for(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
-        """Select what a candidate is compared with: the name in documents, and the outputs."""
-        ...
 
 
 @dataclass(frozen=True)
-class OnnxReference:
-    """A model in ONNX Runtime, or an engine, where there is no torch.
+class Reference(Generic[BatchT]):
+    """What is taken to be right: as it stands, a model that runs on the device, such as fp32 in ONNX Runtime.
 
     Attributes:
-        model: that is called.
-        bundle: that holds it.
+        model: called for every image.
+        bundle: that is validated.
         settings: the limit of its golden logits.
     """
 
     model: LoadedModel
     bundle: Bundle
     settings: ValidateSettings
-    preprocess: None = None
-
-    @property
-    def teacher(self) -> TeacherOutputs:
-        """See `Reference`: there is none."""
-        return TeacherOutputs(None, NO_TEACHER_IN_BUNDLE)
 
     @property
     def name(self) -> str:
-        """Of its runner."""
+        """In documents: its runner, or golden.npz."""
         return self.model.name
 
     @property
     def classes(self) -> Sequence[str]:
-        """Of the bundle."""
+        """Names of the outputs."""
         return self.bundle.spec.classes
 
-    def inputs(self, batch: ValidationBatch) -> Array:
-        """See `Reference`: those of the device."""
+    @property
+    def preprocess(self) -> PreprocessParity | None:
+        """The device's inputs against its own; None: it has no others."""
+        return None
+
+    @property
+    def teacher(self) -> TeacherOutputs:
+        """The teacher's answers on the images seen."""
+        return TeacherOutputs(None, NO_TEACHER_IN_BUNDLE)
+
+    def inputs(self, batch: BatchT) -> Array:
+        """Its own input of some images."""
         return batch.inputs
 
-    def observe(self, batch: ValidationBatch) -> None:
-        """See `Reference`: nothing is kept."""
+    def observe(self, batch: BatchT) -> None:
+        """Take note of images that are compared; each comes once."""
 
     def check(self, measured: Measured) -> tuple[list[Check], list[str]]:
-        """See `Reference`: the golden logits, and the golden images and labels among the images."""
+        """Check the bundle itself; returns the checks and the likely causes of failures."""
         golden = measured.golden.golden
         check = check_golden(golden_parity(self.model, golden), self.settings.max_abs_relative)
         causes = []
@@ -168,18 +126,20 @@ class OnnxReference:
         return [check, *checks], causes + shifted
 
     def measured_for(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
-        """See `Reference`: the model itself as a candidate is compared with the golden logits."""
+        """Select what a candidate is compared with: the name in documents, and the outputs.
+
+        The reference itself, where it is a candidate too, is compared with the golden logits.
+        """
         if candidate is not self.model:
             return self.name, measured
         golden = measured.golden.golden
         logits = {candidate.name: candidate.logits(golden.input)}
-        return GOLDEN, _against_golden(
-            replace(measured, labels=None, logits=logits, first_inputs=golden.input, no_labels=IS_REFERENCE)
-        )
+        own = replace(measured, labels=None, logits=logits, first_inputs=golden.input, no_labels=IS_REFERENCE)
+        return GOLDEN, replace(own, same_input=golden.logits)
 
 
 @dataclass(frozen=True)
-class GoldenReference(OnnxReference):
+class GoldenReference(Reference[ValidationBatch]):
     """Torch's logits of the golden images, where there are no other images."""
 
     @property
@@ -189,11 +149,7 @@ class GoldenReference(OnnxReference):
 
     def measured_for(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
         """See `Reference`: every model is compared with the golden logits."""
-        return GOLDEN, _against_golden(measured)
-
-
-def _against_golden(measured: Measured) -> Measured:
-    return replace(measured, same_input=measured.golden.golden.logits)
+        return GOLDEN, replace(measured, same_input=measured.golden.golden.logits)
 
 
 def validate(
@@ -300,7 +256,7 @@ def validate_bundle(
     with ExitStack() as stack:
         models = open_models(bundle, engines, settings, stack)
         alone = images is None and settings.pair is None
-        reference = (GoldenReference if alone else OnnxReference)(models.reference, bundle, settings)
+        reference = (GoldenReference if alone else Reference[ValidationBatch])(models.reference, bundle, settings)
         return validate(
             bundle,
             models,
