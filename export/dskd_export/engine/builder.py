@@ -48,7 +48,7 @@ class BuildSettings:
         optimization_level: 0 to 5: how long kernels are searched for.
         tf32: fp32 may round factors to ten bits of mantissa. Off: fp32 is what parity is measured against.
         version_compatible: the engine also loads in later TensorRT versions; it may be slower.
-        hardware: GPUs beside this one that it may run on; it may be slower.
+        hardware: other GPUs that it also runs on; it may be slower.
         strip: leave the weights out, to be put in later: `identical` ones, or `new-weights` of another training.
         dla_core: run what can on this DLA of a Jetson Orin.
         timing_cache_sha256: what the timing cache of the device must hold, to build once more what was built.
