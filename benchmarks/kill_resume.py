@@ -3,18 +3,16 @@
     python benchmarks/kill_resume.py [--kills 10] [--seed 0] [--write]
 
 A tiny distillation on digits, with weight average, mixed images and noise within the sampler, checkpoints
-every three steps and two of them kept. Each round starts the real command line in a process of its own and
-sends it SIGKILL after 1 to 30 more steps, anywhere in the one that follows or, in every third round, while a
-checkpoint is being written (a half-written file is there). One more start goes to the end. With --write the
-figures go to results/kill_resume.json.
+every three steps and two of them kept. Each round starts the command line in a separate process and sends it
+SIGKILL after 1 to 30 more steps, anywhere in the next step or, in every third round, while a checkpoint is being
+written (a half-written file exists). A last start runs to the end. With --write the figures go to
+results/kill_resume.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -28,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(ROOT / "export"), str(ROOT)]
 
-import torch  # noqa: E402
+from measurement import describe_platform, make_parser  # noqa: E402
 from run_support import small_recipe  # noqa: E402
 
 from dskd_compress.recipe import dump_recipe  # noqa: E402
@@ -48,7 +46,7 @@ SETTINGS = (
 
 
 def start(command: str, recipe: Path, out: Path) -> subprocess.Popen[str]:
-    """The real command line."""
+    """Start the command line."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "export")])
     return subprocess.Popen(
         [sys.executable, "-m", "dskd_compress", command, str(recipe), "--out", str(out)],
@@ -105,8 +103,8 @@ def kill_once(recipe: Path, folder: RunFolder, draw: random.Random, in_write: bo
 
 
 def main() -> None:
-    """Run, compare, print, and with --write keep the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run, compare, print, and with --write save the figures."""
+    parser = make_parser(__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true")
@@ -138,9 +136,7 @@ def main() -> None:
             "identical": digests[0] == digests[1],
             "seed": arguments.seed,
             "settings": list(SETTINGS),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
+            **describe_platform(),
         }
     print(json.dumps({name: value for name, value in document.items() if name != "kills"}))
     if arguments.write:

@@ -49,7 +49,7 @@ from PIL import Image
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from safetensors.torch import save
-from sweep import RESULTS, versions
+from sweep import RESULTS, read_versions
 
 from dskd_compress.dashboard.follow import Follower
 from dskd_compress.data.arrays import open_npz_file
@@ -103,7 +103,7 @@ class Reader:
         seed: a sound file.
         damage: another file of it.
         read: takes the path of the file.
-        around: makes what has to lie beside it.
+        around: writes the files that must lie next to it.
     """
 
     name: str
@@ -506,7 +506,7 @@ def main() -> int:
             print(json.dumps(rows[-1]), flush=True)
     if not options.reader:
         command = shlex.join(["python", "benchmarks/sweep/fuzz_readers.py", "--cases", str(options.cases)])
-        document = {"command": command, "seed": options.seed, "versions": versions(), "readers": rows}
+        document = {"command": command, "seed": options.seed, "versions": read_versions(), "readers": rows}
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "readers.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         (options.out / "readers.md").write_text(_table(document), encoding="utf-8")
