@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 # One thread a process: tiny tensors gain nothing from more, and the suite leaves room for other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,7 +18,8 @@ import pytest
 import torch
 from gate_support import make_photo_run
 from hypothesis import settings
-from run_support import QUIET, Finished, small_recipe
+from process_support import run_forked
+from run_support import Finished, make_finished, read_outcomes, small_recipe
 from support import CLASSES, make_pair
 
 from dskd_compress import console
@@ -42,23 +50,43 @@ def labels_B() -> torch.Tensor:
     return torch.randint(CLASSES, (8,), generator=torch.Generator().manual_seed(1))
 
 
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> RunFolder:
+    """Copy a run folder that the first of the processes of this test run makes and the others wait for."""
+    base = factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (common / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (common / name).exists():
+            (common / f"{name}.part").mkdir()
+            make(common / f"{name}.part")
+            (common / f"{name}.part").rename(common / name)
+    place = factory.mktemp(name)
+    shutil.copytree(common / name, place, dirs_exist_ok=True)
+    return RunFolder(place / "run")
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Trained, distilled, exported, validated, timed and reported."""
-    from dskd_compress.stages.pipeline import run_pipeline
-
     recipe = small_recipe()
-    folder = RunFolder(tmp_path_factory.mktemp("finished") / "run")
-    return Finished(recipe, folder, tuple(run_pipeline(recipe, folder, QUIET)))
+    folder = make_once(tmp_path_factory, "finished", partial(make_finished, recipe))
+    return Finished(recipe, folder, read_outcomes(folder.path.parent))
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A student of real photographs, exported in fp32, fp16 and int8. Copy it before changing anything in it."""
-    return make_photo_run(tmp_path_factory.mktemp("photos"))
+    return make_once(tmp_path_factory, "photos", make_photo_run)
 
 
 @pytest.fixture
 def no_document_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a new process: nothing was printed with --json."""
     monkeypatch.setattr(console, "_document_written", False)
+
+
+@pytest.fixture
+def forked_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`compare` trains in processes that have torch loaded already, each of which else takes three seconds."""
+    forked = SimpleNamespace(run=run_forked, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr("dskd_compress.stages.compare.subprocess", forked)

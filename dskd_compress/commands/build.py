@@ -153,6 +153,7 @@ def build(
       dskd-compress build retrained --precision fp16 --refit-from bundle.engines/orin/model.fp16.stripped.engine
     """
     from dskd_compress.console import Output
+    from dskd_export.engine.builder import BuildTarget
 
     output = Output(json_output)
     # These are settings, kept in the run's recipe; what is built, where and for what holds for this call.

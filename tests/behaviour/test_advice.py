@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,14 @@ def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-def all_texts() -> Iterator[tuple[str, str]]:
-    for root in ROOTS:
-        for path in sorted(root.rglob("*.py")):
-            for line, text in texts(ast.parse(path.read_text(encoding="utf-8"))):
-                yield f"{root.name}/{path.relative_to(root)}:{line}", text
-
-
-TEXTS = list(all_texts())
+@cache
+def all_texts() -> list[tuple[str, str]]:
+    return [
+        (f"{root.name}/{path.relative_to(root)}:{line}", text)
+        for root in ROOTS
+        for path in sorted(root.rglob("*.py"))
+        for line, text in texts(ast.parse(path.read_text(encoding="utf-8")))
+    ]
 
 
 def options_of(command: Any) -> set[str]:
@@ -104,7 +105,7 @@ NAMED_COMMAND = re.compile(r"(?:^|[:`'(\x00] ?|\s\s+|#  )dskd-compress ([a-z-]+)
 
 def advice() -> Iterator[tuple[str, str]]:
     """Texts in words that name an option."""
-    for where, text in TEXTS:
+    for where, text in all_texts():
         if not text.startswith("--") and OPTION.search(text) and "var(--" not in text:
             yield where, text
 
@@ -163,7 +164,7 @@ def exists(key: str) -> bool:
 
 def test_keys_that_a_text_names_are_keys_of_the_recipe() -> None:
     seen = 0
-    for where, text in TEXTS:
+    for where, text in all_texts():
         for key in KEY.findall(text):
             if FILES.search(key):
                 continue

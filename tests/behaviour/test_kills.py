@@ -36,18 +36,14 @@ class Reference:
 
     def begin(self, path: Path) -> tuple[RunFolder, list[str]]:
         """A run folder with the same teacher, and the command that distils in it."""
-        folder = RunFolder(path)
-        folder.create()
-        (folder / "teacher.safetensors").write_bytes((self.folder / "teacher.safetensors").read_bytes())
+        folder = self.with_teacher(path)
         return folder, ["distill", str(self.recipe), "--out", str(path)]
 
 
 @pytest.fixture(scope="module")
 def never_killed(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     recipe = small_recipe(*SETTINGS)
-    folder = RunFolder(tmp_path_factory.mktemp("whole") / "run")
-    folder.create()
-    (folder / "teacher.safetensors").write_bytes((finished.folder / "teacher.safetensors").read_bytes())
+    folder = finished.with_teacher(tmp_path_factory.mktemp("whole") / "run")
     run_distill(recipe, folder, QUIET)
     path = folder.path.parent / "recipe.yaml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")

@@ -5,6 +5,7 @@ What the process and its children send is seen by strace, since libraries call h
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import forked_commands
 import pytest
 import typer.main
 import yaml
@@ -43,7 +45,15 @@ RECIPE = {
         "runners": ["onnxruntime"],
     },
 }
+
+# `dskd_compress` first, as in the program: it switches telemetry off.
+_IMPORTS = ("dskd_compress.cli", "dskd_compress.stages.distill", "onnxruntime")
+
+_SHORT = ("threads=1", "min_seconds=0.05", "min_iterations=10", "max_warmup_seconds=0.1")
 _INT8 = ["--precision", "int8", "--set", "export.calibration.images=4", "--set", "export.quantize.search=false"]
+_QUICK = ["--batch", "1", *(word for key in _SHORT for word in ("--set", f"benchmark.{key}"))]
+_READY = ["--set", "teacher.train=null", "--set", "teacher.checkpoint=run/teacher.safetensors"]
+_HERE = ["--remote-command", f"{sys.executable} -m dskd_compress"]
 
 # In this order: `run` makes the folder that the others read, those in the middle change it.
 COMMANDS = {
@@ -52,11 +62,13 @@ COMMANDS = {
     "distill": ["distill", "run", "--set", "tracking.trackers=[tensorboard,wandb,mlflow]"],
     "tune": ["tune", "run", "--set", "tune.epochs=1"],
     "export": ["export", "run", "--set", "export.exporter=dynamo", "--set", "export.teacher=false", *_INT8],
-    "build": ["build", "run", "--backend", "tensorrt-rtx", "--precision", "fp32", "--target", "sm86"],
+    "build": ["build", "run", "--backend", "tensorrt-rtx", "--precision", "fp32", "--compute-capability", "sm86"],
     "validate": ["validate", "run/bundle", "--out", "validated", "--precision", "fp32"],
-    "benchmark": ["benchmark", "run/bundle", "--out", "timed", "--batch", "1", "--precision", "fp32"],
+    "benchmark": ["benchmark", "run/bundle", "--out", "timed", "--precision", "fp32", *_QUICK],
+    "ab": ["ab", "run/bundle", "run/bundle", "--out", "compared_speed", "--precision", "fp32", *_QUICK],
+    "fleet": ["fleet", "run/bundle", "--on", "local", "--out", "fleet", "--precision", "fp32", *_QUICK, *_HERE],
     "report": ["report", "run"],
-    "compare": ["compare", "small.yaml", "--methods", "none", "--seeds", "0", "--out", "compared"],
+    "compare": ["compare", "small.yaml", "--methods", "none", "--seeds", "0", "--out", "compared", *_READY],
     "dashboard": ["dashboard", "run", "--once"],
     "deploy": ["deploy", "run", "--out", "deploy"],
     "doctor": ["doctor"],
@@ -78,10 +90,10 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Seen:
-    """What a process left and where it turned to; `calls` is None where nobody could watch."""
+    """What a command left at home and where it connected to; `calls` is None where strace cannot watch."""
 
     code: int
-    said: str
+    printed: str
     left: list[str]
     calls: list[str] | None
 
@@ -93,32 +105,56 @@ def can_trace() -> bool:
     return subprocess.run([*_STRACE, "-o", os.devnull, "true"], capture_output=True, check=False).returncode == 0
 
 
-def watched(command: list[str], folder: Path) -> Seen:
-    """Run a command with a fresh HOME and no variable but those that a login sets."""
+def watch(commands: dict[str, list[str]], folder: Path, modules: tuple[str, ...] = ()) -> dict[str, Seen]:
+    """Run commands with a fresh HOME each and no variable but those that a login sets.
+
+    Args:
+        commands: name -> command line, of `dskd-compress` or `-c` and Python code.
+        folder: where they run.
+        modules: imported before the first command; what that leaves or calls stands under `imports`.
+    """
     home, log = folder / "home", folder / "strace.txt"
-    shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
     strace = [*_STRACE, "-o", str(log)] if can_trace() else []
     done = subprocess.run(
-        [*strace, *command],
+        [*strace, sys.executable, forked_commands.__file__, json.dumps([modules, commands])],
         cwd=folder,
         env={"HOME": str(home), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
-    left = sorted(path.relative_to(home).as_posix() for path in home.rglob("*") if not path.is_dir())
-    return Seen(done.returncode, done.stdout, left, list(_calls(log)) if strace else None)
+    assert done.returncode == 0, done.stdout
+    found = json.loads((folder / forked_commands.FOUND).read_text(encoding="utf-8"))
+    calls = read_calls(log) if strace else {}
+    outputs = {name: folder / forked_commands.OUTPUT / str(number) for number, name in enumerate(found)}
+    return {
+        name: Seen(
+            code,
+            outputs[name].read_text(encoding="utf-8") if outputs[name].is_file() else "",
+            left,
+            calls.get(number, []) if strace else None,
+        )
+        for number, (name, (code, left)) in enumerate(found.items())
+    }
 
 
-def _calls(log: Path) -> Iterator[str]:
+def read_calls(log: Path) -> dict[int, list[str]]:
+    """Number of the command, 0 before the first -> the addresses that it connected to."""
+    number, calls = 0, dict[int, list[str]]()
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         found = _INTERNET.search(line)
-        if found is not None and (found["port"] == "53" or not found["address"].startswith(("127.", "::1"))):
-            yield f"{found['address']}:{found['port']}"
+        if found is None:
+            continue
+        if found["address"] == forked_commands.MARK:
+            number = int(found["port"])
+        elif found["port"] == "53" or not found["address"].startswith(("127.", "::1")):
+            calls.setdefault(number, []).append(f"{found['address']}:{found['port']}")
+    assert number, "no command was marked"
+    return calls
 
 
 def leaves(command: object, path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -143,11 +179,17 @@ def test_a_file_at_home_and_a_call_of_a_child_are_seen(tmp_path: Path) -> None:
         "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 4000)); "
         f"subprocess.run([sys.executable, '-c', {child!r}])"
     )
-    seen = watched([sys.executable, "-c", code], tmp_path)
-    assert (seen.code, seen.left) == (0, [".cache/id"])
-    if seen.calls is None:
+    found = watch({"before": ["-c", "pass"], "bad": ["-c", code], "after": ["-c", "print(1)"]}, tmp_path)
+    assert {name: (seen.code, seen.left) for name, seen in found.items()} == {
+        "imports": (0, []),
+        "before": (0, []),
+        "bad": (0, [".cache/id"]),
+        "after": (0, []),
+    }
+    assert [seen.printed for seen in found.values()] == ["", "", "", "1\n"]
+    if found["bad"].calls is None:
         pytest.skip("strace cannot watch here: apt-get install strace")
-    assert seen.calls == ["192.0.2.1:53"]
+    assert [seen.calls for seen in found.values()] == [[], [], ["192.0.2.1:53"], []]
 
 
 @pytest.mark.parametrize("package", ["dskd_export", "dskd_compress"])
@@ -170,10 +212,9 @@ def test_no_command_leaves_a_file_at_home_or_calls_anybody(tmp_path: Path) -> No
             for number in range(count):
                 image = Image.new("RGB", (32, 32), (100 * shade + number, number, 0))
                 image.save(tmp_path / f"photos/{split}/{name}/{number}.png")
-    found: dict[str, Seen] = {}
-    for name, arguments in COMMANDS.items():
-        found[name] = watched([sys.executable, "-m", "dskd_compress", *arguments], tmp_path)
+    found = watch(COMMANDS, tmp_path, _IMPORTS)
+    assert found.keys() == {"imports", *COMMANDS}
     assert {name: (seen.left, seen.calls) for name, seen in found.items() if seen.left or seen.calls} == {}
     # Of one epoch the student is not good enough to ship, and `run` ends with its verdict.
     fine = {"run": (0, 5, 6)}
-    assert {name: seen.said for name, seen in found.items() if seen.code not in fine.get(name, (0,))} == {}
+    assert {name: seen.printed for name, seen in found.items() if seen.code not in fine.get(name, (0,))} == {}

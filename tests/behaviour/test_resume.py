@@ -11,16 +11,13 @@ from run_support import QUIET, STEPS, Finished, records, small_recipe
 
 from dskd_compress.cli import main
 from dskd_compress.recipe import dump_recipe
-from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.training.log import TrainingLog
 from dskd_export.documents.training import EpochRecord, TrainingRecord
 
 
 def test_stopped_and_gone_on_with(finished: Finished, tmp_path: Path, no_document_yet: None) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.create()
-    (folder / "teacher.safetensors").write_bytes((finished.folder / "teacher.safetensors").read_bytes())
+    folder = finished.with_teacher(tmp_path / "run")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(dump_recipe(finished.recipe), encoding="utf-8")
     command = ["distill", str(recipe), "--out", str(folder.path)]
@@ -50,9 +47,7 @@ def test_a_kill_at_the_end_of_an_epoch_loses_and_doubles_nothing(
     written: bool, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the last step of an epoch, which is saved here, and the epoch's own checkpoint."""
-    folder = RunFolder(tmp_path / "run")
-    folder.create()
-    (folder / "teacher.safetensors").write_bytes((finished.folder / "teacher.safetensors").read_bytes())
+    folder = finished.with_teacher(tmp_path / "run")
     recipe = small_recipe(f"train.checkpoint_steps={STEPS // 2}")
     real = TrainingLog.write
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from run_support import QUIET, STEPS, Finished, records, small_recipe
 
-from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.training.log import TrainingLog
 from dskd_export.documents.training import StepRecord, TrainingRecord
@@ -19,9 +18,7 @@ def test_an_interrupted_distillation_is_one_run_with_each_step_once(
     """Its last checkpoint is from before the steps that were tracked last: they are made again, not told again."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = RunFolder(tmp_path / "run")
-    folder.create()
-    (folder / "teacher.safetensors").write_bytes((finished.folder / "teacher.safetensors").read_bytes())
+    folder = finished.with_teacher(tmp_path / "run")
     recipe = small_recipe("train.checkpoint_steps=4", "tracking.trackers=[tensorboard]", "tracking.every_steps=1")
     real = TrainingLog.write
 

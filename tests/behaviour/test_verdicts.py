@@ -14,6 +14,9 @@ from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import ValidationDocument
 
+QUICK = ("teacher=false", "exporter=legacy", "calibration.images=8", "quantize.search=false")
+EXPORT = [word for key in QUICK for word in ("--set", f"export.{key}")]
+
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> str:
     """The decision is the last line that a command prints, but for where its results are."""
@@ -48,7 +51,7 @@ def test_a_student_that_always_says_the_commonest_class_is_not_shipped(
     state = model.state_dict()
     state["classifier.bias"][0] += 1000
     save_weights(folder / "student.safetensors", state, info)
-    assert main(["export", str(folder.path), "--set", "export.teacher=false"]) == 0
+    assert main(["export", str(folder.path), *EXPORT]) == 0
     assert main(["validate", str(folder.path), "--set", "budget.student_drop=null"]) == 5
     assert last_line(capsys) == (
         "Do not ship: the student is right on 10.0 % of 70 images; always answering '0' gives 10.0 %."
@@ -72,7 +75,7 @@ def test_export_validate_benchmark_and_report_name_one_model(
         ]
         return line.split("|")[2].split()[0]
 
-    assert main(["export", path, "--precision", "auto", "--set", "export.teacher=false", *loose]) == 0
+    assert main(["export", path, "--precision", "auto", *EXPORT, *loose]) == 0
     decision = last_line(capsys)
     assert decision.startswith("Ship onnxruntime:cpu:int8: the smallest of 2 that pass, ")
     assert decision.endswith("Nothing was timed on this device.")

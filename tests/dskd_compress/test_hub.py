@@ -33,8 +33,26 @@ def hub() -> Iterator[Hub]:
         yield running
 
 
-def push(finished: Finished, hub: Hub, token: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: the client reads where the Hub is when it is imported."""
+class Push:
+    """Runs push-to-hub in this process, where the client has read the address of the real Hub already."""
+
+    def __init__(self, finished: Finished, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
+        self.finished, self.capsys, self.patch = finished, capsys, patch
+
+    def __call__(self, hub: Hub, token: str, *flags: str) -> tuple[int, str, str]:
+        self.patch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        self.patch.setenv("HF_TOKEN", token)
+        code = main(["push-to-hub", str(self.finished.folder.path), "--repo", NAME, *flags])
+        return code, *self.capsys.readouterr()
+
+
+@pytest.fixture
+def push(finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Push:
+    return Push(finished, capsys, monkeypatch)
+
+
+def push_as_program(finished: Finished, hub: Hub, token: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """In a separate process: the client reads the address of the Hub when it is imported."""
     return subprocess.run(
         [sys.executable, "-m", "dskd_compress", "push-to-hub", str(finished.folder.path), "--repo", NAME, *flags],
         env={**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_DISABLE_TELEMETRY": "1"},
@@ -85,7 +103,7 @@ def test_the_hub_reads_the_card(finished: Finished) -> None:
 
 
 def test_a_commit_with_all_of_it(finished: Finished, hub: Hub) -> None:
-    done = push(finished, hub, hub.token, "--private", "--message", "First", "--json")
+    done = push_as_program(finished, hub, hub.token, "--private", "--message", "First", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout.splitlines()[-1])
     assert document["url"].endswith("/me/bolts/commit/0123")
@@ -96,30 +114,30 @@ def test_a_commit_with_all_of_it(finished: Finished, hub: Hub) -> None:
     }
 
 
-def test_a_dry_run_asks_nothing_of_the_hub(finished: Finished, hub: Hub) -> None:
-    done = push(finished, hub, hub.token, "--dry-run")
-    assert done.returncode == 0, done.stderr
-    assert "Nothing was uploaded." in done.stdout
-    assert "model.safetensors" in done.stdout
-    assert "# me/bolts" in done.stdout
+def test_a_dry_run_asks_nothing_of_the_hub(push: Push, hub: Hub) -> None:
+    code, stdout, stderr = push(hub, hub.token, "--dry-run")
+    assert code == 0, stderr
+    assert "Nothing was uploaded." in stdout
+    assert "model.safetensors" in stdout
+    assert "# me/bolts" in stdout
     assert (hub.created, hub.files) == ([], {})
 
 
-def test_a_wrong_token_is_one_line(finished: Finished, hub: Hub) -> None:
-    done = push(finished, hub, "wrong")
-    assert done.returncode == 4
-    assert "error: The Hub refuses me/bolts: " in done.stderr
-    assert "hf auth login" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_wrong_token_is_one_line(push: Push, hub: Hub) -> None:
+    code, _, stderr = push(hub, "wrong")
+    assert code == 4
+    assert "error: The Hub refuses me/bolts: " in stderr
+    assert "hf auth login" in stderr
+    assert "Traceback" not in stderr
 
 
-def test_no_hub_is_one_line(finished: Finished) -> None:
+def test_no_hub_is_one_line(push: Push) -> None:
     with hub_on_loopback() as gone:
         pass
-    done = push(finished, gone, "right")
-    assert done.returncode == 4
-    assert "error: The Hub cannot be reached: " in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, stderr = push(gone, "right")
+    assert code == 4
+    assert "error: The Hub cannot be reached: " in stderr
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.parametrize("name", ["bolts", "a/b/c", "me/bo lts", "me/-bolts", "../../etc"])

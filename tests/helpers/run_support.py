@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ SMALL: dict[str, Any] = {
 }
 # It tunes for no precision.
 SMALL_STAGES = tuple(name for name in STAGE_NAMES if name != "tune")
+OUTCOMES = "outcomes.json"
 STEPS = 22  # two epochs of 359 // 32 batches
 
 
@@ -66,6 +68,28 @@ class Finished:
         """The same run elsewhere."""
         shutil.copytree(self.folder.path, to)
         return RunFolder(to)
+
+    def with_teacher(self, to: Path) -> RunFolder:
+        """A run folder that has the trained teacher and nothing else."""
+        folder = RunFolder(to)
+        folder.create()
+        shutil.copyfile(self.folder / "teacher.safetensors", folder / "teacher.safetensors")
+        return folder
+
+
+def make_finished(recipe: Recipe, folder: Path) -> None:
+    """Run all stages in `folder`/run, and keep their outcomes next to it."""
+    from dskd_compress.stages.pipeline import run_pipeline
+
+    outcomes = [dataclasses.asdict(one) for one in run_pipeline(recipe, RunFolder(folder / "run"), QUIET)]
+    (folder / OUTCOMES).write_text(json.dumps(outcomes), encoding="utf-8")
+
+
+def read_outcomes(folder: Path) -> tuple[StageOutcome, ...]:
+    """Read what `make_finished` kept there."""
+    from dskd_compress.stages.pipeline import StageOutcome
+
+    return tuple(StageOutcome(**one) for one in json.loads((folder / OUTCOMES).read_text(encoding="utf-8")))
 
 
 def records(path: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from run_support import Finished, small_recipe
 from dskd_compress.cli import main
 from dskd_compress.recipe import dump_recipe
 
-pytestmark = pytest.mark.usefixtures("no_document_yet")
+pytestmark = pytest.mark.usefixtures("no_document_yet", "forked_comparison")
 
 
 @pytest.fixture

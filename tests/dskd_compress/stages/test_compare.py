@@ -1,4 +1,4 @@
-"""Comparisons, with real trainings in processes of their own."""
+"""Comparisons, with real trainings in separate processes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dskd_compress.stages.compare import Variant, plan_runs, run_comparison
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparisonDocument, TrainingDocument
 from dskd_export.errors import DskdError, RecipeError, UsageError
+
+pytestmark = pytest.mark.usefixtures("forked_comparison")
 
 
 def loader(teacher: Path) -> object:

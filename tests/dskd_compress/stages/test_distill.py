@@ -71,8 +71,7 @@ def test_the_teacher_was_not_changed(finished: Finished, document: TrainingDocum
 def test_a_teacher_that_changed_is_seen_at_the_end(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = RunFolder(tmp_path)
-    (tmp_path / "teacher.safetensors").write_bytes((finished.folder / "teacher.safetensors").read_bytes())
+    folder = finished.with_teacher(tmp_path)
     real = distill.train
 
     def spoil(task, *args, **kwargs):  # type: ignore[no-untyped-def]
@@ -96,8 +95,7 @@ def test_a_healthy_run_has_no_findings(document: TrainingDocument, finished: Fin
 def test_a_fault_ends_the_run_with_its_cure_and_stays_in_the_log(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = RunFolder(tmp_path)
-    (tmp_path / "teacher.safetensors").write_bytes((finished.folder / "teacher.safetensors").read_bytes())
+    folder = finished.with_teacher(tmp_path)
     real = distill.create_task
 
     def loose(*args, **kwargs):  # type: ignore[no-untyped-def]
@@ -118,8 +116,7 @@ def test_a_fault_ends_the_run_with_its_cure_and_stays_in_the_log(
 
 
 def test_without_a_diagnosis_nothing_is_looked_for(finished: Finished, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    (tmp_path / "teacher.safetensors").write_bytes((finished.folder / "teacher.safetensors").read_bytes())
+    folder = finished.with_teacher(tmp_path)
     document = run_distill(small_recipe("diagnosis.enabled=false"), folder, QUIET)
     assert document.findings is None
     assert {line["kind"] for line in records(folder.log("student"))} == {"step", "epoch"}

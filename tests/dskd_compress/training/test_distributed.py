@@ -80,27 +80,48 @@ def test_two_processes_do_what_one_does(
 
 def begin(finished: Finished, path: Path) -> tuple[RunFolder, list[str]]:
     """A run folder with a trained teacher, and the command that distils in it."""
-    folder = RunFolder(path / "run")
-    folder.create()
-    (folder / "teacher.safetensors").write_bytes((finished.folder / "teacher.safetensors").read_bytes())
+    path.mkdir(exist_ok=True)
+    folder = finished.with_teacher(path / "run")
     recipe = path / "recipe.yaml"
     recipe.write_text(dump_recipe(finished.recipe), encoding="utf-8")
-    settings = ("train.checkpoint_steps=2", "train.device=cpu", "train.ema_decay=0.9", "train.epochs=1")
-    sets = [word for setting in settings for word in ("--set", setting)]
+    settings = ("checkpoint_steps=2", "device=cpu", "ema_decay=0.9", "epochs=1", "lr=1e-5")
+    sets = [word for setting in settings for word in ("--set", f"train.{setting}")]
     return folder, ["distill", str(recipe), "--out", str(folder.path), *sets]
 
 
-def test_lost_stopped_and_gone_on_with_it_is_the_student_of_an_undisturbed_job(
-    finished: Finished, tmp_path: Path
-) -> None:
-    for name in ("whole", "disturbed"):
-        (tmp_path / name).mkdir()
-    whole, command = begin(finished, tmp_path / "whole")
-    assert exit_codes(*start_together(command, tmp_path / "whole.said")) == [0, 0]
-    assert "epoch 1/1" in (tmp_path / "whole.0").read_text()
-    assert (tmp_path / "whole.1").read_text() == ""  # one process speaks
+@pytest.fixture(scope="module")
+def by_torchrun(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, str]:
+    """A distillation by two processes under their real starter, and what it printed."""
+    folder, command = begin(finished, tmp_path_factory.mktemp("torchrun"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "-m", "dskd_compress", *command, "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
 
-    folder, command = begin(finished, tmp_path / "disturbed")
+
+def test_torchrun(by_torchrun: tuple[RunFolder, str], finished: Finished, tmp_path: Path) -> None:
+    """It comes to the numbers of one process."""
+    folder, stdout = by_torchrun
+    (line,) = stdout.strip().splitlines()
+    assert json.loads(line)["steps"] == 11
+    alone, command = begin(finished, tmp_path)
+    assert main(command) == 0
+    for one, two in zip(records(alone.log("student")), records(folder.log("student")), strict=True):
+        if one["kind"] == "step":
+            assert two["losses"] == pytest.approx(one["losses"], rel=1e-4, abs=1e-5)
+
+
+def test_lost_stopped_and_gone_on_with_it_is_the_student_of_an_undisturbed_job(
+    by_torchrun: tuple[RunFolder, str], finished: Finished, tmp_path: Path
+) -> None:
+    whole, _ = by_torchrun
+    folder, command = begin(finished, tmp_path)
     said = tmp_path / "said"
     # The second is lost at its fourth step: the first says so in one line, and ends.
     processes = start_together(command, said, {1: ("batch", 4)})
@@ -118,7 +139,10 @@ def test_lost_stopped_and_gone_on_with_it_is_the_student_of_an_undisturbed_job(
     assert said.with_suffix(".1").read_text() == ""
 
     assert exit_codes(*start_together(command, said)) == [0, 0]
-    assert "Resuming student training at step 5/11." in said.with_suffix(".0").read_text()
+    text = said.with_suffix(".0").read_text()
+    assert "Resuming student training at step 5/11." in text
+    assert "epoch 1/1" in text
+    assert said.with_suffix(".1").read_text() == ""  # one process speaks
     for name in ("student.safetensors", "teacher.safetensors"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert records(folder.log("student")) == records(whole.log("student"))
@@ -133,31 +157,6 @@ def test_a_silent_process_is_waited_for_no_longer_than_the_recipe_says(finished:
     text = (tmp_path / "said.0").read_text()
     assert "error: Another process of this training has not answered for 3 s." in text
     assert "train.distributed_timeout_s" in text
-
-
-def test_torchrun(finished: Finished, tmp_path: Path) -> None:
-    """Under its real starter, and to the numbers of one process; other commands are refused there."""
-    folder, command = begin(finished, tmp_path)
-    command += ["--set", "train.lr=1e-5"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command_line = [*torchrun, "-m", "dskd_compress", *arguments]
-        return subprocess.run(command_line, capture_output=True, text=True, env=environment, timeout=300)
-
-    done = run(*command, "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout.strip().splitlines()[-1])
-    assert len(done.stdout.strip().splitlines()) == 1
-    assert document["steps"] == 11
-    together = records(folder.log("student"))
-    (tmp_path / "alone").mkdir()
-    alone, command = begin(finished, tmp_path / "alone")
-    assert main([*command, "--set", "train.lr=1e-5"]) == 0
-    for one, two in zip(records(alone.log("student")), together, strict=True):
-        if one["kind"] == "step":
-            assert two["losses"] == pytest.approx(one["losses"], rel=1e-4, abs=1e-5)
 
 
 def test_a_batch_that_cannot_be_divided(monkeypatch: pytest.MonkeyPatch) -> None:
