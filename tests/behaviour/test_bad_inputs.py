@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from readme_blocks import ROOT, answers, make_photos, with_tiny_models
+from blocked_imports import block_imports
+from readme_blocks import answers, make_photos, with_tiny_models
 from safetensors.torch import save_file
 
 from dskd_compress.cli import main
@@ -298,33 +299,16 @@ def test_a_file_in_place_of_the_folder(root: Path, capsys: pytest.CaptureFixture
     assert (root / "taken").read_text(encoding="utf-8") == "mine"
 
 
-BLOCKER = """\
-import sys
-
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "onnxruntime":
-            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
-
-
-sys.meta_path.insert(0, Blocker())
-"""
-
-
 def test_a_missing_extra(root: Path, tmp_path: Path) -> None:
     """In a process of its own, where ONNX Runtime cannot be imported."""
-    (tmp_path / "blocker").mkdir()
-    (tmp_path / "blocker/sitecustomize.py").write_text(BLOCKER, encoding="utf-8")
     before = snapshot(root)
-    path = os.pathsep.join(map(str, (tmp_path / "blocker", ROOT, ROOT / "export")))
     done = subprocess.run(
         [sys.executable, "-m", "dskd_compress", "validate", "runs/r18"],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "PYTHONPATH": path},
+        env=block_imports(tmp_path / "blocker", "onnxruntime"),
     )
     assert_answer(MISSING_EXTRA, done.returncode, done.stderr, root)
     assert snapshot(root) == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import shlex
 import shutil
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from blocked_imports import block_imports
 from PIL import Image
 from readme_blocks import (
     CLASSES,
@@ -47,7 +47,8 @@ TEACHER_GIVEN = "--set teacher.pretrained=false --set diagnosis.stop_on=[]"
 SMALL = (
     "--set data.input_size=32 --set data.workers=0 --set train.epochs=6 --set train.batch_size=8 "
     "--set benchmark.batches=[1] --set benchmark.threads=1 --set benchmark.min_seconds=0.02 "
-    "--set benchmark.min_iterations=10 --set benchmark.max_warmup_seconds=0.1"
+    "--set benchmark.min_iterations=10 --set benchmark.max_warmup_seconds=0.1 "
+    "--set export.quantize.search=false --set export.calibration.images=16"
 )
 ADDED = {
     "train --teacher ": f"{TEACHER_HERE} {SMALL}",
@@ -200,29 +201,14 @@ def check_schema_and_recipe(executed: Executed) -> None:
     assert "teacher:\n" in (executed.folder / "mine.yaml").read_text(encoding="utf-8")
 
 
-WITHOUT_TORCH = """\
-import sys
-
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "timm", "torchvision", "dskd_compress"):
-            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
-
-
-sys.meta_path.insert(0, Blocker())
-"""
-
-
 def check_python_without_torch(executed: Executed, tmp_path: Path) -> None:
     (script,) = blocks(EXPORT_README, "python")
     device = tmp_path / "device"
     device.mkdir()
     shutil.copytree(executed.folder / "runs/r18/bundle", device / "bundle")
     Image.open(executed.folder / "photos/val/circle/00.jpg").save(device / "photo.jpg")
-    (tmp_path / "blocker").mkdir()
-    (tmp_path / "blocker/sitecustomize.py").write_text(WITHOUT_TORCH, encoding="utf-8")
-    path = os.pathsep.join(map(str, (tmp_path / "blocker", ROOT / "export")))
+    torch = ("torch", "timm", "torchvision", "dskd_compress")
+    environment = block_imports(tmp_path / "blocker", *torch, path=[str(ROOT / "export")])
     done = subprocess.run(
         [sys.executable, "-c", script.text],
         cwd=device,
@@ -230,7 +216,7 @@ def check_python_without_torch(executed: Executed, tmp_path: Path) -> None:
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.returncode == 0, done.stderr
     difference, agreement, photo, latency, energy = done.stdout.splitlines()

@@ -76,6 +76,14 @@ def make_trainer(
     return trainer
 
 
+def train_to(trainer: Trainer, step: int) -> None:
+    """Train up to a step and save there."""
+    for record in trainer.run():
+        if isinstance(record, StepRecord) and record.step == step:
+            trainer.save()
+            break
+
+
 def states(trainer: Trainer) -> dict[str, Tensor]:
     student = trainer.task.module.state_dict()
     average = trainer.task.get_trainable_module(ema=True)
@@ -297,10 +305,7 @@ def test_every_setting_resumes_bit_for_bit(change: dict[str, object], tmp_path: 
     whole = trainer_in(tmp_path / "whole")
     expected = list(whole.run())
     stopped = trainer_in(tmp_path / "stopped")
-    for record in stopped.run():
-        if isinstance(record, StepRecord) and record.step == 3:
-            stopped.save()
-            break
+    train_to(stopped, 3)
     resumed = trainer_in(tmp_path / "stopped")
     assert resumed.progress.step == 3
     after = list(resumed.run())
@@ -322,10 +327,7 @@ def test_the_loss_scaler_resumes(tmp_path: Path) -> None:
     expected = list(whole.run())
     assert whole.scaler.get_scale() == 2.0 * 2**5
     stopped = trainer_in(tmp_path / "stopped")
-    for record in stopped.run():
-        if isinstance(record, StepRecord) and record.step == 3:
-            stopped.save()
-            break
+    train_to(stopped, 3)
     resumed = trainer_in(tmp_path / "stopped")
     assert resumed.scaler.get_scale() == 4.0
     assert [without_times(r) for r in resumed.run()] == [without_times(r) for r in expected[3:]]
