@@ -26,12 +26,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(ROOT / "export"), str(ROOT)]
 
-from measurement import describe_platform, make_parser  # noqa: E402
+from measurement import finish_check, make_check_parser  # noqa: E402
 from run_support import small_recipe  # noqa: E402
 
 from dskd_compress.recipe import dump_recipe  # noqa: E402
 from dskd_compress.run_folder import RunFolder  # noqa: E402
-from dskd_export.files.atomic import sha256_file, write_atomic  # noqa: E402
+from dskd_export.files.atomic import sha256_file  # noqa: E402
 
 SETTINGS = (
     "train.epochs=20",
@@ -104,10 +104,8 @@ def kill_once(recipe: Path, folder: RunFolder, draw: random.Random, in_write: bo
 
 def main() -> None:
     """Run, compare, print, and with --write save the figures."""
-    parser = make_parser(__doc__)
+    parser = make_check_parser(__doc__)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -134,15 +132,9 @@ def main() -> None:
             "sha256_never_killed": digests[0],
             "sha256_killed": digests[1],
             "identical": digests[0] == digests[1],
-            "seed": arguments.seed,
             "settings": list(SETTINGS),
-            **describe_platform(),
         }
-    print(json.dumps({name: value for name, value in document.items() if name != "kills"}))
-    if arguments.write:
-        write_atomic(HERE / "results" / "kill_resume.json", json.dumps(document, indent=2) + "\n")
-    if not document["identical"]:
-        raise SystemExit(1)
+    finish_check("kill_resume.json", document, arguments, failed=not document["identical"], details="kills")
 
 
 if __name__ == "__main__":

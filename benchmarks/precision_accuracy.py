@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"
 
 import torch
 from gate_support import make_mobilenet_run, shared_data
-from measurement import make_parser, print_head, print_row, write_result
+from measurement import MISSING_IMAGES, make_parser, print_head, print_row, write_result
 
 from dskd_compress.run_folder import RunFolder
 from dskd_export.documents.base import read_document
@@ -83,9 +83,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="passed to `export`, for example a method")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    data = shared_data()
-    if data is None:
-        parser.error("the real images are missing: set DSKD_TEST_DATA to their folder")
+    data = shared_data() or parser.error(MISSING_IMAGES)
     watch = Stopwatch()
     exports, validations = [], []
     with tempfile.TemporaryDirectory() as folder:

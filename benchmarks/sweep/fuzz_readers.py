@@ -119,7 +119,7 @@ class Outcome:
     """What a reader made of a file."""
 
     case: int
-    said: str
+    answer: str
     seconds: float
     memory: int
     fault: str
@@ -400,15 +400,15 @@ def _try(reader: Reader, path: Path, case: int) -> Outcome:
     signal.setitimer(signal.ITIMER_REAL, HANGS_AFTER_S)
     try:
         reader.read(path)
-        said = "read"
+        answer = "read"
     except (DskdError, NotElf) as error:
-        said = type(error).__name__
+        answer = type(error).__name__
         if not str(error).strip() or "pydantic" in str(error):
-            fault = f"says {str(error)[:200]!r}"
+            fault = f"raises {str(error)[:200]!r}"
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        said, fault = "fault", f"{type(error).__name__}: {str(error)[:200]}"
+        answer, fault = "fault", f"{type(error).__name__}: {str(error)[:200]}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     seconds, memory = time.process_time() - began, _peak() - before
@@ -416,7 +416,7 @@ def _try(reader: Reader, path: Path, case: int) -> Outcome:
         fault = fault or f"takes {seconds:.1f} s"
     if memory > MOST_BYTES:
         fault = fault or f"takes {memory / 1e6:.0f} MB"
-    return Outcome(case, said, seconds, memory, fault)
+    return Outcome(case, answer, seconds, memory, fault)
 
 
 class Hangs(BaseException):
@@ -452,7 +452,7 @@ def _row(reader: Reader, outcomes: list[Outcome]) -> dict[str, Any]:
     return {
         "reader": reader.name,
         "cases": len(outcomes),
-        "outcomes": dict(sorted(Counter(one.said for one in outcomes).items())),
+        "outcomes": dict(sorted(Counter(one.answer for one in outcomes).items())),
         "most_seconds": round(max(one.seconds for one in outcomes), 3),
         "most_mb": round(max(one.memory for one in outcomes) / 1e6, 1),
         "faults": sum(bool(one.fault) for one in outcomes),

@@ -117,10 +117,10 @@ def damage_zip(data: bytes, rng: random.Random) -> bytes:
             archive.writestr(rng.choice((name, name, name, name, "y.npy", "../x.npy", "x")), content)
     made = bytearray(buffer.getvalue())
     match rng.randrange(6):
-        case 0:  # said to be encrypted, in both places
+        case 0:  # marked as encrypted, in both places
             for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
                 made[made.find(mark) + flags] |= 1
-        case 1:  # said to be larger than it is
+        case 1:  # marked as larger than it is
             place = made.find(b"PK\x01\x02") + 24
             made[place : place + 4] = struct.pack("<I", rng.choice((0, 1, 2**20, 2**31, 2**32 - 2)))
         case 2:
