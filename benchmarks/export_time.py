@@ -42,7 +42,7 @@ from dskd_export.spec import ModelSpec
 NAME = "resnet50"
 
 
-def bare_export(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
+def export_bare(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
     """Export as a user would without this tool."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -79,7 +79,7 @@ def main() -> None:
         folder = Path(name)
         for number in range(args.rounds + 1):
             began = time.perf_counter()
-            bare_export(model, spec, folder)
+            export_bare(model, spec, folder)
             between = time.perf_counter()
             exported = onnx_from_torch(model, spec)
             exported.model.write(folder)

@@ -58,27 +58,27 @@ def start(command: str, recipe: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def finish(command: str, recipe: Path, out: Path) -> None:
-    """Run it to its end."""
+    """Run a command to its end."""
     process = start(command, recipe, out)
     _, error = process.communicate()
     if process.returncode != 0:
         raise SystemExit(error)
 
 
-def steps_logged(folder: RunFolder) -> int:
-    """The newest step that is in the log as a whole line."""
+def read_last_step(folder: RunFolder) -> int:
+    """Read the last step with a complete line in the log."""
     path = folder.log("student")
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
 
 
 def kill_once(recipe: Path, folder: RunFolder, draw: random.Random, in_write: bool) -> dict[str, Any] | None:
-    """Start, wait, kill; None where the run ended before."""
-    before = steps_logged(folder)
+    """Start, wait, kill; None: the run ended before."""
+    before = read_last_step(folder)
     process = start("distill", recipe, folder.path)
     checkpoints = folder.checkpoints("student")
     wanted = before + draw.randint(1, 30)
-    while process.poll() is None and steps_logged(folder) < wanted:
+    while process.poll() is None and read_last_step(folder) < wanted:
         time.sleep(0.002)
     if in_write:
         # Its temporary file is there for as long as a checkpoint is being written and synced.
@@ -97,7 +97,7 @@ def kill_once(recipe: Path, folder: RunFolder, draw: random.Random, in_write: bo
         return None
     return {
         "steps_before": before,
-        "steps_logged": steps_logged(folder),
+        "steps_logged": read_last_step(folder),
         "half_written_checkpoints": max(half_written, len(list(checkpoints.glob(".last.*")))),
     }
 
@@ -128,7 +128,7 @@ def main() -> None:
         digests = [sha256_file(folder.weights("student")) for folder in (whole, killed)]
         document = {
             "kills": kills,
-            "steps": steps_logged(whole),
+            "steps": read_last_step(whole),
             "sha256_never_killed": digests[0],
             "sha256_killed": digests[1],
             "identical": digests[0] == digests[1],

@@ -35,7 +35,7 @@ CROP = 224 / 227  # the images come at 227 px
 HALVES = {"even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
 
-def command(*words: str) -> None:
+def run_tool(*words: str) -> None:
     """Run the tool; exit code 5 is a verdict, no failure."""
     done = subprocess.run([sys.executable, "-m", "dskd_compress", *words], check=False)
     if done.returncode not in (0, 5):
@@ -46,8 +46,8 @@ def measure_half(run: RunFolder, quantize: list[str]) -> tuple[ExportDocument, V
     """Export in all precisions and validate."""
     path = str(run.path)
     flags = [part for one in quantize for part in ("--set", one)]
-    command("export", path, "--precision", "auto", "--target", "hopper", *flags)
-    command("validate", path)
+    run_tool("export", path, "--precision", "auto", "--target", "hopper", *flags)
+    run_tool("validate", path)
     return (
         read_document(run / "export.json", ExportDocument),
         read_document(run / "validation.json", ValidationDocument),

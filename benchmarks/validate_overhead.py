@@ -57,7 +57,7 @@ CASES = {"fp32": ["fp32"], "fp32, fp16, int8": ["fp32", "fp16", "int8"]}
 
 
 def measure_round(recipe: Recipe, run: RunFolder) -> dict[str, float]:
-    """Seconds of each of the three, once."""
+    """Measure the seconds of each of the three, once."""
     bundle = open_bundle(run.bundle)
     student, _ = load_trained(run.weights("student"))
     sets = open_checked_data(recipe, every_class=False)

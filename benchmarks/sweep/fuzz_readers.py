@@ -1,4 +1,4 @@
-"""Damaged files for every reader of files that a user hands in.
+"""Damaged files for every reader of user files.
 
     python benchmarks/sweep/fuzz_readers.py --cases 10000
 
@@ -95,7 +95,7 @@ HANGS_AFTER_S = 30
 
 @dataclass(frozen=True)
 class Reader:
-    """What reads a kind of file.
+    """A reader of a kind of file.
 
     Attributes:
         name: in the table.
@@ -116,7 +116,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a reader made of a file."""
+    """Outcome of reading a file."""
 
     case: int
     answer: str
@@ -126,7 +126,7 @@ class Outcome:
 
 
 def example_of(kind: Any) -> Any:
-    """A value of a type in which nothing is left out, as JSON."""
+    """Make a value of a type with every field, as JSON."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {name: _example_of_field(field) for name, field in kind.model_fields.items()}
     origin, inner = get_origin(kind), get_args(kind)
@@ -152,7 +152,7 @@ def _example_of_field(field: FieldInfo) -> Any:
 
 
 def readers(folder: Path) -> Iterator[Reader]:
-    """All of them.
+    """List all readers.
 
     Args:
         folder: for what is needed to make sound files.
@@ -360,7 +360,7 @@ def _png() -> bytes:
 
 
 def _tar() -> bytes:
-    """Plain members, a long name, a link, and the extended headers that GNU tar and pax write."""
+    """Make a tar of plain members, a long name, a link, and extended headers of GNU tar and pax."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name in ("train/a/1.png", "train/b/2.png", f"train/b/{'x' * 120}.png", "val/a/ü.png", "val/b/4.png"):
@@ -381,7 +381,7 @@ def _read_tar(path: Path) -> None:
 
 
 def fuzz(reader: Reader, cases: range, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Let a reader read damaged files, one at a time."""
+    """Run a reader on damaged files, one at a time."""
     path = folder / reader.file
     path.parent.mkdir(parents=True, exist_ok=True)
     reader.around(folder)
@@ -420,7 +420,7 @@ def _try(reader: Reader, path: Path, case: int) -> Outcome:
 
 
 class Hangs(BaseException):
-    """A reader that does not come back."""
+    """A reader that hangs."""
 
 
 def _hangs(*_: object) -> None:
@@ -428,12 +428,12 @@ def _hangs(*_: object) -> None:
 
 
 def watch_for_hangs() -> None:
-    """Turn the alarm of a reader that does not come back into a fault."""
+    """Turn the alarm of a hanging reader into a fault."""
     signal.signal(signal.SIGALRM, _hangs)
 
 
 def _reset_peak() -> int:
-    """Forget the most memory that this process ever had; gives what it has now, in bytes."""
+    """Reset the peak memory of this process; returns the current memory in bytes."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return _status("VmRSS")
