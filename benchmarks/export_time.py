@@ -1,18 +1,15 @@
-"""What an export and an int8 quantisation take, for a CNN of 25 million parameters.
+"""Time of an export and of an int8 quantisation, for a CNN of 25 million parameters.
 
     python benchmarks/export_time.py --rounds 3 --out benchmarks/results/export_time.json
 
 resnet50 at 224 px, random weights. `torch`: the bare `torch.onnx.export` with a free batch, written to a file.
 `export`: `onnx_from_torch`, with its surgery, optimisers and checks against torch at three batches, written to a
-file. The two in turn, in one process; the figure is the median of the rounds' ratios with a 95 % bootstrap
+file. Both alternate in one process; the figure is the median of the rounds' ratios with a 95 % bootstrap
 interval. Then int8 once, calibrated on 512 images: without and with the search for costly layers.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import shlex
 import sys
 import tempfile
 import time
@@ -24,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"
 import numpy as np
 import torch
 from gate_support import read_imagenet, shared_data
+from measurement import MISSING_IMAGES, format_ratio, make_parser, ratio_with_interval, write_result
 from PIL import Image
-from step_time import ratio_with_interval, shown
 from torch import nn
 
 from dskd_compress.config import DataSection, ExportSection, StudentSection
@@ -45,8 +42,8 @@ from dskd_export.spec import ModelSpec
 NAME = "resnet50"
 
 
-def bare_export(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
-    """What a user would write without this tool."""
+def export_bare(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
+    """Export as a user would without this tool."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -63,7 +60,7 @@ def bare_export(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
 
 def main() -> None:
     """Measure, print, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--images", type=int, default=512)
@@ -82,7 +79,7 @@ def main() -> None:
         folder = Path(name)
         for number in range(args.rounds + 1):
             began = time.perf_counter()
-            bare_export(model, spec, folder)
+            export_bare(model, spec, folder)
             between = time.perf_counter()
             exported = onnx_from_torch(model, spec)
             exported.model.write(folder)
@@ -92,11 +89,9 @@ def main() -> None:
                 seconds["export"].append(ended - between)
                 print(f"torch {between - began:.1f} s, export {ended - between:.1f} s", flush=True)
     ratio = ratio_with_interval(seconds["export"], seconds["torch"])
-    print(f"export / torch: {shown(ratio)}", flush=True)
+    print(f"export / torch: {format_ratio(ratio)}", flush=True)
 
-    data = shared_data()
-    if data is None:
-        parser.error("the real images are not here: DSKD_TEST_DATA names their folder")
+    data = shared_data() or parser.error(MISSING_IMAGES)
     pixels, labels, _ = read_imagenet(data, args.images)
     images = [Image.fromarray(one) for one in pixels]
     calibration = Calibration(
@@ -111,10 +106,10 @@ def main() -> None:
         evaluations = built.search.evaluations if built.search else 0
         int8[label] = {"seconds": built.seconds, "evaluations": evaluations, "kept": len(built.kept)}
         print(f"int8 {label}: {built.seconds:.0f} s, {evaluations} models run, {len(built.kept)} kept", flush=True)
-    if args.out is not None:
-        provenance = watch.provenance(seed=0, device="cpu", recipe_sha256="")
-        provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})
-        document = {
+    write_result(
+        args.out,
+        watch,
+        {
             "model": NAME,
             "parameters": sum(value.numel() for value in model.parameters()),
             "threads": args.threads,
@@ -122,9 +117,8 @@ def main() -> None:
             "seconds": seconds,
             "int8_images": len(images),
             "int8": int8,
-            "provenance": provenance.model_dump(mode="json"),
-        }
-        args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        },
+    )
 
 
 if __name__ == "__main__":

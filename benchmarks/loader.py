@@ -2,21 +2,17 @@
 
     python benchmarks/loader.py --out benchmarks/results/loader.json
 
-The same images as a folder of PNGs and as an .npz file read by worker processes, and resident on the
-device. A round takes one whole epoch from every loader, in an order that is drawn anew, so that a machine
-that slows down slows all of them; the first epoch, with its start of processes and its decoding, is timed
-apart. The ratio of a round is a loader's images a second over those of the folder; the figure is the median
-over rounds with a 95 % interval by bootstrap. `student` takes a forward and backward pass and an SGD step
-of a residual network of 8 layers (16, 32 and 64 channels) with each of the first batches of an epoch.
+The same images as a folder of PNGs and as an .npz file read by worker processes, and resident on the device. A
+round takes one whole epoch from every loader, in a random order, so that a slower machine slows all of them; the
+first epoch, which starts processes and decodes, is timed separately. The ratio of a round is a loader's images a
+second over those of the folder; the figure is the median over rounds with a 95 % interval by bootstrap.
+`student` takes a forward and backward pass and an SGD step of a residual network of 8 layers (16, 32 and 64
+channels) with each of the first batches of an epoch.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measurement import format_ratio, make_parser, print_head, print_row, ratio_with_interval, write_result
 from PIL import Image
-from step_time import ratio_with_interval
 from torch import nn
 
 from dskd_compress.config import AugmentSection, DataSection
@@ -39,7 +35,7 @@ Step = Callable[[torch.Tensor, torch.Tensor], None]
 
 
 class Block(nn.Module):
-    """Two convolutions and the shortcut; where the grid halves, it is a convolution too."""
+    """Two convolutions and a shortcut, which is a convolution where the grid halves."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -59,7 +55,7 @@ class Block(nn.Module):
 
 
 def write_sources(folder: Path, images: Path | None, count: int) -> dict[str, str]:
-    """The same images twice: folder name -> data.source."""
+    """Write the same images twice; returns data.source by kind."""
     if images is not None:
         with np.load(images) as file:
             x, y = file["x"][:count], file["y"][:count]
@@ -77,7 +73,7 @@ def write_sources(folder: Path, images: Path | None, count: int) -> dict[str, st
 
 
 def make_student(device: torch.device) -> Step:
-    """One training step."""
+    """Make one training step."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3, 1, 1, bias=False),
@@ -101,10 +97,10 @@ def make_student(device: torch.device) -> Step:
     return step
 
 
-def epoch_rate(
+def measure_rate(
     loader: TrainLoader, epoch: int, step: Step | None, device: torch.device, batches: int | None = None
 ) -> float:
-    """Images a second over an epoch, or its first batches."""
+    """Measure the images per second over an epoch or its first batches."""
     began, count = time.perf_counter(), 0
     for images, targets in islice(loader.epoch(epoch), batches):
         count += len(images)
@@ -117,8 +113,8 @@ def epoch_rate(
 
 def main() -> None:
     """Measure both crops, print a table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help=".npz with x and y of 32 pixels; none: made ones")
+    parser = make_parser(__doc__)
+    parser.add_argument("--images", type=Path, help=".npz with x and y of 32 pixels; none: random images")
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--student-batches", type=int, default=15)
@@ -127,7 +123,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     device, watch, rows = torch.device(args.device), Stopwatch(), []
-    print("| crop | with | folder images/s | npz / folder | resident / folder |\n|---|---|---|---|---|")
+    print_head(["crop", "with", "folder images/s", "npz / folder", "resident / folder"])
     with tempfile.TemporaryDirectory() as name:
         sources = write_sources(Path(name), args.images, args.count)
         kinds = {"folder": ("folder", "workers"), "npz": ("npz", "workers"), "resident": ("folder", "resident")}
@@ -143,19 +139,19 @@ def main() -> None:
                 )
                 sets = open_data(section, 0)
                 loaders[kind] = TrainLoader(sets, section, FORMAT, batch_size=BATCH, seed=0, device=device)
-            first = {kind: epoch_rate(loader, 0, None, device) for kind, loader in loaders.items()}
+            first = {kind: measure_rate(loader, 0, None, device) for kind, loader in loaders.items()}
             for what, step in (("nothing", None), ("student", make_student(device))):
                 rates: dict[str, list[float]] = {kind: [] for kind in loaders}
                 order = random.Random(0)
                 for number in range(args.rounds + 1):
                     for kind in order.sample(sorted(loaders), len(loaders)):
                         batches = None if step is None else args.student_batches
-                        rate = epoch_rate(loaders[kind], number + 1, step, device, batches)
+                        rate = measure_rate(loaders[kind], number + 1, step, device, batches)
                         if number:
                             rates[kind].append(rate)
                 ratios = {kind: ratio_with_interval(rates[kind], rates["folder"]) for kind in ("npz", "resident")}
-                shown = [f"{r['value']:.2f} ({r['low']:.2f}-{r['high']:.2f})" for r in ratios.values()]
-                print(f"| {crop} | {what} | {np.median(rates['folder']):.0f} | {' | '.join(shown)} |", flush=True)
+                shown = [format_ratio(ratio, digits=2) for ratio in ratios.values()]
+                print_row([crop, what, f"{np.median(rates['folder']):.0f}", *shown])
                 rows.append(
                     {
                         "crop": crop,
@@ -170,15 +166,7 @@ def main() -> None:
                 )
             for loader in loaders.values():
                 loader.close()
-    if args.out is not None:
-        provenance = watch.provenance(seed=0, device=args.device, recipe_sha256="")
-        provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})
-        document = {
-            "threads": torch.get_num_threads(),
-            "rows": rows,
-            "provenance": provenance.model_dump(mode="json"),
-        }
-        args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_result(args.out, watch, {"threads": torch.get_num_threads(), "rows": rows}, args.device)
 
 
 if __name__ == "__main__":

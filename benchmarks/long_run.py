@@ -1,4 +1,4 @@
-"""One long training of each method, alone in its process: does a step stay as fast, and what memory is taken?"""
+"""One long training of each method in a separate process: time of a step over the run, and peak memory."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from training_step import Setting, make_step, methods_of
+from measurement import print_row
+from training_step import Setting, list_methods, make_step
 
-WINDOW = 50  # steps to each side of the one that is looked at
+WINDOW = 50  # steps on each side of the measured one
 
 
 def train(name: str, setting: Setting, steps: int, threads: int) -> dict[str, Any]:
-    """Seconds of every step, and the peak memory in bytes.
+    """Measure the seconds of every step, and the peak memory in bytes.
 
-    Memory is the process's largest resident set on a CPU, with Python and the libraries in it, and
-    the most that tensors took on a GPU.
+    Memory is the largest resident set of the process on a CPU, Python and libraries included, and the peak
+    allocated by tensors on a GPU.
     """
     torch.set_num_threads(threads)
     cuda = setting.device.startswith("cuda")
-    step = make_step(methods_of(setting)[name], setting)
+    step = make_step(list_methods(setting)[name], setting)
     seconds = []
     for _ in range(steps):
         began = time.perf_counter()
@@ -38,19 +39,19 @@ def train(name: str, setting: Setting, steps: int, threads: int) -> dict[str, An
     return {"seconds": seconds, "peak_bytes": torch.cuda.max_memory_allocated() if cuda else resident}
 
 
-def window_median(seconds: list[float], step: int) -> float:
-    """Median over the steps around one of them; the first ten, which warm up, never count."""
+def median_around(seconds: list[float], step: int) -> float:
+    """Compute the median over the steps around one of them, without the first ten, the warm-up."""
     return float(np.median(seconds[max(10, step - WINDOW) : step + WINDOW]))
 
 
 def measure_long(setting: Setting, early: int, late: int, threads: int) -> dict[str, Any]:
-    """All methods of a pair, one after the other; prints a row for each as it ends."""
+    """Measure all methods of a pair, one after the other, and print a row for each."""
     found: dict[str, Any] = {}
-    names = [name for name in methods_of(setting) if name != "floor"]
-    for name in names:  # kd comes first: the others are shown relative to it
+    names = [name for name in list_methods(setting) if name != "floor"]
+    for name in names:  # kd first: the others are printed relative to it
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             run = pool.submit(train, name, setting, late, threads).result()
-        times = [window_median(run["seconds"], step) for step in (early, late)]
+        times = [median_around(run["seconds"], step) for step in (early, late)]
         found[name] = {**run, "early_seconds": times[0], "late_seconds": times[1]}
         memory = run["peak_bytes"]
         cells = [
@@ -61,5 +62,5 @@ def measure_long(setting: Setting, early: int, late: int, threads: int) -> dict[
             f"{memory / 1e6:.0f}",
             f"{memory / found['kd']['peak_bytes']:.3f}",
         ]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        print_row(cells)
     return {**asdict(setting), "early": early, "late": late, "methods": found}

@@ -1,4 +1,4 @@
-"""A convolutional model of about a millisecond on one core, and the same made longer by whole blocks."""
+"""A convolutional model of about a millisecond on one core, and longer ones of more blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CHANNELS, SIDE = 16, 56
 
 
 def conv_chain(blocks: int) -> bytes:
-    """So many equal convolutions after each other, input [1, 16, 56, 56], serialised; ten: about 1 ms."""
+    """Build a chain of equal convolutions, input [1, 16, 56, 56], serialised; ten blocks take about 1 ms."""
     rng = np.random.default_rng(0)
     nodes, weights, name = [], [], "input"
     for index in range(blocks):
@@ -33,5 +33,5 @@ def conv_chain(blocks: int) -> bytes:
 
 
 def image() -> np.ndarray:
-    """Its input."""
+    """Make its input."""
     return np.random.default_rng(1).normal(size=(1, CHANNELS, SIDE, SIDE)).astype(np.float32)

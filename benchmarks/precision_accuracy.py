@@ -1,17 +1,15 @@
-"""What each precision costs a real MobileNetV2 on real images, by the commands that a user runs.
+"""Accuracy of each precision of a real MobileNetV2 on real images, with the commands of a user.
 
     python benchmarks/precision_accuracy.py --out benchmarks/results/precision_accuracy.json
 
-MobileNetV2 with ImageNet weights and 1,300 labelled images of ImageNet. Calibration takes training images and
-there are none but these, so they are split in two: every half is calibrated and searched on, and the other one
-evaluated, and the counts of both are added. So every image is judged once, by models that never saw it.
-Each half is `export --precision auto --target hopper` (all precisions) and `validate`, in a process of its own.
+MobileNetV2 with ImageNet weights and 1,300 labelled images of ImageNet. These also serve for calibration, so
+they are split in two: each half calibrates the models that the other half evaluates, and the counts are added.
+So every image is judged once, by models that never saw it. Each half runs
+`export --precision auto --target hopper` (all precisions) and `validate`, in separate processes.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import shlex
 import subprocess
 import sys
@@ -24,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"
 
 import torch
 from gate_support import make_mobilenet_run, shared_data
+from measurement import MISSING_IMAGES, make_parser, print_head, print_row, write_result
 
 from dskd_compress.run_folder import RunFolder
 from dskd_export.documents.base import read_document
@@ -36,8 +35,8 @@ CROP = 224 / 227  # the images come at 227 px
 HALVES = {"even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
 
-def command(*words: str) -> None:
-    """Run the tool; its exit code 5 is a verdict and no failure."""
+def run_tool(*words: str) -> None:
+    """Run the tool; exit code 5 is a verdict, no failure."""
     done = subprocess.run([sys.executable, "-m", "dskd_compress", *words], check=False)
     if done.returncode not in (0, 5):
         raise SystemExit(f"dskd-compress {shlex.join(words)} ended with {done.returncode}")
@@ -47,16 +46,16 @@ def measure_half(run: RunFolder, quantize: list[str]) -> tuple[ExportDocument, V
     """Export in all precisions and validate."""
     path = str(run.path)
     flags = [part for one in quantize for part in ("--set", one)]
-    command("export", path, "--precision", "auto", "--target", "hopper", *flags)
-    command("validate", path)
+    run_tool("export", path, "--precision", "auto", "--target", "hopper", *flags)
+    run_tool("validate", path)
     return (
         read_document(run / "export.json", ExportDocument),
         read_document(run / "validation.json", ValidationDocument),
     )
 
 
-def joined(halves: list[ValidationDocument]) -> dict[str, dict[str, Any]]:
-    """Runner -> counts and shares over the images of all halves; drop with the interval of paired shares."""
+def join_halves(halves: list[ValidationDocument]) -> dict[str, dict[str, Any]]:
+    """Add up counts and shares of the halves by runner; the drop has the interval of paired shares."""
     reference = halves[0].reference
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for half in halves:
@@ -79,14 +78,12 @@ def joined(halves: list[ValidationDocument]) -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     """Measure, print a table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, help="only the first so many")
-    parser.add_argument("--set", action="append", default=[], help="passed on to `export`, for example a method")
+    parser = make_parser(__doc__)
+    parser.add_argument("--images", type=int, help="number of images")
+    parser.add_argument("--set", action="append", default=[], help="passed to `export`, for example a method")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    data = shared_data()
-    if data is None:
-        parser.error("the real images are not here: DSKD_TEST_DATA names their folder")
+    data = shared_data() or parser.error(MISSING_IMAGES)
     watch = Stopwatch()
     exports, validations = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -99,9 +96,10 @@ def main() -> None:
             export, validation = measure_half(run, args.set)
             exports.append(export)
             validations.append(validation)
-    rows = joined(validations)
-    print("| runner | images | top-1 % | lost | gained | drop, points (95 %) | size MB | kept, of the halves |")
-    print("|---|---|---|---|---|---|---|---|")
+    rows = join_halves(validations)
+    print_head(
+        ["runner", "images", "top-1 %", "lost", "gained", "drop, points (95 %)", "size MB", "kept, by half"]
+    )
     for runner, row in rows.items():
         precision = runner.rpartition(":")[2]
         facts = [one for export in exports for one in export.precisions if one.precision == precision]
@@ -110,11 +108,11 @@ def main() -> None:
         kept = ", ".join(str(len(one.kept)) for one in facts) if runner != validations[0].reference else ""
         size = f"{facts[0].size_mb:.1f}" if facts and drop else ""
         cells = [runner, row["images"], f"{100 * row['top1']:.2f}", row.get("lost", ""), row.get("gained", "")]
-        print(f"| {' | '.join(map(str, [*cells, shown, size, kept]))} |", flush=True)
-    if args.out is not None:
-        provenance = watch.provenance(seed=0, device="cpu", recipe_sha256="")
-        provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})
-        document = {
+        print_row([*cells, shown, size, kept])
+    write_result(
+        args.out,
+        watch,
+        {
             "threads": torch.get_num_threads(),
             "runners": rows,
             "halves": [
@@ -124,9 +122,8 @@ def main() -> None:
                 }
                 for export, validation in zip(exports, validations, strict=True)
             ],
-            "provenance": provenance.model_dump(mode="json"),
-        }
-        args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        },
+    )
 
 
 if __name__ == "__main__":

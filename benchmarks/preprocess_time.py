@@ -1,22 +1,19 @@
-"""Time of the torch-free preprocessing against timm's evaluation transform, one photograph after the other.
+"""Time of the torch-free preprocessing relative to timm's evaluation transform, for a single photograph.
 
     python benchmarks/preprocess_time.py --out benchmarks/results/preprocess_time.json
 
 The photograph is scikit-learn's china.jpg as a JPEG file of 500x375. `decoded` begins with the RGB image,
 `file` with the bytes of the file: `open_image` here, `Image.open(...).convert("RGB")` as in timm's dataset
-there. Both ways end with the normalised float32 array or tensor. In each round each way takes one turn, in an
-order that is drawn anew; the ratio of a round is ours over timm's, the figure the median over rounds with a
-95 % interval by bootstrap. One thread, as in a process that loads data; times are those of the processor, of
-which a program that shares it takes nothing.
+there. Both end with the normalised float32 array or tensor. Each round runs each of them once, in a random
+order; the ratio of a round is ours over timm's, the figure the median over rounds with a 95 % interval by
+bootstrap. One thread, as in a process that loads data; times are processor time, which other programs on the
+same core do not affect.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import random
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -28,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"
 import numpy as np
 import PIL
 import torch
+from measurement import format_ratio, make_parser, print_head, print_row, ratio_with_interval, write_result
 from photo_support import KINDS, photo_paths, read_photo
 from PIL import Image
-from step_time import ratio_with_interval, shown
 
 from dskd_compress.timm_import import import_timm
 from dskd_export.provenance import Stopwatch
@@ -38,6 +35,7 @@ from dskd_export.runtime.images import open_image
 from dskd_export.runtime.preprocess import preprocess
 from dskd_export.spec import ModelSpec
 
+KEYS = ("interpolation", "crop_mode", "crop_pct", "size")
 CASES = [
     ("bicubic", "center", 0.875, 224),
     ("bilinear", "center", 0.875, 224),
@@ -49,8 +47,8 @@ CASES = [
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def ways(interpolation: str, crop_mode: str, crop_pct: float, size: int) -> dict[str, Callable[[], Any]]:
-    """The four that are timed."""
+def make_ways(interpolation: str, crop_mode: str, crop_pct: float, size: int) -> dict[str, Callable[[], Any]]:
+    """Make the four functions that are timed."""
     import_timm()
     from timm.data import create_transform
 
@@ -70,7 +68,7 @@ def ways(interpolation: str, crop_mode: str, crop_pct: float, size: int) -> dict
 
 
 def measure(turns: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of processor time of every turn, after ten rounds that do not count."""
+    """Measure the milliseconds of processor time of every call, after ten warm-up rounds."""
     ms: dict[str, list[float]] = {name: [] for name in turns}
     order = random.Random(0)
     for number in range(rounds + 10):
@@ -84,34 +82,27 @@ def measure(turns: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[
 
 def main() -> None:
     """Measure all cases, print a table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=500)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     watch, rows = Stopwatch(), []
-    print("| interpolation | crop_mode | crop_pct | size | timm decoded ms | ratio | timm file ms | ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    print_head([*KEYS, "timm decoded ms", "ratio", "timm file ms", "ratio"])
     for case in CASES:
-        ms = measure(ways(*case), args.rounds)
+        ms = measure(make_ways(*case), args.rounds)
         ratios = {
             part: ratio_with_interval(ms[f"ours_{part}"], ms[f"timm_{part}"]) for part in ("decoded", "file")
         }
-        cells = [cell for part in ratios for cell in (f"{np.median(ms[f'timm_{part}']):.2f}", shown(ratios[part]))]
-        print(f"| {' | '.join(map(str, (*case, *cells)))} |", flush=True)
+        cells = [
+            cell
+            for part in ratios
+            for cell in (f"{np.median(ms[f'timm_{part}']):.2f}", format_ratio(ratios[part]))
+        ]
+        print_row([*case, *cells])
         quartiles = {name: np.percentile(times, [25, 50, 75]).round(4).tolist() for name, times in ms.items()}
-        keys = ("interpolation", "crop_mode", "crop_pct", "size")
-        rows.append({**dict(zip(keys, case, strict=True)), "ours_to_timm": ratios, "quartiles_ms": quartiles})
-    if args.out is not None:
-        provenance = watch.provenance(seed=0, device="cpu", recipe_sha256="")
-        provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})
-        document = {
-            "rounds": args.rounds,
-            "pillow": PIL.__version__,
-            "rows": rows,
-            "provenance": provenance.model_dump(mode="json"),
-        }
-        args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        rows.append({**dict(zip(KEYS, case, strict=True)), "ours_to_timm": ratios, "quartiles_ms": quartiles})
+    write_result(args.out, watch, {"rounds": args.rounds, "pillow": PIL.__version__, "rows": rows})
 
 
 if __name__ == "__main__":

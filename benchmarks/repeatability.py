@@ -1,4 +1,4 @@
-"""Two benchmarks of one model after each other, in processes of their own: how far apart are their medians?
+"""Difference of the medians of two benchmarks of one model, one after the other in separate processes.
 
     python benchmarks/repeatability.py --out benchmarks/results/repeatability.json
 
@@ -8,16 +8,14 @@ rate is steady, then three seconds. Pairs of processes, one right after the othe
 
 from __future__ import annotations
 
-import argparse
 import json
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from measurement import make_parser, write_result
 
-from dskd_export.files.atomic import write_atomic
 from dskd_export.provenance import Stopwatch
 
 MEASURE = """
@@ -34,20 +32,20 @@ print(latency.model_dump_json())
 """
 
 
-def measured() -> dict[str, object]:
-    """One benchmark in a process of its own."""
+def run_benchmark() -> dict[str, object]:
+    """Run one benchmark in a separate process."""
     command = [sys.executable, "-c", MEASURE, str(Path(__file__).parent)]
     return dict(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
 
 
 def main() -> None:
     """Measure all pairs, print a table, write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     watch = Stopwatch()
-    pairs = [(measured(), measured()) for _ in range(given.pairs)]
+    pairs = [(run_benchmark(), run_benchmark()) for _ in range(given.pairs)]
     rows = [
         {
             "p50_ms": [one["p50_ms"], other["p50_ms"]],
@@ -61,11 +59,7 @@ def main() -> None:
         print(row)
     apart = [float(row["apart"]) for row in rows]  # type: ignore[arg-type]
     print(f"apart: median {100 * np.median(apart):.2f} %, most {100 * max(apart):.2f} %")
-    if given.out is not None:
-        provenance = watch.provenance(seed=0, device="cpu", recipe_sha256="")
-        provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})
-        document = {"rows": rows, "provenance": provenance.model_dump(mode="json")}
-        write_atomic(given.out, json.dumps(document, indent=2) + "\n")
+    write_result(given.out, watch, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,17 +1,14 @@
-"""How long a report takes to open in Chromium, from asking for the file to its last chart.
+"""Time to open a report in Chromium, from the request of the file to its last chart.
 
-    PYTHONPATH=tests python benchmarks/report_open.py --out benchmarks/results/report_open.json
+    PYTHONPATH=tests/helpers python benchmarks/report_open.py --out benchmarks/results/report_open.json
 
 Two reports of typed documents: one run, and twelve folders (three precisions, two devices, four methods). Each is
-opened as often as is said, light, at 1280 px, in one headless Chromium.
+opened --rounds times, in the light theme, at 1280 px, in one headless Chromium.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
-import shlex
 import shutil
 import sys
 import tempfile
@@ -21,9 +18,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from measurement import make_parser, print_head, print_row, write_result
 from report_matrix import make_matrix
 
-from dskd_export.files.atomic import write_atomic
 from dskd_export.provenance import Stopwatch
 from dskd_export.report import build_comparison, build_report
 
@@ -31,7 +28,7 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 
 
 def load(name: str, path: Path) -> Any:
-    """A module of the tests that is no package."""
+    """Load a module of the tests that is in no package."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -43,7 +40,7 @@ def load(name: str, path: Path) -> Any:
 
 def main() -> None:
     """Open both, print a table, write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -81,15 +78,11 @@ def main() -> None:
                 }
             )
         tab.close()
-    print("| report | MB | opened in, s (median) | least | most |\n|---|---|---|---|---|")
+    print_head(["report", "MB", "opened in, s (median)", "least", "most"])
     for row in rows:
-        times = " | ".join(f"{row[key]:.2f}" for key in ("median_s", "least_s", "most_s"))
-        print(f"| {row['report']} | {row['bytes'] / 1e6:.2f} | {times} |")
-    if given.out is not None:
-        provenance = watch.provenance(seed=0, device="cpu", recipe_sha256="")
-        provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})
-        document = {"rounds": given.rounds, "rows": rows, "provenance": provenance.model_dump(mode="json")}
-        write_atomic(given.out, json.dumps(document, indent=2) + "\n")
+        times = [f"{row[key]:.2f}" for key in ("median_s", "least_s", "most_s")]
+        print_row([row["report"], f"{row['bytes'] / 1e6:.2f}", *times])
+    write_result(given.out, watch, {"rounds": given.rounds, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,24 +1,20 @@
-"""Step throughput with a filled teacher cache against the same steps without it, interleaved in one process.
+"""Step throughput with a filled teacher cache relative to the same steps without it, interleaved in one process.
 
     python benchmarks/teacher_cache.py --out benchmarks/results/teacher_cache.json
 
-A step is what the training loop does between two batches: the teacher or its outputs from the disk, student,
+A step is the work of the training loop between two batches: the teacher or its outputs from the disk, student,
 losses, backward pass, clipping, update. Both tasks have the same models, method and batches; in each round
-either takes one step, in an order that is drawn anew, so that a machine that slows down slows both. The
-figure is the median over rounds of the step without the cache over the step with it, with a 95 % bootstrap
-interval. `teacher / student` is one forward pass over the other, timed in the same rounds.
+either takes one step, in a random order, so that a slower machine slows both. The figure is the median over
+rounds of the step without the cache over the step with it, with a 95 % bootstrap interval. `teacher / student`
+is one forward pass over the other, timed in the same rounds.
 
-The batches go round, so the cache is read from the page cache of the system, as it is for a set that fits the
-memory; the first batch read, which is computed as well for comparison, is read before the rounds.
+The batches repeat, so the cache is read from the page cache of the system, as for a data set that fits into
+memory. The first batch read, which is also computed for comparison, comes before the rounds.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import shlex
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from step_time import measure, ratio_with_interval
+from measurement import format_ratio, make_parser, print_head, print_row, ratio_with_interval, write_result
+from step_time import measure
 from torch import nn
 
 from dskd_compress.config import DskdMethod, KdMethod, Method, TeacherCacheSection, TrainSection
@@ -54,8 +51,8 @@ METHODS: dict[str, Method] = {
 CLASSES, BATCHES = 100, 8
 
 
-def kept(task: MethodTask, place: Path, size: int, batch: int, device: torch.device) -> None:
-    """Give a task's teacher a cache for `BATCHES` batches."""
+def attach_cache(task: MethodTask, place: Path, size: int, batch: int, device: torch.device) -> None:
+    """Attach a cache for `BATCHES` batches to the teacher of a task."""
     assert task.teacher is not None
     images = ImageFacts("random", "none", {"input_size": (3, size, size)}, BATCHES * batch, 1)
     outputs = describe_outputs(
@@ -77,21 +74,21 @@ def kept(task: MethodTask, place: Path, size: int, batch: int, device: torch.dev
 def make_steps(
     teacher: str, student: str, size: int, batch: int, method: Method, place: Path, device: torch.device
 ) -> dict[str, Callable[[], None]]:
-    """A step without the cache and one with it, and the two forward passes."""
+    """Make a step without the cache, one with it, and the two forward passes."""
     timm = import_timm()
     format = Preprocessing((3, size, size), (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0, "center")
     torch.manual_seed(0)
     batches = torch.randn(BATCHES, batch, 3, size, size, device=device)
     labels = torch.randint(CLASSES, (BATCHES, batch), device=device)
 
-    def stepper(cache: bool) -> Callable[[], None]:
+    def make_one(cache: bool) -> Callable[[], None]:
         torch.manual_seed(0)
         models = [timm.create_model(name, num_classes=CLASSES) for name in (student, teacher)]
         pair = Pair(models[0], format, models[1], format)
         task = create_task(method, models[0], pair, label_smoothing=0.0, seed=0, device=device)
         task.fit_statistics([batches[0]])
         if cache:
-            kept(task, place, size, batch, device)
+            attach_cache(task, place, size, batch, device)
         task.train()
         optimization = create_optimization(task.module, TrainSection(lr=1e-3), 100)
         numbers = itertools.cycle(range(BATCHES))
@@ -123,8 +120,8 @@ def make_steps(
         student_model(batches[0])
 
     return {
-        "without": stepper(False),
-        "with": stepper(True),
+        "without": make_one(False),
+        "with": make_one(True),
         "teacher": teacher_forward,
         "student": student_forward,
     }
@@ -132,7 +129,7 @@ def make_steps(
 
 def main() -> None:
     """Measure every pair and method, print a table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path)
@@ -140,20 +137,16 @@ def main() -> None:
     device = torch.device(args.device)
     watch = Stopwatch()
     rows = []
-    print("| pair | size | batch | method | teacher / student | without ms | with ms | throughput |")
-    print("|---|---|---|---|---|---|---|---|")
+    print_head(["pair", "size", "batch", "method", "teacher / student", "without ms", "with ms", "throughput"])
     for (teacher, student, size, batch), (name, method) in itertools.product(PAIRS, METHODS.items()):
         with tempfile.TemporaryDirectory() as place:
             steps = make_steps(teacher, student, size, batch, method, Path(place), device)
             seconds = measure(steps, args.rounds, device)
         forward = ratio_with_interval(seconds["teacher"], seconds["student"])
         throughput = ratio_with_interval(seconds["without"], seconds["with"])
-        shown = [
-            f"{ratio['value']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" for ratio in (forward, throughput)
-        ]
+        shown = [format_ratio(ratio, digits=2) for ratio in (forward, throughput)]
         times = [f"{1e3 * float(np.median(seconds[which])):.1f}" for which in ("without", "with")]
-        cells = [f"{teacher}, {student}", size, batch, name, shown[0], *times, shown[1]]
-        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+        print_row([f"{teacher}, {student}", size, batch, name, shown[0], *times, shown[1]])
         rows.append(
             {
                 "teacher": teacher,
@@ -167,15 +160,7 @@ def main() -> None:
                 "seconds": seconds,
             }
         )
-    if args.out is not None:
-        provenance = watch.provenance(seed=0, device=args.device, recipe_sha256="")
-        provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})
-        document = {
-            "threads": torch.get_num_threads(),
-            "rows": rows,
-            "provenance": provenance.model_dump(mode="json"),
-        }
-        args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_result(args.out, watch, {"threads": torch.get_num_threads(), "rows": rows}, args.device)
 
 
 if __name__ == "__main__":

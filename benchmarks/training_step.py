@@ -1,4 +1,4 @@
-"""What is timed: one step of training, as the training loop takes it between two batches."""
+"""One step of training, as the training loop takes it between two batches."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Setting:
     channels_last: bool
 
 
-def methods_of(setting: Setting) -> dict[str, Method | None]:
-    """What is compared on a pair, None is the floor; DiffKD as published, feature and logits."""
+def list_methods(setting: Setting) -> dict[str, Method | None]:
+    """List the methods to compare on a pair; None is the floor. DiffKD as published, features and logits."""
     methods: dict[str, Method | None] = {"floor": None, "kd": KdMethod()}
-    # A class token's head does not read the map: such a teacher guides on the vector tap only.
+    # The head of a class token does not read the map: such a teacher guides on the vector tap only.
     for tap in ["vector"] if "vit" in setting.teacher else ["vector", "map"]:
         methods[f"dskd_{tap}"] = DskdMethod.model_validate({"tap": tap})
         methods[f"diffkd_{tap}"] = DiffKdMethod.model_validate({"tap": tap})
@@ -42,7 +42,7 @@ def methods_of(setting: Setting) -> dict[str, Method | None]:
 
 
 def make_step(method: Method | None, setting: Setting) -> Callable[[], None]:
-    """One training step of a method; None is the floor."""
+    """Make the training step of a method; None is the floor."""
     timm = import_timm()
     torch.manual_seed(0)
     device, size = torch.device(setting.device), setting.size

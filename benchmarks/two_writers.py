@@ -2,70 +2,53 @@
 
     python benchmarks/two_writers.py [--offsets 20] [--minutes N] [--seed 0] [--write]
 
-A tiny run on digits that has been through all stages is copied; its checkpoints are removed, so that trainings
-train. One command starts in the copy, and the second at a random moment while the first runs, or just after. The
-second must be refused, naming the first, or run alone. Then every file that a stage recorded is hashed again, and
-each training log is compared with its document. With --write the figures go to results/two_writers.json.
+A finished tiny run on digits is copied without its checkpoints, so that the trainings train again. One command
+starts in the copy, and the second at a random moment while the first runs, or just after. The second must be
+refused, naming the first, or run alone. Then every file that a stage recorded is hashed again, and each training
+log is compared with its document. With --write the figures go to results/two_writers.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import random
 import shutil
-import sys
 import tempfile
 import time
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(ROOT / "export"), str(ROOT)]
+from finished_run import PATIENCE_S, make_finished_run, read_seconds  # first: sets the path
+from measurement import finish_check, make_check_parser
+from process_support import exit_codes, start
+from writers_support import IN_USE, false_statements, leftovers, output_of
 
-import process_support  # noqa: E402
-import torch  # noqa: E402
-from process_support import exit_codes, start  # noqa: E402
-from run_support import small_recipe  # noqa: E402
-from writers_support import IN_USE, false_statements, leftovers, output_of  # noqa: E402
-
-from dskd_compress.recipe import dump_recipe  # noqa: E402
-from dskd_compress.run_folder import RunFolder  # noqa: E402
-from dskd_export.documents.base import StageRecord  # noqa: E402
-from dskd_export.files.atomic import write_atomic  # noqa: E402
+from dskd_compress.run_folder import RunFolder
 
 COMMANDS = ("train", "distill", "export", "validate", "benchmark", "report", "run")
-PRELOADED = ["process_support", "dskd_compress.stages.pipeline", "onnxscript", "onnxruntime", "sklearn.datasets"]
-
-
 SETTINGS = ("benchmark.batches=[1]", "benchmark.teacher=false", "benchmark.max_warmup_seconds=0.01")
-PATIENCE_S = 3600
 
 
-def line_of(command: str, folder: RunFolder) -> list[str]:
-    """The command line; `run` repeats all from the distillation on."""
+def make_command(command: str, folder: RunFolder) -> list[str]:
+    """Make the command line; `run` repeats all stages from distill."""
     return [command, str(folder.path), *(["--from", "distill"] if command == "run" else [])]
 
 
-def one_round(base: RunFolder, first: str, second: str, offset_s: float, place: Path) -> dict[str, Any]:
-    """Start two commands in a copy of the base, and say what came of it."""
+def run_round(base: RunFolder, first: str, second: str, offset_s: float, place: Path) -> dict[str, Any]:
+    """Start two commands in a copy of the base, and record the outcome."""
     folder = RunFolder(place / "run")
     shutil.copytree(base.path, folder.path)
-    said = [place / "first", place / "second"]
-    processes = [start(line_of(first, folder), said[0])]
+    logs = [place / "first", place / "second"]
+    processes = [start(make_command(first, folder), logs[0])]
     time.sleep(offset_s)
-    processes.append(start(line_of(second, folder), said[1]))
+    processes.append(start(make_command(second, folder), logs[1]))
     codes = exit_codes(*processes, timeout_s=PATIENCE_S)
-    refused = [code == 4 and bool(IN_USE.search(output_of(path))) for code, path in zip(codes, said, strict=True)]
+    refused = [code == 4 and bool(IN_USE.search(output_of(path))) for code, path in zip(codes, logs, strict=True)]
     wrong = false_statements(folder) + leftovers(folder)
     wrong += [
         f"{command} ended with {code}: {output_of(path)[-300:]}"
-        for command, code, path, no in zip((first, second), codes, said, refused, strict=True)
+        for command, code, path, no in zip((first, second), codes, logs, refused, strict=True)
         if code not in (0, 5) and not no
     ]
     if all(refused):
@@ -75,33 +58,24 @@ def one_round(base: RunFolder, first: str, second: str, offset_s: float, place: 
 
 
 def main() -> None:
-    """Run all pairs, print a table, and with --write keep the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run all pairs, print a table, and with --write save the figures."""
+    parser = make_check_parser(__doc__)
     parser.add_argument("--offsets", type=int, default=20, help="of each pair")
-    parser.add_argument("--minutes", type=float, help="start no more rounds after so long")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--minutes", type=float, help="start no round after so many minutes")
     arguments, started = parser.parse_args(), time.monotonic()
     draw = random.Random(arguments.seed)
-    process_support._CONTEXT.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        recipe = place / "recipe.yaml"
-        recipe.write_text(dump_recipe(small_recipe(*SETTINGS)), encoding="utf-8")
-        base = RunFolder(place / "base")
-        process = start(["run", str(recipe), "--out", str(base.path)], place / "said")
-        if exit_codes(process, timeout_s=PATIENCE_S)[0] not in (0, 5):
-            raise SystemExit(output_of(place / "said"))
+        base = make_finished_run(place, *SETTINGS)
         shutil.rmtree(base.path / "checkpoint")
-        found = {path.stem: path.read_bytes() for path in (base / "stages").iterdir()}
-        seconds = {name: StageRecord.model_validate_json(text).provenance.seconds for name, text in found.items()}
+        seconds = read_seconds(base)
         seconds["run"] = sum(seconds.values()) - seconds["train"]
         rounds: dict[tuple[str, str], list[dict[str, Any]]] = {pair: [] for pair in product(COMMANDS, COMMANDS)}
         for number, (first, second) in product(range(arguments.offsets), draw.sample(list(rounds), len(rounds))):
             if arguments.minutes is not None and time.monotonic() - started > 60 * arguments.minutes:
                 break
             (inner := place / f"{first}-{second}-{number}").mkdir()
-            one = one_round(base, first, second, draw.uniform(0, 1.1 * seconds[first]), inner)
+            one = run_round(base, first, second, draw.uniform(0, 1.1 * seconds[first]), inner)
             rounds[first, second].append(one)
             print(first, second, json.dumps(one), flush=True)
     rows = [
@@ -124,16 +98,8 @@ def main() -> None:
         "refused": sum(row["refused"] for row in rows),
         "wrong": sum(len(row["wrong"]) for row in rows),
         "seconds_alone": {name: round(value, 2) for name, value in seconds.items()},
-        "seed": arguments.seed,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
     }
-    print(json.dumps({name: value for name, value in document.items() if name != "pairs"}))
-    if arguments.write:
-        write_atomic(HERE / "results" / "two_writers.json", json.dumps(document, indent=1) + "\n")
-    if document["wrong"]:
-        raise SystemExit(1)
+    finish_check("two_writers.json", document, arguments, failed=document["wrong"] > 0, details="pairs")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,21 @@
-"""What `validate` takes beside the calls of the models that it compares.
+"""Time of `validate` relative to the calls of the models that it compares.
 
     python benchmarks/validate_overhead.py --rounds 5 --out benchmarks/results/validate_overhead.json
 
 MobileNetV2 at 224 px with ImageNet weights on real JPEG-sized images, torch as the reference. Three things
-are timed in turn, in one process, round by round:
+are timed in one process, round by round:
 
 - `runners`: every model called once with every image, the inputs ready in memory, in the batches of `validate`;
-- `images`: the same from decoded images, prepared once for all of them: what a bare loop over the images takes;
+- `images`: the same from decoded images, prepared once for all of them: the time of a bare loop over the images;
 - `validate`: the whole stage, from opening the bundle to the written verdict: data set and bundle hashed,
-  sessions opened, timm's preprocessing beside the device's, golden images, other batch sizes, all statistics.
+  sessions opened, timm's preprocessing and the device's, golden images, other batch sizes, all statistics.
 
 A figure is the median of the rounds' ratios with a 95 % bootstrap interval.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import shlex
 import sys
 import tempfile
 import time
@@ -30,8 +28,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"
 import numpy as np
 import torch
 from gate_support import add_precisions, make_mobilenet_run, shared_data
+from measurement import (
+    MISSING_IMAGES,
+    format_ratio,
+    make_parser,
+    print_head,
+    print_row,
+    ratio_with_interval,
+    write_result,
+)
 from run_support import QUIET
-from step_time import ratio_with_interval
 
 from dskd_compress.config import Recipe
 from dskd_compress.data import iter_images
@@ -50,7 +56,7 @@ CASES = {"fp32": ["fp32"], "fp32, fp16, int8": ["fp32", "fp16", "int8"]}
 
 
 def measure_round(recipe: Recipe, run: RunFolder) -> dict[str, float]:
-    """Seconds of each of the three, once."""
+    """Measure the seconds of each of the three, once."""
     bundle = open_bundle(run.bundle)
     student, info = load_trained(run.weights("student"))
     sets = open_checked_data(recipe, every_class=False)
@@ -89,14 +95,12 @@ def measure_round(recipe: Recipe, run: RunFolder) -> dict[str, float]:
 
 def main() -> None:
     """Measure every case, print a table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    data = shared_data()
-    if data is None:
-        parser.error("the real images are not here: DSKD_TEST_DATA names their folder")
+    data = shared_data() or parser.error(MISSING_IMAGES)
     watch = Stopwatch()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -113,25 +117,15 @@ def main() -> None:
                 measured = measure_round(recipe, run)
                 if number:  # the first one warms the caches
                     seconds[name].append(measured)
-    print("| models beside torch | images | runners s | images s | validate s | validate / runners | / images |")
-    print("|---|---|---|---|---|---|---|")
+    head = ["models next to torch", "images", "runners s", "images s", "validate s"]
+    print_head([*head, "validate / runners", "/ images"])
     for name, rounds in seconds.items():
         columns = {part: [one[part] for one in rounds] for part in ("runners", "images", "validate")}
         ratios = {part: ratio_with_interval(columns["validate"], columns[part]) for part in ("runners", "images")}
         times = [f"{float(np.median(values)):.1f}" for values in columns.values()]
-        shown = [f"{ratio['value']:.3f} ({ratio['low']:.3f}-{ratio['high']:.3f})" for ratio in ratios.values()]
-        print(f"| {name} | {args.images} | {' | '.join([*times, *shown])} |", flush=True)
+        print_row([name, args.images, *times, *map(format_ratio, ratios.values())])
         rows.append({"models": name, "images": args.images, "validate_over": ratios, "seconds": columns})
-    if args.out is not None:
-        provenance = watch.provenance(seed=0, device="cpu", recipe_sha256="")
-        provenance = provenance.model_copy(update={"command": shlex.join(["python", *sys.argv])})
-        document = {
-            "threads": torch.get_num_threads(),
-            "batch": BATCH,
-            "rows": rows,
-            "provenance": provenance.model_dump(mode="json"),
-        }
-        args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_result(args.out, watch, {"threads": torch.get_num_threads(), "batch": BATCH, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from dskd_export.documents.validation import Check, PreprocessParity
 from dskd_export.errors import EnvironmentProblem
 from dskd_export.onnx_from_torch import deployed
 from dskd_export.runtime.batches import logits_of
-from dskd_export.runtime.images import pixel_sha256
 from dskd_export.runtime.compute_precision import ComputePrecision
+from dskd_export.runtime.images import pixel_sha256
 from dskd_export.runtime.preprocess import model_input, preprocess_batch
 from dskd_export.runtime.runner import Array
 from dskd_export.spec import ModelSpec

@@ -1,4 +1,4 @@
-"""An architecture from torch to ONNX, at its own size, with the answers of both compared."""
+"""Export an architecture from torch to ONNX at its own size, and compare the outputs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from dskd_export.onnx_from_torch import onnx_from_torch
 from dskd_export.onnx_from_torch.passes import NOTHING_TO_DO
 
 SIZES = (224, 256, 384)
-"""A model's own size is kept up to the largest; above it, the smallest that the model takes is used."""
+"""Largest own size that is kept; above it, the smallest size that the model takes is used."""
 FAINT = 1e-3
-"""Weights with a smaller standard deviation are made as large as others."""
+"""Weights with a smaller standard deviation are scaled up to that of the others."""
 CLASSES = tuple(f"class{number}" for number in range(10))
 
 
 def export_with_parity(name: str) -> dict[str, Any]:
-    """One line of the table: random weights, ten classes, a free batch, and a size that a CPU can run.
+    """Measure one line of the table: random weights, ten classes, a free batch, and a size that a CPU can run.
 
     `onnx_from_torch` refuses what is further than 1e-4 of the output's scale from torch at batch 1, 3 or 8.
     """
@@ -70,7 +70,7 @@ def export_with_parity(name: str) -> dict[str, Any]:
 
 
 def stir(model: nn.Module) -> None:
-    """Give weight to what is made as zeros, ones or next to nothing: silent heads and branches prove nothing."""
+    """Scale up weights initialised as zeros, ones or nearly so: inactive heads and branches prove nothing."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for value in (*model.parameters(), *model.buffers()):
@@ -83,7 +83,7 @@ def stir(model: nn.Module) -> None:
 
 
 def export_page(lines: Sequence[dict[str, Any]], versions: dict[str, str], command: str) -> str:
-    """The table for people: one row of each model class."""
+    """Format the table: one row per model class."""
     passed = [line for line in lines if "max_abs_relative" in line]
     worst = max(line["max_abs_relative"] for line in passed)
     page = [
@@ -98,7 +98,7 @@ def export_page(lines: Sequence[dict[str, Any]], versions: dict[str, str], comma
         f"{len(passed)} of {len(lines)} model classes export with a free batch, with random weights and ten "
         "classes, by torch's dynamo exporter. The difference is the largest of the logits over the largest logit, "
         "ONNX Runtime on the CPU against torch, at batch 1, 3 and 8; 1e-4 is allowed, the "
-        f"worst is {worst:.1e}. Seconds are those of one torch thread, all checks included, beside other work.",
+        f"worst is {worst:.1e}. Seconds are those of one torch thread, all checks included, on a shared machine.",
         "Weights that start as zeros, ones or next to nothing are given a value first. A model of more than "
         f"{max(SIZES)} pixels is exported at the smallest of {', '.join(map(str, SIZES))} that it takes.",
         "",
@@ -124,5 +124,5 @@ def _cell(text: str) -> str:
 
 
 def export_json(lines: Sequence[dict[str, Any]], versions: dict[str, str], command: str) -> str:
-    """The same with every figure."""
+    """Format all figures as JSON."""
     return json.dumps({"versions": versions, "command": command, "classes": lines}, indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""Two real optimisation steps of DSKD, an architecture as student and as teacher of partners of other kinds."""
+"""Two real optimisation steps of DSKD with an architecture as student and as teacher of other kinds of models."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PARTNER_SIZE = 64
 
 
 def smallest_size(name: str, sizes: Sequence[int]) -> int:
-    """The smallest of some sizes, and of its own, that an architecture takes; found without values.
+    """Find the smallest input size that an architecture takes, by shapes alone; at most its default.
 
     Raises:
-        DskdError: it takes none; the reason is that of its own size.
+        DskdError: it takes none; the reason is that of its default size.
     """
     own = resolve_preprocessing(DataSection(), create_on_meta(name, None, CLASSES)).input_size[1]
     for size in [size for size in sorted(sizes) if size < own]:
@@ -43,13 +43,13 @@ def smallest_size(name: str, sizes: Sequence[int]) -> int:
 
 
 def build(name: str, size: int, seed: int) -> nn.Module:
-    """A model with ten classes and random weights, the same for the same seed."""
+    """Create a model with ten classes and random weights from a seed."""
     torch.manual_seed(seed)
     return create_model(StudentSection(name=name), num_classes=CLASSES, input_size=size)
 
 
 def two_steps(student: nn.Module, student_size: int, teacher: nn.Module, teacher_size: int) -> str:
-    """Train a student for two steps; the tap that DSKD chose.
+    """Train a student for two steps; returns the tap that DSKD chose.
 
     Raises:
         DskdError: the pair is refused.
@@ -83,7 +83,7 @@ def two_steps(student: nn.Module, student_size: int, teacher: nn.Module, teacher
 
 
 def train_with_partners(name: str, sizes: Sequence[int] = CANDIDATES) -> dict[str, Any]:
-    """One line of the table."""
+    """Measure one line of the table."""
     line: dict[str, Any] = {"name": name, "student": {}, "teacher": {}}
     try:
         line["size"] = size = smallest_size(name, sizes)

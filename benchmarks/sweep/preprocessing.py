@@ -1,12 +1,12 @@
-"""The torch-free preprocessing against timm's, for every data config that timm's weights come with.
+"""The torch-free preprocessing against timm's, for every data config of timm's weights.
 
     python benchmarks/sweep/preprocessing.py --photos imagenet_val1300 --photos tiny_imagenet_10
 
 A data config is size, interpolation, crop, mean and std, as `timm.data.resolve_data_config` gives them for an
 architecture, the size of training and that of testing. Every distinct one meets a photograph as every kind of
 file and in every size of `photo_support`, from the bytes of the file to the normalised array; the photographs
-of the folders take turns. An image that the torch-free side refuses must be one that timm refuses as well, or
-one whose resized form would exceed Pillow's limit for decompression bombs, which timm is not asked for.
+of the folders alternate. An image that the torch-free side refuses must be one that timm refuses as well, or
+one whose resized form would exceed Pillow's limit for decompression bombs, for which timm is not run.
 Writes results/preprocessing.json and results/preprocessing.md.
 """
 
@@ -32,7 +32,7 @@ import numpy as np
 import PIL
 from photo_support import CUT_OFF, FILES, photo_paths, read_photo
 from PIL import Image
-from sweep import RESULTS, architectures, versions
+from sweep import RESULTS, list_architectures, read_versions
 
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
@@ -43,7 +43,7 @@ from dskd_export.spec import ModelSpec
 
 @dataclass(frozen=True, order=True)
 class DataConfig:
-    """What timm does to an image before an architecture sees it."""
+    """Preprocessing of timm for an architecture."""
 
     interpolation: str
     crop_mode: str
@@ -76,11 +76,11 @@ class Outcome:
 
 
 def data_configs() -> list[DataConfig]:
-    """All distinct ones of timm, in order."""
+    """List all distinct data configs of timm, in order."""
     timm = import_timm()
     from timm.data import resolve_data_config
 
-    found, known = set(), set(architectures())
+    found, known = set(), set(list_architectures())
     for name in known | {name for name in timm.list_pretrained() if name.split(".")[0] in known}:
         config = timm.get_pretrained_cfg(name)
         for use_test_size in (False, True):
@@ -93,7 +93,7 @@ def data_configs() -> list[DataConfig]:
 
 
 def compare(config: DataConfig, transform: Any, content: bytes) -> Outcome:
-    """From the bytes of a file to the input of the model, on both ways."""
+    """Preprocess the bytes of a file in both ways."""
 
     def of_timm() -> np.ndarray:
         with warnings.catch_warnings():
@@ -117,7 +117,7 @@ def compare(config: DataConfig, transform: Any, content: bytes) -> Outcome:
 
 
 def sweep(configs: Sequence[DataConfig], photos: Iterable[Path], kinds: Iterable[str]) -> list[dict[str, Any]]:
-    """One row of each config; kinds that are refused, or differ, are named in it."""
+    """Compare each config; a row names the kinds that are refused or differ."""
     turn = itertools.cycle(photos)
     rows = []
     for number, config in enumerate(configs, 1):
@@ -139,7 +139,7 @@ def sweep(configs: Sequence[DataConfig], photos: Iterable[Path], kinds: Iterable
 
 
 def page(document: dict[str, Any]) -> str:
-    """The table for people: one line of each interpolation and crop mode."""
+    """Format the table: one line per interpolation and crop mode."""
     rows = document["configs"]
     compared, configs = sum(row["compared"] for row in rows), len(rows)
     refused = Counter(why for row in rows for why in row["refused"].values())
@@ -195,7 +195,7 @@ def main() -> None:
     """Run all and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, action="append", help="folder of photos; none: scikit-learn's two")
-    parser.add_argument("--limit", type=int, help="only so many data configs, spread over all; writes nothing")
+    parser.add_argument("--limit", type=int, help="number of data configs, spread over all; writes nothing")
     args = parser.parse_args()
     photos, configs = photo_paths(args.photos), data_configs()
     if args.limit:
@@ -205,7 +205,7 @@ def main() -> None:
     document = {
         "command": shlex.join(["python", "benchmarks/sweep/preprocessing.py"])
         + "".join(f" {name}" for name in names),
-        "versions": {**versions(), "Pillow": PIL.__version__, "numpy": np.__version__},
+        "versions": {**read_versions(), "Pillow": PIL.__version__, "numpy": np.__version__},
         "photographs": len(photos),
         "files": list(FILES),
         "cut_off": list(CUT_OFF),

@@ -5,7 +5,7 @@
     python benchmarks/sweep/sweep.py export --shard 1/4    each model class to ONNX, compared with torch
     python benchmarks/sweep/sweep.py table                 joins the shards into the committed tables
 
-Each architecture is one line of a shard's file; a shard that was interrupted goes on where it stopped.
+Each architecture is one line of a shard's file; an interrupted shard resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ RESULTS = HERE / "results"
 PACKAGED = HERE.parents[1] / "dskd_compress" / "architectures.json"
 
 
-def architectures() -> list[str]:
-    """All names of timm, the project's own networks left out; neighbours of a family lie in different shards."""
+def list_architectures() -> list[str]:
+    """List all names of timm without the CIFAR networks; neighbours of a family lie in different shards."""
     timm = import_timm()
     own = set(timm.list_models(module="dskd_compress")) | {
         name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("dskd_compress")
@@ -45,13 +45,13 @@ def architectures() -> list[str]:
     return [name for name in timm.list_models() if name not in own]
 
 
-def versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     return {"timm": import_timm().__version__, "torch": torch.__version__.split("+")[0]}
 
 
-def versions_of_export() -> dict[str, str]:
-    """What an export depends on beside timm and torch."""
-    return versions() | {name: version(name) for name in ("onnx", "onnxscript", "onnxruntime")}
+def read_export_versions() -> dict[str, str]:
+    """Read the versions of timm, torch and the packages of an export."""
+    return read_versions() | {name: version(name) for name in ("onnx", "onnxscript", "onnxruntime")}
 
 
 def run(kind: str, names: Iterable[str], shard: str, one: Callable[[str], dict[str, Any]], folder: Path) -> None:
@@ -78,7 +78,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def _joined(folder: Path, kind: str) -> list[dict[str, Any]]:
+def _join_shards(folder: Path, kind: str) -> list[dict[str, Any]]:
     found = {line["name"]: line for path in sorted(folder.glob(f"{kind}-*.jsonl")) for line in _lines(path)}
     return [found[name] for name in sorted(found)]
 
@@ -88,7 +88,7 @@ def one_survey(name: str) -> dict[str, Any]:
 
 
 def representatives() -> list[str]:
-    """The smallest architecture of each model class that has taps at all, and one of each that has none."""
+    """Choose the smallest architecture of each model class with taps, and one of each class without."""
     table = json.loads(PACKAGED.read_text(encoding="utf-8"))["architectures"]
     of_class: dict[str, list[str]] = defaultdict(list)
     for name, facts in table.items():
@@ -103,21 +103,21 @@ def write_tables(folder: Path) -> None:
     RESULTS.mkdir(exist_ok=True)
     script = "python benchmarks/sweep/sweep.py"
     command = f"{script} shapes; {script} steps; {script} table"
-    shapes, steps = _joined(folder, "shapes"), _joined(folder, "steps")
+    shapes, steps = _join_shards(folder, "shapes"), _join_shards(folder, "steps")
     if shapes:
         surveys = {line.pop("name"): line for line in shapes}
-        document = {"versions": versions(), "command": command, "architectures": surveys}
+        document = {"versions": read_versions(), "command": command, "architectures": surveys}
         head = json.dumps({**document, "architectures": {}})[:-2]
         rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(survey)}" for name, survey in surveys.items())
         PACKAGED.write_text(f"{head}\n{rows}\n}}}}\n", encoding="utf-8")
     if steps:
-        text = json.dumps({"versions": versions(), "command": command, "classes": steps}, indent=1)
+        text = json.dumps({"versions": read_versions(), "command": command, "classes": steps}, indent=1)
         (RESULTS / "steps.json").write_text(text + "\n", encoding="utf-8")
     (RESULTS / "README.md").write_text(_markdown(command), encoding="utf-8")
-    if exports := _joined(folder, "export"):
+    if exports := _join_shards(folder, "export"):
         command = "python benchmarks/sweep/sweep.py export; python benchmarks/sweep/sweep.py table"
         for name, made in (("export.json", export_json), ("export.md", export_page)):
-            (RESULTS / name).write_text(made(exports, versions_of_export(), command), encoding="utf-8")
+            (RESULTS / name).write_text(made(exports, read_export_versions(), command), encoding="utf-8")
 
 
 def _markdown(command: str) -> str:
@@ -186,11 +186,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("shapes", "steps", "export", "table"))
     parser.add_argument("--shard", default="1/1", metavar="I/N")
-    parser.add_argument("--folder", type=Path, default=Path("runs/sweep"), help="where the shards' files lie")
+    parser.add_argument("--folder", type=Path, default=Path("runs/sweep"), help="folder of the shards' files")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "shapes":
-        run("shapes", architectures(), options.shard, one_survey, options.folder)
+        run("shapes", list_architectures(), options.shard, one_survey, options.folder)
     elif options.what in ("steps", "export"):
         table = json.loads(PACKAGED.read_text(encoding="utf-8"))["architectures"]
         classes = {name: table[name]["model_class"] for name in representatives()}

@@ -1,4 +1,4 @@
-"""The committed tables of all architectures, and a sample of them computed anew: another one every day."""
+"""The committed tables of all architectures, and a sample of them computed again: another one every day."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from export_parity import export_with_parity
 from pair_steps import train_with_partners
-from sweep import PACKAGED, RESULTS, architectures, one_survey, run, versions
+from sweep import PACKAGED, RESULTS, list_architectures, one_survey, read_versions, run
 
 from dskd_compress.timm_import import import_timm
 
@@ -24,7 +24,7 @@ EXPORTS: list[dict[str, Any]] = json.loads((RESULTS / "export.json").read_text(e
 def test_the_table_is_of_this_timm_and_whole() -> None:
     """A newer timm needs a new table: run the commands in results/README.md."""
     assert DOCUMENT["versions"]["timm"] == import_timm().__version__
-    assert set(TABLE) == set(architectures())
+    assert set(TABLE) == set(list_architectures())
     assert len(TABLE) >= 1371
 
 
@@ -83,7 +83,7 @@ def test_nearly_all_classes_are_exported_with_parity() -> None:
 
 
 def _same_export(again: dict[str, Any], line: dict[str, Any]) -> bool:
-    """But for the time, and for the rounding of a difference that is all rounding."""
+    """Except the time, and the rounding of a difference that is all rounding."""
     varies = {"seconds", "max_abs_relative"}
     return {key: again.get(key) for key in line if key not in varies} == {
         key: value for key, value in line.items() if key not in varies
@@ -138,4 +138,4 @@ def test_a_shard_goes_on_where_it_stopped(tmp_path: Any) -> None:
 def test_the_page_says_what_the_tables_say() -> None:
     page = (RESULTS / "README.md").read_text(encoding="utf-8")
     assert f"Taps of {len(TABLE)} architectures" in page
-    assert f"timm {versions()['timm']}" in page
+    assert f"timm {read_versions()['timm']}" in page

@@ -1,4 +1,4 @@
-"""`dskd-compress doctor`: what will work on this machine, before any work."""
+"""`dskd-compress doctor`: check what will work on this machine, before any work."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Purpose(str, Enum):
 
 def doctor(
     purpose: Annotated[
-        Optional[Purpose], typer.Option("--for", help="What must work here; the rest only warns.")
+        Optional[Purpose], typer.Option("--for", help="What must work: problems of the rest are only warnings.")
     ] = None,
     provider: Annotated[
-        Optional[str], typer.Option("--provider", help="Of ONNX Runtime, that must run here: cuda or tensorrt.")
+        Optional[str], typer.Option("--provider", help="Provider of ONNX Runtime that must run: cuda or tensorrt.")
     ] = None,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Check this machine: packages, GPU, libraries, disk, memory. Exit code 4 when a required thing is broken.
+    """Check this machine: packages, GPU, libraries, disk and memory. Exit code 4: a requirement is broken.
 
-    The codes are explained under Troubleshooting in the README.
+    The documentation explains the codes under Troubleshooting.
 
     [bold]Examples[/bold]
 
@@ -47,7 +47,7 @@ def doctor(
 
     output = Output(json_output)
     if provider is not None and provider not in PROVIDERS:
-        raise UsageError(f"There is no provider {provider}.", f"Choose one of: {', '.join(PROVIDERS)}.")
+        raise UsageError(f"There is no provider {provider}.", f"Choose --provider {' or '.join(PROVIDERS)}.")
     findings = diagnose(purpose.value if purpose is not None else None, provider=provider)
     style = {"ok": "green", "warning": "yellow", "error": "bold red"}
     rows = [

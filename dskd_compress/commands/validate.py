@@ -10,9 +10,7 @@ import typer
 from dskd_compress.commands import options
 
 if TYPE_CHECKING:
-    from dskd_compress.console import Output
     from dskd_compress.run_folder import RunFolder
-    from dskd_export.documents.validation import ValidationDocument
 
 
 def validate(
@@ -81,8 +79,10 @@ def validate(
     )
     written = None
     if is_bundle(source):
+        from dskd_compress.stages.validate import validate_source
+
         folder = None if images is None else Path(images)
-        document, written = _validate_bundle(source, [*flags, *(set_ or [])], folder, out, output)
+        document, written = validate_source(source, [*flags, *(set_ or [])], folder, out, output)
     else:
         from dskd_compress.run_folder import RunFolder
 
@@ -103,56 +103,6 @@ def validate(
     options.say_where(written, output)
     output.result(document)
     refuse_failed(document, accept_unproven)
-
-
-def _validate_bundle(
-    source: Path, overrides: list[str], images: Path | None, out: Path | None, output: Output
-) -> tuple[ValidationDocument, Path]:
-    """Validate a bundle; writes `validation.json` into the folder of results, which is returned."""
-    from functools import partial
-
-    from dskd_compress.recipe import bundle_settings
-    from dskd_compress.run_folder import VALIDATE, digest, recipe_sha256
-    from dskd_export.bundle.results import BundleResults, check_out, hold_results, results_folder
-    from dskd_export.bundle.source import open_source
-    from dskd_export.engine.document import engines_folder
-    from dskd_export.provenance import Stopwatch
-    from dskd_export.runtime.labelled_images import open_images
-    from dskd_export.telemetry.device_name import device_name
-    from dskd_export.validation.run import validate_bundle
-
-    watch = Stopwatch()
-    folder = out or results_folder(source, device_name())
-    check_out(folder, source)
-    with open_source(source) as bundle, hold_results(folder, output.warn):
-        recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
-        settings = recipe.validation
-        labelled = open_images(images, bundle.spec.classes, settings.images, recipe.seed, output.once)
-        total = len(bundle.golden().labels) if labelled is None else len(labelled.files)
-        with output.progress("Validating", total, unit="image") as progress:
-            document = validate_bundle(
-                bundle,
-                engines_folder(source),
-                settings,
-                recipe.budget,
-                labelled,
-                recipe.data.max_unreadable,
-                provenance=partial(watch.provenance, seed=recipe.seed, recipe_sha256=recipe_sha256(recipe)),
-                on_images=progress.advance,
-                warn=output.warn,
-            )
-        if labelled is None:
-            output.print(
-                f"No images were given (--images): compared on the bundle's {total} golden images alone. Accuracy "
-                "and the budget of it are not judged."
-            )
-        digests = {
-            "validate": digest(settings.model_dump(mode="json")),
-            "budget": digest(recipe.budget.model_dump()),
-        }
-        results = BundleResults(folder, bundle, VALIDATE, ("validation.json",), digests)
-        results.write(document, None if labelled is None else document.data.sha256)
-    return document, folder
 
 
 def _count(images: str | None, run: RunFolder) -> list[str]:

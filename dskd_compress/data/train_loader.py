@@ -181,11 +181,7 @@ class TrainLoader:
         return self._budget.skipped
 
     def __len__(self) -> int:
-        """Batches of a whole epoch.
-
-        Raises:
-            DataError: the source is a stream that does not know its length.
-        """
+        """Batches of a whole epoch; see `Budget.known_length` for streams."""
         return self._budget.known_length() // self._batch_size
 
     def epoch(self, epoch: int, skip_batches: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -88,11 +88,7 @@ class ValLoader:
         return self._budget.skipped
 
     def __len__(self) -> int:
-        """Batches, those that turn out to hold no readable image included.
-
-        Raises:
-            DataError: the source is a stream that does not know its length.
-        """
+        """Batches, those without a readable image included; see `Budget.known_length` for streams."""
         return -(-self._budget.known_length() // self._batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -1,28 +1,32 @@
-"""Validate the bundle of a run against torch, on the validation set."""
+"""Validate a run or a bundle: reference, images and files around the one flow. Only a run needs torch."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
-
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.data import DataSets, ImageSet, StreamSet, iter_images
-from dskd_compress.run_folder import VALIDATE, RunFolder, recipe_sha256, writes_run
-from dskd_compress.stages.setup import open_checked_data
-from dskd_compress.teachers.load import load_teacher
-from dskd_compress.torch_reference import OpenTeacher, TorchReference, open_torch_student, timm_batches
-from dskd_compress.torch_runner import TorchRunner
-from dskd_compress.weights import check_classes, load_trained
+from dskd_compress.recipe import bundle_settings
+from dskd_compress.run_folder import VALIDATE, RunFolder, digest, recipe_sha256, writes_run
 from dskd_export.bundle import open_bundle
+from dskd_export.bundle.results import BundleResults, check_out, hold_results, results_folder
+from dskd_export.bundle.source import open_source
 from dskd_export.documents.validation import ValidationDocument
+from dskd_export.engine.document import engines_folder
 from dskd_export.errors import BundleError, DataError, ModelError, RecipeError
 from dskd_export.files.atomic import sha256_file
 from dskd_export.provenance import Stopwatch
+from dskd_export.runtime.labelled_images import open_images
+from dskd_export.telemetry.device_name import device_name
+from dskd_export.validation import run as flow
 from dskd_export.validation.candidates import LoadedModel, open_models
-from dskd_export.validation.run import validate
+
+if TYPE_CHECKING:
+    from dskd_compress.data import DataSets, ImageSet, StreamSet
+    from dskd_compress.torch_reference import OpenTeacher
 
 ENOUGH_IMAGES = 256
 """With fewer a gate says little; the whole validation set is always enough."""
@@ -38,6 +42,11 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
         MissingExtra: ONNX Runtime is not installed.
         UsageError: the bundle does not hold a requested precision.
     """
+    from dskd_compress.data import iter_images
+    from dskd_compress.stages.setup import open_checked_data
+    from dskd_compress.torch_reference import TorchReference, open_torch_student, timm_batches
+    from dskd_compress.weights import check_classes, load_trained
+
     watch = Stopwatch()
     settings = recipe.validation
     weights = folder.require("student.safetensors", "distill")
@@ -68,7 +77,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
         teacher = _open_teacher(recipe, folder, sets, stack)
         total = _count(sets.val, settings.images)
         with output.progress("Validating", total, unit="image") as progress:
-            document = validate(
+            document = flow.validate(
                 bundle,
                 models,
                 TorchReference(models.reference, bundle, settings, info, teacher),
@@ -87,11 +96,69 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     return document
 
 
+def validate_source(
+    source: Path, overrides: list[str], images: Path | None, out: Path | None, output: Output
+) -> tuple[ValidationDocument, Path]:
+    """Validate a bundle; writes `validation.json` into the folder of results, which is returned.
+
+    Args:
+        source: the bundle, packed or not.
+        overrides: `key=value` of the sections that a bundle takes.
+        images: folder of labelled images; None: the golden images alone.
+        out: None: `results/<bundle>/<device>`.
+        output: shows progress and warnings.
+
+    Raises:
+        BundleError: this is no bundle, or a damaged one.
+        DataError: there are no images, or too many cannot be read.
+        EnvironmentProblem: a requested provider or precision cannot run here, or none can.
+        UsageError: a key without a meaning for a bundle is set, or `out` is in the bundle.
+    """
+    watch = Stopwatch()
+    folder = out or results_folder(source, device_name())
+    check_out(folder, source)
+    with open_source(source) as bundle, hold_results(folder, output.warn):
+        recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
+        settings = recipe.validation
+        labelled = open_images(images, bundle.spec.classes, settings.images, recipe.seed, output.once)
+        total = len(bundle.golden().labels) if labelled is None else len(labelled.files)
+        with output.progress("Validating", total, unit="image") as progress:
+            document = flow.validate_bundle(
+                bundle,
+                engines_folder(source),
+                settings,
+                recipe.budget,
+                labelled,
+                recipe.data.max_unreadable,
+                provenance=partial(watch.provenance, seed=recipe.seed, recipe_sha256=recipe_sha256(recipe)),
+                on_images=progress.advance,
+                warn=output.warn,
+            )
+        if labelled is None:
+            output.print(
+                f"No images were given (--images): compared on the bundle's {total} golden images alone. Accuracy "
+                "and the budget of it are not judged."
+            )
+        digests = {
+            "validate": digest(settings.model_dump(mode="json")),
+            "budget": digest(recipe.budget.model_dump()),
+        }
+        results = BundleResults(folder, bundle, VALIDATE, ("validation.json",), digests)
+        results.write(document, None if labelled is None else document.data.sha256)
+    return document, folder
+
+
 def _open_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets, stack: ExitStack) -> OpenTeacher:
     """Open the teacher that the student is judged by; it is closed with the stack.
 
     Where its weights are missing, the student is not judged by it, and the reason is kept.
     """
+    import torch
+
+    from dskd_compress.teachers.load import load_teacher
+    from dskd_compress.torch_reference import OpenTeacher
+    from dskd_compress.torch_runner import TorchRunner
+
     if recipe.budget.student_drop is None or recipe.validation.pair is not None:
         return OpenTeacher()
     try:
@@ -105,5 +172,7 @@ def _open_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets, stack: Exit
 
 def _count(images: ImageSet | StreamSet, limit: int | None) -> int:
     """Images to come; 0 for a stream of unknown length."""
+    from dskd_compress.data import StreamSet
+
     there = images.length if isinstance(images, StreamSet) else len(images)
     return min(there, limit) if there is not None and limit is not None else there or limit or 0

@@ -17,6 +17,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from dskd_compress.methods.base import MethodTask
 
+_LARGE = 1 << 16  # elements, from which on a kernel of its own costs less than to go through a block
+
 
 def spread_nonfinite(loss: Tensor) -> Tensor:
     """Make every gradient NaN where the loss is NaN or Inf, and leave it bit for bit as it is elsewhere.
@@ -87,7 +89,7 @@ class UpdateGuard:
 
 
 class HeldTensors:
-    """Tensors with a copy of each; the copies of a dtype are one block, for few kernels.
+    """Tensors with a copy of each; the copies of small ones are one block for each dtype, for few kernels.
 
     Args:
         tensors: of one device.
@@ -95,27 +97,33 @@ class HeldTensors:
 
     def __init__(self, tensors: list[Tensor]) -> None:
         self.tensors = tensors
-        self._groups: list[tuple[list[Tensor], Tensor, list[Tensor]]] = []
-        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-            same = [tensor for tensor in tensors if tensor.dtype == dtype]
-            block = torch.empty(sum(tensor.numel() for tensor in same), dtype=dtype, device=same[0].device)
-            self._groups.append((same, block, _views_of(block, same)))
+        self._large = [(tensor, torch.empty_like(tensor)) for tensor in tensors if tensor.numel() >= _LARGE]
+        self._blocks: list[tuple[list[Tensor], Tensor, list[Tensor]]] = []
+        rest = [tensor for tensor in tensors if tensor.numel() < _LARGE]
+        for dtype in dict.fromkeys(tensor.dtype for tensor in rest):
+            small = [tensor for tensor in rest if tensor.dtype == dtype]
+            block = torch.empty(sum(map(torch.numel, small)), dtype=dtype, device=tensors[0].device)
+            self._blocks.append((small, block, _views_of(block, small)))
 
     @torch.no_grad()
     def hold(self) -> None:
         """Copy the tensors as they are now."""
-        for live, _, copies in self._groups:
-            torch._foreach_copy_(copies, live)
+        for live, copy in self._large:
+            copy.copy_(live)
+        for small, _, copies in self._blocks:
+            torch._foreach_copy_(copies, small)
 
     @torch.no_grad()
     def restore_unless(self, finite: Tensor) -> None:
         """Put the copies back where `finite`, a boolean scalar on the device, is false."""
-        for live, block, _ in self._groups:
+        for live, copy in self._large:
+            torch.where(finite, live, copy, out=live)
+        for small, block, _ in self._blocks:
             chosen = torch.empty_like(block)
-            views = _views_of(chosen, live)
-            torch._foreach_copy_(views, live)
+            views = _views_of(chosen, small)
+            torch._foreach_copy_(views, small)
             torch.where(finite, chosen, block, out=chosen)
-            torch._foreach_copy_(live, views)
+            torch._foreach_copy_(small, views)
 
 
 def _views_of(block: Tensor, tensors: list[Tensor]) -> list[Tensor]:

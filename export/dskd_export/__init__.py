@@ -36,16 +36,16 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "Monitor": "telemetry.monitor",
-    "OnnxRuntimeRunner": "runtime.onnxruntime",
-    "TensorRtRunner": "runtime.tensorrt",
-    "compare_outputs": "validation.parity",
-    "logits_of": "runtime.batches",
-    "measure_latency": "benchmark.timing",
-    "open_bundle": "bundle",
-    "open_image": "runtime.images",
-    "preprocess_batch": "runtime.preprocess",
-    "add_disturbances": "benchmark.timing",
+    "Monitor": "dskd_export.telemetry.monitor",
+    "OnnxRuntimeRunner": "dskd_export.runtime.onnxruntime",
+    "TensorRtRunner": "dskd_export.runtime.tensorrt",
+    "compare_outputs": "dskd_export.validation.parity",
+    "logits_of": "dskd_export.runtime.batches",
+    "measure_latency": "dskd_export.benchmark.timing",
+    "open_bundle": "dskd_export.bundle",
+    "open_image": "dskd_export.runtime.images",
+    "preprocess_batch": "dskd_export.runtime.preprocess",
+    "add_disturbances": "dskd_export.benchmark.timing",
 }
 
 # Libraries that report to their makers read these when they are imported, whoever imports them: so they are set
@@ -64,7 +64,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
     def __getattr__(name: str) -> Any:
         if name not in _MODULE_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:

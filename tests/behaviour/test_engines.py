@@ -50,5 +50,5 @@ def test_an_engine_beside_torch(run, finished, make_machine, monkeypatch):
 def test_nothing_but_engines_and_none_is_there(run):
     for stage, key in ((run_validate, "validate"), (run_benchmark, "benchmark")):
         recipe = run.read_recipe([f"{key}.runners=[tensorrt]", "benchmark.teacher=false"])
-        with pytest.raises(EnvironmentProblem, match=r"There is no TensorRT engine of .* none was built"):
+        with pytest.raises(EnvironmentProblem, match=r"none was built"):
             stage(recipe, run, QUIET)

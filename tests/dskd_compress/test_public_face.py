@@ -16,13 +16,13 @@ NAMES = {
         "OnnxRuntimeRunner",
         "TensorRtRunner",
         "__version__",
+        "add_disturbances",
         "compare_outputs",
         "logits_of",
         "measure_latency",
         "open_bundle",
         "open_image",
         "preprocess_batch",
-        "add_disturbances",
     ],
 }
 HEAVY = {"torch", "timm", "numpy", "onnxruntime", "PIL", "pydantic", "rich"}

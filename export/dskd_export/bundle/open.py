@@ -42,7 +42,7 @@ class Bundle(Contents):
         if precision not in self.precisions:
             raise UsageError(
                 f"{self.folder} holds no model of precision {precision}; it holds {', '.join(self.precisions)}.",
-                "Name one of these, or export it: dskd-compress export --precisions",
+                "Name one of these, or export it: dskd-compress export --precision",
             )
         return self.folder / model_name(precision)
 

@@ -53,12 +53,10 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 64:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
+    value = 0
+    for index in range(10):  # 64 bits, seven a byte
+        byte = data[position + index]
+        value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
-            return value, position
-        shift += 7
+            return value, position + index + 1
     raise IndexError

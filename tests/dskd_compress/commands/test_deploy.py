@@ -70,9 +70,9 @@ def test_force(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     out = tmp_path / "out"
     assert main(["deploy", str(folder), "--artifact", "triton", "--out", str(out)]) == 0
     assert main(["deploy", str(folder), "--artifact", "cpp", "--out", str(out)]) == 2
-    assert capsys.readouterr().err == (
-        f"error: {out} holds a deployment already.\nhint: Replace it with --force, or choose another --out.\n"
-    )
+    error, hint = capsys.readouterr().err.splitlines()
+    assert str(out) in error
+    assert "--force" in hint
     assert main(["deploy", str(folder), "--artifact", "cpp", "--out", str(out), "--force"]) == 0
     assert not (out / "triton").exists()
 
@@ -80,13 +80,13 @@ def test_force(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--precision", "bf16"], 2, "holds no model of precision bf16"),
-        (["--model-name", "../x"], 2, "'../x' cannot name a model."),
+        (["--precision", "bf16"], 2, "bf16"),
+        (["--model-name", "../x"], 2, "'../x'"),
         (["--artifact", "kserve"], 2, "kserve"),
         (["--platform", "phone"], 2, "phone"),
         (["--provider", "rocm"], 2, "rocm"),
         (["--max-batch", "0"], 2, "--max-batch"),
-        (["--engine", "nowhere"], 2, "nowhere is no engine"),
+        (["--engine", "nowhere"], 2, "nowhere is missing"),
     ],
 )
 def test_what_is_refused(

@@ -8,11 +8,10 @@ import pytest
 import torch
 from run_support import QUIET, Finished, small_recipe
 
-from dskd_compress import torch_reference
+from dskd_compress import data, torch_reference
 from dskd_compress.data import ValLoader, eval_transform, iter_images, open_data
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.show.verdicts import refuse_failed
-from dskd_compress.stages import validate
 from dskd_compress.stages.validate import run_validate
 from dskd_compress.weights import load_trained, save_weights
 from dskd_export.documents.base import StageRecord, read_document
@@ -188,7 +187,7 @@ def test_no_more_than_two_lots_of_images_are_held(
 ) -> None:
     folder = finished.copy(tmp_path / "run")
     waiting, most = 0, 0
-    real_images, real_batch = validate.iter_images, torch_reference.preprocess_batch
+    real_images, real_batch = data.iter_images, torch_reference.preprocess_batch
 
     def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
         nonlocal waiting, most
@@ -202,7 +201,7 @@ def test_no_more_than_two_lots_of_images_are_held(
         waiting -= len(images)
         return real_batch(images, spec)
 
-    monkeypatch.setattr(validate, "iter_images", counted)
+    monkeypatch.setattr(data, "iter_images", counted)
     monkeypatch.setattr(torch_reference, "preprocess_batch", used)
     run_validate(small_recipe("validate.images=300"), folder, QUIET)
     assert (waiting, most) == (0, 16)

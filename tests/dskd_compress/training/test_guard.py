@@ -212,6 +212,7 @@ def test_held_tensors_of_any_type_and_layout_come_back() -> None:
         torch.randn(6, 4).T,
         torch.tensor(7),
         torch.randn(3).bfloat16(),
+        torch.randn(8, 64, 16, 16, dtype=torch.float64).contiguous(memory_format=torch.channels_last),
         torch.randn(0),
     ]
     expected = [tensor.clone() for tensor in tensors]
@@ -221,4 +222,4 @@ def test_held_tensors_of_any_type_and_layout_come_back() -> None:
         for tensor in tensors:
             tensor.add_(1)
         held.restore_unless(torch.tensor(finite))
-        assert [torch.equal(a, b) for a, b in zip(tensors, expected, strict=True)] == [not changed] * 5 + [True]
+        assert [torch.equal(a, b) for a, b in zip(tensors, expected, strict=True)] == [not changed] * 6 + [True]

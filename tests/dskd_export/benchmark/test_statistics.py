@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
-from interval_coverage import KINDS, times, truth
+from interval_coverage import KINDS, draw_times, find_percentile
 
 from dskd_export.benchmark.statistics import (
     PERCENTILES,
@@ -34,17 +34,17 @@ rng = np.random.default_rng(7)
 
 @pytest.mark.parametrize("kind", ["independent", "two modes"])
 def test_percentiles_within_one_percent_of_the_truth(kind: str) -> None:
-    found = latency_statistics(times(kind, 60_000, np.random.default_rng(3)) / 1e3, 0, True, "")
-    assert found.p50_ms == pytest.approx(truth(kind, 0.5), rel=0.01)
-    assert found.p99_ms == pytest.approx(truth(kind, 0.99), rel=0.01)
+    found = latency_statistics(draw_times(kind, 60_000, np.random.default_rng(3)) / 1e3, 0, True, "")
+    assert found.p50_ms == pytest.approx(find_percentile(kind, 0.5), rel=0.01)
+    assert found.p99_ms == pytest.approx(find_percentile(kind, 0.99), rel=0.01)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [0.5, 0.99])
 def test_intervals_cover_the_truth(kind: str, share: float) -> None:
     """95 of 100, give or take 3: counted over 600 repeats, so that chance adds one more at most."""
-    generator, true = np.random.default_rng(11), truth(kind, share)
-    found = [percentile_interval(times(kind, 3000, generator), share) for _ in range(600)]
+    generator, true = np.random.default_rng(11), find_percentile(kind, share)
+    found = [percentile_interval(draw_times(kind, 3000, generator), share) for _ in range(600)]
     told = [interval for interval in found if interval is not None]
     assert len(told) > 500
     covered = np.mean([interval.low <= true <= interval.high for interval in told])
@@ -55,19 +55,19 @@ def test_the_mean_is_covered_as_well() -> None:
     generator = np.random.default_rng(5)
     true = math.exp(0.25**2 / 2)
     for kind in ("independent", "AR(1) 0.5"):
-        found = [mean_interval(times(kind, 1000, generator)) for _ in range(400)]
+        found = [mean_interval(draw_times(kind, 1000, generator)) for _ in range(400)]
         covered = np.mean([interval.low <= true <= interval.high for interval in found if interval is not None])
         assert 0.92 <= covered <= 0.98
 
 
 def test_a_percentile_with_too_few_calls_beyond_it_has_no_interval() -> None:
-    found = latency_statistics(times("independent", 200, rng), 0, True, "")
+    found = latency_statistics(draw_times("independent", 200, rng), 0, True, "")
     assert set(found.intervals_ms) == {"p50", "p90", "p95", "mean"}
     assert set(latency_statistics(np.array([1.0, 2.0]), 0, True, "").intervals_ms) == set()
 
 
 def test_of_few_independent_calls_nothing_is_said() -> None:
-    wandering = times("AR(1) 0.9", 400, np.random.default_rng(8))
+    wandering = draw_times("AR(1) 0.9", 400, np.random.default_rng(8))
     assert len(wandering) / correlation_time((wandering <= np.median(wandering)).astype(float)) < 30
     assert percentile_interval(wandering, 0.5) is None
 
@@ -110,13 +110,13 @@ def test_constant_times_are_independent_and_exact() -> None:
 
 
 def steady(count: int = 3000) -> np.ndarray:
-    return 0.01 * times("independent", count, np.random.default_rng(2)) ** 0.2  # a twentieth of spread
+    return 0.01 * draw_times("independent", count, np.random.default_rng(2)) ** 0.2  # a twentieth of spread
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_a_distribution_that_does_not_change_is_steady(kind: str) -> None:
     for seed in range(20):
-        assert unsteady(times(kind, 2000, np.random.default_rng(seed))) == []
+        assert unsteady(draw_times(kind, 2000, np.random.default_rng(seed))) == []
     assert unsteady(steady()) == []
 
 
