@@ -58,10 +58,7 @@ class DataSection(Section):
         description="name of the validation split or folder; none: val, validation or test, whichever is there",
     )
     val_fraction: float = Field(
-        0.2,
-        gt=0,
-        lt=1,
-        description="share of each class held out for validation if the source has no validation split",
+        0.2, gt=0, lt=1, description="share of each class held out if the source has no validation split"
     )
     split_seed: int = Field(0, description="seed of that split, independent of the training seed")
     train_per_class: int | None = Field(

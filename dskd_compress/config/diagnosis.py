@@ -9,7 +9,7 @@ from dskd_export.documents.training import FindingKind
 
 
 class DiagnosisSection(Section):
-    """Diagnosis of a distillation: reports faults that prevent learning within 100 steps."""
+    """Diagnosis of a distillation: reports, within 100 steps, faults that prevent learning."""
 
     enabled: bool = Field(True, description="check for faults; the student does not change")
     every_steps: int = Field(

@@ -32,20 +32,14 @@ class ModelSection(Section):
 class TeacherCacheSection(Section):
     """Cache of the teacher's outputs for training images, on disk."""
 
-    enabled: bool = Field(
-        False, description="use the cache; needs data.augment.views, or a folder that runs share"
-    )
+    enabled: bool = Field(False, description="use the cache; needs data.augment.views or a shared folder")
     folder: Path | None = Field(
-        None,
-        description="folder of the cache, shared by runs of one teacher and data set; none: in the run folder",
+        None, description="folder shared by runs of one teacher and data set; none: in the run folder"
     )
     features: Literal["float16", "float32"] = Field(
-        "float16",
-        description="type of taps on disk: float16 (half the size) or float32 (exact); logits are float32",
+        "float16", description="type of taps on disk: half the size, or exact; logits are always float32"
     )
-    max_gb: Positive | None = Field(
-        None, description="largest cache, 1 GB = 10^9 bytes; none: the free disk space"
-    )
+    max_gb: Positive | None = Field(None, description="largest cache, 1 GB = 10^9 bytes; none: the free space")
 
 
 class TeacherProbeSection(Section):
@@ -99,9 +93,7 @@ class TeacherSection(ModelSection):
                 *(f"{name}=null" for name in ways),
             )
         if self.train is not None and (self.mean is not None or self.std is not None):
-            raise ValueError(
-                "mean and std are for a ready teacher; with teacher.train set data.mean and data.std instead"
-            )
+            raise ValueError("mean and std are for a ready teacher; one with train uses data.mean and data.std")
         if self.class_names is not None and self.class_map is None:
             raise ValueError("class_names needs class_map; set class_map as well")
         return self

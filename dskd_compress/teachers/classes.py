@@ -112,9 +112,7 @@ def read_class_map(path: Path) -> dict[str, str | int]:
         raise RecipeError(f"teacher.class_map: {'; '.join(map(str, found.faults))}", _HINT)
     if not isinstance(found.value, dict) or not found.value:
         raise RecipeError(f"{where} holds no mapping.", _HINT)
-    wrong = [
-        key for key, value in found.value.items() if isinstance(value, bool) or not isinstance(value, str | int)
-    ]
+    wrong = [key for key, to in found.value.items() if isinstance(to, bool) or not isinstance(to, str | int)]
     if wrong:
         raise RecipeError(f"{where}: the value of '{wrong[0]}' must be the name or index of a class.", _HINT)
     return found.value
@@ -135,15 +133,12 @@ def refuse_other_classes(recipe: Recipe, folder: RunFolder, classes: Sequence[st
     if teacher.count == len(classes):
         return
     ways = [
-        (
-            "fit a classifier on its features",
-            _format_command(recipe, folder, "distill", "--set teacher.probe=true"),
-        ),
-        ("train it on these classes", _format_command(recipe, folder, "train", _format_training(recipe))),
+        ("fit a classifier on its features", _make_command(recipe, folder, "distill", "--set teacher.probe=true")),
+        ("train it on these classes", _make_command(recipe, folder, "train", _make_training_option(recipe))),
     ]
     if teacher.count >= len(classes) and len(classes) <= _MOST_CLASSES:
         option, remark = _propose_class_map(classes, teacher)
-        ways.insert(1, (f"map its classes{remark}", _format_command(recipe, folder, "distill", option)))
+        ways.insert(1, (f"map its classes{remark}", _make_command(recipe, folder, "distill", option)))
     raise DataError(
         f"The teacher has {teacher.count} classes, the data {len(classes)}."
         if teacher.count
@@ -152,7 +147,7 @@ def refuse_other_classes(recipe: Recipe, folder: RunFolder, classes: Sequence[st
     )
 
 
-def _format_command(recipe: Recipe, folder: RunFolder, name: str, option: str) -> str:
+def _make_command(recipe: Recipe, folder: RunFolder, name: str, option: str) -> str:
     # A teacher with a new classifier is built with the classes of its weights, or of the data.
     kwargs = {key: value for key, value in recipe.teacher.kwargs.items() if key != "num_classes"}
     teacher = recipe.teacher.model_copy(update={"kwargs": kwargs})
@@ -160,7 +155,7 @@ def _format_command(recipe: Recipe, folder: RunFolder, name: str, option: str) -
     return f"dskd-compress {name} {shlex.join(options)} {option} --out {shlex.quote(str(folder.path))}"
 
 
-def _format_training(recipe: Recipe) -> str:
+def _make_training_option(recipe: Recipe) -> str:
     """Make the option that trains the teacher with the settings of the student."""
     settings = recipe.train.model_dump(mode="json", exclude_defaults=True)
     return f"--set {shlex.quote(f'teacher.train={json.dumps(settings)}')}"

@@ -75,8 +75,7 @@ def check_disk(place: Path, outputs: Sequence[CachedOutput], images: ImageFacts,
     )
     if max_gb is not None and use.total > max_gb * 1e9:
         raise EnvironmentProblem(
-            f"{needs}; teacher.cache.max_gb allows {format_bytes(max_gb * 1e9)}.",
-            f"{smaller}.",
+            f"{needs}; teacher.cache.max_gb allows {format_bytes(max_gb * 1e9)}.", f"{smaller}."
         )
     if use.new and use.new + RESERVE_BYTES > use.free:
         raise EnvironmentProblem(
