@@ -33,10 +33,11 @@ SETTINGS = (
 class Reference:
     recipe: Path
     folder: RunFolder
+    finished: Finished
 
     def begin(self, path: Path) -> tuple[RunFolder, list[str]]:
         """A run folder with the same teacher, and the command that distils in it."""
-        folder = self.with_teacher(path)
+        folder = self.finished.with_teacher(path)
         return folder, ["distill", str(self.recipe), "--out", str(path)]
 
 
@@ -47,7 +48,7 @@ def never_killed(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -
     run_distill(recipe, folder, QUIET)
     path = folder.path.parent / "recipe.yaml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
-    return Reference(path, folder)
+    return Reference(path, folder, finished)
 
 
 def random_faults() -> list[Fault]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,15 @@ def varint(value: int) -> bytes:
 def protobuf_bytes(number: int, data: bytes) -> bytes:
     """One length-delimited field."""
     return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip archive, as an npz is one."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
 
 
 def npy(header: bytes, values: bytes = b"") -> bytes:

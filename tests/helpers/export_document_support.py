@@ -1,4 +1,4 @@
-"""An `export.json` of a bundle with more than fp32, for the tests of the report."""
+"""Documents that are made up: provenances, and an `export.json` of a bundle with more than fp32."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ PROVENANCE = Provenance(
     ),
     recipe_sha256="b" * 64,
 )
+
+
+def make_provenance(command: str, cpu: str = "a CPU") -> Provenance:
+    """Of a command on a machine with two cores."""
+    return PROVENANCE.model_copy(
+        update={
+            "command": command,
+            "versions": {},
+            "device": DeviceFacts(device="cpu", cpu=cpu, cores=2, memory_gb=8.0, platform="Linux"),
+            "recipe_sha256": "0" * 64,
+        }
+    )
 
 
 def make_search(layers: list[LayerSensitivity], good: bool = True) -> SearchFacts:

@@ -42,6 +42,7 @@ from bundle_support import (
     replace_file,
     rewrite_manifest,
     varint,
+    zipped,
 )
 from onnx import TensorProto, helper
 
@@ -238,13 +239,6 @@ class _Evil:
 def _golden() -> Iterator[tuple[str, Change]]:
     golden = make_golden()
     arrays = {name: getattr(golden, name) for name in ("input", "logits", "labels", "image_sha256")}
-
-    def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", method) as archive:
-            for name, data in members.items():
-                archive.writestr(name, data)
-        return buffer.getvalue()
 
     def saved(**changes: np.ndarray) -> bytes:
         buffer = io.BytesIO()

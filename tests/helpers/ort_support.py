@@ -17,7 +17,7 @@ class FakeSession(SimpleNamespace):
 
     def __init__(self, given: Sequence[str], nodes: Sequence[Any]) -> None:
         super().__init__(
-            get_providers=lambda: list(given),
+            get_providers=lambda: list(given) or [CPU],
             get_outputs=lambda: [SimpleNamespace(name="logits")],
             disable_fallback=lambda: None,
         )
@@ -42,7 +42,7 @@ class FakeOnnxRuntime(SimpleNamespace):
 
     Args:
         folder: where it is installed; the libraries of its providers are written there.
-        given: the providers that its sessions end up with.
+        given: the providers that its sessions end up with; none: the CPU's, as the real one falls back.
         nodes: of its sessions; or an error that opening one ends with.
         built: the providers that it says it has.
         needed: what the libraries of its providers need.

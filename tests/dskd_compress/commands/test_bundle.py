@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from blocked_imports import block_imports
 from bundle_support import bundle_arguments, contents, make_provenance
 
 from dskd_compress.cli import main
@@ -136,26 +136,12 @@ def test_a_missing_zstandard(
     assert "pip install 'dskd-compress[zstd]'" in capsys.readouterr().err
 
 
-WITHOUT = """\
-import sys
-
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "timm", "torchvision", "onnx", "onnxruntime", "zstandard", "scipy"):
-            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
-
-
-sys.meta_path.insert(0, Blocker())
-"""
+NOT_THERE = ("torch", "timm", "torchvision", "onnx", "onnxruntime", "zstandard", "scipy")
 
 
 def test_it_runs_where_nothing_is_installed_but_the_base(folder: Path, tmp_path: Path) -> None:
-    blocker = tmp_path / "blocker"
-    blocker.mkdir()
-    (blocker / "sitecustomize.py").write_text(WITHOUT, encoding="utf-8")
     shutil.copytree(folder, tmp_path / "device/bundle")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(blocker), *sys.path])}
+    environment = block_imports(tmp_path / "blocker", *NOT_THERE)
     for arguments in (
         ["verify", "bundle"],
         ["show", "bundle"],

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from blocked_imports import block_imports
 from deployment_support import plain_bundle
 
 from dskd_compress.cli import main
@@ -114,28 +114,14 @@ def test_a_damaged_a_packed_and_a_missing_bundle(
     assert not (tmp_path / "out").exists()
 
 
-WITHOUT = """\
-import sys
-
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "timm", "torchvision", "onnx", "onnxruntime", "google", "scipy"):
-            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
-
-
-sys.meta_path.insert(0, Blocker())
-"""
+NOT_THERE = ("torch", "timm", "torchvision", "onnx", "onnxruntime", "google", "scipy")
 
 
 def test_it_runs_where_nothing_is_installed_but_the_base(folder: Path, tmp_path: Path) -> None:
-    blocker = tmp_path / "blocker"
-    blocker.mkdir()
-    (blocker / "sitecustomize.py").write_text(WITHOUT, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "dskd_compress", "deploy", str(folder), "--out", "out"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(blocker), *sys.path])},
+        env=block_imports(tmp_path / "blocker", *NOT_THERE),
         capture_output=True,
         text=True,
         timeout=300,

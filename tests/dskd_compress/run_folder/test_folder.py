@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import os
@@ -10,27 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from export_document_support import make_provenance
 from run_support import SMALL, SMALL_STAGES, small_recipe
 
 from dskd_compress.config import Recipe
 from dskd_compress.recipe import dump_recipe, recipe_from_mapping
 from dskd_compress.run_folder import STAGE_NAMES, STAGES, RunFolder, recipe_sha256, stage_named, stages_of
-from dskd_export.documents.base import DeviceFacts, Provenance, StageRecord, read_document
+from dskd_export.documents.base import StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem, RecipeError
 from dskd_export.files.atomic import write_atomic
 from dskd_export.files.folder_lock import LOCK
 
 DATA = "d" * 64
-PROVENANCE = Provenance(
-    command="dskd-compress run",
-    started_at=datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc).isoformat(),
-    seconds=1.0,
-    seed=0,
-    commit=None,
-    versions={},
-    device=DeviceFacts(device="cpu", cpu="a cpu", cores=1, memory_gb=1.0, platform="a platform"),
-    recipe_sha256="0" * 64,
-)
+PROVENANCE = make_provenance("dskd-compress run")
 
 
 def make_run(path: Path, recipe: Recipe) -> RunFolder:

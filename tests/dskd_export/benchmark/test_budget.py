@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from export_document_support import make_provenance
 
 from dskd_export.benchmark.budget import (
     compare_with_baseline,
@@ -15,7 +16,7 @@ from dskd_export.benchmark.budget import (
     verdict_of_model,
 )
 from dskd_export.ci.summary import junit_of_benchmark, markdown_summary
-from dskd_export.documents.base import DeviceFacts, Interval, Provenance
+from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, Latency, MemoryFacts
 from dskd_export.errors import UsageError
 from dskd_export.settings import SpeedBudget
@@ -62,17 +63,7 @@ def row(precision: str = "int8", p50: float = 2.0, p99: float = 4.0, **changes: 
 
 
 def document(*rows: BenchmarkRow, cpu: str = "a CPU", **changes: Any) -> BenchmarkDocument:
-    device = DeviceFacts(device="cpu", cpu=cpu, cores=2, memory_gb=8.0, platform="Linux")
-    provenance = Provenance(
-        command="dskd-compress benchmark",
-        started_at="2026-11-29T06:00:00Z",
-        seconds=12.5,
-        seed=0,
-        commit=None,
-        versions={},
-        device=device,
-        recipe_sha256="0" * 64,
-    )
+    provenance = make_provenance("dskd-compress benchmark", cpu)
     return BenchmarkDocument(rows=list(rows), bundle_sha256="0" * 64, provenance=provenance, **changes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partialmethod
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from dskd_export.spec import ModelSpec
 from dskd_export.telemetry import monitor
 from dskd_export.telemetry.reading import Reading, Total
 
-SETTINGS = BenchmarkSettings(min_seconds=1.5, min_iterations=10, max_warmup_seconds=0.1)
+SETTINGS = BenchmarkSettings(min_seconds=1.0, min_iterations=10, max_warmup_seconds=0.1)
 
 
 class Waiting:
@@ -133,6 +134,7 @@ def test_what_is_planted_beside_a_row_makes_it_unstable(
         def read(self) -> Reading:
             return Reading(clocks_mhz={"cpu": 2000.0}, throttling=throttling)
 
+    monkeypatch.setattr(monitor.Monitor, "measure_idle", partialmethod(monitor.Monitor.measure_idle, 0.1))
     monkeypatch.setattr(monitor, "open_source", lambda device, root: Steady())
     monkeypatch.setattr(monitor, "other_cores", lambda before, after: other_cores)
     settings = BenchmarkSettings(min_seconds=0.3, min_iterations=10, max_warmup_seconds=0.3)

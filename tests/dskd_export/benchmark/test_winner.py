@@ -6,26 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from export_document_support import make_provenance
 
 from dskd_export.benchmark.winner import decide
-from dskd_export.documents.base import DataFacts, DeviceFacts, Provenance
+from dskd_export.documents.base import DataFacts
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, Latency, RowJudgement
 from dskd_export.documents.validation import Check, Judgement, StudentJudgement, ValidationDocument, Verdict
 from dskd_export.report.choices import Source, best_of, choices
 from dskd_export.report.load import Run
 from dskd_export.validation.verdicts import conclude, reason_of, worst_of
 
-CPU = DeviceFacts(device="cpu", cpu="a CPU", cores=2, memory_gb=8.0, platform="Linux")
-PROVENANCE = Provenance(
-    command="dskd-compress validate",
-    started_at="2026-11-29T06:00:00Z",
-    seconds=12.5,
-    seed=0,
-    commit=None,
-    versions={},
-    device=CPU,
-    recipe_sha256="0" * 64,
-)
+PROVENANCE = make_provenance("dskd-compress validate")
 DATA = DataFacts(
     source="x", sha256="0", sha256_of="content", train_images=None, val_images=300, classes=["cat", "dog"]
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bundle_support import npy
+from bundle_support import npy, zipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis_support import examples
@@ -23,14 +23,6 @@ NAMES = ["input", "logits", "labels", "image_sha256"]
 def npz(arrays: dict[str, np.ndarray], **how: object) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **how)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
     return buffer.getvalue()
 
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,15 +49,20 @@ class Place:
             ["@bundle@", "@out@", str(seconds), str(code)],
             ["benchmark.json", "seen.txt", "missing.json"],
         )
+        return self.run_command(command, self.said.append, patience_s=patience_s)
+
+    def run_command(self, command: RemoteCommand, on_line: Callable[[str], None], **settings: float) -> int:
+        """Run it there on the bundle."""
+        server = self.server
         return run_remotely(
-            self.server.address,
+            server.address,
             self.bundle,
             SHA256,
             command,
             self.out,
-            on_line=self.said.append,
-            options=self.server.options,
-            patience_s=patience_s,
+            on_line=on_line,
+            options=server.options,
+            **settings,
         )
 
 
@@ -196,15 +202,7 @@ def test_stopped_by_the_user_nothing_goes_on(place: Place) -> None:
 
     command = RemoteCommand(shlex.quote(str(place.tool)), ["@bundle@", "@out@", "60", "0"], ["benchmark.json"])
     with pytest.raises(Stop):
-        run_remotely(
-            place.server.address,
-            place.bundle,
-            SHA256,
-            command,
-            place.out,
-            on_line=say,
-            options=place.server.options,
-        )
+        place.run_command(command, say)
     pid = next(line for line in place.said if line.startswith("started")).split()[1]
     assert not is_alive(int(pid))
     assert not place.server.jobs()
@@ -217,15 +215,7 @@ def test_a_job_that_is_killed_twice_there_is_given_up(place: Place) -> None:
 
     command = RemoteCommand(shlex.quote(str(place.tool)), ["@bundle@", "@out@", "60", "0"], ["benchmark.json"])
     with pytest.raises(RemoteFailed, match="twice"):
-        run_remotely(
-            place.server.address,
-            place.bundle,
-            SHA256,
-            command,
-            place.out,
-            on_line=say,
-            options=place.server.options,
-        )
+        place.run_command(command, say)
     assert not place.server.jobs()
 
 

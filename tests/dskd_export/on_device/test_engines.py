@@ -1,4 +1,7 @@
-"""Engines beside a bundle are validated and timed like its ONNX models, whatever TensorRT made them."""
+"""Engines next to a bundle are validated and timed like its ONNX models, whatever TensorRT made them.
+
+One generation of TensorRT; `slow` runs the others, whose differences engine/test_one_bundle.py covers.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,9 @@ def engine_of(document: ValidationDocument) -> Judgement:
     return judgement
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize(
+    "generation", [GENERATIONS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in GENERATIONS[1:])]
+)
 def test_validated_and_timed(generation: str, machine_of: Callable[..., Machine], bundle: Bundle) -> None:
     machine = machine_of(generation)
     path = build(machine, bundle)
