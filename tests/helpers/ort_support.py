@@ -69,7 +69,9 @@ class FakeOnnxRuntime(SimpleNamespace):
                 if nodes and isinstance(nodes[0], Exception):
                     raise nodes[0]
                 made.append(how)
-                super().__init__(given, nodes)
+                # The CPU's kernels are in the module itself: no fault of another provider's library keeps it away.
+                on_cpu = [name for name, _ in how["providers"]] == [CPU]
+                super().__init__(given or ([CPU] if on_cpu else []), nodes)
 
         super().__init__(
             made=made,
