@@ -25,8 +25,6 @@ DIALECT = re.compile(
     r"\b(is told|tells|goes on|gone on|beside|asked for|held (to|against)|of its own|by itself|to the last bit)\b",
     re.I,
 )
-NOT_YET = {"ab", "fleet"}
-"""Commands that may still be missing."""
 TESTED_ELSEWHERE = {DOCS / "python-api.md"}
 RECIPE = {"teacher": {"name": "resnet34", "pretrained": True}, "student": {"name": "resnet18"}}
 
@@ -99,7 +97,7 @@ def test_the_readme_lists_every_method_and_command() -> None:
     methods = TypeAdapter(Method).json_schema()["discriminator"]["mapping"]
     assert first_column("Methods") == set(methods)
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
-    assert first_column("Commands") - NOT_YET == commands - NOT_YET
+    assert first_column("Commands") == commands
 
 
 def test_there_are_scripts() -> None:
