@@ -4,7 +4,7 @@
 
 resnet50 at 224 px, random weights. `torch`: the bare `torch.onnx.export` with a free batch, written to a file.
 `export`: `onnx_from_torch`, with its surgery, optimisers and checks against torch at three batches, written to a
-file. The two in turn, in one process; the figure is the median of the rounds' ratios with a 95 % bootstrap
+file. Both alternate in one process; the figure is the median of the rounds' ratios with a 95 % bootstrap
 interval. Then int8 once, calibrated on 512 images: without and with the search for costly layers.
 """
 
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"
 import numpy as np
 import torch
 from gate_support import read_imagenet, shared_data
-from measurement import format_ratio, make_parser, ratio_with_interval, write_result
+from measurement import MISSING_IMAGES, format_ratio, make_parser, ratio_with_interval, write_result
 from PIL import Image
 from torch import nn
 
@@ -42,7 +42,7 @@ from dskd_export.spec import ModelSpec
 NAME = "resnet50"
 
 
-def bare_export(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
+def export_bare(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
     """Export as a user would without this tool."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -79,7 +79,7 @@ def main() -> None:
         folder = Path(name)
         for number in range(args.rounds + 1):
             began = time.perf_counter()
-            bare_export(model, spec, folder)
+            export_bare(model, spec, folder)
             between = time.perf_counter()
             exported = onnx_from_torch(model, spec)
             exported.model.write(folder)
@@ -91,9 +91,7 @@ def main() -> None:
     ratio = ratio_with_interval(seconds["export"], seconds["torch"])
     print(f"export / torch: {format_ratio(ratio)}", flush=True)
 
-    data = shared_data()
-    if data is None:
-        parser.error("the real images are missing: set DSKD_TEST_DATA to their folder")
+    data = shared_data() or parser.error(MISSING_IMAGES)
     pixels, labels, _ = read_imagenet(data, args.images)
     images = [Image.fromarray(one) for one in pixels]
     calibration = Calibration(

@@ -26,12 +26,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(ROOT / "export"), str(ROOT)]
 
-from measurement import describe_platform, make_parser  # noqa: E402
+from measurement import finish_check, make_check_parser  # noqa: E402
 from run_support import small_recipe  # noqa: E402
 
 from dskd_compress.recipe import dump_recipe  # noqa: E402
 from dskd_compress.run_folder import RunFolder  # noqa: E402
-from dskd_export.files.atomic import sha256_file, write_atomic  # noqa: E402
+from dskd_export.files.atomic import sha256_file  # noqa: E402
 
 SETTINGS = (
     "train.epochs=20",
@@ -58,27 +58,27 @@ def start(command: str, recipe: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def finish(command: str, recipe: Path, out: Path) -> None:
-    """Run it to its end."""
+    """Run a command to its end."""
     process = start(command, recipe, out)
     _, error = process.communicate()
     if process.returncode != 0:
         raise SystemExit(error)
 
 
-def steps_logged(folder: RunFolder) -> int:
-    """The newest step that is in the log as a whole line."""
+def read_last_step(folder: RunFolder) -> int:
+    """Read the last step with a complete line in the log."""
     path = folder.log("student")
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
 
 
 def kill_once(recipe: Path, folder: RunFolder, draw: random.Random, in_write: bool) -> dict[str, Any] | None:
-    """Start, wait, kill; None where the run ended before."""
-    before = steps_logged(folder)
+    """Start, wait, kill; None: the run ended before."""
+    before = read_last_step(folder)
     process = start("distill", recipe, folder.path)
     checkpoints = folder.checkpoints("student")
     wanted = before + draw.randint(1, 30)
-    while process.poll() is None and steps_logged(folder) < wanted:
+    while process.poll() is None and read_last_step(folder) < wanted:
         time.sleep(0.002)
     if in_write:
         # Its temporary file is there for as long as a checkpoint is being written and synced.
@@ -97,17 +97,15 @@ def kill_once(recipe: Path, folder: RunFolder, draw: random.Random, in_write: bo
         return None
     return {
         "steps_before": before,
-        "steps_logged": steps_logged(folder),
+        "steps_logged": read_last_step(folder),
         "half_written_checkpoints": max(half_written, len(list(checkpoints.glob(".last.*")))),
     }
 
 
 def main() -> None:
     """Run, compare, print, and with --write save the figures."""
-    parser = make_parser(__doc__)
+    parser = make_check_parser(__doc__)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -130,19 +128,13 @@ def main() -> None:
         digests = [sha256_file(folder.weights("student")) for folder in (whole, killed)]
         document = {
             "kills": kills,
-            "steps": steps_logged(whole),
+            "steps": read_last_step(whole),
             "sha256_never_killed": digests[0],
             "sha256_killed": digests[1],
             "identical": digests[0] == digests[1],
-            "seed": arguments.seed,
             "settings": list(SETTINGS),
-            **describe_platform(),
         }
-    print(json.dumps({name: value for name, value in document.items() if name != "kills"}))
-    if arguments.write:
-        write_atomic(HERE / "results" / "kill_resume.json", json.dumps(document, indent=2) + "\n")
-    if not document["identical"]:
-        raise SystemExit(1)
+    finish_check("kill_resume.json", document, arguments, failed=not document["identical"], details="kills")
 
 
 if __name__ == "__main__":

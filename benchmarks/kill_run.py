@@ -20,24 +20,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-from finished_run import PATIENCE_S, RESULTS, make_finished_run, read_seconds  # first: sets the path
-from measurement import describe_platform, make_parser
+from finished_run import PATIENCE_S, make_finished_run, read_seconds  # first: sets the path
+from measurement import finish_check, make_check_parser
 from process_support import exit_codes, start
 from run_support import SMALL_STAGES
 from writers_support import false_statements, files_of, leftovers, output_of, without_stages
 
 from dskd_compress.run_folder import RunFolder
-from dskd_export.files.atomic import sha256_file, write_atomic
+from dskd_export.files.atomic import sha256_file
 
 
 def kill_once(base: RunFolder, stage: str, delay_s: float, place: Path) -> dict[str, Any]:
     """Kill one run in a stage, start it again, and list the differences."""
-    folder, said = RunFolder(place / "run"), place / "said"
+    folder, log = RunFolder(place / "run"), place / "log"
     shutil.copytree(base.path, folder.path)
     without_stages(folder, SMALL_STAGES[SMALL_STAGES.index(stage) :])
     command = ["run", str(folder.path)]
-    process = start(command, said)
-    while process.exitcode is None and not (said.exists() and f"{stage}: " in output_of(said)):
+    process = start(command, log)
+    while process.exitcode is None and not (log.exists() and f"{stage}: " in output_of(log)):
         time.sleep(0.01)
     process.join(delay_s)
     killed = process.exitcode is None
@@ -45,7 +45,7 @@ def kill_once(base: RunFolder, stage: str, delay_s: float, place: Path) -> dict[
         os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
     half = leftovers(folder)
-    (code,) = exit_codes(start(command, said), timeout_s=PATIENCE_S)
+    (code,) = exit_codes(start(command, log), timeout_s=PATIENCE_S)
     wrong = false_statements(folder) + leftovers(folder)
     wrong += [
         f"{name} differs"
@@ -54,7 +54,7 @@ def kill_once(base: RunFolder, stage: str, delay_s: float, place: Path) -> dict[
     ]
     wrong += sorted(files_of(folder) ^ files_of(base))
     if code not in (0, 5):
-        wrong.append(f"it ended with {code}: {output_of(said)[-300:]}")
+        wrong.append(f"it ended with {code}: {output_of(log)[-300:]}")
     shutil.rmtree(place)
     return {
         "stage": stage,
@@ -67,10 +67,8 @@ def kill_once(base: RunFolder, stage: str, delay_s: float, place: Path) -> dict[
 
 def main() -> None:
     """Run, compare, print, and with --write save the figures."""
-    parser = make_parser(__doc__)
+    parser = make_check_parser(__doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -90,14 +88,8 @@ def main() -> None:
         "killed": sum(kill["killed"] for kill in kills),
         "wrong": sum(len(kill["wrong"]) for kill in kills),
         "sha256": digests,
-        "seed": arguments.seed,
-        **describe_platform(),
     }
-    print(json.dumps({name: value for name, value in document.items() if name != "kills"}))
-    if arguments.write:
-        write_atomic(RESULTS / "kill_run.json", json.dumps(document, indent=1) + "\n")
-    if document["wrong"]:
-        raise SystemExit(1)
+    finish_check("kill_run.json", document, arguments, failed=document["wrong"] > 0, details="kills")
 
 
 if __name__ == "__main__":

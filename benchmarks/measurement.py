@@ -8,6 +8,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 
 from dskd_export.files.atomic import write_atomic
 from dskd_export.provenance import Stopwatch
+
+MISSING_IMAGES = "the real images are missing: set DSKD_TEST_DATA to their folder"
 
 
 def make_parser(doc: str | None) -> argparse.ArgumentParser:
@@ -58,8 +61,30 @@ def write_result(path: Path | None, watch: Stopwatch, content: Mapping[str, Any]
     write_atomic(path, json.dumps(document, indent=1) + "\n")
 
 
-def describe_platform() -> dict[str, str]:
-    """Describe torch, Python and the machine of a run."""
-    import torch
+def make_check_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Make the parser of a check whose moments are drawn at random."""
+    parser = make_parser(doc)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true", help="save the figures in benchmarks/results")
+    return parser
 
-    return {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
+
+def finish_check(
+    name: str, content: Mapping[str, Any], options: argparse.Namespace, *, failed: bool, details: str
+) -> None:
+    """Print the summary of a check, save its figures with --write, and exit with 1 if it failed.
+
+    Args:
+        name: of the file in benchmarks/results.
+        content: the figures.
+        options: of `make_check_parser`.
+        failed: whether the check found a fault.
+        details: key of the figures that the summary leaves out.
+    """
+    facts = {"torch": version("torch"), "python": platform.python_version(), "machine": platform.machine()}
+    document = {**content, "seed": options.seed, **facts}
+    print(json.dumps({key: value for key, value in document.items() if key != details}))
+    if options.write:
+        write_atomic(Path(__file__).parent / "results" / name, json.dumps(document, indent=1) + "\n")
+    if failed:
+        raise SystemExit(1)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"
 
 import torch
 from gate_support import make_mobilenet_run, shared_data
-from measurement import make_parser, print_head, print_row, write_result
+from measurement import MISSING_IMAGES, make_parser, print_head, print_row, write_result
 
 from dskd_compress.run_folder import RunFolder
 from dskd_export.documents.base import read_document
@@ -35,7 +35,7 @@ CROP = 224 / 227  # the images come at 227 px
 HALVES = {"even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
 
-def command(*words: str) -> None:
+def run_tool(*words: str) -> None:
     """Run the tool; exit code 5 is a verdict, no failure."""
     done = subprocess.run([sys.executable, "-m", "dskd_compress", *words], check=False)
     if done.returncode not in (0, 5):
@@ -46,8 +46,8 @@ def measure_half(run: RunFolder, quantize: list[str]) -> tuple[ExportDocument, V
     """Export in all precisions and validate."""
     path = str(run.path)
     flags = [part for one in quantize for part in ("--set", one)]
-    command("export", path, "--precision", "auto", "--target", "hopper", *flags)
-    command("validate", path)
+    run_tool("export", path, "--precision", "auto", "--target", "hopper", *flags)
+    run_tool("validate", path)
     return (
         read_document(run / "export.json", ExportDocument),
         read_document(run / "validation.json", ValidationDocument),
@@ -83,9 +83,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="passed to `export`, for example a method")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    data = shared_data()
-    if data is None:
-        parser.error("the real images are missing: set DSKD_TEST_DATA to their folder")
+    data = shared_data() or parser.error(MISSING_IMAGES)
     watch = Stopwatch()
     exports, validations = [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -19,13 +19,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from finished_run import PATIENCE_S, RESULTS, make_finished_run, read_seconds  # first: sets the path
-from measurement import describe_platform, make_parser
+from finished_run import PATIENCE_S, make_finished_run, read_seconds  # first: sets the path
+from measurement import finish_check, make_check_parser
 from process_support import exit_codes, start
 from writers_support import IN_USE, false_statements, leftovers, output_of
 
 from dskd_compress.run_folder import RunFolder
-from dskd_export.files.atomic import write_atomic
 
 COMMANDS = ("train", "distill", "export", "validate", "benchmark", "report", "run")
 SETTINGS = ("benchmark.batches=[1]", "benchmark.teacher=false", "benchmark.max_warmup_seconds=0.01")
@@ -40,16 +39,16 @@ def run_round(base: RunFolder, first: str, second: str, offset_s: float, place: 
     """Start two commands in a copy of the base, and record the outcome."""
     folder = RunFolder(place / "run")
     shutil.copytree(base.path, folder.path)
-    said = [place / "first", place / "second"]
-    processes = [start(make_command(first, folder), said[0])]
+    logs = [place / "first", place / "second"]
+    processes = [start(make_command(first, folder), logs[0])]
     time.sleep(offset_s)
-    processes.append(start(make_command(second, folder), said[1]))
+    processes.append(start(make_command(second, folder), logs[1]))
     codes = exit_codes(*processes, timeout_s=PATIENCE_S)
-    refused = [code == 4 and bool(IN_USE.search(output_of(path))) for code, path in zip(codes, said, strict=True)]
+    refused = [code == 4 and bool(IN_USE.search(output_of(path))) for code, path in zip(codes, logs, strict=True)]
     wrong = false_statements(folder) + leftovers(folder)
     wrong += [
         f"{command} ended with {code}: {output_of(path)[-300:]}"
-        for command, code, path, no in zip((first, second), codes, said, refused, strict=True)
+        for command, code, path, no in zip((first, second), codes, logs, refused, strict=True)
         if code not in (0, 5) and not no
     ]
     if all(refused):
@@ -60,11 +59,9 @@ def run_round(base: RunFolder, first: str, second: str, offset_s: float, place: 
 
 def main() -> None:
     """Run all pairs, print a table, and with --write save the figures."""
-    parser = make_parser(__doc__)
+    parser = make_check_parser(__doc__)
     parser.add_argument("--offsets", type=int, default=20, help="of each pair")
     parser.add_argument("--minutes", type=float, help="start no round after so many minutes")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true")
     arguments, started = parser.parse_args(), time.monotonic()
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -101,14 +98,8 @@ def main() -> None:
         "refused": sum(row["refused"] for row in rows),
         "wrong": sum(len(row["wrong"]) for row in rows),
         "seconds_alone": {name: round(value, 2) for name, value in seconds.items()},
-        "seed": arguments.seed,
-        **describe_platform(),
     }
-    print(json.dumps({name: value for name, value in document.items() if name != "pairs"}))
-    if arguments.write:
-        write_atomic(RESULTS / "two_writers.json", json.dumps(document, indent=1) + "\n")
-    if document["wrong"]:
-        raise SystemExit(1)
+    finish_check("two_writers.json", document, arguments, failed=document["wrong"] > 0, details="pairs")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"
 import numpy as np
 import torch
 from gate_support import add_precisions, make_mobilenet_run, shared_data
-from measurement import format_ratio, make_parser, print_head, print_row, ratio_with_interval, write_result
+from measurement import (
+    MISSING_IMAGES,
+    format_ratio,
+    make_parser,
+    print_head,
+    print_row,
+    ratio_with_interval,
+    write_result,
+)
 from run_support import QUIET
 
 from dskd_compress.config import Recipe
@@ -48,7 +56,7 @@ CASES = {"fp32": ["fp32"], "fp32, fp16, int8": ["fp32", "fp16", "int8"]}
 
 
 def measure_round(recipe: Recipe, run: RunFolder) -> dict[str, float]:
-    """Seconds of each of the three, once."""
+    """Measure the seconds of each of the three, once."""
     bundle = open_bundle(run.bundle)
     student, info = load_trained(run.weights("student"))
     sets = open_checked_data(recipe, every_class=False)
@@ -92,9 +100,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    data = shared_data()
-    if data is None:
-        parser.error("the real images are missing: set DSKD_TEST_DATA to their folder")
+    data = shared_data() or parser.error(MISSING_IMAGES)
     watch = Stopwatch()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,12 +52,7 @@ class WeightsInfo(Document):
             name=section.name,
             kwargs=section.kwargs,
             classes=classes,
-            input_size=preprocessing.input_size,
-            mean=preprocessing.mean,
-            std=preprocessing.std,
-            interpolation=preprocessing.interpolation,
-            crop_pct=preprocessing.crop_pct,
-            crop_mode=preprocessing.crop_mode,
+            **dataclasses.asdict(preprocessing),
         )
 
 

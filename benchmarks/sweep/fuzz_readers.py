@@ -1,4 +1,4 @@
-"""Damaged files for every reader of files that a user hands in.
+"""Damaged files for every reader of user files.
 
     python benchmarks/sweep/fuzz_readers.py --cases 10000
 
@@ -95,7 +95,7 @@ HANGS_AFTER_S = 30
 
 @dataclass(frozen=True)
 class Reader:
-    """What reads a kind of file.
+    """A reader of a kind of file.
 
     Attributes:
         name: in the table.
@@ -116,17 +116,17 @@ class Reader:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a reader made of a file."""
+    """Outcome of reading a file."""
 
     case: int
-    said: str
+    answer: str
     seconds: float
     memory: int
     fault: str
 
 
 def example_of(kind: Any) -> Any:
-    """A value of a type in which nothing is left out, as JSON."""
+    """Make a value of a type with every field, as JSON."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {name: _example_of_field(field) for name, field in kind.model_fields.items()}
     origin, inner = get_origin(kind), get_args(kind)
@@ -152,7 +152,7 @@ def _example_of_field(field: FieldInfo) -> Any:
 
 
 def readers(folder: Path) -> Iterator[Reader]:
-    """All of them.
+    """List all readers.
 
     Args:
         folder: for what is needed to make sound files.
@@ -360,7 +360,7 @@ def _png() -> bytes:
 
 
 def _tar() -> bytes:
-    """Plain members, a long name, a link, and the extended headers that GNU tar and pax write."""
+    """Make a tar of plain members, a long name, a link, and extended headers of GNU tar and pax."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name in ("train/a/1.png", "train/b/2.png", f"train/b/{'x' * 120}.png", "val/a/ü.png", "val/b/4.png"):
@@ -381,7 +381,7 @@ def _read_tar(path: Path) -> None:
 
 
 def fuzz(reader: Reader, cases: range, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Let a reader read damaged files, one at a time."""
+    """Run a reader on damaged files, one at a time."""
     path = folder / reader.file
     path.parent.mkdir(parents=True, exist_ok=True)
     reader.around(folder)
@@ -400,15 +400,15 @@ def _try(reader: Reader, path: Path, case: int) -> Outcome:
     signal.setitimer(signal.ITIMER_REAL, HANGS_AFTER_S)
     try:
         reader.read(path)
-        said = "read"
+        answer = "read"
     except (DskdError, NotElf) as error:
-        said = type(error).__name__
+        answer = type(error).__name__
         if not str(error).strip() or "pydantic" in str(error):
-            fault = f"says {str(error)[:200]!r}"
+            fault = f"raises {str(error)[:200]!r}"
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        said, fault = "fault", f"{type(error).__name__}: {str(error)[:200]}"
+        answer, fault = "fault", f"{type(error).__name__}: {str(error)[:200]}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     seconds, memory = time.process_time() - began, _peak() - before
@@ -416,11 +416,11 @@ def _try(reader: Reader, path: Path, case: int) -> Outcome:
         fault = fault or f"takes {seconds:.1f} s"
     if memory > MOST_BYTES:
         fault = fault or f"takes {memory / 1e6:.0f} MB"
-    return Outcome(case, said, seconds, memory, fault)
+    return Outcome(case, answer, seconds, memory, fault)
 
 
 class Hangs(BaseException):
-    """A reader that does not come back."""
+    """A reader that hangs."""
 
 
 def _hangs(*_: object) -> None:
@@ -428,12 +428,12 @@ def _hangs(*_: object) -> None:
 
 
 def watch_for_hangs() -> None:
-    """Turn the alarm of a reader that does not come back into a fault."""
+    """Turn the alarm of a hanging reader into a fault."""
     signal.signal(signal.SIGALRM, _hangs)
 
 
 def _reset_peak() -> int:
-    """Forget the most memory that this process ever had; gives what it has now, in bytes."""
+    """Reset the peak memory of this process; returns the current memory in bytes."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return _status("VmRSS")
@@ -452,7 +452,7 @@ def _row(reader: Reader, outcomes: list[Outcome]) -> dict[str, Any]:
     return {
         "reader": reader.name,
         "cases": len(outcomes),
-        "outcomes": dict(sorted(Counter(one.said for one in outcomes).items())),
+        "outcomes": dict(sorted(Counter(one.answer for one in outcomes).items())),
         "most_seconds": round(max(one.seconds for one in outcomes), 3),
         "most_mb": round(max(one.memory for one in outcomes) / 1e6, 1),
         "faults": sum(bool(one.fault) for one in outcomes),

@@ -1,4 +1,4 @@
-"""Damage to files, drawn at random: bits and ranges of any file, values of a document, headers of arrays."""
+"""Damage files at random: bits and ranges of any file, values of a document, headers of arrays."""
 
 from __future__ import annotations
 
@@ -80,20 +80,20 @@ def damage_bytes(data: bytes, rng: random.Random) -> bytes:
 def damage_value(data: bytes, rng: random.Random) -> bytes:
     """Replace, drop, double or add values of a JSON document at random places."""
     raws: list[str] = []
-    text = json.dumps(_damaged(json.loads(data), rng, raws))
+    text = json.dumps(_damage_document(json.loads(data), rng, raws))
     for number, raw in enumerate(raws):
         text = text.replace(f'"{_MARK.format(number)}"', raw)
     return text.encode("utf-8", "surrogatepass")
 
 
 def damage_json(data: bytes, rng: random.Random) -> bytes:
-    """Most often a value, else bytes, else both."""
+    """Damage a value most often, else bytes, else both."""
     made = damage_value(data, rng) if rng.random() < 0.75 else data
     return damage_bytes(made, rng) if made is data or rng.random() < 0.1 else made
 
 
 def damage_lines(data: bytes, rng: random.Random) -> bytes:
-    """One line of a file of JSON lines, or the bytes of all."""
+    """Damage one line of a file of JSON lines, or the bytes of the file."""
     lines = data.splitlines(keepends=True)
     if rng.random() < 0.3:
         return damage_bytes(data, rng)
@@ -103,13 +103,13 @@ def damage_lines(data: bytes, rng: random.Random) -> bytes:
 
 
 def damage_zip(data: bytes, rng: random.Random) -> bytes:
-    """Members whose checksums fit: other headers, other content, other ways of compression; or the bytes."""
+    """Damage headers, content or compression of members, with valid checksums; or the bytes."""
     if rng.random() < 0.4:
         return damage_bytes(data, rng)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     at = rng.choice(list(members))
-    members[at] = _other_header(members[at], rng) if rng.random() < 0.7 else damage_bytes(members[at], rng)
+    members[at] = _damage_header(members[at], rng) if rng.random() < 0.7 else damage_bytes(members[at], rng)
     buffer = io.BytesIO()
     way = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
     with zipfile.ZipFile(buffer, "w", way) as archive:
@@ -117,10 +117,10 @@ def damage_zip(data: bytes, rng: random.Random) -> bytes:
             archive.writestr(rng.choice((name, name, name, name, "y.npy", "../x.npy", "x")), content)
     made = bytearray(buffer.getvalue())
     match rng.randrange(6):
-        case 0:  # said to be encrypted, in both places
+        case 0:  # marked as encrypted, in both places
             for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
                 made[made.find(mark) + flags] |= 1
-        case 1:  # said to be larger than it is
+        case 1:  # marked as larger than it is
             place = made.find(b"PK\x01\x02") + 24
             made[place : place + 4] = struct.pack("<I", rng.choice((0, 1, 2**20, 2**31, 2**32 - 2)))
         case 2:
@@ -129,7 +129,7 @@ def damage_zip(data: bytes, rng: random.Random) -> bytes:
 
 
 def damage_safetensors(data: bytes, rng: random.Random) -> bytes:
-    """Values of the header, which is JSON behind its length, and of the JSON in its metadata; or the bytes."""
+    """Damage values of the JSON header and of the JSON in its metadata; or the bytes."""
     if rng.random() < 0.3:
         return damage_bytes(data, rng)
     (length,) = struct.unpack_from("<Q", data)
@@ -154,7 +154,7 @@ _TAR_VALUES = (
 
 
 def damage_tar(data: bytes, rng: random.Random) -> bytes:
-    """Fields of headers, with checksums that fit; or the bytes."""
+    """Damage fields of headers, with valid checksums; or the bytes."""
     made = bytearray(data)
     if rng.random() < 0.3:
         return damage_bytes(data, rng)
@@ -173,8 +173,8 @@ def damage_tar(data: bytes, rng: random.Random) -> bytes:
     return bytes(made)
 
 
-def _other_header(member: bytes, rng: random.Random) -> bytes:
-    """An array of numpy with another header, or other values under the same one."""
+def _damage_header(member: bytes, rng: random.Random) -> bytes:
+    """Damage the header of a numpy array, or the values under it."""
     end = member.index(b"\n") + 1
     kind = rng.choice(
         ("'|u1'", "'<i8'", "'<u8'", "'<f8'", "'|O'", "'<U9'", "'|S0'", "'<M8[s]'", "'|V8'", "'<c16'", "[1]")
@@ -194,15 +194,15 @@ def _other_header(member: bytes, rng: random.Random) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", min(len(header), 65535)) + header + member[end:]
 
 
-def _damaged(value: Any, rng: random.Random, raws: list[str]) -> Any:
-    """Change a document in place; what is no JSON stands in it as a number of `raws`."""
+def _damage_document(value: Any, rng: random.Random, raws: list[str]) -> Any:
+    """Change a document in place; a value outside JSON is inserted as an index into `raws`."""
 
     def raw(choices: tuple[str, ...]) -> str:
         raws.append(rng.choice(choices))
         return _MARK.format(len(raws) - 1)
 
     for _ in range(rng.randint(1, 3)):
-        places = list(_places(value))
+        places = list(_list_places(value))
         if not places:
             return raw(OTHERS)
         inside, key = rng.choice(places)
@@ -223,9 +223,9 @@ def _damaged(value: Any, rng: random.Random, raws: list[str]) -> Any:
     return value
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every container with each of its keys."""
+def _list_places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """List every container with each of its keys."""
     if isinstance(value, (dict, list)):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield value, key
-            yield from _places(item)
+            yield from _list_places(item)

@@ -78,7 +78,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def _joined(folder: Path, kind: str) -> list[dict[str, Any]]:
+def _join_shards(folder: Path, kind: str) -> list[dict[str, Any]]:
     found = {line["name"]: line for path in sorted(folder.glob(f"{kind}-*.jsonl")) for line in _lines(path)}
     return [found[name] for name in sorted(found)]
 
@@ -103,7 +103,7 @@ def write_tables(folder: Path) -> None:
     RESULTS.mkdir(exist_ok=True)
     script = "python benchmarks/sweep/sweep.py"
     command = f"{script} shapes; {script} steps; {script} table"
-    shapes, steps = _joined(folder, "shapes"), _joined(folder, "steps")
+    shapes, steps = _join_shards(folder, "shapes"), _join_shards(folder, "steps")
     if shapes:
         surveys = {line.pop("name"): line for line in shapes}
         document = {"versions": read_versions(), "command": command, "architectures": surveys}
@@ -114,7 +114,7 @@ def write_tables(folder: Path) -> None:
         text = json.dumps({"versions": read_versions(), "command": command, "classes": steps}, indent=1)
         (RESULTS / "steps.json").write_text(text + "\n", encoding="utf-8")
     (RESULTS / "README.md").write_text(_markdown(command), encoding="utf-8")
-    if exports := _joined(folder, "export"):
+    if exports := _join_shards(folder, "export"):
         command = "python benchmarks/sweep/sweep.py export; python benchmarks/sweep/sweep.py table"
         for name, made in (("export.json", export_json), ("export.md", export_page)):
             (RESULTS / name).write_text(made(exports, read_export_versions(), command), encoding="utf-8")

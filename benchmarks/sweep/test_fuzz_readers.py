@@ -32,10 +32,10 @@ def test_the_table_is_of_these_readers_and_without_faults(made: dict[str, Reader
 def test_damaged_files_are_read_or_refused(name: str, made: dict[str, Reader], tmp_path: Path) -> None:
     outcomes = list(fuzz(made[name], range(300), 0, tmp_path))
     assert [f"case {one.case}: {one.fault}" for one in outcomes if one.fault] == []
-    assert len({one.said for one in outcomes}) > 1 or name in _ONE_ANSWER
+    assert len({one.answer for one in outcomes}) > 1 or name in _ONE_ANSWER
 
 
-# A damaged cell is timed anew, a damaged line ends what is kept of a log, and no byte of the last two may differ.
+# A damaged cell is timed again, a damaged line ends what is kept of a log, and no byte of the last two may differ.
 _ONE_ANSWER = {
     *("benchmark.partial/*.json", "benchmark.partial/*.npz", "train.jsonl, resumed"),
     *("bundle.tar.gz", "golden.npz"),

@@ -1,4 +1,4 @@
-"""Every data config of timm in the committed table, and a sample of them compared anew: another one every day."""
+"""Every data config of timm in the committed table, and a sample of them compared again: another one every day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The committed tables of all architectures, and a sample of them computed anew: another one every day."""
+"""The committed tables of all architectures, and a sample of them computed again: another one every day."""
 
 from __future__ import annotations
 

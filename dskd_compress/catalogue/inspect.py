@@ -79,11 +79,11 @@ def inspect_architecture(name: str, input_size: int | None) -> Inspection:
         heads=heads,
         refused=refused,
         as_student="yes",
-        as_teacher=_as_teacher(heads, own),
+        as_teacher=_judge_as_teacher(heads, own),
     )
 
 
-def _as_teacher(heads: dict[str, str], own_classes: int) -> str:
+def _judge_as_teacher(heads: dict[str, str], own_classes: int) -> str:
     guiding = [kind for kind, way in heads.items() if not way.startswith("no")]
     if not own_classes:
         return "with a classifier of the data's classes: teacher.train, or teacher.probe: true"

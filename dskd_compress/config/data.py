@@ -40,7 +40,7 @@ class AugmentSection(Section):
         for name in ("scale", "ratio"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(f"{name}: the first number must be at most the second")
+                raise ValueError(f"{name}: the first number must not be larger than the second")
         return self
 
 

@@ -45,7 +45,7 @@ def resolve_class_map(
             continue
         for member in members:
             if target.setdefault(member, label) != label:
-                twice.append(teacher.shown(member))
+                twice.append(teacher.show(member))
     faults = []
     if unknown:
         faults.append(f"the teacher has no {_list_classes(unknown)}{_suggest(unknown, teacher.names)}")

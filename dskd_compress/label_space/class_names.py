@@ -40,7 +40,7 @@ class ClassNames:
         index = self._index.get(name)
         return index if index is not None else self._index.get(name.casefold())
 
-    def shown(self, index: int) -> str:
+    def show(self, index: int) -> str:
         """Show a class in messages."""
         return self.names[index] if self.names else str(index)
 

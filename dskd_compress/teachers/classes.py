@@ -66,7 +66,7 @@ def list_output_classes(model: nn.Module, section: TeacherSection, info: Weights
     """List the classes of the weights behind each output, as `teacher.class_map` spells them."""
     if isinstance(model, ClassMappedModel):
         names = find_class_names(model.model, section, info)
-        return [[names.shown(member) for member in group] for group in model.class_map.groups]
+        return [[names.show(member) for member in group] for group in model.class_map.groups]
     if info is not None:
         return [[name] for name in info.classes]
     return [[str(index)] for index in range(int(model.num_classes))]  # type: ignore[arg-type]

@@ -86,7 +86,7 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
     size = recipe.data.input_size if info is None else info.input_size[1]
     if isinstance(own_size := section.kwargs.get("img_size"), int):
         size = own_size  # a teacher of fixed size gets its own, whatever the student gets
-    classes = _classes_of_weights(section, info, sets)
+    classes = _count_weights_classes(section, info, sets)
     model = create_model(section, num_classes=classes, input_size=size).eval()
     source = "pretrained" if checkpoint is None else f"checkpoint {checkpoint.name}"
     # The teacher keeps the normalisation of its training, whatever the recipe sets for the student: that in the
@@ -107,7 +107,7 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
     return TeacherModel(model, format, source, origin, list_output_classes(model, section, info))
 
 
-def _classes_of_weights(section: TeacherSection, info: WeightsInfo | None, sets: DataSets) -> int | None:
+def _count_weights_classes(section: TeacherSection, info: WeightsInfo | None, sets: DataSets) -> int | None:
     """Count the classes to build a teacher for; None: timm's own."""
     if section.checkpoint is None:
         return None

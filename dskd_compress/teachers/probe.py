@@ -81,7 +81,8 @@ def _count_classes(teacher: TeacherSection) -> int | None:
     named = [getattr(config, key, None) for key in ("first_conv", "classifier")]
     if not all(isinstance(name, str) for name in named):
         return None
-    first, classifier = (read_weights(path).get(f"{name}.weight") for name in named)
+    weights = read_weights(path)
+    first, classifier = (weights.get(f"{name}.weight") for name in named)
     if first is None:  # of another model or layout
         return None
     return 0 if classifier is None else len(classifier)

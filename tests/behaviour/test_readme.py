@@ -54,8 +54,9 @@ ADDED = {
     "train --teacher ": f"{TEACHER_HERE} {SMALL}",
     "distill --teacher ": f"{TEACHER_GIVEN} {SMALL}",
     "validate bundle --images": "--accept-unproven",  # 24 images show nothing of another precision
-    "ab runs/r18 ": "--set benchmark.min_seconds=0.05",
-    "benchmark runs/r18 --set": "--set benchmark.scenario_seconds=0.02",
+    "ab runs/r18 ": "--precision fp32 --set benchmark.min_seconds=0.05",
+    "benchmark runs/r18 --set": "--precision fp32 --set benchmark.scenario_seconds=0.02 "
+    "--set benchmark.teacher=false",
     # One epoch makes a student that int8 spoils.
     "validate bundle ": "--precision fp32",
     "benchmark bundle ": "--set benchmark.min_seconds=0.02 --set benchmark.min_iterations=10 "

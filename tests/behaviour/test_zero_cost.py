@@ -91,10 +91,10 @@ def traces(bundle: Path, task: MethodTask) -> list[str]:
 
 def test_there_is_something_to_look_for(task: MethodTask) -> None:
     only = training_only(task)
-    assert {name.split(".")[0] for name in only} >= {"projection", "denoiser", "planes_MC"}  # the last is the hash
+    assert {name.split(".")[0] for name in only} >= {"projection", "denoiser", "hash_loss"}
     assert set(task.get_task_state()) <= set(only)
     own = {shape_of(tensor) for tensor in task.module.student.state_dict().values()}
-    for module in ("projection", "denoiser", "planes_MC"):
+    for module in ("projection", "denoiser", "hash_loss"):
         assert any(shape_of(t) not in own and t.numel() > 1 for n, t in only.items() if n.split(".")[0] == module)
 
 

@@ -117,15 +117,15 @@ def describe_outputs(
         "images": {**dataclasses.asdict(images), "preprocessing": dict(images.preprocessing)},
     }
     found = []
-    for name, value in output_tensors(output).items():
+    for name, value in list_output_tensors(output).items():
         dtype = "float32" if name == "logits_BK" else section.features
-        kept = {"name": name, "shape": list(value.shape[1:]), "dtype": dtype, "tap": _tap(teacher, name)}
+        kept = {"name": name, "shape": list(value.shape[1:]), "dtype": dtype, "tap": _describe_tap(teacher, name)}
         made_of = json.loads(json.dumps({**common, "output": kept}))
         found.append(CachedOutput(name, tuple(value.shape[1:]), dtype, made_of))
     return found
 
 
-def output_tensors(output: TeacherOutput) -> dict[str, Tensor]:
+def list_output_tensors(output: TeacherOutput) -> dict[str, Tensor]:
     """List the tensors of a teacher's output by field."""
     values = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
     return {name: value for name, value in values.items() if value is not None}
@@ -137,7 +137,7 @@ def describe_adapter(adapter: TeacherInput) -> dict[str, Any]:
     return {**facts, "size": adapter.size}
 
 
-def _tap(teacher: Teacher, name: str) -> dict[str, Any] | None:
+def _describe_tap(teacher: Teacher, name: str) -> dict[str, Any] | None:
     if teacher.tap is None or name == "logits_BK":
         return None
     return {**teacher.tap.facts().model_dump(mode="json"), "prefix_tokens": teacher.tap.prefix_tokens}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dskd_compress.methods.base import Position, Teacher, TeacherOutput
-from dskd_compress.teachers.cache.key import copy_to_host, output_tensors, round_to_stored
+from dskd_compress.teachers.cache.key import copy_to_host, list_output_tensors, round_to_stored
 from dskd_compress.teachers.cache.rows import RowStore
 from dskd_export.errors import DataError, ModelError
 
@@ -122,7 +122,7 @@ class CachedTeacher(Teacher):
 
     def _compute(self, rows_B: NDArray[np.int64], images_BCHW: Tensor) -> TeacherOutput:
         fields: dict[str, Any] = {}
-        for name, value in output_tensors(self(images_BCHW)).items():
+        for name, value in list_output_tensors(self(images_BCHW)).items():
             store = self.stores[name]
             stored = round_to_stored(value, store.dtype.name)
             values = copy_to_host(stored)
@@ -138,8 +138,8 @@ class CachedTeacher(Teacher):
 
     def _compare(self, found: TeacherOutput, computed: TeacherOutput) -> float:
         worst = 0.0
-        expected = output_tensors(computed)
-        for name, value in output_tensors(found).items():
+        expected = list_output_tensors(computed)
+        for name, value in list_output_tensors(found).items():
             scale = float(expected[name].abs().max())
             error = float((value - expected[name]).abs().max()) / max(scale, 1e-12)
             if not error <= _MAX_ERROR[self.precision]:

@@ -16,7 +16,7 @@ from dskd_compress.methods import Pair, create_task
 from dskd_compress.methods.base import StepContext, Teacher, TeacherOutput
 from dskd_compress.models import state_sha256
 from dskd_compress.teachers.cache.disk import open_outputs
-from dskd_compress.teachers.cache.key import ImageFacts, describe_outputs, output_tensors
+from dskd_compress.teachers.cache.key import ImageFacts, describe_outputs, list_output_tensors
 from dskd_compress.teachers.cache.teacher import CachedTeacher, Keys
 from dskd_export.errors import DataError, ModelError
 
@@ -95,7 +95,7 @@ def forwards_of(teacher: Teacher) -> list[int]:
 
 def same(found: TeacherOutput, expected: TeacherOutput) -> bool:
     """The same numbers, bit for bit, in the same order in memory."""
-    ours, theirs = output_tensors(found), output_tensors(expected)
+    ours, theirs = list_output_tensors(found), list_output_tensors(expected)
     assert ours.keys() == theirs.keys()
     return all(
         torch.equal(ours[name], theirs[name])
@@ -126,14 +126,17 @@ def test_what_is_read_is_what_the_teacher_says(case: str, tmp_path: Path) -> Non
     for batch in range(IMAGES // BATCH):
         output = second.at(batch_at(0, batch, size), (0, batch))
         assert same(output, expected[batch])
-        assert not any(value.requires_grad for value in output_tensors(output).values())
+        assert not any(value.requires_grad for value in list_output_tensors(output).values())
     assert seen == [BATCH]
     assert (second.read, second.computed, second.error) == (IMAGES, 0, 0.0)
 
     # An epoch in another order that has the view again; and one that has another view.
     for batch in range(IMAGES // BATCH):
         images_BCHW = batch_at(2, batch, size)
-        found, computed = output_tensors(second.at(images_BCHW, (2, batch))), output_tensors(teacher(images_BCHW))
+        found, computed = (
+            list_output_tensors(second.at(images_BCHW, (2, batch))),
+            list_output_tensors(teacher(images_BCHW)),
+        )
         for key in found:
             torch.testing.assert_close(found[key], computed[key], rtol=1e-4, atol=1e-5)
     assert (second.read, second.computed) == (2 * IMAGES, 0)
