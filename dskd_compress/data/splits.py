@@ -32,7 +32,7 @@ def split_set(whole: StoredSet, fraction: float, split_seed: int) -> tuple[Subse
     if single:
         raise DataError(
             f"{_join_names('class', 'classes', single)} only 1 image, too few to split off a validation set.",
-            "Add images, remove the class, or give the source a separate validation folder "
+            "Add images, remove the class, or give the source a validation folder of its own "
             "(data.val_split names it).",
         )
     held_out: set[int] = set()
