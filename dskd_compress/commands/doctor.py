@@ -30,7 +30,7 @@ def doctor(
 ) -> None:
     """Check this machine: packages, GPU, libraries, disk and memory. Exit code 4: a requirement is broken.
 
-    The documentation explains the codes under Troubleshooting.
+    docs/codes.md lists the codes.
 
     [bold]Examples[/bold]
 

@@ -1,4 +1,4 @@
-"""Codes of problems of a machine: `doctor` and errors print them, the documentation lists them.
+"""Codes of problems of a machine: `doctor` and errors print them, docs/codes.md lists them.
 
 DSKD-<letter><number>: the number names the check, the letter its outcome (I fine, W warning, E error).
 1xx are packages, 2xx the GPU, its libraries and engines, 3xx the machine and the folder. A number never changes

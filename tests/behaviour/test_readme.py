@@ -54,7 +54,7 @@ ADDED = {
     "train --teacher ": f"{TEACHER_HERE} {SMALL}",
     "distill --teacher ": f"{TEACHER_GIVEN} {SMALL}",
     "validate bundle --images": "--accept-unproven",  # 24 images show nothing of another precision
-    "benchmark runs/r18 --against": "--set benchmark.min_seconds=0.05",
+    "ab runs/r18 ": "--precision fp32 --set benchmark.min_seconds=0.05",
     "benchmark runs/r18 --set": "--precision fp32 --set benchmark.scenario_seconds=0.02 "
     "--set benchmark.teacher=false",
     # One epoch makes a student that int8 spoils.
@@ -112,7 +112,7 @@ NOT_RUN = {
     "dskd-compress build bundle --precision fp16 --useDLACore 0 --batch 1",
     "dskd-compress build bundle --precision fp16 --stripWeights new-weights",
     "dskd-compress build retrained --precision fp16 "
-    "--refit-from bundle.engines/orin-nvgpu/model.fp16.stripped.engine",
+    "--refit-from bundle.engines/nvidia-jetson-agx-orin-developer-kit/model.fp16.stripped.engine",
     "dskd-compress fleet bundle --on ssh://user@orin --on ssh://user@server:2222 --on local",
     "pip install 'dskd-compress[tensorrt]'",
     "pip install 'dskd-compress[tensorrt-rtx]'",

@@ -23,8 +23,11 @@ def monitor(
     hash bit over the batch (in bits), and the head's mean log p(q) in nats, with q the teacher's distribution.
 
     Args:
-        u, v, z_T: features, as in `method.py`.
-        u_BK, v_BK: logits c_T(u) and c_T(v).
+        u: student features, as in `method.py`.
+        v: virtual teacher.
+        z_T: standardised teacher features.
+        u_BK: logits c_T(u).
+        v_BK: logits c_T(v).
         teacher_BK: logits of the teacher.
         hash_loss: with the planes W and b.
     """
