@@ -22,7 +22,7 @@ from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import open_images
 from dskd_export.telemetry.device_name import device_name
 from dskd_export.validation import run as flow
-from dskd_export.validation.candidates import LoadedModel, open_models
+from dskd_export.validation.models import open_models
 
 if TYPE_CHECKING:
     from dskd_compress.data import DataSets, ImageSet, StreamSet
@@ -44,7 +44,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     """
     from dskd_compress.data import iter_images
     from dskd_compress.stages.setup import open_checked_data
-    from dskd_compress.torch_reference import TorchReference, open_torch_student, timm_batches
+    from dskd_compress.torch_reference import TorchReference, load_torch_student, timm_batches
     from dskd_compress.weights import check_classes, load_trained
 
     watch = Stopwatch()
@@ -67,13 +67,8 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
         sets.val, settings.images, recipe.seed, max_unreadable=sets.max_unreadable, skipped=skipped
     )
     with ExitStack() as stack:
-
-        def open_torch(provider: str) -> LoadedModel:
-            model = open_torch_student(student, info, bundle.spec, provider)
-            stack.enter_context(model.runner)
-            return model
-
-        models = open_models(bundle, folder.engines, settings, stack, open_torch)
+        load_torch = partial(load_torch_student, student, info, bundle.spec)
+        models = open_models(bundle, folder.engines, settings, stack, load_torch)
         teacher = _open_teacher(recipe, folder, sets, stack)
         total = _count(sets.val, settings.images)
         with output.progress("Validating", total, unit="image") as progress:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from xml.etree import ElementTree
 
 from dskd_export.documents.validation import Check, ValidationDocument
-from dskd_export.validation.gate import sentence
+from dskd_export.validation.verdicts import describe_check
 
 # Characters that XML 1.0 cannot hold, escaped or not.
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -111,7 +111,7 @@ def _add_checks(
     where = f"validate.{name.replace('.', '_').replace(':', '.')}"  # a dot opens a folder in Jenkins' tree
     for check in checks:
         unproven = check.verdict == "NOT SHOWN"
-        words = f"NOT SHOWN: {sentence(check)}" if unproven else sentence(check)
+        words = f"NOT SHOWN: {describe_check(check)}" if unproven else describe_check(check)
         fails = check.failed or (unproven and not accept_unproven)
         skipped = check.detail if check.verdict == "NOT JUDGED" else words if unproven else ""
         add_case(

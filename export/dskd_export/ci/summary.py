@@ -11,7 +11,7 @@ from dskd_export.benchmark.budget import list_failures, name_of, tabulate_checks
 from dskd_export.ci.junit import add_case, add_suite, format_suites
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, RowJudgement
 from dskd_export.files.atomic import append_whole, write_atomic
-from dskd_export.validation.gate import sentence
+from dskd_export.validation.verdicts import describe_check
 
 
 def write_ci_files(
@@ -45,7 +45,11 @@ def junit_of_benchmark(document: BenchmarkDocument, baseline: Sequence[RowJudgem
             for check in judgement.checks:
                 missed_it = check.verdict in ("FAIL", "NOT SHOWN")
                 skipped = "" if check.verdict != "NOT JUDGED" else check.detail
-                words = f"NOT SHOWN: {sentence(check)}" if check.verdict == "NOT SHOWN" else sentence(check)
+                words = (
+                    f"NOT SHOWN: {describe_check(check)}"
+                    if check.verdict == "NOT SHOWN"
+                    else describe_check(check)
+                )
                 if missed_it and not counts:
                     skipped = f"{words}; another model meets the budget"
                 text = words if counts and missed_it else ""

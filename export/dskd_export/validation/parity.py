@@ -1,4 +1,4 @@
-"""Are two runners the same function, and are their inputs the same? Numbers only; `gate` judges them.
+"""Are two runners the same function, and are their inputs the same? Numbers only; `checks` judges them.
 
 All differences are relative to the scale of the reference's output, and all maths is float64.
 Shape suffixes: B or N images, C channels, H height, W width, K classes.

@@ -8,7 +8,7 @@ A lower precision is another function, which may cost something: a `PrecisionBud
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from dskd_export.documents.base import Interval
@@ -17,7 +17,6 @@ from dskd_export.documents.validation import (
     PairedAccuracy,
     Parity,
     PreprocessParity,
-    ValidationDocument,
     Verdict,
 )
 from dskd_export.settings import PrecisionBudget, ValidateSettings
@@ -151,30 +150,6 @@ def check_count(name: str, wrong: Sequence[str], what: str = "") -> Check:
         what: the detail where nothing is.
     """
     return _check(name, float(len(wrong)), "<=", 0.0, "; ".join(wrong) or what)
-
-
-def sentence(check: Check) -> str:
-    """A check in words: what was found, and what the limit is."""
-    if check.verdict == "NOT JUDGED":
-        return f"{check.name} is not judged: {check.detail}"
-    value = "not measurable" if check.value is None else f"{check.value:.3g}"
-    bound = "" if check.bound is None else f" (95 % bound {check.bound:.3g})"
-    found = f"{check.name} is {value}{bound}, the limit is {check.comparison} {check.limit:g}"
-    return f"{found}: {check.detail}" if check.detail and check.verdict != "PASS" else found
-
-
-def checks_of(document: ValidationDocument) -> Iterator[tuple[str, Check]]:
-    """Every check of a validation with what it is of: `student`, `bundle` or the name of a runner."""
-    if document.student is not None:
-        yield from (("student", check) for check in document.student.checks)
-    yield from (("bundle", check) for check in document.checks)
-    for judgement in document.judgements:
-        yield from ((judgement.runner, check) for check in judgement.checks)
-
-
-def causes_of(document: ValidationDocument) -> list[str]:
-    """What the failures of a validation look like, each once."""
-    return list(dict.fromkeys([*document.causes, *(text for one in document.judgements for text in one.causes)]))
 
 
 def check_share(
