@@ -118,7 +118,7 @@ class TorchReference(Reference[TimmBatch]):
         if self.open_teacher.runner is not None and batch.teacher_input is not None:
             self._teacher.append(logits_of(self.open_teacher.runner, batch.teacher_input, batch=BATCH))
 
-    def measured_for(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
+    def select_measured(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
         """See `Reference`: all on the images; the reference is no candidate."""
         return self.name, measured
 
@@ -213,7 +213,7 @@ def _transform(preprocessing: Preprocessing) -> Callable[[Sequence[Image.Image]]
 
 
 def normalise(pixels_BCHW: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    """Compute what timm's transform makes of its own pixels, bit by bit.
+    """Compute what timm's transform makes of its pixels, bit for bit.
 
     Without torch: in another thread than its models it would start a second team of threads.
     """

@@ -13,7 +13,7 @@ from dskd_export.documents.base import Accuracy, read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import Check, PairedAccuracy, ValidationDocument
 from dskd_export.errors import GateFailed, NotShown
-from dskd_export.validation.verdicts import iter_checks, list_causes, unproven
+from dskd_export.validation.verdicts import format_limit, iter_checks, list_causes, unproven
 
 _CHECK_LIMITS = "Check validation.json, or change the limits in validate and budget."
 
@@ -166,6 +166,6 @@ def _check(check: Check) -> list[str]:
         f"  {check.name}",
         "-" if check.value is None else f"{check.value:.3g}",
         "" if check.bound is None else f"{check.bound:.3g}",
-        f"{check.comparison} {check.limit:g}",
+        format_limit(check),
         check.verdict,
     ]

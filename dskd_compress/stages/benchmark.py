@@ -16,15 +16,7 @@ from dskd_export.benchmark.plan import BenchmarkPlan, plan_benchmark
 from dskd_export.benchmark.run import benchmark, draw_images
 from dskd_export.benchmark.store import open_store, write_samples
 from dskd_export.bundle import Bundle, open_bundle
-from dskd_export.bundle.results import (
-    MEASURED,
-    BundleResults,
-    ResultsFolder,
-    check_out,
-    hold_results,
-    results_folder,
-)
-from dskd_export.bundle.source import open_source
+from dskd_export.bundle.results import MEASURED, BundleResults, ResultsFolder, open_results
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.runner_name import RunnerName
 from dskd_export.engine.document import engines_folder
@@ -83,9 +75,7 @@ def benchmark_bundle(
         UsageError: a key without a meaning for a bundle is set, or `out` is in the bundle.
     """
     watch = Stopwatch()
-    folder = out or results_folder(source, device_name())
-    check_out(folder, source)
-    with open_source(source) as bundle, hold_results(folder, output.warn):
+    with open_results(source, out, device_name(), output.warn) as (bundle, folder):
         recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         plan = plan_benchmark(bundle, recipe.benchmark, engines_folder(source))
         labelled = open_images(images, bundle.spec.classes, plan.max_batch, recipe.seed, output.once)
@@ -142,7 +132,7 @@ def _plan(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> 
     onnx = folder / TEACHER_ONNX
     if "onnxruntime" in settings.runners and not onnx.is_file():
         raise DataError(
-            f"{onnx} is missing, and benchmark.teacher asks to time it.",
+            f"{onnx} is missing, so the teacher cannot be timed.",
             f"Set export.teacher and run: dskd-compress export {folder.path}. Or set benchmark.teacher=false.",
         )
     teacher = load_teacher(recipe, folder, sets)

@@ -12,8 +12,7 @@ from dskd_compress.console import Output
 from dskd_compress.recipe import bundle_settings
 from dskd_compress.run_folder import VALIDATE, RunFolder, digest, recipe_sha256, writes_run
 from dskd_export.bundle import open_bundle
-from dskd_export.bundle.results import BundleResults, check_out, hold_results, results_folder
-from dskd_export.bundle.source import open_source
+from dskd_export.bundle.results import BundleResults, open_results
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.engine.document import engines_folder
 from dskd_export.errors import BundleError, DataError, ModelError, RecipeError
@@ -110,9 +109,7 @@ def validate_source(
         UsageError: a key without a meaning for a bundle is set, or `out` is in the bundle.
     """
     watch = Stopwatch()
-    folder = out or results_folder(source, device_name())
-    check_out(folder, source)
-    with open_source(source) as bundle, hold_results(folder, output.warn):
+    with open_results(source, out, device_name(), output.warn) as (bundle, folder):
         recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         settings = recipe.validation
         labelled = open_images(images, bundle.spec.classes, settings.images, recipe.seed, output.once)

@@ -51,7 +51,7 @@ def prefetch(items: Iterator[Item]) -> Iterator[Item]:
             yield item  # type: ignore[misc]
 
 
-def labelled_batches(
+def iter_labelled_batches(
     images: LabelledImages, bundle: Bundle, skipped: list[str], max_unreadable: float
 ) -> Iterator[ValidationBatch]:
     """Prepare labelled images as the device does, `BATCH` at a time.
@@ -74,14 +74,14 @@ def labelled_batches(
         )
 
 
-def golden_batches(golden: Golden) -> Iterator[ValidationBatch]:
+def iter_golden_batches(golden: Golden) -> Iterator[ValidationBatch]:
     """The golden inputs of a bundle, where there are no images."""
     for start in range(0, len(golden.input), BATCH):
         names = golden.image_sha256[start : start + BATCH]
         yield ValidationBatch(None, golden.input[start : start + BATCH], tuple(map(str, names)))
 
 
-def golden_facts(bundle: Bundle) -> DataFacts:
+def describe_golden(bundle: Bundle) -> DataFacts:
     """Describe the golden images as the data of a validation."""
     return DataFacts(
         source=f"{GOLDEN} of the bundle",

@@ -83,7 +83,7 @@ class Reference(Generic[BatchT]):
         checks, shifted = check_images(measured, self.model.name)
         return [check, *checks], causes + shifted
 
-    def measured_for(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
+    def select_measured(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
         """Select what a candidate is compared with: the name in documents, and the outputs.
 
         The reference itself, where it is a candidate too, is compared with the golden logits.
@@ -91,7 +91,7 @@ class Reference(Generic[BatchT]):
         if candidate is not self.model:
             return self.name, measured
         golden = measured.golden.golden
-        logits = {candidate.name: candidate.logits(golden.input)}
+        logits = {str(candidate.name): candidate.logits(golden.input)}
         own = replace(measured, labels=None, logits=logits, first_inputs=golden.input, no_labels=IS_REFERENCE)
         return GOLDEN, replace(own, same_input=golden.logits)
 
@@ -105,7 +105,7 @@ class GoldenReference(Reference[ValidationBatch]):
         """The file that holds them."""
         return GOLDEN
 
-    def measured_for(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
+    def select_measured(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
         """See `Reference`: every model is compared with the golden logits."""
         return GOLDEN, replace(measured, same_input=measured.golden.golden.logits)
 

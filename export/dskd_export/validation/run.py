@@ -28,9 +28,9 @@ from dskd_export.telemetry.device_name import device_name
 from dskd_export.validation.accuracy import accuracy_of
 from dskd_export.validation.batches import (
     ValidationBatch,
-    golden_batches,
-    golden_facts,
-    labelled_batches,
+    describe_golden,
+    iter_golden_batches,
+    iter_labelled_batches,
     prefetch,
 )
 from dskd_export.validation.judgement import Measured, judge_model, judge_student
@@ -85,7 +85,7 @@ def validate(
     judgements: list[Judgement] = []
     device = device_name()
     for candidate in models.candidates:
-        name, outputs = reference.measured_for(candidate, measured)
+        name, outputs = reference.select_measured(candidate, measured)
         limits = budget.of(candidate.name.precision, device)
         judgements.append(judge_model(candidate, name, outputs, bundle, settings, limits, judgements))
     judgements += models.not_run
@@ -149,12 +149,12 @@ def validate_bundle(
             bundle,
             models,
             reference,
-            golden_batches(bundle.golden())
+            iter_golden_batches(bundle.golden())
             if images is None
-            else labelled_batches(images, bundle, skipped, max_unreadable),
+            else iter_labelled_batches(images, bundle, skipped, max_unreadable),
             settings,
             budget,
-            facts=lambda: golden_facts(bundle) if images is None else images.facts(skipped),
+            facts=lambda: describe_golden(bundle) if images is None else images.facts(skipped),
             provenance=provenance,
             on_images=on_images,
             warn=warn,

@@ -46,7 +46,7 @@ def reason_of(checks: Sequence[Check]) -> str:
 
 
 def unproven(checks: Iterable[Check]) -> Check:
-    """Of the checks that are NOT SHOWN, the one that asks for the most images."""
+    """Of the checks that are NOT SHOWN, the one that needs the most images."""
     return max(
         (check for check in checks if check.verdict == "NOT SHOWN"),
         key=lambda check: check.images_needed or math.inf,
@@ -81,13 +81,22 @@ def conclude(
     return verdict, f"{student.reason}; {models}"
 
 
+def format_limit(check: Check) -> str:
+    """Format a limit; the share of the commonest class (`>`) is measured, so it is rounded as values are."""
+    return (
+        f"{check.comparison} {check.limit:.3g}"
+        if check.comparison == ">"
+        else f"{check.comparison} {check.limit:g}"
+    )
+
+
 def describe_check(check: Check) -> str:
     """Describe a check: what was found, and what the limit is."""
     if check.verdict == "NOT JUDGED":
         return f"{check.name} is not judged: {check.detail}"
     value = "not measurable" if check.value is None else f"{check.value:.3g}"
     bound = "" if check.bound is None else f" (95 % bound {check.bound:.3g})"
-    found = f"{check.name} is {value}{bound}, the limit is {check.comparison} {check.limit:g}"
+    found = f"{check.name} is {value}{bound}, the limit is {format_limit(check)}"
     return f"{found}: {check.detail}" if check.detail and check.verdict != "PASS" else found
 
 

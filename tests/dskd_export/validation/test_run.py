@@ -118,7 +118,7 @@ class Fault:
         onnx: checks that fail against fp32 in ONNX Runtime on labelled images.
         golden: checks that fail against the golden logits; none: without images it cannot show.
         says_without_torch: in a cause or a check; None: `says`.
-        precision: of the model that is judged beside fp32.
+        precision: of the model that is judged in addition to fp32.
     """
 
     plant: Plant
