@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,12 @@ from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.export import run_export
 from dskd_compress.stages.setup import open_checked_data
 from dskd_compress.stages.validate import run_validate
-from dskd_compress.torch_reference import open_torch_student
+from dskd_compress.torch_reference import load_torch_student
 from dskd_compress.weights import load_trained
 from dskd_export.bundle import open_bundle
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.preprocess import preprocess_batch
-from dskd_export.validation.candidates import BATCH, LoadedModel, open_models
+from dskd_export.validation.models import BATCH, open_models
 
 CASES = {"fp32": ["fp32"], "fp32, fp16, int8": ["fp32", "fp16", "int8"]}
 
@@ -65,14 +66,9 @@ def measure_round(recipe: Recipe, run: RunFolder) -> dict[str, float]:
     inputs = [preprocess_batch(lot, bundle.spec) for lot in lots]
     seconds = {}
     with ExitStack() as stack:
-
-        def open_torch(provider: str) -> LoadedModel:
-            model = open_torch_student(student, info, bundle.spec, provider)
-            stack.enter_context(model.runner)
-            return model
-
+        load_torch = partial(load_torch_student, student, info, bundle.spec)
         models = open_models(
-            bundle, bundle.folder.parent / "engines", recipe.validation, stack, open_torch
+            bundle, bundle.folder.parent / "engines", recipe.validation, stack, load_torch
         ).distinct
         for model in models:  # the first call of a session allocates
             model.logits(inputs[0])

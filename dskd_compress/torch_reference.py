@@ -18,23 +18,25 @@ from torch import nn
 
 from dskd_compress.data import Preprocessing, eval_transform
 from dskd_compress.label_space import names_for_device
-from dskd_compress.torch_runner import TorchRunner
+from dskd_compress.torch_runner import TorchLoader, TorchRunner
 from dskd_compress.weights import WeightsInfo
+from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import Check, PreprocessParity
 from dskd_export.errors import EnvironmentProblem
 from dskd_export.onnx_from_torch import deployed
 from dskd_export.runtime.batches import logits_of
-from dskd_export.runtime.compute_precision import ComputePrecision
 from dskd_export.runtime.images import pixel_sha256
+from dskd_export.runtime.loader import FULL
 from dskd_export.runtime.preprocess import model_input, preprocess_batch
 from dskd_export.runtime.runner import Array
 from dskd_export.spec import ModelSpec
-from dskd_export.validation.candidates import BATCH, FULL, LoadedModel
+from dskd_export.validation.batches import ValidationBatch
 from dskd_export.validation.causes import explain_fields, explain_inputs, explain_logits
-from dskd_export.validation.gate import check_count, check_golden, check_inputs
+from dskd_export.validation.checks import check_count, check_golden, check_inputs
 from dskd_export.validation.judgement import Measured, TeacherOutputs, golden_parity
+from dskd_export.validation.models import BATCH, LoadedModel
 from dskd_export.validation.parity import compare_inputs, join_inputs
-from dskd_export.validation.run import Reference, ValidationBatch, check_images, differing
+from dskd_export.validation.reference import Reference, check_images, find_differing
 
 # Images whose two inputs differ that are kept to find out why.
 _KEPT = 32
@@ -104,19 +106,19 @@ class TorchReference(Reference[TimmBatch]):
 
     def inputs(self, batch: TimmBatch) -> Array:
         """See `Reference`: timm's for torch, the device's for a runner of the device."""
-        return batch.timm_input if self.model.kind == "torch" else batch.inputs
+        return batch.timm_input if self.model.name.kind == "torch" else batch.inputs
 
     def observe(self, batch: TimmBatch) -> None:
         """See `Reference`: compares the inputs and calls the teacher."""
         parity = compare_inputs(batch.of_timm, batch.of_device, self.info.std)
         self._preprocess.append(parity)
         if parity.max_abs_normalised != 0 and sum(len(pair[0]) for pair in self._unlike) < _KEPT:
-            which_B = differing(batch.of_timm, batch.of_device)
+            which_B = find_differing(batch.of_timm, batch.of_device)
             self._unlike.append((batch.of_timm[which_B], batch.of_device[which_B]))
         if self.open_teacher.runner is not None and batch.teacher_input is not None:
             self._teacher.append(logits_of(self.open_teacher.runner, batch.teacher_input, batch=BATCH))
 
-    def measured_for(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
+    def select_measured(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
         """See `Reference`: all on the images; the reference is no candidate."""
         return self.name, measured
 
@@ -132,7 +134,7 @@ class TorchReference(Reference[TimmBatch]):
             known = explain_inputs(of_timm, of_device, self.info.mean, self.info.std)
             if known is not None or not unlike:
                 causes.append(known or "the device prepares its input in another way than timm")
-        if self.model.kind == "torch":
+        if self.model.name.kind == "torch":
             golden = measured.golden.golden
             checks.append(check_golden(golden_parity(self.model, golden), self.settings.max_abs_relative))
             if checks[-1].failed:
@@ -142,10 +144,8 @@ class TorchReference(Reference[TimmBatch]):
         return checks, causes
 
 
-def open_torch_student(student: nn.Module, info: WeightsInfo, spec: ModelSpec, provider: str) -> LoadedModel:
-    """Open the student with the bundle's input and output, normalising as it was trained, whatever the spec says.
-
-    The caller closes its runner.
+def load_torch_student(student: nn.Module, info: WeightsInfo, spec: ModelSpec, provider: str) -> TorchLoader:
+    """Prepare the student with the bundle's input and output, normalising as it was trained.
 
     Raises:
         EnvironmentProblem: there is no CUDA device.
@@ -156,8 +156,7 @@ def open_torch_student(student: nn.Module, info: WeightsInfo, spec: ModelSpec, p
             "Name torch:cpu:fp32, or see: dskd-compress doctor",
         )
     module = deployed(student, spec.model_copy(update={"mean": info.mean, "std": info.std}))
-    runner = TorchRunner(module, device=provider, input_name=spec.input_name, output_name=spec.output_name)
-    return LoadedModel(runner, "torch", provider, FULL, ComputePrecision(True, ""), spec)
+    return TorchLoader(name=RunnerName.of("torch", provider, FULL), spec=spec, model=module)
 
 
 def timm_batches(
@@ -214,7 +213,7 @@ def _transform(preprocessing: Preprocessing) -> Callable[[Sequence[Image.Image]]
 
 
 def normalise(pixels_BCHW: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    """Compute what timm's transform makes of its own pixels, bit by bit.
+    """Compute what timm's transform makes of its pixels, bit for bit.
 
     Without torch: in another thread than its models it would start a second team of threads.
     """

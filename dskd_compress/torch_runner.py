@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
 import torch
 from torch import nn
 
-from dskd_export.documents.runner_name import RunnerName
+from dskd_export.documents.runner_name import PROVIDERS, RunnerName
+from dskd_export.errors import EnvironmentProblem
+from dskd_export.runtime.loader import FULL, Loader
 from dskd_export.runtime.runner import Array, RunnerFacts
+from dskd_export.spec import ModelSpec
 
 
 class TorchRunner:
@@ -83,3 +87,45 @@ class TorchRunner:
         torch.set_num_threads(threads)
         torch.backends.cuda.matmul.allow_tf32 = matmul_tf32
         torch.backends.cudnn.allow_tf32 = cudnn_tf32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchLoader(Loader):
+    """A torch module, in fp32, without a file.
+
+    Attributes:
+        model: images BxCxHxW -> logits BxK.
+    """
+
+    model: nn.Module
+
+    def open(self, batches: Sequence[int], *, threads: int | None = None, streams: int = 1) -> TorchRunner:
+        """Open the module, for calls of any size."""
+        names = {"input_name": self.spec.input_name, "output_name": self.spec.output_name}
+        return TorchRunner(self.model, device=self.name.provider, threads=threads, **names)
+
+
+def find_torch(model: nn.Module, spec: ModelSpec, providers: Sequence[str]) -> list[Loader]:
+    """Find where a module can run: `auto` is the CPU and, where present, CUDA; TensorRT is skipped.
+
+    Args:
+        model: images BxCxHxW -> logits BxK.
+        spec: of its input.
+        providers: requested ones.
+
+    Raises:
+        EnvironmentProblem: a named provider is not available to torch here.
+    """
+    available = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    found: list[str] = []
+    for provider in providers:
+        if provider in PROVIDERS["torch"] and provider not in available:
+            raise EnvironmentProblem(
+                f"benchmark.providers names {provider}, which torch lacks here (it has {', '.join(available)}).",
+                "Change benchmark.providers, or see: dskd-compress doctor",
+            )
+        found += available if provider == "auto" else [provider] if provider in available else []
+    return [
+        TorchLoader(name=RunnerName.of("torch", provider, FULL), spec=spec, model=model)
+        for provider in dict.fromkeys(found)
+    ]

@@ -56,10 +56,12 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with (common / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (common / name).exists():
-            (common / f"{name}.part").mkdir()
-            make(common / f"{name}.part")
-            (common / f"{name}.part").rename(common / name)
+        done = common / f"{name}.done"  # no rename: the recipe names its images by their whole path
+        if not done.exists():
+            shutil.rmtree(common / name, ignore_errors=True)
+            (common / name).mkdir()
+            make(common / name)
+            done.touch()
     place = factory.mktemp(name)
     shutil.copytree(common / name, place, dirs_exist_ok=True)
     return RunFolder(place / "run")

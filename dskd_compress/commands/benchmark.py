@@ -107,7 +107,7 @@ def _show(
 ) -> list[RowJudgement]:
     """Print and write the verdicts; those of the baseline are returned."""
     from dskd_compress.show.benchmark import print_benchmark, print_judgements
-    from dskd_compress.show.verdicts import decision_in
+    from dskd_compress.show.validation import decision_in
     from dskd_export.benchmark.budget import compare_with_baseline
     from dskd_export.ci.summary import write_ci_files
 

@@ -41,7 +41,7 @@ def export(
     manifest = run_export(recipe, folder, output)
     output.plain(f"Bundle: {folder.bundle}")
     if 'export.precisions="auto"' in settings.flags_of(changes):
-        from dskd_compress.show.verdicts import decision_in, print_validation, refuse_undecided
+        from dskd_compress.show.validation import decision_in, print_validation, refuse_undecided
         from dskd_compress.stages.validate import run_validate
 
         document = run_validate(recipe, folder, output)

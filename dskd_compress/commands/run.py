@@ -70,7 +70,7 @@ def run(
     """
     from dskd_compress.console import Output
     from dskd_compress.precisions import keep_bundled_precisions
-    from dskd_compress.show.verdicts import refuse_run
+    from dskd_compress.show.validation import refuse_run
     from dskd_compress.stages.pipeline import print_outcomes, run_pipeline
 
     output = Output(json_output)

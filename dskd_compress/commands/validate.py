@@ -65,7 +65,7 @@ def validate(
       dskd-compress validate bundle --runner tensorrt --out results/orin
     """
     from dskd_compress.console import Output
-    from dskd_compress.show.verdicts import decision_in, print_validation, refuse_failed
+    from dskd_compress.show.validation import decision_in, print_validation, refuse_failed
     from dskd_export.bundle.source import is_bundle
     from dskd_export.files.atomic import write_atomic
 

@@ -10,7 +10,7 @@ from dskd_compress.console import Output
 from dskd_export.benchmark.budget import list_failures, name_of, tabulate_checks, verdict_of_budget
 from dskd_export.documents.benchmark import AbDocument, BenchmarkDocument, RowJudgement
 from dskd_export.errors import GateFailed, NotShown
-from dskd_export.validation.gate import sentence
+from dskd_export.validation.verdicts import describe_check
 
 
 def print_benchmark(document: BenchmarkDocument, output: Output) -> None:
@@ -147,7 +147,7 @@ def find_slow(judgements: Sequence[RowJudgement], older: Sequence[RowJudgement])
     """Find why a benchmark does not pass; None where it does."""
     missed = " | ".join(list_failures(judgements))
     slower = [
-        f"{name_of(one)}: {'; '.join(sentence(check) for check in one.checks if check.failed)}"
+        f"{name_of(one)}: {'; '.join(describe_check(check) for check in one.checks if check.failed)}"
         for one in older
         if one.failed
     ]

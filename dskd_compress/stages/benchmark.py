@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,24 +12,18 @@ from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import BundleSettings, bundle_settings
 from dskd_compress.run_folder import BENCHMARK, RunFolder, digest, recipe_sha256, writes_run
-from dskd_export.benchmark.plan import BenchmarkPlan, ModelSource, OnnxSource, open_bundle_source, plan_benchmark
+from dskd_export.benchmark.plan import BenchmarkPlan, plan_benchmark
 from dskd_export.benchmark.run import benchmark, draw_images
 from dskd_export.benchmark.store import open_store, write_samples
 from dskd_export.bundle import Bundle, open_bundle
-from dskd_export.bundle.results import (
-    MEASURED,
-    BundleResults,
-    ResultsFolder,
-    check_out,
-    hold_results,
-    results_folder,
-)
-from dskd_export.bundle.source import open_source
+from dskd_export.bundle.results import MEASURED, BundleResults, ResultsFolder, open_results
 from dskd_export.documents.benchmark import BenchmarkDocument
+from dskd_export.documents.runner_name import RunnerName
 from dskd_export.engine.document import engines_folder
 from dskd_export.errors import DataError
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import open_images
+from dskd_export.runtime.loader import FULL, Loader, OnnxLoader, select_providers
 from dskd_export.telemetry.device_name import device_name
 
 if TYPE_CHECKING:
@@ -55,8 +50,7 @@ def run_benchmark(recipe: Recipe, folder: RunFolder, output: Output, *, fresh: b
     results = folder.results(BENCHMARK, recipe)
     bundle = open_bundle(folder.bundle)
     sets = open_checked_data(recipe, output)
-    sources = list(_open_sources(recipe, folder, sets, bundle))
-    plan = plan_benchmark(bundle, recipe.benchmark, folder.engines, sources)
+    plan = _plan(recipe, folder, sets, bundle)
     drawn = iter_images(sets.val, plan.max_batch, recipe.seed, max_unreadable=sets.max_unreadable)
     images = [image for image, _, _ in drawn], ""
     return _benchmark(plan, images, recipe, watch, results, output, fresh)
@@ -81,9 +75,7 @@ def benchmark_bundle(
         UsageError: a key without a meaning for a bundle is set, or `out` is in the bundle.
     """
     watch = Stopwatch()
-    folder = out or results_folder(source, device_name())
-    check_out(folder, source)
-    with open_source(source) as bundle, hold_results(folder, output.warn):
+    with open_results(source, out, device_name(), output.warn) as (bundle, folder):
         recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         plan = plan_benchmark(bundle, recipe.benchmark, engines_folder(source))
         labelled = open_images(images, bundle.spec.classes, plan.max_batch, recipe.seed, output.once)
@@ -121,33 +113,43 @@ def _benchmark(
     return document
 
 
-def _open_sources(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> Iterator[ModelSource]:
-    """The teacher, then the student, each on the recipe's runners in their order."""
+def _plan(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> BenchmarkPlan:
+    """Plan the teacher, then the student, each in torch, ONNX Runtime and TensorRT."""
     from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
     from dskd_compress.teachers.load import load_teacher
-    from dskd_compress.torch_source import TorchSource
+    from dskd_compress.torch_runner import find_torch
     from dskd_compress.weights import load_trained
     from dskd_export.bundle.manifest import weights_name
     from dskd_export.onnx_from_torch import deployed
 
     settings = recipe.benchmark
     student, info = load_trained(folder.require("student.safetensors", "distill"))
-    sources: dict[str, list[ModelSource]] = {"torch": [], "onnxruntime": []}
-    if settings.teacher:
-        onnx = folder / TEACHER_ONNX
-        if "onnxruntime" in settings.runners and not onnx.is_file():
-            raise DataError(
-                f"{onnx} is missing, and benchmark.teacher asks to time it.",
-                f"Set export.teacher and run: dskd-compress export {folder.path}. Or set benchmark.teacher=false.",
+    module = deployed(student, bundle.spec)
+    torch_too = {"torch": lambda *_: find_torch(module, bundle.spec, settings.providers)}
+    plan = plan_benchmark(bundle, settings, folder.engines, torch_too)
+    if not settings.teacher:
+        return plan
+    onnx = folder / TEACHER_ONNX
+    if "onnxruntime" in settings.runners and not onnx.is_file():
+        raise DataError(
+            f"{onnx} is missing, so the teacher cannot be timed.",
+            f"Set export.teacher and run: dskd-compress export {folder.path}. Or set benchmark.teacher=false.",
+        )
+    teacher = load_teacher(recipe, folder, sets)
+    spec = teacher_spec_of(recipe, sets, teacher, student, info)
+    files = [onnx, folder / weights_name(TEACHER_ONNX)]
+    loaders: list[Loader] = []
+    if "torch" in settings.runners:
+        loaders += find_torch(teacher.model, spec, settings.providers)
+    if "onnxruntime" in settings.runners:
+        loaders += [
+            OnnxLoader(
+                name=RunnerName.of("onnxruntime", provider, FULL),
+                spec=spec,
+                size_mb=sum(file.stat().st_size for file in files if file.is_file()) / 1e6,
+                read=lambda: onnx,
+                allow_cpu=settings.allow_cpu,
             )
-        teacher = load_teacher(recipe, folder, sets)
-        spec = teacher_spec_of(recipe, sets, teacher, student, info)
-        files = [onnx, folder / weights_name(TEACHER_ONNX)]
-        size_mb = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
-        sources["torch"].append(TorchSource("teacher", spec, teacher.model))
-        of_file = OnnxSource("teacher", spec, {"fp32": size_mb}, lambda _: onnx, settings.allow_cpu)
-        sources["onnxruntime"].append(of_file)
-    sources["torch"].append(TorchSource("student", bundle.spec, deployed(student, bundle.spec)))
-    sources["onnxruntime"].append(open_bundle_source(bundle, settings))
-    for role in range(1 + settings.teacher):
-        yield from (sources[runner][role] for runner in settings.runners if runner in sources)
+            for provider in select_providers(settings.providers)
+        ]
+    return replace(plan, models=[*(("teacher", loader) for loader in loaders), *plan.models])

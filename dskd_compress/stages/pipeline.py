@@ -21,7 +21,7 @@ from dskd_compress.run_folder import (
     stages_of,
 )
 from dskd_compress.show.benchmark import print_judgements
-from dskd_compress.show.verdicts import decision_in, print_validation
+from dskd_compress.show.validation import decision_in, print_validation
 from dskd_compress.stages.benchmark import run_benchmark
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.stages.export import run_export

@@ -12,8 +12,7 @@ from dskd_compress.console import Output
 from dskd_compress.recipe import bundle_settings
 from dskd_compress.run_folder import VALIDATE, RunFolder, digest, recipe_sha256, writes_run
 from dskd_export.bundle import open_bundle
-from dskd_export.bundle.results import BundleResults, check_out, hold_results, results_folder
-from dskd_export.bundle.source import open_source
+from dskd_export.bundle.results import BundleResults, open_results
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.engine.document import engines_folder
 from dskd_export.errors import BundleError, DataError, ModelError, RecipeError
@@ -22,7 +21,7 @@ from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import open_images
 from dskd_export.telemetry.device_name import device_name
 from dskd_export.validation import run as flow
-from dskd_export.validation.candidates import LoadedModel, open_models
+from dskd_export.validation.models import open_models
 
 if TYPE_CHECKING:
     from dskd_compress.data import DataSets, ImageSet, StreamSet
@@ -44,7 +43,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     """
     from dskd_compress.data import iter_images
     from dskd_compress.stages.setup import open_checked_data
-    from dskd_compress.torch_reference import TorchReference, open_torch_student, timm_batches
+    from dskd_compress.torch_reference import TorchReference, load_torch_student, timm_batches
     from dskd_compress.weights import check_classes, load_trained
 
     watch = Stopwatch()
@@ -67,13 +66,8 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
         sets.val, settings.images, recipe.seed, max_unreadable=sets.max_unreadable, skipped=skipped
     )
     with ExitStack() as stack:
-
-        def open_torch(provider: str) -> LoadedModel:
-            model = open_torch_student(student, info, bundle.spec, provider)
-            stack.enter_context(model.runner)
-            return model
-
-        models = open_models(bundle, folder.engines, settings, stack, open_torch)
+        load_torch = partial(load_torch_student, student, info, bundle.spec)
+        models = open_models(bundle, folder.engines, settings, stack, load_torch)
         teacher = _open_teacher(recipe, folder, sets, stack)
         total = _count(sets.val, settings.images)
         with output.progress("Validating", total, unit="image") as progress:
@@ -115,9 +109,7 @@ def validate_source(
         UsageError: a key without a meaning for a bundle is set, or `out` is in the bundle.
     """
     watch = Stopwatch()
-    folder = out or results_folder(source, device_name())
-    check_out(folder, source)
-    with open_source(source) as bundle, hold_results(folder, output.warn):
+    with open_results(source, out, device_name(), output.warn) as (bundle, folder):
         recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         settings = recipe.validation
         labelled = open_images(images, bundle.spec.classes, settings.images, recipe.seed, output.once)

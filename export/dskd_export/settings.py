@@ -6,12 +6,12 @@ A field's description is its help text: `recipes init` writes it as a comment, `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dskd_export.documents.precision import Precision
-from dskd_export.documents.runner_name import RunnerChoice
+from dskd_export.documents.runner_name import AnyRunner, DeviceRunner, RunnerChoice
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -51,8 +51,8 @@ class ValidateSettings(Section):
     precisions: tuple[Precision, ...] | None = Field(
         None, min_length=1, description="models to validate; none: all in the bundle that can run here"
     )
-    runners: tuple[Literal["onnxruntime", "tensorrt"], ...] = Field(
-        ("onnxruntime", "tensorrt"),
+    runners: tuple[DeviceRunner, ...] = Field(
+        get_args(DeviceRunner),
         min_length=1,
         description="tensorrt: the engines of build that can run here; alone: at least one is required",
     )
@@ -226,8 +226,8 @@ class BenchmarkSettings(Section):
     """What is timed."""
 
     batches: tuple[Batch, ...] = Field((1, 8), min_length=1)
-    runners: tuple[Literal["torch", "onnxruntime", "tensorrt"], ...] = Field(
-        ("torch", "onnxruntime", "tensorrt"),
+    runners: tuple[AnyRunner, ...] = Field(
+        get_args(AnyRunner),
         min_length=1,
         description="tensorrt: the engines of build that can run here; alone: at least one is required",
     )

@@ -14,7 +14,7 @@ from dskd_compress.weights import WeightsInfo
 from dskd_export.bundle.golden import Golden
 from dskd_export.spec import ModelSpec
 from dskd_export.validation.parity import GoldenSearch
-from dskd_export.validation.run import differing
+from dskd_export.validation.reference import find_differing
 
 FORMAT = Preprocessing((3, 24, 24), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.9, "center")
 SPEC = ModelSpec(
@@ -49,7 +49,7 @@ def test_lots_are_what_timm_makes(photos: list[Image.Image]) -> None:
     of_timm = np.concatenate([lot.of_timm for lot in found])
     transform = eval_transform(FORMAT)
     np.testing.assert_array_equal(of_timm, np.stack([transform(photo).numpy() for photo in photos]))
-    assert not any(differing(lot.of_timm, lot.of_device).any() for lot in found)
+    assert not any(find_differing(lot.of_timm, lot.of_device).any() for lot in found)
     np.testing.assert_array_equal(of_timm, np.concatenate([lot.of_device for lot in found]))
     assert [label for lot in found for label in lot.labels] == [0, 1, 0, 1, 0, 1, 0]
     assert found[2].sha256 == (hashlib.sha256(photos[6].tobytes()).hexdigest(),)
@@ -57,7 +57,7 @@ def test_lots_are_what_timm_makes(photos: list[Image.Image]) -> None:
 
 def test_images_that_the_device_prepares_otherwise_are_marked(photos: list[Image.Image]) -> None:
     (lot,) = batches_of(photos[:2], SPEC.model_copy(update={"interpolation": "bilinear"}))
-    assert differing(lot.timm_input, lot.inputs).tolist() == [True, True]
+    assert find_differing(lot.timm_input, lot.inputs).tolist() == [True, True]
     assert np.abs(lot.of_timm - lot.of_device).max() > 0.01
 
 
@@ -69,9 +69,9 @@ def test_any_form_of_the_input_is_compared_with_timm(dtype: str, layout: str, ph
     assert lot.inputs.dtype == dtype
     np.testing.assert_array_equal(lot.timm_input, lot.inputs)
     np.testing.assert_array_equal(lot.of_device, plain.of_timm)
-    assert not differing(lot.timm_input, lot.inputs).any()
+    assert not find_differing(lot.timm_input, lot.inputs).any()
     (wrong,) = batches_of(photos[:3], spec.model_copy(update={"mean": SPEC.std, "std": SPEC.mean}))
-    assert differing(wrong.of_timm, wrong.of_device).all()
+    assert find_differing(wrong.of_timm, wrong.of_device).all()
     np.testing.assert_array_equal(wrong.timm_input, lot.timm_input)  # the student's own
 
 

@@ -7,10 +7,12 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 import torch
+from bundle_support import make_spec
 from support import CLASSES, compare_runners, make_model
 from torch import nn
 
-from dskd_compress.torch_runner import TorchRunner
+from dskd_compress.torch_runner import TorchRunner, find_torch
+from dskd_export.errors import EnvironmentProblem
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.runner import Runner, RunnerFacts
 
@@ -167,3 +169,23 @@ def test_equals_the_cpu_on_the_gpu(images_NCHW: np.ndarray) -> None:
         found = runner.infer({"input": images_NCHW})["logits"]
         assert runner.name == "torch:cuda:fp32"
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_where_a_module_can_run() -> None:
+    def providers(*names: str) -> list[str]:
+        return [one.name.provider for one in find_torch(nn.Identity(), make_spec(), names)]
+
+    assert providers("auto", "cpu", "auto") == ["cpu"]
+    assert providers("tensorrt", "cpu") == ["cpu"]
+    assert providers("tensorrt") == []
+    with pytest.raises(EnvironmentProblem, match=r"benchmark\.providers"):
+        providers("cpu", "cuda")
+
+
+def test_a_module_is_in_fp32_without_a_file() -> None:
+    (loader,) = find_torch(nn.Identity(), make_spec(), ["cpu"])
+    assert (loader.name, loader.size_mb) == ("torch:cpu:fp32", None)
+    with loader.open([4], threads=2) as runner:
+        assert runner.name == loader.name
+        assert runner.facts.threads == 2

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +107,7 @@ def _compare(first: Cell, second: Cell, images: Sequence[Image.Image], seconds: 
         one.infer(feeds[0])
         other.infer(feeds[1])
         with monitor.watch() as watch:
-            timed = interleave(
+            log_ratios = interleave(
                 lambda: one.infer(feeds[0]),
                 lambda: other.infer(feeds[1]),
                 min_seconds=2 * seconds,
@@ -116,31 +115,18 @@ def _compare(first: Cell, second: Cell, images: Sequence[Image.Image], seconds: 
                 seed=seed,
             )
         _, telemetry = watch.facts(watch.began_s, watch.ended_s, 1)
-    ratio = estimate_ratio(timed)
+    ratio = estimate_ratio(log_ratios)
     return Comparison(
         first=first.model,
         second=second.model,
         batch=first.batch,
         part="engine",
-        pairs=len(timed.log_ratios),
+        pairs=len(log_ratios),
         ratio=ratio,
         verdict=judge_ratio(ratio),
         stable=not telemetry.unstable,
         reason="; ".join(telemetry.unstable),
     )
-
-
-@dataclass(frozen=True)
-class InterleavedTimes:
-    """Times of two models, interleaved.
-
-    Attributes:
-        log_ratios: of the medians of each pair of blocks, second over first [P], in the order of measuring.
-        calls: of each model, all blocks together.
-    """
-
-    log_ratios: NDArray[np.float64]
-    calls: int
 
 
 def interleave(
@@ -151,7 +137,7 @@ def interleave(
     block_seconds: float,
     seed: int,
     clock: Callable[[], float] = time.perf_counter,
-) -> InterleavedTimes:
+) -> NDArray[np.float64]:
     """Time both in pairs of blocks, in a random order within each pair.
 
     Args:
@@ -161,6 +147,9 @@ def interleave(
         block_seconds: of a block, which has at least three calls.
         seed: of the order.
         clock: seconds, monotonic.
+
+    Returns:
+        Log ratios of the medians of each pair of blocks, second over first [P], in the order of measuring.
     """
     rng = np.random.default_rng(seed)
     calls = (first, second)
@@ -172,14 +161,14 @@ def interleave(
         for which in rng.permutation(2):
             medians[which] = _time_block(calls[which], counts[which], clock)
         ratios.append(math.log(medians[1] / medians[0]))
-    return InterleavedTimes(np.array(ratios), len(ratios) * sum(counts) // 2)
+    return np.array(ratios)
 
 
-def estimate_ratio(timed: InterleavedTimes) -> Interval:
+def estimate_ratio(log_ratios: NDArray[np.float64]) -> Interval:
     """Estimate the time of the second over that of the first, with its 95 % interval."""
-    found = mean_interval(timed.log_ratios)
+    found = mean_interval(log_ratios)
     if found is None:  # so correlated that hardly anything is known
-        values = np.sort(timed.log_ratios)
+        values = np.sort(log_ratios)
         found = Interval(value=float(values.mean()), low=float(values[0]), high=float(values[-1]))
     return Interval(value=math.exp(found.value), low=math.exp(found.low), high=math.exp(found.high))
 

@@ -16,8 +16,7 @@ from dskd_export.documents.validation import Check, Verdict
 from dskd_export.errors import UsageError
 from dskd_export.settings import SpeedBudget
 from dskd_export.telemetry.host import host_facts
-from dskd_export.validation.gate import sentence
-from dskd_export.validation.verdicts import worst_of
+from dskd_export.validation.verdicts import describe_check, worst_of
 
 BASELINE_TOLERANCE = 0.02
 """Larger than the difference of two runs on a quiet machine: benchmarks/results/repeatability.json."""
@@ -101,7 +100,7 @@ def verdict_of_model(judgement: RowJudgement) -> Verdict:
 
 def reason_of_model(judgement: RowJudgement) -> str:
     """Limits that a timed model does not meet, in words; empty where it meets all."""
-    return "; ".join(sentence(check) for check in judgement.checks if check.verdict != "PASS")
+    return "; ".join(describe_check(check) for check in judgement.checks if check.verdict != "PASS")
 
 
 def verdict_of_budget(judgements: Sequence[RowJudgement]) -> Verdict:

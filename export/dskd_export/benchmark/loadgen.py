@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dskd_export.benchmark.cells import Cell, make_feeds
-from dskd_export.benchmark.statistics import percentile_interval, unsteady
+from dskd_export.benchmark.statistics import list_instabilities, percentile_interval
 from dskd_export.benchmark.timing import time_calls, warm_up
 from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import ScenarioName, ScenarioResult
@@ -79,16 +79,14 @@ def run_scenarios(
         for cell in models:
             on_status(f"{scenario}: {cell.label}")
             measured, threads = _run(scenario, cell, images, settings, seed, clock or WallClock())
-            scale = 1e3 if METRICS[scenario].endswith("_ms") else 1.0
-            value = measured.value
+            unit = 1e3 if METRICS[scenario].endswith("_ms") else 1.0
+            found = measured.value
             yield ScenarioResult(
                 **cell.columns,
                 threads=threads,
                 scenario=scenario,
                 metric=METRICS[scenario],
-                value=None
-                if value is None
-                else Interval(value=scale * value.value, low=scale * value.low, high=scale * value.high),
+                value=found and Interval(value=unit * found.value, low=unit * found.low, high=unit * found.high),
                 samples_per_query=1 if scenario == "Server" else cell.batch,
                 queries=measured.queries,
                 seconds=measured.seconds,
@@ -109,8 +107,7 @@ def _run(
     """The result of a scenario on a model, and its CPU threads."""
     if cell.unavailable:
         return Measured(None, 0, 0.0, cell.unavailable), cell.threads
-    feeds = make_feeds(cell, images)
-    seconds = settings.scenario_seconds
+    feeds, seconds = make_feeds(cell, images), settings.scenario_seconds
     try:
         with cell.open() as runner:
 
@@ -136,19 +133,15 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Seconds, monotonic."""
-        ...
 
     def wait_until(self, at_s: float) -> None:
         """Return at this time, or at once where it has passed."""
-        ...
 
 
 class WallClock:
     """The wall clock. Sleeping returns late, so the last two milliseconds are spent spinning."""
 
-    def now(self) -> float:
-        """Seconds."""
-        return time.perf_counter()
+    now = staticmethod(time.perf_counter)
 
     def wait_until(self, at_s: float) -> None:
         """Sleep, then spin."""
@@ -188,7 +181,7 @@ def measure_stream(call: Call, share: float, seconds: float, clock: Clock) -> Me
     began = clock.now()
     times = np.array(time_calls(call, clock.now, count=_FEWEST_QUERIES, seconds=seconds))
     interval = percentile_interval(times, share)
-    reasons = unsteady(times)
+    reasons = list_instabilities(times)
     if interval is None:
         value = float(np.quantile(times, share))
         interval = Interval(value=value, low=float(times.min()), high=float(times.max()))
@@ -214,7 +207,7 @@ def measure_offline(call: Call, images: int, seconds: float, clock: Clock) -> Me
     rates = np.array([images * len(part) / part.sum() for part in np.array_split(took, 10)])
     half = 2.262 * float(rates.std(ddof=1)) / math.sqrt(len(rates))  # Student's t, 9 degrees of freedom
     interval = Interval(value=value, low=value - half, high=value + half)
-    return Measured(interval, len(took), ends[-1] - ends[0], "; ".join(unsteady(took)))
+    return Measured(interval, len(took), ends[-1] - ends[0], "; ".join(list_instabilities(took)))
 
 
 def measure_server(call: Call, bound_s: float, seconds: float, clock: Clock, seed: int) -> Measured:
@@ -238,8 +231,7 @@ def measure_server(call: Call, bound_s: float, seconds: float, clock: Clock, see
         reason = f"a single query takes {1e3 * float(np.quantile(alone, 0.99)):.3g} ms at p99"
         return Measured(None, len(alone), clock.now() - began, f"{reason}, the bound is {1e3 * bound_s:g} ms")
     trials: list[Trial] = []
-    high = 1 / service_s  # nothing serves more than it can
-    low = 0.0
+    low, high = 0.0, 1 / service_s  # nothing serves more than it can
     while high - low > _RATE_TOLERANCE * high:
         rate = (low + high) / 2 if low else high / 2
         trial = _trial(call, rate, bound_s, seconds, clock, seed)
@@ -291,8 +283,7 @@ def _trial(call: Call, rate: float, bound_s: float, seconds: float, clock: Clock
     count = max(_FEWEST_ARRIVALS, math.ceil(rate * seconds))
     due = draw_arrivals(rate, count, seed)
     latencies = np.empty(count)
-    begun = clock.now()
-    late = 0
+    begun, late = clock.now(), 0
     for index, at_s in enumerate(due):
         clock.wait_until(begun + at_s)
         call()
@@ -303,7 +294,6 @@ def _trial(call: Call, rate: float, bound_s: float, seconds: float, clock: Clock
     interval = percentile_interval(latencies, 0.99)
     p99_s = float(np.quantile(latencies, 0.99))
     if interval is None:
-        return Trial(
-            rate, count, p99_s, float(latencies.min()), math.inf, "too few queries for an interval of p99"
-        )
+        least_s, reason = float(latencies.min()), "too few queries for an interval of p99"
+        return Trial(rate, count, p99_s, least_s, math.inf, reason)
     return Trial(rate, count, p99_s, interval.low, interval.high)

@@ -13,7 +13,7 @@ from dskd_export.benchmark.cells import Samples, time_cells
 from dskd_export.benchmark.loadgen import run_scenarios, scenario_batch
 from dskd_export.benchmark.plan import BenchmarkPlan
 from dskd_export.benchmark.store import CellStore
-from dskd_export.benchmark.trtexec import cross_checks, find_tools
+from dskd_export.benchmark.trtexec import find_tools, run_cross_checks
 from dskd_export.documents.base import Provenance
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow
 from dskd_export.errors import EnvironmentProblem
@@ -70,7 +70,7 @@ def benchmark(
     document = BenchmarkDocument(
         rows=rows,
         scenarios=scenarios,
-        cross_checks=list(cross_checks(plan.engines, rows, spec, tools)) if tools else [],
+        cross_checks=list(run_cross_checks(plan.engines, rows, spec, tools)) if tools else [],
         judgements=judge_rows(budget.speed(device_name()), rows, batch=budget.batch, part=budget.part),
         images=image_source,
         bundle_sha256=plan.bundle.sha256,

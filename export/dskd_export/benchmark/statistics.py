@@ -113,7 +113,7 @@ def correlation_time(series: Samples) -> float:
     return min(float(count), max(1.0, float(times[window])))
 
 
-def drift(samples_s: Samples) -> str:
+def describe_drift(samples_s: Samples) -> str:
     """Describe a drift: medians of the first and last third that are over 10 % apart; else empty."""
     third = len(samples_s) // 3
     if not third:
@@ -127,7 +127,7 @@ def drift(samples_s: Samples) -> str:
     )
 
 
-def steps(samples_s: Samples) -> str:
+def describe_steps(samples_s: Samples) -> str:
     """Describe steps: medians of tenths that are significantly over 10 % apart; else empty.
 
     A clock that is throttled for a while leaves no drift from start to end.
@@ -144,7 +144,7 @@ def steps(samples_s: Samples) -> str:
     )
 
 
-def bursts(samples_s: Samples) -> str:
+def describe_bursts(samples_s: Samples) -> str:
     """Describe bursts of slow calls, as another process causes; empty where slow calls are scattered."""
     slow = samples_s > _SLOW * np.median(samples_s)
     share = float(slow.mean())
@@ -153,9 +153,13 @@ def bursts(samples_s: Samples) -> str:
     return f"{100 * share:.1f} % of the calls took over {_SLOW:g} times the median, and they came in bursts"
 
 
-def unsteady(samples_s: Samples) -> list[str]:
+def list_instabilities(samples_s: Samples) -> list[str]:
     """List the signs of instability in measured times, in words."""
-    return [reason for reason in (drift(samples_s) or steps(samples_s), bursts(samples_s)) if reason]
+    return [
+        reason
+        for reason in (describe_drift(samples_s) or describe_steps(samples_s), describe_bursts(samples_s))
+        if reason
+    ]
 
 
 def spread(*values: float) -> float:

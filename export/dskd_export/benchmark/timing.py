@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dskd_export.benchmark.statistics import TOLERANCE, latency_statistics, spread, unsteady
+from dskd_export.benchmark.statistics import TOLERANCE, latency_statistics, list_instabilities, spread
 from dskd_export.documents.benchmark import Latency
 
 Clock = Callable[[], float]
@@ -146,7 +146,7 @@ def measure_latency(
         if collecting:
             gc.enable()
     samples_s = np.array(samples, dtype=np.float64)
-    reasons = [*([warm.reason] if warm.reason else []), *unsteady(samples_s)]
+    reasons = [*([warm.reason] if warm.reason else []), *list_instabilities(samples_s)]
     latency = latency_statistics(samples_s, warm.iterations, not reasons, "; ".join(reasons))
     return Timing(latency, samples_s, began_s, ended_s)
 

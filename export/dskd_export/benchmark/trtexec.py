@@ -58,7 +58,7 @@ def find_tools(found: Sequence[FoundEngine]) -> dict[str, Path]:
     return tools
 
 
-def cross_checks(
+def run_cross_checks(
     found: Sequence[FoundEngine], rows: Sequence[BenchmarkRow], spec: ModelSpec, tools: dict[str, Path]
 ) -> Iterator[CrossCheck]:
     """Run the tool for every engine and batch that was timed."""

@@ -5,15 +5,15 @@ Both hold the same files, so that the report reads either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from dskd_export.bundle.manifest import MANIFEST, SPEC
 from dskd_export.bundle.open import Bundle
-from dskd_export.bundle.source import source_name
+from dskd_export.bundle.source import open_source, source_name
 from dskd_export.documents.base import Provenance, StageRecord
 from dskd_export.errors import BundleError, UsageError
 from dskd_export.files.atomic import sha256_bytes, sha256_file, write_atomic
@@ -106,6 +106,29 @@ class BundleResults:
 def hold_results(out: Path, warn: Callable[[str], None]) -> AbstractContextManager[None]:
     """Hold a folder of results alone: see `hold_folder`."""
     return hold_folder(out, warn, names=_WRITTEN, folders=("bundle", "stages", "benchmark.partial"))
+
+
+@contextmanager
+def open_results(
+    source: Path, out: Path | None, device: str, warn: Callable[[str], None]
+) -> Iterator[tuple[Bundle, Path]]:
+    """Open a bundle, and hold the folder of its results; gives both.
+
+    Args:
+        source: the bundle, packed or not.
+        out: folder of results; None: `results/<bundle>/<device>`.
+        device: name of this one.
+        warn: called where the folder's last owner was killed.
+
+    Raises:
+        BundleError: this is no bundle, or a damaged one.
+        EnvironmentProblem: another process writes to the folder.
+        UsageError: the folder lies in the bundle.
+    """
+    folder = out or results_folder(source, device)
+    check_out(folder, source)
+    with open_source(source) as bundle, hold_results(folder, warn):
+        yield bundle, folder
 
 
 def results_folder(source: Path, device: str) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from xml.etree import ElementTree
 
 from dskd_export.documents.validation import Check, ValidationDocument
-from dskd_export.validation.gate import sentence
+from dskd_export.validation.verdicts import describe_check
 
 # Characters that XML 1.0 cannot hold, escaped or not.
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -97,12 +97,32 @@ def format_suites(root: ElementTree.Element, seconds: float) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
+def add_check(
+    suite: ElementTree.Element, where: str, check: Check, counts: bool, why_not: str = "", more: Iterable[str] = ()
+) -> None:
+    """Add a check as a case.
+
+    Args:
+        suite: of the model.
+        where: the case's class.
+        check: whose value was not measured is skipped.
+        counts: a missed check is a failure; else it is skipped.
+        why_not: appended to the message of a missed check that does not count.
+        more: further lines of a failure.
+    """
+    words = f"NOT SHOWN: {describe_check(check)}" if check.verdict == "NOT SHOWN" else describe_check(check)
+    missed = check.verdict in ("FAIL", "NOT SHOWN")
+    skipped = check.detail if check.verdict == "NOT JUDGED" else f"{words}{why_not}" if missed else ""
+    failure = words if missed and counts else ""
+    add_case(suite, where, check.name, failure=failure, kind=check.verdict, more=more, skipped=skipped)
+
+
 def _add_checks(
     root: ElementTree.Element,
     started_at: str,
     name: str,
     checks: Sequence[Check],
-    causes: Iterable[str],
+    causes: Sequence[str],
     facts: Mapping[str, str],
     accept_unproven: bool,
     not_run: str | None = None,
@@ -110,19 +130,7 @@ def _add_checks(
     made = add_suite(root, name, started_at, facts)
     where = f"validate.{name.replace('.', '_').replace(':', '.')}"  # a dot opens a folder in Jenkins' tree
     for check in checks:
-        unproven = check.verdict == "NOT SHOWN"
-        words = f"NOT SHOWN: {sentence(check)}" if unproven else sentence(check)
-        fails = check.failed or (unproven and not accept_unproven)
-        skipped = check.detail if check.verdict == "NOT JUDGED" else words if unproven else ""
-        add_case(
-            made,
-            where,
-            check.name,
-            failure=words if fails else "",
-            kind=check.verdict,
-            more=causes if check.failed else (),
-            skipped=skipped,
-        )
+        add_check(made, where, check, check.failed or not accept_unproven, more=causes if check.failed else ())
     if not_run is not None:
         add_case(made, where, "runs", skipped=not_run)
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from dskd_export.benchmark.budget import list_failures, name_of, tabulate_checks, verdict_of_budget
-from dskd_export.ci.junit import add_case, add_suite, format_suites
+from dskd_export.ci.junit import add_check, add_suite, format_suites
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, RowJudgement
 from dskd_export.files.atomic import append_whole, write_atomic
-from dskd_export.validation.gate import sentence
 
 
 def write_ci_files(
@@ -43,15 +42,7 @@ def junit_of_benchmark(document: BenchmarkDocument, baseline: Sequence[RowJudgem
         for judgement in judgements:
             suite_ = add_suite(root, f"{kind}: {name_of(judgement)}", provenance.started_at)
             for check in judgement.checks:
-                missed_it = check.verdict in ("FAIL", "NOT SHOWN")
-                skipped = "" if check.verdict != "NOT JUDGED" else check.detail
-                words = f"NOT SHOWN: {sentence(check)}" if check.verdict == "NOT SHOWN" else sentence(check)
-                if missed_it and not counts:
-                    skipped = f"{words}; another model meets the budget"
-                text = words if counts and missed_it else ""
-                add_case(
-                    suite_, f"benchmark.{kind}", check.name, failure=text, kind=check.verdict, skipped=skipped
-                )
+                add_check(suite_, f"benchmark.{kind}", check, counts, "; another model meets the budget")
     return format_suites(root, provenance.seconds)
 
 

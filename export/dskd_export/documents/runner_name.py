@@ -1,11 +1,20 @@
-"""The name of a runner: what computes, where, and in which precision."""
+"""The names of runners: what computes, where, and in which precision. The one list of their kinds."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic_core import CoreSchema, core_schema
+
+DeviceRunner = Literal["onnxruntime", "tensorrt"]
+"""Kinds of runners on a device; `dskd_export.runtime.loader.FINDERS` opens each."""
+AnyRunner = Literal["torch", DeviceRunner]
+PROVIDERS: dict[AnyRunner, tuple[str, ...]] = {
+    "torch": ("cpu", "cuda"),
+    "onnxruntime": ("cpu", "cuda", "tensorrt"),
+    "tensorrt": ("cuda",),
+}
 
 
 class RunnerName(str):
@@ -49,8 +58,11 @@ class RunnerName(str):
         return core_schema.no_info_after_validator_function(cls, text)
 
 
+_PATTERN = f"^({'|'.join(f'{kind}:(' + '|'.join(names) + ')' for kind, names in PROVIDERS.items())}):[a-z0-9]+$"
+
+
 class RunnerChoice(RunnerName):
     """The name of a runner that exists, as a user may choose it."""
 
-    pattern: ClassVar[str] = "^(torch:(cpu|cuda)|onnxruntime:(cpu|cuda|tensorrt)|tensorrt:cuda):[a-z0-9]+$"
+    pattern: ClassVar[str] = _PATTERN
     __slots__ = ()

@@ -34,7 +34,7 @@ _STATES: dict[str, State] = {state: state for state in get_args(State)}
 # The folder of bundles/ and jobs/ there.
 ROOT = 'root=${XDG_CACHE_HOME:-"$HOME/.cache"}/dskd-compress\n'
 
-# It leads a process group of its own. The trap does nothing but keep it alive when it ends that group; an
+# It leads its own process group. The trap does nothing but keep it alive when it ends that group; an
 # ignored signal would be ignored by the command too. A client that tests the lock shares it for a moment.
 _SUPERVISOR = """
 cd "$job" || exit 1

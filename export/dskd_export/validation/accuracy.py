@@ -22,7 +22,7 @@ CALIBRATION_BINS = 15
 """As in Guo et al. 2017, so that the figure can be compared with others'."""
 
 MIN_CLASS_IMAGES = 10
-"""A class with fewer is not judged by itself: one image of it would be more than a tenth of its accuracy."""
+"""A class with fewer is not judged on its own: one image of it would be more than a tenth of its accuracy."""
 
 
 def accuracy_of(logits_NK: NDArray[Any], labels_N: NDArray[np.integer[Any]]) -> Accuracy:
@@ -49,7 +49,7 @@ def _ranks(logits_NK: NDArray[Any], labels_N: NDArray[np.integer[Any]]) -> NDArr
         raise ValueError(f"logits {logits_NK.shape} and labels {labels_N.shape} do not fit together")
     images, classes = logits_NK.shape
     if not images:
-        raise DataError("There is no accuracy of no images.", "Choose a data set that holds images.")
+        raise DataError("Cannot compute accuracy: the data set is empty.", "Choose a data set that holds images.")
     if labels_N.min() < 0 or labels_N.max() >= classes:
         wrong = int(labels_N.min()) if labels_N.min() < 0 else int(labels_N.max())
         raise DataError(
@@ -113,14 +113,14 @@ def compare_accuracy(
         top1_drop=paired_interval(lost, gained, images),
         mcnemar_p=mcnemar_p(lost, gained),
         agreement=wilson_interval(int(same_N.sum()), images),
-        worst_class=worst_class(lost_N, gained_N, labels_N, classes),
+        worst_class=find_worst_class(lost_N, gained_N, labels_N, classes),
         largest_class_images=int(np.bincount(labels_N).max()),
         reference_calibration_error=calibration_error(reference_NK, labels_N),
         calibration_error=calibration_error(candidate_NK, labels_N),
     )
 
 
-def worst_class(
+def find_worst_class(
     lost_N: NDArray[np.bool_],
     gained_N: NDArray[np.bool_],
     labels_N: NDArray[np.integer[Any]],
@@ -175,7 +175,7 @@ def evaluate_runner(
     Args:
         runner: the model.
         batches: input [B, C, H, W] and labels [B].
-        on_batch: told the number of images of each batch, for a progress display.
+        on_batch: called with the number of images of each batch, for a progress display.
 
     Raises:
         DataError: there are no images, or a label is not one of the classes.
@@ -188,5 +188,5 @@ def evaluate_runner(
         if on_batch is not None:
             on_batch(len(labels_B))
     if not labels:
-        raise DataError("There is no accuracy of no images.", "Choose a data set that holds images.")
+        raise DataError("Cannot compute accuracy: the data set is empty.", "Choose a data set that holds images.")
     return accuracy_of(np.concatenate(logits), np.concatenate(labels))

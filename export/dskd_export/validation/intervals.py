@@ -103,7 +103,7 @@ def _bisect(
     low_M: NDArray[np.float64],
     high_M: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Where a condition turns true between two ends, to the last bit that matters."""
+    """Find where a condition turns true between two ends, by bisection."""
     for _ in range(60):
         middle_M = (low_M + high_M) / 2
         above_M = is_above(middle_M)

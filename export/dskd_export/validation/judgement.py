@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from dskd_export.bundle import Bundle
 from dskd_export.bundle.golden import Golden
 from dskd_export.documents.validation import Check, Judgement, PairedAccuracy, Parity, StudentJudgement
+from dskd_export.runtime.loader import FULL
 from dskd_export.runtime.runner import Array
 from dskd_export.settings import PrecisionBudget, ValidateSettings
 from dskd_export.validation.accuracy import accuracy_of, compare_accuracy
-from dskd_export.validation.candidates import BATCH, FULL, LoadedModel
+from dskd_export.validation.batches import GOLDEN
 from dskd_export.validation.causes import explain_logits
-from dskd_export.validation.gate import (
+from dskd_export.validation.checks import (
     NO_IMAGES,
     check_budget,
     check_drop,
@@ -33,10 +34,10 @@ from dskd_export.validation.gate import (
     check_share,
     not_judged,
 )
+from dskd_export.validation.models import BATCH, LoadedModel
 from dskd_export.validation.parity import GoldenSearch, compare_outputs
 from dskd_export.validation.verdicts import reason_of, unproven, verdict_of
 
-GOLDEN = "golden.npz"
 AGAINST_TEACHER = "drop vs teacher"
 AGAINST_COMMONEST = "vs commonest class"
 NO_TEACHER_IN_BUNDLE = "a bundle holds no teacher, the run does"
@@ -103,16 +104,17 @@ def judge_model(
         budget: of this precision on this device.
         before: judgements so far; a failure of fp32 explains that of the precisions made from it.
     """
-    is_full = candidate.precision == FULL
+    loader, name = candidate.loader, candidate.name
+    is_full = name.precision == FULL
     parity = list(_parity(settings.batches, reference_name, candidate, outputs))
     accuracy = None
     if outputs.labels is not None:
         accuracy = compare_accuracy(
-            outputs.logits[reference_name], outputs.logits[candidate.name], outputs.labels, bundle.spec.classes
+            outputs.logits[reference_name], outputs.logits[name], outputs.labels, bundle.spec.classes
         )
     why = outputs.no_labels
     checks = check_limits(settings, parity, accuracy, why) if is_full else [check_finite(parity)]
-    checks += check_budget(budget, parity, accuracy, candidate.size_mb, why)
+    checks += check_budget(budget, parity, accuracy, loader.size_mb, why)
     golden = golden_parity(candidate, outputs.golden.golden)
     parity.append(golden)
     if is_full:
@@ -122,22 +124,20 @@ def judge_model(
     verdict = verdict_of(checks)
     assert verdict != "NOT JUDGED"  # that the logits are finite is always checked
     return Judgement(
-        runner=candidate.name,
-        precision=candidate.precision,
-        provider=candidate.provider,
+        runner=name,
+        precision=name.precision,
+        provider=name.provider,
         verdict=verdict,
         reason=reason_of(checks),
         native=candidate.native.is_native,
         native_reason=candidate.native.reason,
-        computed_in=candidate.native.other or candidate.precision,
-        size_mb=candidate.size_mb,
-        engine_sha256=candidate.engine_sha256,
+        computed_in=candidate.native.other or name.precision,
+        size_mb=loader.size_mb,
+        engine_sha256=loader.engine_sha256,
         parity=parity,
         accuracy=accuracy,
         checks=checks,
-        causes=list(_causes(bundle, reference_name, candidate, outputs, before, checks))
-        if verdict == "FAIL"
-        else [],
+        causes=list(_causes(reference_name, candidate, outputs, before, checks)) if verdict == "FAIL" else [],
     )
 
 
@@ -162,7 +162,6 @@ def golden_parity(model: LoadedModel, golden: Golden) -> Parity:
 
 
 def _causes(
-    bundle: Bundle,
     reference_name: str,
     candidate: LoadedModel,
     outputs: Measured,
@@ -173,17 +172,18 @@ def _causes(
     failed = {check.name for check in checks if check.verdict == "FAIL"} - {"size", "golden logits"}
     if not failed:
         return
-    file = bundle.model_path(candidate.precision).name if candidate.kind == "onnxruntime" else candidate.name
+    name = candidate.name
+    file = candidate.loader.file or name
     if not failed & _SAME_INPUT and outputs.differing_pixels:
         yield f"{file} agrees with {reference_name} on the same inputs: what is lost comes with the device's input"
         return
     known = explain_logits(outputs.same_input[:_ROWS], outputs.logits[candidate.name][:_ROWS])
-    made_from = next((one for one in before if one.precision == FULL and one.provider == candidate.provider), None)
+    made_from = next((one for one in before if one.precision == FULL and one.provider == name.provider), None)
     if known is not None:
         yield f"{file}: {known}"
     elif _takes_bgr(candidate, outputs):
         yield f"{file}: the model takes its channels in the order BGR; its spec says RGB"
-    elif candidate.precision == FULL or made_from is None:
+    elif name.precision == FULL or made_from is None:
         yield (
             f"{file}: on the very same inputs it gives other logits than {reference_name}; one of its nodes or "
             "weights is another"
@@ -197,7 +197,7 @@ def _causes(
 def _takes_bgr(candidate: LoadedModel, outputs: Measured) -> bool:
     """Whether the candidate agrees with the reference once the channels are turned round, and not before."""
     inputs_N = outputs.first_inputs
-    turned_N = inputs_N[..., ::-1] if candidate.spec.input_layout == "NHWC" else inputs_N[:, ::-1]
+    turned_N = inputs_N[..., ::-1] if candidate.loader.spec.input_layout == "NHWC" else inputs_N[:, ::-1]
     first_N = outputs.same_input[: len(inputs_N)].argmax(axis=1)
     before_N = outputs.logits[candidate.name][: len(inputs_N)].argmax(axis=1)
     after_N = candidate.logits(turned_N).argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Are two runners the same function, and are their inputs the same? Numbers only; `gate` judges them.
+"""Are two runners the same function, and are their inputs the same? Numbers only; `checks` judges them.
 
 All differences are relative to the scale of the reference's output, and all maths is float64.
 Shape suffixes: B or N images, C channels, H height, W width, K classes.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from dskd_export.runtime.runner import Array
 
 # Images that are compared at once: float64 copies of all logits would be the largest thing in memory.
 _ROWS = 1024
+_DISTANCES = ("max_abs", "mean_abs", "cosine_min", "cosine_mean", "kl_max", "kl_mean")
 
 
 def compare_outputs(
@@ -39,7 +39,7 @@ def compare_outputs(
 
     Args:
         reference: logits [N, K] that are taken to be right.
-        candidate: logits [N, K] that are held against them.
+        candidate: logits [N, K] that are compared with them.
         reference_name: what gave the first.
         candidate_name: what gave the second.
         batch: images that were in one call.
@@ -60,37 +60,23 @@ def compare_outputs(
     finite = bool(finite_N.all())
     same_N = finite_N & (reference.argmax(axis=1) == candidate.argmax(axis=1))
     scale = float(np.abs(reference).max()) if np.isfinite(reference).all() else math.nan
-    distance = _distance(reference, candidate) if finite else _Distance(*[math.nan] * 6)
+    distance = _distance(reference, candidate) if finite else dict.fromkeys(_DISTANCES, math.nan)
     return Parity(
         reference=reference_name,
         candidate=candidate_name,
         batch=batch,
         images=len(reference),
-        max_abs=distance.max_abs,
         output_scale=scale,
-        max_abs_relative=_relative(distance.max_abs, scale),
-        mean_abs_relative=_relative(distance.mean_abs, scale),
-        cosine_min=distance.cosine_min,
-        cosine_mean=distance.cosine_mean,
-        kl_max=distance.kl_max,
-        kl_mean=distance.kl_mean,
+        max_abs_relative=_relative(distance["max_abs"], scale),
+        mean_abs_relative=_relative(distance.pop("mean_abs"), scale),
+        **distance,
         top1_agreement=float(same_N.mean()),
         top5_agreement=_top5_agreement(reference, candidate, finite_N),
         finite=finite,
     )
 
 
-@dataclass(frozen=True)
-class _Distance:
-    max_abs: float
-    mean_abs: float
-    cosine_min: float
-    cosine_mean: float
-    kl_max: float
-    kl_mean: float
-
-
-def _distance(reference_NK: NDArray[Any], candidate_NK: NDArray[Any]) -> _Distance:
+def _distance(reference_NK: NDArray[Any], candidate_NK: NDArray[Any]) -> dict[str, float]:
     absolute, cosines, divergences = [], [], []
     for start in range(0, len(reference_NK), _ROWS):
         a_NK, b_NK = (
@@ -101,14 +87,9 @@ def _distance(reference_NK: NDArray[Any], candidate_NK: NDArray[Any]) -> _Distan
         cosines.append(cosine(a_NK, b_NK))
         divergences.append(kl_divergence(a_NK, b_NK))
     cosine_N, kl_N = np.concatenate(cosines), np.concatenate(divergences)
-    return _Distance(
-        max_abs=float(max(largest for largest, _ in absolute)),
-        mean_abs=float(sum(total for _, total in absolute) / reference_NK.size),
-        cosine_min=float(cosine_N.min()),
-        cosine_mean=float(cosine_N.mean()),
-        kl_max=float(kl_N.max()),
-        kl_mean=float(kl_N.mean()),
-    )
+    largest, total = max(one for one, _ in absolute), sum(one for _, one in absolute)
+    values = (largest, total / reference_NK.size, cosine_N.min(), cosine_N.mean(), kl_N.max(), kl_N.mean())
+    return dict(zip(_DISTANCES, map(float, values), strict=True))
 
 
 def _top5_agreement(

@@ -2,22 +2,15 @@
 
     open models -> measure on every image, once -> check the bundle, judge the models and the student -> verdict
 
-What is taken to be right is plugged in as a `Reference`. `dskd_compress` derives one with torch; without torch
-there are two. Torch's golden logits in the bundle, of a few real images, have to be reproduced by ONNX Runtime in
-fp32 on the CPU. It then is the reference on labelled images; where there are none, the golden logits are.
-
 Shape suffixes: B or N images, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,131 +18,26 @@ from numpy.typing import NDArray
 from dskd_export.bundle import Bundle
 from dskd_export.bundle.golden import Golden
 from dskd_export.documents.base import DataFacts, Provenance
-from dskd_export.documents.validation import Check, Judgement, PreprocessParity, ValidationDocument
+from dskd_export.documents.validation import Judgement, ValidationDocument
 from dskd_export.errors import DataError
-from dskd_export.runtime.images import name_unreadable, pixel_sha256
+from dskd_export.runtime.images import name_unreadable
 from dskd_export.runtime.labelled_images import LabelledImages
-from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.runtime.runner import Array
 from dskd_export.settings import BudgetSettings, ValidateSettings
 from dskd_export.telemetry.device_name import device_name
 from dskd_export.validation.accuracy import accuracy_of
-from dskd_export.validation.candidates import BATCH, LoadedModel, Models, open_models
-from dskd_export.validation.causes import explain_labels, explain_logits
-from dskd_export.validation.gate import IS_REFERENCE, check_count, check_golden, check_golden_images
-from dskd_export.validation.judgement import (
-    GOLDEN,
-    NO_TEACHER_IN_BUNDLE,
-    Measured,
-    TeacherOutputs,
-    golden_parity,
-    judge_model,
-    judge_student,
+from dskd_export.validation.batches import (
+    ValidationBatch,
+    describe_golden,
+    iter_golden_batches,
+    iter_labelled_batches,
+    prefetch,
 )
+from dskd_export.validation.judgement import Measured, judge_model, judge_student
+from dskd_export.validation.models import BATCH, Models, open_models
 from dskd_export.validation.parity import GoldenSearch
+from dskd_export.validation.reference import BatchT, GoldenReference, Reference, find_differing
 from dskd_export.validation.verdicts import conclude
-
-Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class ValidationBatch:
-    """Some images of a validation.
-
-    Attributes:
-        labels: int64 [B]; None: golden inputs, whose accuracy says nothing.
-        inputs: as the device feeds them to a model.
-        sha256: of each image's pixels, as the golden images are named.
-    """
-
-    labels: NDArray[np.int64] | None
-    inputs: Array
-    sha256: tuple[str, ...]
-
-
-BatchT = TypeVar("BatchT", bound=ValidationBatch)
-
-
-@dataclass(frozen=True)
-class Reference(Generic[BatchT]):
-    """What is taken to be right: as it stands, a model that runs on the device, such as fp32 in ONNX Runtime.
-
-    Attributes:
-        model: called for every image.
-        bundle: that is validated.
-        settings: the limit of its golden logits.
-    """
-
-    model: LoadedModel
-    bundle: Bundle
-    settings: ValidateSettings
-
-    @property
-    def name(self) -> str:
-        """In documents: its runner, or golden.npz."""
-        return self.model.name
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Names of the outputs."""
-        return self.bundle.spec.classes
-
-    @property
-    def preprocess(self) -> PreprocessParity | None:
-        """The device's inputs against its own; None: it has no others."""
-        return None
-
-    @property
-    def teacher(self) -> TeacherOutputs:
-        """The teacher's answers on the images seen."""
-        return TeacherOutputs(None, NO_TEACHER_IN_BUNDLE)
-
-    def inputs(self, batch: BatchT) -> Array:
-        """Its own input of some images."""
-        return batch.inputs
-
-    def observe(self, batch: BatchT) -> None:
-        """Take note of images that are compared; each comes once."""
-
-    def check(self, measured: Measured) -> tuple[list[Check], list[str]]:
-        """Check the bundle itself; returns the checks and the likely causes of failures."""
-        golden = measured.golden.golden
-        check = check_golden(golden_parity(self.model, golden), self.settings.max_abs_relative)
-        causes = []
-        if check.failed:
-            known = explain_logits(golden.logits, self.model.logits(golden.input))
-            what = f"{self.model.name} does not give here what torch gave for the golden images"
-            causes.append(f"{what}: {known}" if known else what)
-        if measured.labels is None:
-            return [check], causes
-        checks, shifted = check_images(measured, self.model.name)
-        return [check, *checks], causes + shifted
-
-    def measured_for(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
-        """Select what a candidate is compared with: the name in documents, and the outputs.
-
-        The reference itself, where it is a candidate too, is compared with the golden logits.
-        """
-        if candidate is not self.model:
-            return self.name, measured
-        golden = measured.golden.golden
-        logits = {candidate.name: candidate.logits(golden.input)}
-        own = replace(measured, labels=None, logits=logits, first_inputs=golden.input, no_labels=IS_REFERENCE)
-        return GOLDEN, replace(own, same_input=golden.logits)
-
-
-@dataclass(frozen=True)
-class GoldenReference(Reference[ValidationBatch]):
-    """Torch's logits of the golden images, where there are no other images."""
-
-    @property
-    def name(self) -> str:
-        """The file that holds them."""
-        return GOLDEN
-
-    def measured_for(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
-        """See `Reference`: every model is compared with the golden logits."""
-        return GOLDEN, replace(measured, same_input=measured.golden.golden.logits)
 
 
 def validate(
@@ -197,8 +85,8 @@ def validate(
     judgements: list[Judgement] = []
     device = device_name()
     for candidate in models.candidates:
-        name, outputs = reference.measured_for(candidate, measured)
-        limits = budget.of(candidate.precision, device)
+        name, outputs = reference.select_measured(candidate, measured)
+        limits = budget.of(candidate.name.precision, device)
         judgements.append(judge_model(candidate, name, outputs, bundle, settings, limits, judgements))
     judgements += models.not_run
     student = None
@@ -206,7 +94,7 @@ def validate(
         own_NK = None if measured.labels is None else measured.logits[reference.model.name]
         student = judge_student(own_NK, measured.labels, reference.classes, reference.teacher, budget.student_drop)
     verdict, reason = conclude(student, checks, judgements)
-    on_gpu = any(model.provider != "cpu" for model in models.distinct)
+    on_gpu = any(model.name.provider != "cpu" for model in models.distinct)
     labels = measured.labels
     return ValidationDocument(
         verdict=verdict,
@@ -261,12 +149,12 @@ def validate_bundle(
             bundle,
             models,
             reference,
-            golden_batches(bundle.golden())
+            iter_golden_batches(bundle.golden())
             if images is None
-            else labelled_batches(images, bundle, skipped, max_unreadable),
+            else iter_labelled_batches(images, bundle, skipped, max_unreadable),
             settings,
             budget,
-            facts=lambda: golden_facts(bundle) if images is None else images.facts(skipped),
+            facts=lambda: describe_golden(bundle) if images is None else images.facts(skipped),
             provenance=provenance,
             on_images=on_images,
             warn=warn,
@@ -315,7 +203,7 @@ def measure(
         own = reference.inputs(batch)
         logits[reference.model.name].append(reference.model.logits(own))
         same_input.append(logits[reference.model.name][-1])
-        differs_B = differing(own, batch.inputs)
+        differs_B = find_differing(own, batch.inputs)
         if differs_B.any():
             differ = True
             same_input[-1] = same_input[-1].copy()
@@ -332,73 +220,4 @@ def measure(
         first_inputs=np.concatenate(first),
         golden=seen,
         differing_pixels=0 if reference.preprocess is None else reference.preprocess.differing_pixels,
-    )
-
-
-def differing(one_B: Array, other_B: Array) -> NDArray[np.bool_]:
-    """Find the images [B] whose two inputs are not bit-identical."""
-    if one_B is other_B:
-        return np.zeros(len(one_B), np.bool_)
-    return np.array([not np.array_equal(one, other) for one, other in zip(one_B, other_B, strict=True)])
-
-
-def check_images(measured: Measured, reference: str) -> tuple[list[Check], list[str]]:
-    """Check the golden images and the labels among the images; returns the checks and a cause."""
-    assert measured.labels is not None
-    shifted = explain_labels(measured.logits[reference], measured.labels)
-    causes = [shifted] if shifted else []
-    labels = check_count("labels", causes, "no shift of the classes fits better")
-    return [check_golden_images(measured.golden), labels], causes
-
-
-def prefetch(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield the same items while another thread prepares the next one; at most two are held at a time."""
-    end = object()
-    step: Callable[[], object] = lambda: next(items, end)  # noqa: E731
-    with ThreadPoolExecutor(1, thread_name_prefix="images") as pool:
-        coming = pool.submit(step)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(step)
-            yield item  # type: ignore[misc]
-
-
-def labelled_batches(
-    images: LabelledImages, bundle: Bundle, skipped: list[str], max_unreadable: float
-) -> Iterator[ValidationBatch]:
-    """Prepare labelled images as the device does, `BATCH` at a time.
-
-    Args:
-        images: of a folder.
-        bundle: whose spec prepares them.
-        skipped: gets the names of images that cannot be read.
-        max_unreadable: share of them that is tolerated.
-
-    Raises:
-        DataError: more cannot be read.
-    """
-    decoded = images.read(skipped, max_unreadable)
-    while chunk := list(islice(decoded, BATCH)):
-        yield ValidationBatch(
-            labels=np.array([label for _, label in chunk], np.int64),
-            inputs=preprocess_batch([image for image, _ in chunk], bundle.spec),
-            sha256=tuple(pixel_sha256(image) for image, _ in chunk),
-        )
-
-
-def golden_batches(golden: Golden) -> Iterator[ValidationBatch]:
-    """The golden inputs of a bundle, where there are no images."""
-    for start in range(0, len(golden.input), BATCH):
-        names = golden.image_sha256[start : start + BATCH]
-        yield ValidationBatch(None, golden.input[start : start + BATCH], tuple(map(str, names)))
-
-
-def golden_facts(bundle: Bundle) -> DataFacts:
-    """Describe the golden images as the data of a validation."""
-    return DataFacts(
-        source=f"{GOLDEN} of the bundle",
-        sha256=bundle.manifest.files[GOLDEN].sha256,
-        sha256_of="content",
-        train_images=None,
-        val_images=len(bundle.golden().labels),
-        classes=list(bundle.spec.classes),
     )

@@ -11,10 +11,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from dskd_export.documents.validation import Check, Judgement, StudentJudgement, Verdict
-from dskd_export.validation.gate import sentence
+from dskd_export.documents.validation import Check, Judgement, StudentJudgement, ValidationDocument, Verdict
 
 _WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "NOT SHOWN", "PASS")
 
@@ -34,7 +33,7 @@ def reason_of(checks: Sequence[Check]) -> str:
     """The reason for the verdict of several checks, in one sentence without a full stop."""
     verdict = verdict_of(checks)
     if verdict == "FAIL":
-        return "; ".join(sentence(check) for check in checks if check.failed)
+        return "; ".join(describe_check(check) for check in checks if check.failed)
     if verdict == "NOT SHOWN":
         return unproven(checks).detail
     passed = sum(check.verdict == "PASS" for check in checks)
@@ -47,7 +46,7 @@ def reason_of(checks: Sequence[Check]) -> str:
 
 
 def unproven(checks: Iterable[Check]) -> Check:
-    """Of the checks that are NOT SHOWN, the one that asks for the most images."""
+    """Of the checks that are NOT SHOWN, the one that needs the most images."""
     return max(
         (check for check in checks if check.verdict == "NOT SHOWN"),
         key=lambda check: check.images_needed or math.inf,
@@ -80,3 +79,36 @@ def conclude(
     if student is None:
         return verdict, models
     return verdict, f"{student.reason}; {models}"
+
+
+def format_limit(check: Check) -> str:
+    """Format a limit; the share of the commonest class (`>`) is measured, so it is rounded as values are."""
+    return (
+        f"{check.comparison} {check.limit:.3g}"
+        if check.comparison == ">"
+        else f"{check.comparison} {check.limit:g}"
+    )
+
+
+def describe_check(check: Check) -> str:
+    """Describe a check: what was found, and what the limit is."""
+    if check.verdict == "NOT JUDGED":
+        return f"{check.name} is not judged: {check.detail}"
+    value = "not measurable" if check.value is None else f"{check.value:.3g}"
+    bound = "" if check.bound is None else f" (95 % bound {check.bound:.3g})"
+    found = f"{check.name} is {value}{bound}, the limit is {format_limit(check)}"
+    return f"{found}: {check.detail}" if check.detail and check.verdict != "PASS" else found
+
+
+def iter_checks(document: ValidationDocument) -> Iterator[tuple[str, Check]]:
+    """Yield every check of a validation with what it is of: `student`, `bundle` or the name of a runner."""
+    if document.student is not None:
+        yield from (("student", check) for check in document.student.checks)
+    yield from (("bundle", check) for check in document.checks)
+    for judgement in document.judgements:
+        yield from ((judgement.runner, check) for check in judgement.checks)
+
+
+def list_causes(document: ValidationDocument) -> list[str]:
+    """List what the failures of a validation look like, each once."""
+    return list(dict.fromkeys([*document.causes, *(text for one in document.judgements for text in one.causes)]))

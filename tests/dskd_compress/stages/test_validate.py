@@ -11,7 +11,7 @@ from run_support import QUIET, Finished, small_recipe
 from dskd_compress import data, torch_reference
 from dskd_compress.data import ValLoader, eval_transform, iter_images, open_data
 from dskd_compress.run_folder import RunFolder
-from dskd_compress.show.verdicts import refuse_failed
+from dskd_compress.show.validation import refuse_failed
 from dskd_compress.stages.validate import run_validate
 from dskd_compress.weights import load_trained, save_weights
 from dskd_export.documents.base import StageRecord, read_document

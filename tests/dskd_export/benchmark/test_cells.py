@@ -1,4 +1,4 @@
-"""Timing of a runner that does nothing but wait, on a board that is planted beside it."""
+"""Timing of a runner that does nothing but wait, on a planted board."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def test_energy_and_a_clock_that_falls(cell: Cell, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(cells_module, "measure_latency", measured)
     monkeypatch.setattr(monitor, "open_source", lambda device, root: board)
-    told: list[str] = []
+    names: list[str] = []
     images = [Image.new("RGB", (32, 32))]
-    rows, samples = time_cells([cell], images, SETTINGS, lambda: None, told.append)
-    assert told == ["power at rest", "student onnxruntime cpu fp32 batch 4"]
+    rows, samples = time_cells([cell], images, SETTINGS, lambda: None, names.append)
+    assert names == ["power at rest", "student onnxruntime cpu fp32 batch 4"]
     assert [row.part for row in rows] == ["engine", "with_preprocessing"]
     for row in rows:
         energy, latency = row.energy, row.latency

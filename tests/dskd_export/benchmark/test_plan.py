@@ -5,9 +5,11 @@ from pathlib import Path
 import bundle_support
 import pytest
 
-from dskd_export.benchmark.plan import BenchmarkPlan, OnnxSource, open_bundle_source, plan_benchmark
+from dskd_export.benchmark.plan import BenchmarkPlan, plan_benchmark
 from dskd_export.bundle import Bundle, open_bundle, write_bundle
+from dskd_export.documents.runner_name import RunnerName
 from dskd_export.errors import EnvironmentProblem, UsageError
+from dskd_export.runtime.loader import Loader
 from dskd_export.settings import BenchmarkSettings
 
 
@@ -23,7 +25,7 @@ def plan(bundle: Bundle, **settings: object) -> BenchmarkPlan:
 
 
 def test_the_size_counts_the_weights_file(bundle: Bundle) -> None:
-    sizes = open_bundle_source(bundle, BenchmarkSettings()).sizes_mb
+    sizes = {loader.name.precision: loader.size_mb for _, loader in plan(bundle, providers=["cpu"]).models}
     files = [bundle.folder / name for name in ("model.fp16.onnx", "model.fp16.onnx.data")]
     assert list(sizes) == ["fp32", "fp16", "int8"]
     assert sizes["fp16"] == pytest.approx(sum(file.stat().st_size for file in files) / 1e6)
@@ -49,11 +51,15 @@ def test_scenarios_decide_the_images_and_steps(bundle: Bundle) -> None:
     assert plan(bundle, providers=["cpu"], batches=[1, 16], precisions=["fp32"]).max_batch == 16
 
 
-def test_the_sources_that_are_given_take_the_place_of_the_bundle(bundle: Bundle) -> None:
-    teacher = OnnxSource("teacher", bundle.spec, {"fp32": 1.0}, bundle.model)
-    settings = BenchmarkSettings(providers=("cpu",), runners=("torch", "onnxruntime"))
-    made = plan_benchmark(bundle, settings, bundle.folder / "engines", [teacher])
-    assert {(cell.role, cell.size_mb) for cell in made.cells([1])} == {("teacher", 1.0)}
+def test_runners_from_above_come_first(bundle: Bundle) -> None:
+    settings = BenchmarkSettings(providers=("cpu",), precisions=("fp32",))
+    torch_loader = Loader(name=RunnerName("torch:cpu:fp32"), spec=bundle.spec)
+    made = plan_benchmark(bundle, settings, bundle.folder / "engines", {"torch": lambda *_: [torch_loader]})
+    cells = made.cells([1])
+    assert [(cell.role, cell.runner, cell.size_mb) for cell in cells] == [
+        ("student", "torch", None),
+        ("student", "onnxruntime", bundle.model_mb("fp32")),
+    ]
 
 
 def test_what_a_bundle_lacks(bundle: Bundle) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +12,16 @@ import pytest
 from PIL import Image
 
 from dskd_export.benchmark.cells import Samples
-from dskd_export.benchmark.plan import BenchmarkPlan, OnnxSource, plan_benchmark
+from dskd_export.benchmark.plan import BenchmarkPlan, plan_benchmark
 from dskd_export.benchmark.run import benchmark, draw_images
 from dskd_export.bundle import Bundle, open_bundle, write_bundle
 from dskd_export.documents.benchmark import BenchmarkDocument
+from dskd_export.documents.runner_name import RunnerName
 from dskd_export.errors import DataError, EnvironmentProblem, ProviderLacksKernel
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import LabelledImages
+from dskd_export.runtime.loader import OnnxLoader
+from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.runtime.runner import Runner
 from dskd_export.settings import BenchmarkSettings, BudgetSettings
 
@@ -50,13 +53,24 @@ def run(plan: BenchmarkPlan, **budget: float) -> tuple[BenchmarkDocument, Sample
     return document, samples, steps
 
 
-def lacking(bundle: Bundle, precision: str) -> Callable[[str], bytes | Path]:
-    def load(name: str) -> bytes | Path:
-        if name == precision:
-            raise ProviderLacksKernel(f"no kernel for {name}")
-        return bundle.model(name)
+def plan_student(bundle: Bundle, *precisions: str, provider: str = "cpu", lacking: str = "") -> BenchmarkPlan:
+    """A plan of some models on the CPU, named after a provider; for one there is no kernel."""
 
-    return load
+    class OnCpu(OnnxLoader):
+        def open(self, batches: Sequence[int], *, threads: int | None = None, streams: int = 1) -> Runner:
+            if self.name.precision == lacking:
+                raise ProviderLacksKernel(f"no kernel for {lacking}")
+            return OnnxRuntimeRunner(self.read(), provider="cpu")
+
+    loaders = [
+        OnCpu(
+            name=RunnerName.of("onnxruntime", provider, precision),
+            spec=bundle.spec,
+            read=partial(bundle.model, precision),
+        )
+        for precision in precisions
+    ]
+    return BenchmarkPlan(bundle, SETTINGS, [("student", loader) for loader in loaders])
 
 
 def test_the_document(bundle: Bundle) -> None:
@@ -71,9 +85,7 @@ def test_the_document(bundle: Bundle) -> None:
 
 
 def test_a_model_without_a_kernel_stays_empty_and_one_with_alone_is_no_error(bundle: Bundle) -> None:
-    sizes = dict.fromkeys(("fp32", "int8"), 1.0)
-    source = OnnxSource("student", bundle.spec, sizes, lacking(bundle, "int8"))
-    rows = run(plan_benchmark(bundle, SETTINGS, Path("engines"), [source]))[0].rows
+    rows = run(plan_student(bundle, "fp32", "int8", lacking="int8"))[0].rows
     assert [(row.precision, row.unavailable) for row in rows if row.latency is None] == [
         ("int8", "no kernel for int8")
     ] * 2
@@ -81,22 +93,13 @@ def test_a_model_without_a_kernel_stays_empty_and_one_with_alone_is_no_error(bun
 
 
 def test_nothing_that_can_be_timed_is_an_error(bundle: Bundle) -> None:
-    source = OnnxSource("student", bundle.spec, {"int8": 1.0}, lacking(bundle, "int8"))
-    plan = plan_benchmark(bundle, SETTINGS, Path("engines"), [source])
+    plan = plan_student(bundle, "int8", lacking="int8")
     with pytest.raises(EnvironmentProblem, match="onnxruntime:cpu:int8: no kernel for int8"):
         run(plan)
 
 
 def test_the_device_of_the_tensorrt_provider_is_the_gpu(bundle: Bundle) -> None:
-    class OnTensorRt(OnnxSource):
-        def select_providers(self, names: Sequence[str]) -> list[str]:
-            return ["tensorrt"]
-
-        def open(self, precision: str, provider: str, batch: int, threads: int | None) -> Runner:
-            return super().open(precision, "cpu", batch, threads)  # there is no GPU here
-
-    source = OnTensorRt("student", bundle.spec, {"fp32": 1.0}, bundle.model)
-    document = run(plan_benchmark(bundle, SETTINGS, Path("engines"), [source]))[0]
+    document = run(plan_student(bundle, "fp32", provider="tensorrt"))[0]
     assert {row.provider for row in document.rows if row.latency is not None} == {"tensorrt"}
     assert document.provenance.device.device == "cuda:0"
 

@@ -19,14 +19,14 @@ from dskd_export.benchmark.statistics import (
     PERCENTILES,
     _order_statistics,
     _t,
-    bursts,
     correlation_time,
-    drift,
+    describe_bursts,
+    describe_drift,
+    describe_steps,
     latency_statistics,
+    list_instabilities,
     mean_interval,
     percentile_interval,
-    steps,
-    unsteady,
 )
 
 rng = np.random.default_rng(7)
@@ -45,9 +45,9 @@ def test_intervals_cover_the_truth(kind: str, share: float) -> None:
     """95 of 100, give or take 3: counted over 600 repeats, so that chance adds one more at most."""
     generator, true = np.random.default_rng(11), find_percentile(kind, share)
     found = [percentile_interval(draw_times(kind, 3000, generator), share) for _ in range(600)]
-    told = [interval for interval in found if interval is not None]
-    assert len(told) > 500
-    covered = np.mean([interval.low <= true <= interval.high for interval in told])
+    known = [interval for interval in found if interval is not None]
+    assert len(known) > 500
+    covered = np.mean([interval.low <= true <= interval.high for interval in known])
     assert 0.92 <= covered <= 0.98
 
 
@@ -106,7 +106,7 @@ def test_constant_times_are_independent_and_exact() -> None:
     assert (interval.low, interval.value, interval.high) == (0.5, 0.5, 0.5)
 
 
-# --- what makes a measurement unsteady
+# --- what makes a measurement list_instabilities
 
 
 def steady(count: int = 3000) -> np.ndarray:
@@ -116,37 +116,37 @@ def steady(count: int = 3000) -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_a_distribution_that_does_not_change_is_steady(kind: str) -> None:
     for seed in range(20):
-        assert unsteady(draw_times(kind, 2000, np.random.default_rng(seed))) == []
-    assert unsteady(steady()) == []
+        assert list_instabilities(draw_times(kind, 2000, np.random.default_rng(seed))) == []
+    assert list_instabilities(steady()) == []
 
 
 def test_a_planted_drift() -> None:
     times_s = steady() * np.linspace(1.0, 1.3, 3000)
-    assert "the median drifted from" in drift(times_s)
-    assert len(unsteady(times_s)) == 1
+    assert "the median drifted from" in describe_drift(times_s)
+    assert len(list_instabilities(times_s)) == 1
 
 
 def test_a_planted_throttle_in_the_middle() -> None:
     times_s = steady()
     times_s[1000:2000] *= 1.4
-    assert drift(times_s) == ""
-    assert "the median of a tenth of the calls went from 9." in steps(times_s)
-    assert any("went from" in reason for reason in unsteady(times_s))
+    assert describe_drift(times_s) == ""
+    assert "the median of a tenth of the calls went from 9." in describe_steps(times_s)
+    assert any("went from" in reason for reason in list_instabilities(times_s))
 
 
 def test_a_planted_neighbour() -> None:
     times_s = steady()
     for start in range(100, 3000, 500):
         times_s[start : start + 40] *= 2.5
-    assert drift(times_s) == ""
-    assert bursts(times_s) == "8.0 % of the calls took over 1.5 times the median, and they came in bursts"
+    assert describe_drift(times_s) == ""
+    assert describe_bursts(times_s) == "8.0 % of the calls took over 1.5 times the median, and they came in bursts"
 
 
 def test_slow_calls_that_come_one_by_one_are_the_models_own() -> None:
     times_s = steady()
     times_s[np.random.default_rng(4).random(3000) < 0.05] *= 2.5
-    assert unsteady(times_s) == []
+    assert list_instabilities(times_s) == []
 
 
 def test_too_few_calls_say_nothing() -> None:
-    assert steps(np.array([1.0] * 20 + [2.0] * 20)) == ""
+    assert describe_steps(np.array([1.0] * 20 + [2.0] * 20)) == ""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dskd_export.benchmark.statistics import drift, latency_statistics, spread
+from dskd_export.benchmark.statistics import describe_drift, latency_statistics, spread
 from dskd_export.benchmark.timing import add_disturbances, measure_latency, warm_up
 
 
@@ -203,7 +203,7 @@ def test_both_reasons_are_given() -> None:
     ],
 )
 def test_drift(times: list[float], drifts: bool) -> None:
-    assert bool(drift(np.array(times))) is drifts
+    assert bool(describe_drift(np.array(times))) is drifts
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5))

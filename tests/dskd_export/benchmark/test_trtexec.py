@@ -1,4 +1,4 @@
-"""TensorRT's own tool beside our clock: explicit flags for each version, its summary, and its failures."""
+"""TensorRT's own tool next to our clock: explicit flags for each version, its summary, and its failures."""
 
 from __future__ import annotations
 

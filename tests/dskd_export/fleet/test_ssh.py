@@ -26,10 +26,10 @@ def test_files_there_and_back(ssh_server: Server, tmp_path: Path) -> None:
         ssh.send(bundle, there)
         assert (tmp_path / "there/model 'x'.onnx").read_bytes() == b"\0\xff" * 1000
         (tmp_path / "there/link.json").symlink_to("/etc/passwd")
-        (tmp_path / "there/more.json").write_text("not asked for")
+        (tmp_path / "there/more.json").write_text("not requested")
         (tmp_path / "there/stages/deep").mkdir(parents=True)
         (tmp_path / "there/stages/deep/a.json").write_text("a")
-        (tmp_path / "there/stages/b.json").write_text("not asked for")
+        (tmp_path / "there/stages/b.json").write_text("not requested")
         ssh.fetch(there, ["manifest.json", "link.json", "missing.json", "stages/deep/a.json", "x/none.json"], back)
         found = sorted(str(path.relative_to(back)) for path in back.rglob("*") if not path.is_dir())
         assert found == ["manifest.json", "stages/deep/a.json"]

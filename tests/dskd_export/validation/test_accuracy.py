@@ -18,7 +18,7 @@ from dskd_export.validation.accuracy import (
     calibration_error,
     compare_accuracy,
     evaluate_runner,
-    worst_class,
+    find_worst_class,
 )
 from dskd_export.validation.intervals import paired_interval, wilson_interval
 
@@ -188,7 +188,7 @@ def test_a_class_that_is_shown_to_have_lost_is_worse_than_a_small_one() -> None:
     labels = np.repeat([0, 1, 2], [100, 10, 9])
     lost = np.zeros(119, bool)
     lost[:20] = lost[100:103] = lost[110:] = True  # a fifth, three tenths, and all of a class that is too small
-    found = worst_class(lost, np.zeros(119, bool), labels, ("many", "few", "too few"))
+    found = find_worst_class(lost, np.zeros(119, bool), labels, ("many", "few", "too few"))
     assert found is not None
     assert (found.name, found.images, found.lost, found.gained) == ("many", 100, 20, 0)
     assert found.drop == paired_interval(20, 0, 100)
@@ -198,7 +198,7 @@ def test_one_image_of_a_class_does_not_decide() -> None:
     labels = np.repeat([0, 1], [200, MIN_CLASS_IMAGES])
     lost = np.zeros(len(labels), bool)
     lost[-1] = True
-    found = worst_class(lost, np.zeros(len(labels), bool), labels)
+    found = find_worst_class(lost, np.zeros(len(labels), bool), labels)
     assert found is not None
     assert found.name == "1"
     assert found.drop.value == 1 / MIN_CLASS_IMAGES
@@ -207,7 +207,7 @@ def test_one_image_of_a_class_does_not_decide() -> None:
 
 def test_no_class_is_large_enough() -> None:
     nothing = np.zeros(18, bool)
-    assert worst_class(nothing, nothing, np.repeat([0, 1], 9)) is None
+    assert find_worst_class(nothing, nothing, np.repeat([0, 1], 9)) is None
 
 
 def test_logits_of_other_images() -> None:

@@ -27,11 +27,12 @@ from dskd_export.bundle import open_bundle
 from dskd_export.documents.base import read_document
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.errors import ProviderLacksKernel
+from dskd_export.runtime import loader
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.spec import ModelSpec
-from dskd_export.validation import candidates
-from dskd_export.validation import run as flow
-from dskd_export.validation.gate import IS_REFERENCE, NO_IMAGES, causes_of
+from dskd_export.validation import batches
+from dskd_export.validation.checks import IS_REFERENCE, NO_IMAGES
+from dskd_export.validation.verdicts import list_causes
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
 
@@ -117,7 +118,7 @@ class Fault:
         onnx: checks that fail against fp32 in ONNX Runtime on labelled images.
         golden: checks that fail against the golden logits; none: without images it cannot show.
         says_without_torch: in a cause or a check; None: `says`.
-        precision: of the model that is judged beside fp32.
+        precision: of the model that is judged in addition to fp32.
     """
 
     plant: Plant
@@ -151,7 +152,7 @@ def on_device(prepare: Callable[[list[Image.Image], ModelSpec], np.ndarray]) -> 
     """The device's preprocessing is at fault, and the bundle is not."""
 
     def plant(_: Subject, patch: pytest.MonkeyPatch) -> None:
-        for module in (torch_reference, flow):
+        for module in (torch_reference, batches):
             patch.setattr(module, "preprocess_batch", prepare)
 
     return plant
@@ -317,7 +318,7 @@ def gate_fails(
         (hint,) = (line for line in error.splitlines() if line.startswith("hint: Likely cause: "))
         assert re.search(fault.says, hint), error
     else:
-        words = [*causes_of(document), *(check.detail for check in checks if check.failed)]
+        words = [*list_causes(document), *(check.detail for check in checks if check.failed)]
         assert any(re.search(fault.says_without_torch or fault.says, text) for text in words), words
 
 
@@ -391,15 +392,18 @@ def test_nothing_that_can_run_is_an_error(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither a pass nor a document, whatever the reference."""
-    real = candidates.open_onnx
+    real = loader.OnnxRuntimeRunner
 
-    def lacking(bundle: Any, provider: str, *rest: Any, **more: Any) -> Any:
+    def open_runner(*rest: Any, provider: str, **more: Any) -> Any:
         if provider == "cuda":
             raise ProviderLacksKernel("no kernel for anything")
-        return real(bundle, provider, *rest, **more)
+        return real(*rest, provider=provider, **more)
 
-    monkeypatch.setattr(candidates, "named_providers", lambda _: ["cuda"])
-    monkeypatch.setattr(candidates, "open_onnx", lacking)
+    def select_providers(names: tuple[str, ...]) -> list[str]:
+        return ["cuda"] if names == ("auto",) else list(names)
+
+    monkeypatch.setattr(loader, "select_providers", select_providers)
+    monkeypatch.setattr(loader, "OnnxRuntimeRunner", open_runner)
     assert main(subject.command()) == 4
     assert not subject.document.exists()
     assert "None of the bundle's precisions can be run here: model.fp32.onnx: no kernel" in capsys.readouterr().err
@@ -512,7 +516,7 @@ def test_the_next_item_is_under_way_and_no_more_than_that() -> None:
             yield number
 
     seen = []
-    for item in flow.prefetch(items()):
+    for item in batches.prefetch(items()):
         time.sleep(0.02)  # as long as the runners take
         assert len(made) <= item + 2
         seen.append(item)
@@ -521,7 +525,7 @@ def test_the_next_item_is_under_way_and_no_more_than_that() -> None:
 
 def test_items_are_made_in_another_thread() -> None:
     here = threading.get_ident()
-    assert all(ident != here for ident in flow.prefetch(threading.get_ident() for _ in range(3)))
+    assert all(ident != here for ident in batches.prefetch(threading.get_ident() for _ in range(3)))
 
 
 def test_an_error_of_an_item_arrives() -> None:
@@ -529,7 +533,7 @@ def test_an_error_of_an_item_arrives() -> None:
         yield 1
         raise ValueError("the second cannot be read")
 
-    found = flow.prefetch(items())
+    found = batches.prefetch(items())
     assert next(found) == 1
     with pytest.raises(ValueError, match="cannot be read"):
         next(found)

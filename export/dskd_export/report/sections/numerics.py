@@ -10,7 +10,7 @@ from dskd_export.report.load import Run
 from dskd_export.report.pictures import golden_of, pictures_of
 from dskd_export.report.tables import Cell, Table, make_table, missing, number, verdict_cell
 from dskd_export.spec import ModelSpec
-from dskd_export.validation.gate import causes_of, checks_of
+from dskd_export.validation.verdicts import iter_checks, list_causes
 
 _SIGN = {"<=": "≤", ">=": "≥", ">": ">"}
 
@@ -55,11 +55,11 @@ def _worst_classes(run: Run, validation: ValidationDocument) -> list[Block]:
 def _validation(document: ValidationDocument) -> list[Block]:
     blocks: list[Block] = []
     for verdict, what in (("FAIL", "Failed"), ("NOT SHOWN", "Not shown")):
-        names = [f"{where}: {check.name}" for where, check in checks_of(document) if check.verdict == verdict]
+        names = [f"{where}: {check.name}" for where, check in iter_checks(document) if check.verdict == verdict]
         if names:
             blocks.append(Note(f"{what}: {', '.join(names)}.", "warning"))
     blocks += _student(document)
-    blocks += [Note(f"Likely cause: {cause}.", "warning") for cause in causes_of(document)]
+    blocks += [Note(f"Likely cause: {cause}.", "warning") for cause in list_causes(document)]
     losses = [_loss(one.runner, one.accuracy) for one in document.judgements if one.accuracy is not None]
     accuracies = [
         {
@@ -88,7 +88,7 @@ def _validation(document: ValidationDocument) -> list[Block]:
         (
             "checks-table",
             "Checks of the gate",
-            [_check(where, check) for where, check in checks_of(document)],
+            [_check(where, check) for where, check in iter_checks(document)],
             "Where there is a bound, the bound decides. NOT SHOWN: the value is within the limit, but too few "
             "images were measured to show it.",
         ),

@@ -1,6 +1,6 @@
-"""Engines next to a bundle are validated and timed like its ONNX models, whatever TensorRT made them.
+"""Engines of a bundle are validated and timed like its ONNX models.
 
-One generation of TensorRT; `slow` runs the others, whose differences engine/test_one_bundle.py covers.
+On one release of TensorRT: `tests/dskd_export/engine/test_contract.py` runs the contract of engines on all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import engine_contract
 import onnx
 import pytest
-from engine_machines import ADA, Machine, MakeMachine
+from engine_machines import ADA, Machine, MakeMachine, classifier, make_machine  # noqa: F401
 from engine_support import make_bundle, make_classifier
 
 from dskd_compress import console
@@ -26,7 +26,7 @@ from dskd_export.engine.document import engines_folder
 from dskd_export.runtime import tensorrt
 from dskd_export.runtime.engine_proof import prove_engine
 
-GENERATIONS = engine_contract.SERVES["common.py"]
+GENERATION = engine_contract.SERVES["common.py"][0]
 QUICK = [
     word
     for change in ("min_seconds=0.001", "min_iterations=10", "max_warmup_seconds=0.01")
@@ -35,18 +35,18 @@ QUICK = [
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, classifier: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+def bundle(tmp_path: Path, classifier: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> Bundle:  # noqa: F811
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "_document_written", False)
     return make_bundle(tmp_path / "bundle", classifier, fp16=classifier)
 
 
 @pytest.fixture
-def machine_of(make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
+def machine_of(make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:  # noqa: F811
     """A machine whose runners use its own TensorRT and CUDA."""
 
-    def make(generation: str, **world: object) -> Machine:
-        machine = make_machine(generation, **world)
+    def make(**world: object) -> Machine:
+        machine = make_machine(GENERATION, **world)
         monkeypatch.setattr(tensorrt, "open_backend", lambda _: machine.backend)
         monkeypatch.setattr(tensorrt, "Cuda", lambda _: machine.cuda)
         return machine
@@ -75,11 +75,8 @@ def engine_of(document: ValidationDocument) -> Judgement:
     return judgement
 
 
-@pytest.mark.parametrize(
-    "generation", [GENERATIONS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in GENERATIONS[1:])]
-)
-def test_validated_and_timed(generation: str, machine_of: Callable[..., Machine], bundle: Bundle) -> None:
-    machine = machine_of(generation)
+def test_validated_and_timed(machine_of: Callable[..., Machine], bundle: Bundle) -> None:
+    machine = machine_of()
     path = build(machine, bundle)
     proven = prove_engine(path)
     judgement = engine_of(validate("--provider", "cpu"))
@@ -98,11 +95,11 @@ def test_validated_and_timed(generation: str, machine_of: Callable[..., Machine]
         assert row.latency is not None
         assert (row.provider, row.streams, row.cuda_graph, row.threads) == ("cuda", 1, True, None)
         assert row.size_mb == pytest.approx(path.stat().st_size / 1e6)
-    assert machine.world.cuda.is_clean, "everything was given back"
+    assert machine.world.cuda.is_clean, "everything is released"
 
 
 def test_of_another_precision_than_it_says(machine_of: Callable[..., Machine], bundle: Bundle) -> None:
-    machine = machine_of(GENERATIONS[0])
+    machine = machine_of()
     path = build(machine, bundle)
     machine.world.layer_type = "Float"
     prove_engine(path)
@@ -112,7 +109,7 @@ def test_of_another_precision_than_it_says(machine_of: Callable[..., Machine], b
 
 
 def test_a_batch_without_a_profile(machine_of: Callable[..., Machine], bundle: Bundle) -> None:
-    build(machine_of(GENERATIONS[0]), bundle, batches=(4,))
+    build(machine_of(), bundle, batches=(4,))
     judgement = engine_of(validate("--runner", "tensorrt"))
     assert judgement.verdict == "PASS"
     assert {parity.batch for parity in judgement.parity} == {4, 1, 3}
@@ -126,8 +123,8 @@ def test_a_batch_without_a_profile(machine_of: Callable[..., Machine], bundle: B
 def test_an_engine_of_another_gpu_is_not_run_and_said(
     machine_of: Callable[..., Machine], bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build(machine_of(GENERATIONS[0]), bundle)
-    machine_of(GENERATIONS[0], gpu=ADA)
+    build(machine_of(), bundle)
+    machine_of(gpu=ADA)
     judgement = engine_of(validate("--provider", "cpu"))
     assert judgement.verdict == "NOT RUN"
     assert "Orin (nvgpu) (compute capability 8.7)" in judgement.reason
@@ -151,7 +148,7 @@ def test_none_was_built(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_an_engine_of_another_bundle_is_not_run(machine_of: Callable[..., Machine], bundle: Bundle) -> None:
-    machine = machine_of(GENERATIONS[0])
+    machine = machine_of()
     other = make_bundle(bundle.folder.with_name("other"), make_classifier(seed=9))
     settings = BuildSettings(batches=(1, 8))
     build_engine(other, "fp32", engines_folder(bundle.folder), settings, run=machine.run)
@@ -160,8 +157,8 @@ def test_an_engine_of_another_bundle_is_not_run(machine_of: Callable[..., Machin
 
 
 def test_the_one_that_can_be_run_is_taken(machine_of: Callable[..., Machine], bundle: Bundle) -> None:
-    build(machine_of(GENERATIONS[0], gpu=ADA), bundle)
-    here = build(machine_of(GENERATIONS[0]), bundle)
+    build(machine_of(gpu=ADA), bundle)
+    here = build(machine_of(), bundle)
     judgement = engine_of(validate("--provider", "cpu"))
     assert judgement.verdict == "PASS"
     document = json.loads(here.with_name("model.fp16.build.json").read_text())
@@ -169,7 +166,7 @@ def test_the_one_that_can_be_run_is_taken(machine_of: Callable[..., Machine], bu
 
 
 def test_a_pair(machine_of: Callable[..., Machine], bundle: Bundle) -> None:
-    build(machine_of(GENERATIONS[0]), bundle)
+    build(machine_of(), bundle)
     document = validate("--pair", "onnxruntime:cpu:fp32", "tensorrt:cuda:fp16")
     assert document.reference == "onnxruntime:cpu:fp32"
     assert [one.runner for one in document.judgements] == ["tensorrt:cuda:fp16"]
@@ -178,7 +175,7 @@ def test_a_pair(machine_of: Callable[..., Machine], bundle: Bundle) -> None:
 def test_a_damaged_engine_is_refused(
     machine_of: Callable[..., Machine], bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = build(machine_of(GENERATIONS[0]), bundle)
+    path = build(machine_of(), bundle)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert main(["validate", "bundle", "--out", "out", "--provider", "cpu"]) == 3
     assert "its sha256 differs" in capsys.readouterr().err

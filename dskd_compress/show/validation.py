@@ -13,8 +13,7 @@ from dskd_export.documents.base import Accuracy, read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import Check, PairedAccuracy, ValidationDocument
 from dskd_export.errors import GateFailed, NotShown
-from dskd_export.validation.gate import causes_of, checks_of
-from dskd_export.validation.verdicts import unproven
+from dskd_export.validation.verdicts import format_limit, iter_checks, list_causes, unproven
 
 _CHECK_LIMITS = "Check validation.json, or change the limits in validate and budget."
 
@@ -56,7 +55,7 @@ def print_validation(document: ValidationDocument, decision: Decision, output: O
             output.warn(f"{judgement.runner} was not run: {judgement.reason}")
         else:
             output.plain(f"{judgement.runner}: {judgement.verdict}: {judgement.reason}.")
-    for cause in causes_of(document):
+    for cause in list_causes(document):
         output.warn(cause)
     output.plain(decision.sentence)
 
@@ -77,7 +76,7 @@ def refuse_failed(document: ValidationDocument, accept_unproven: bool = False) -
 
 def _find_failed(document: ValidationDocument, accept_unproven: bool) -> GateFailed | NotShown | None:
     if document.verdict == "FAIL":
-        causes = causes_of(document)
+        causes = list_causes(document)
         hint = f"Likely cause: {causes[0]}." if causes else _advice(document)
         return GateFailed(f"The exported student does not pass: {document.reason}.", hint)
     if document.verdict != "PASS" and not accept_unproven:
@@ -120,7 +119,7 @@ def refuse_run(
 
 
 def _more_images(document: ValidationDocument) -> str:
-    open_ = [check for _, check in checks_of(document) if check.verdict == "NOT SHOWN"]
+    open_ = [check for _, check in iter_checks(document) if check.verdict == "NOT SHOWN"]
     needed = unproven(open_).images_needed if open_ else None
     how = (
         "Allow more in budget"
@@ -156,7 +155,7 @@ def _accuracy(name: str, accuracy: Accuracy, paired: PairedAccuracy | None) -> l
 
 def _checks(document: ValidationDocument) -> Iterator[list[str]]:
     """Rows of checks, below a row that names their model."""
-    for name, group in groupby(checks_of(document), key=lambda pair: pair[0]):
+    for name, group in groupby(iter_checks(document), key=lambda pair: pair[0]):
         yield [name, "", "", "", ""]
         for _, check in group:
             yield _check(check)
@@ -167,6 +166,6 @@ def _check(check: Check) -> list[str]:
         f"  {check.name}",
         "-" if check.value is None else f"{check.value:.3g}",
         "" if check.bound is None else f"{check.bound:.3g}",
-        f"{check.comparison} {check.limit:g}",
+        format_limit(check),
         check.verdict,
     ]

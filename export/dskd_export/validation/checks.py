@@ -8,7 +8,7 @@ A lower precision is another function, which may cost something: a `PrecisionBud
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from dskd_export.documents.base import Interval
@@ -17,7 +17,6 @@ from dskd_export.documents.validation import (
     PairedAccuracy,
     Parity,
     PreprocessParity,
-    ValidationDocument,
     Verdict,
 )
 from dskd_export.settings import PrecisionBudget, ValidateSettings
@@ -38,7 +37,7 @@ IS_REFERENCE = "on the labelled images it is the reference itself"
 def check_limits(
     limits: ValidateSettings, parity: Sequence[Parity], accuracy: PairedAccuracy | None, missing: str = NO_IMAGES
 ) -> list[Check]:
-    """Hold an fp32 model to its limits, each by the worst batch.
+    """Check an fp32 model against its limits, each by the worst batch.
 
     NaN or Inf in any logits fails every check: no value, and the reason.
 
@@ -77,7 +76,7 @@ def check_budget(
     size_mb: float | None = None,
     missing: str = NO_IMAGES,
 ) -> list[Check]:
-    """Hold a model to a budget: one check for each key that is set.
+    """Check a model against a budget: one check for each key that is set.
 
     A value within the limit whose interval is not is NOT SHOWN: the detail says how many images would do.
 
@@ -110,19 +109,19 @@ def check_budget(
 
 
 def check_finite(parity: Sequence[Parity]) -> Check:
-    """There is no NaN or Inf in the logits of any comparison."""
+    """Check that no logits of a comparison hold NaN or Inf."""
     return check_count("finite logits", [] if all(item.finite for item in parity) else [NOT_FINITE])
 
 
 def check_golden(
     parity: Parity, limit: float, measure: Literal["max_abs_relative", "mean_abs_relative"] = "max_abs_relative"
 ) -> Check:
-    """The golden inputs still give the golden logits, within a limit relative to the largest logit."""
+    """Check that the golden inputs still give the golden logits, within a limit relative to the largest logit."""
     return _worst("golden logits", [(parity.batch, getattr(parity, measure))], "<=", limit, parity.finite)
 
 
 def check_golden_images(golden: GoldenSearch) -> Check:
-    """The golden images that are among the data have the inputs and labels that the bundle says."""
+    """Check that golden images among the data have the inputs and labels of the bundle."""
     if not golden.found:
         return not_judged("golden images", "<=", 0.0, "none of them is among the images")
     differences = golden.differences()
@@ -132,7 +131,7 @@ def check_golden_images(golden: GoldenSearch) -> Check:
 
 
 def check_inputs(parity: PreprocessParity, max_pixel_error: float) -> Check:
-    """Hold the device's input to timm's.
+    """Compare the device's input with timm's.
 
     Args:
         parity: of the two.
@@ -143,7 +142,7 @@ def check_inputs(parity: PreprocessParity, max_pixel_error: float) -> Check:
 
 
 def check_count(name: str, wrong: Sequence[str], what: str = "") -> Check:
-    """A check of things that are right or wrong: none may be wrong.
+    """Check things that are right or wrong: none may be wrong.
 
     Args:
         name: of the check.
@@ -151,30 +150,6 @@ def check_count(name: str, wrong: Sequence[str], what: str = "") -> Check:
         what: the detail where nothing is.
     """
     return _check(name, float(len(wrong)), "<=", 0.0, "; ".join(wrong) or what)
-
-
-def sentence(check: Check) -> str:
-    """A check in words: what was found, and what the limit is."""
-    if check.verdict == "NOT JUDGED":
-        return f"{check.name} is not judged: {check.detail}"
-    value = "not measurable" if check.value is None else f"{check.value:.3g}"
-    bound = "" if check.bound is None else f" (95 % bound {check.bound:.3g})"
-    found = f"{check.name} is {value}{bound}, the limit is {check.comparison} {check.limit:g}"
-    return f"{found}: {check.detail}" if check.detail and check.verdict != "PASS" else found
-
-
-def checks_of(document: ValidationDocument) -> Iterator[tuple[str, Check]]:
-    """Every check of a validation with what it is of: `student`, `bundle` or the name of a runner."""
-    if document.student is not None:
-        yield from (("student", check) for check in document.student.checks)
-    yield from (("bundle", check) for check in document.checks)
-    for judgement in document.judgements:
-        yield from ((judgement.runner, check) for check in judgement.checks)
-
-
-def causes_of(document: ValidationDocument) -> list[str]:
-    """What the failures of a validation look like, each once."""
-    return list(dict.fromkeys([*document.causes, *(text for one in document.judgements for text in one.causes)]))
 
 
 def check_share(
@@ -281,7 +256,7 @@ def _not_finite(name: str, comparison: Comparison, limit: float) -> Check:
 
 
 def not_judged(name: str, comparison: Comparison, limit: float, why: str) -> Check:
-    """A check that cannot be decided, with the reason."""
+    """Make a check that cannot be decided, with the reason."""
     return _made(name, None, None, comparison, limit, "NOT JUDGED", why)
 
 

@@ -6,17 +6,17 @@ from pydantic import ValidationError
 
 from dskd_export.documents.validation import Check, ClassDrop, PairedAccuracy, Parity, PreprocessParity
 from dskd_export.settings import PrecisionBudget, ValidateSettings
-from dskd_export.validation.gate import (
+from dskd_export.validation.checks import (
     check_budget,
     check_count,
     check_finite,
     check_golden,
     check_inputs,
     check_limits,
-    sentence,
 )
 from dskd_export.validation.intervals import mcnemar_p, paired_interval, wilson_interval
 from dskd_export.validation.parity import compare_outputs
+from dskd_export.validation.verdicts import describe_check
 
 LIMITS = ValidateSettings(
     max_abs_relative=1e-4, min_cosine=0.9999, max_kl=1e-4, min_agreement=1.0, max_top1_drop=0.005
@@ -223,7 +223,7 @@ def test_without_a_class_to_judge_it_is_neither_passed_nor_failed() -> None:
     check = class_check(None)
     assert (check.verdict, check.value, check.failed) == ("NOT JUDGED", None, False)
     assert check.detail == "no class has 10 images; the largest has 3"
-    assert sentence(check) == f"worst class drop is not judged: {check.detail}"
+    assert describe_check(check) == f"worst class drop is not judged: {check.detail}"
 
 
 def test_size_and_distance() -> None:
@@ -282,10 +282,10 @@ def test_counts() -> None:
 
 
 def test_sentences() -> None:
-    assert sentence(judge()[0]) == "max abs / scale is 1e-05, the limit is <= 0.0001"
+    assert describe_check(judge()[0]) == "max abs / scale is 1e-05, the limit is <= 0.0001"
     few = (
         "top-1 drop is 0 (95 % bound 0.0148), the limit is <= 0.01: 0 of 256 images lost; 390 images would show it"
     )
-    assert sentence(drop_check(0, 0, 256)) == few
+    assert describe_check(drop_check(0, 0, 256)) == few
     lost = "top-1 drop is 0.03 (95 % bound 0.0425), the limit is <= 0.01: 30 of 1000 images lost"
-    assert sentence(drop_check(30, 0, 1000)) == lost
+    assert describe_check(drop_check(30, 0, 1000)) == lost

@@ -27,7 +27,7 @@ from dskd_export.files.folder_lock import LOCK
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.telemetry.device_name import device_name
 from dskd_export.validation import run as flow
-from dskd_export.validation.gate import IS_REFERENCE
+from dskd_export.validation.checks import IS_REFERENCE
 
 QUICK = [
     word
@@ -71,7 +71,7 @@ def test_with_images_accuracy_is_what_an_independent_calculation_gives(bundle: P
     assert document.accuracy[FP32].images == len(right)
     assert document.accuracy[FP32].top1.value == pytest.approx(np.mean(right))
     fp32, int8 = document.judgements
-    assert fp32.accuracy is None  # it is the reference, and held to torch's golden logits
+    assert fp32.accuracy is None  # it is the reference, checked against torch's golden logits
     assert (unjudged_because(fp32), unjudged_because(int8)) == ({IS_REFERENCE}, set())
     assert int8.accuracy is not None
     assert (int8.accuracy.lost, int8.accuracy.agreement.value, int8.accuracy.mcnemar_p) == (0, 1.0, 1.0)

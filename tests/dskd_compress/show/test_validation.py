@@ -9,10 +9,17 @@ from run_support import Finished
 
 from dskd_compress.console import Output
 from dskd_compress.show.benchmark import refuse_slow_anywhere
-from dskd_compress.show.verdicts import decision_in, print_validation, refuse_failed, refuse_run, refuse_undecided
+from dskd_compress.show.validation import (
+    decision_in,
+    print_validation,
+    refuse_failed,
+    refuse_run,
+    refuse_undecided,
+)
 from dskd_export.benchmark.winner import decide
 from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument, RowJudgement
+from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import Check, Judgement, StudentJudgement, ValidationDocument, Verdict
 from dskd_export.errors import GateFailed, NotShown
 from dskd_export.validation.verdicts import conclude, reason_of, verdict_of
@@ -82,7 +89,7 @@ def test_too_few_images_are_another_code_and_say_how_many_would_do(finished: Fin
 
 
 def test_a_failure_beats_what_is_not_shown_and_cannot_be_accepted(finished: Finished) -> None:
-    int8 = judged(finished, BAD, runner="onnxruntime:cpu:int8")
+    int8 = judged(finished, BAD, runner=RunnerName("onnxruntime:cpu:int8"))
     with pytest.raises(GateFailed) as caught:
         refuse_failed(of(finished, judged(finished, FEW), int8), accept_unproven=True)
     assert "390" not in caught.value.message
@@ -103,7 +110,7 @@ def test_the_hint_is_the_likely_cause(finished: Finished) -> None:
 
 
 def test_export_needs_one_model_to_ship(finished: Finished) -> None:
-    bad, few = judged(finished, BAD, runner="onnxruntime:cpu:int8"), judged(finished, FEW)
+    bad, few = judged(finished, BAD, runner=RunnerName("onnxruntime:cpu:int8")), judged(finished, FEW)
     refuse_undecided(decide(of(finished, judged(finished, GOOD), bad), None), False)
     unproven = decide(of(finished, few, bad), None)
     assert unproven.model is not None
@@ -170,7 +177,7 @@ def test_one_row_a_limit_and_one_a_model(finished: Finished, capsys: pytest.Capt
     int8 = judged(
         finished,
         FEW,
-        runner="onnxruntime:cpu:int8",
+        runner=RunnerName("onnxruntime:cpu:int8"),
         precision="int8",
         native=False,
         native_reason="computed in fp32 on cpu: 0 of 5",

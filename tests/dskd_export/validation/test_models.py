@@ -24,8 +24,8 @@ from dskd_export.documents.validation import ValidationDocument
 from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageError
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.half import half_precision
+from dskd_export.runtime import loader
 from dskd_export.runtime.compute_precision import ComputePrecision
-from dskd_export.validation import candidates as contest
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
 
@@ -84,7 +84,7 @@ def test_one_pass_over_the_images_feeds_all(run: RunFolder, monkeypatch: pytest.
     assert max(prepared) == 16
 
 
-def test_only_what_is_asked_for(run: RunFolder) -> None:
+def test_only_what_is_requested(run: RunFolder) -> None:
     document = validated(run, "validate.precisions=[int8, int8]")
     assert [one.runner for one in document.judgements] == [INT8]
 
@@ -144,7 +144,7 @@ def test_what_the_provider_has_no_kernel_for_is_not_run_and_never_passes(
     assert suites[FP32].get("tests") == str(len(document.judgements[0].checks))
 
 
-def test_what_was_asked_for_and_cannot_be_run_is_an_error(
+def test_what_is_requested_and_cannot_be_run_is_an_error(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_unrunnable(run)
@@ -174,7 +174,7 @@ def test_nothing_that_can_be_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch
     def none(*_: object, **__: object) -> object:
         raise ProviderLacksKernel("no kernel for anything")
 
-    monkeypatch.setattr(contest, "OnnxLoader", lambda *_, **__: none)
+    monkeypatch.setattr(loader, "OnnxRuntimeRunner", none)
     with pytest.raises(EnvironmentProblem, match=r"None of the bundle.s precisions can be run here: model\.fp32"):
         validated(run)
 
@@ -182,15 +182,15 @@ def test_nothing_that_can_be_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch
 def test_a_pass_that_was_computed_in_another_precision_says_so(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wherever this runs: what the profile says is what is told."""
+    """Wherever this runs: the profile decides what is printed."""
     reason = "computed in fp32 on cpu: 0 of 9 convolutions and matrix products run in fp16"
-    told = ComputePrecision(False, reason, "fp32")
-    monkeypatch.setattr(contest, "find_compute_precision", lambda *_: told)
+    found = ComputePrecision(False, reason, "fp32")
+    monkeypatch.setattr(loader, "find_compute_precision", lambda *_: found)
     assert main(["validate", str(run.path), "--precision", "fp16"]) == 0
     assert "onnxruntime:cpu:fp16 │ PASS    │ fp32 " in capsys.readouterr().out
     (judgement,) = read_document(run / "validation.json", ValidationDocument).judgements
     assert (judgement.verdict, judgement.computed_in) == ("PASS", "fp32")
-    assert (judgement.native, judgement.native_reason) == (False, told.reason)
+    assert (judgement.native, judgement.native_reason) == (False, found.reason)
 
 
 def test_a_perfect_model_on_few_images_is_not_shown_and_says_how_many_would_do(

@@ -1,0 +1,93 @@
+"""Images of a validation, prepared as the device does, in batches that are read ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dskd_export.bundle import Bundle
+from dskd_export.bundle.golden import Golden
+from dskd_export.documents.base import DataFacts
+from dskd_export.runtime.images import pixel_sha256
+from dskd_export.runtime.labelled_images import LabelledImages
+from dskd_export.runtime.preprocess import preprocess_batch
+from dskd_export.runtime.runner import Array
+from dskd_export.validation.models import BATCH
+
+GOLDEN = "golden.npz"
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ValidationBatch:
+    """Some images of a validation.
+
+    Attributes:
+        labels: int64 [B]; None: golden inputs, whose accuracy says nothing.
+        inputs: as the device feeds them to a model.
+        sha256: of each image's pixels, as the golden images are named.
+    """
+
+    labels: NDArray[np.int64] | None
+    inputs: Array
+    sha256: tuple[str, ...]
+
+
+def prefetch(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the same items while another thread prepares the next one; at most two are held at a time."""
+    end = object()
+    step: Callable[[], object] = lambda: next(items, end)  # noqa: E731
+    with ThreadPoolExecutor(1, thread_name_prefix="images") as pool:
+        coming = pool.submit(step)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(step)
+            yield item  # type: ignore[misc]
+
+
+def iter_labelled_batches(
+    images: LabelledImages, bundle: Bundle, skipped: list[str], max_unreadable: float
+) -> Iterator[ValidationBatch]:
+    """Prepare labelled images as the device does, `BATCH` at a time.
+
+    Args:
+        images: of a folder.
+        bundle: whose spec prepares them.
+        skipped: gets the names of images that cannot be read.
+        max_unreadable: share of them that is tolerated.
+
+    Raises:
+        DataError: more cannot be read.
+    """
+    decoded = images.read(skipped, max_unreadable)
+    while chunk := list(islice(decoded, BATCH)):
+        yield ValidationBatch(
+            labels=np.array([label for _, label in chunk], np.int64),
+            inputs=preprocess_batch([image for image, _ in chunk], bundle.spec),
+            sha256=tuple(pixel_sha256(image) for image, _ in chunk),
+        )
+
+
+def iter_golden_batches(golden: Golden) -> Iterator[ValidationBatch]:
+    """The golden inputs of a bundle, where there are no images."""
+    for start in range(0, len(golden.input), BATCH):
+        names = golden.image_sha256[start : start + BATCH]
+        yield ValidationBatch(None, golden.input[start : start + BATCH], tuple(map(str, names)))
+
+
+def describe_golden(bundle: Bundle) -> DataFacts:
+    """Describe the golden images as the data of a validation."""
+    return DataFacts(
+        source=f"{GOLDEN} of the bundle",
+        sha256=bundle.manifest.files[GOLDEN].sha256,
+        sha256_of="content",
+        train_images=None,
+        val_images=len(bundle.golden().labels),
+        classes=list(bundle.spec.classes),
+    )
