@@ -172,7 +172,7 @@ def test_an_error_of_the_child_process_keeps_its_code(source, words, code, child
     assert caught.value.hint
     assert not child_request.plan.exists()
     if code is not None:
-        assert describe(caught.value).code == str(code), "and the command line prints it"
+        assert describe(caught.value).code is code, "and the command line prints it"
 
 
 def test_an_error_without_a_code_keeps_its_class(child_request):
