@@ -22,7 +22,7 @@ from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo
 from dskd_export.documents.validation import Check, PreprocessParity
 from dskd_export.errors import EnvironmentProblem
-from dskd_export.onnx_from_torch import deployed
+from dskd_export.onnx_from_torch import wrap_for_deployment
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.compute_precision import ComputePrecision
 from dskd_export.runtime.images import pixel_sha256
@@ -155,7 +155,7 @@ def open_torch_student(student: nn.Module, info: WeightsInfo, spec: ModelSpec, p
             f"torch {torch.__version__} finds no CUDA device for torch:cuda:fp32.",
             "Name torch:cpu:fp32, or see: dskd-compress doctor",
         )
-    module = deployed(student, spec.model_copy(update={"mean": info.mean, "std": info.std}))
+    module = wrap_for_deployment(student, spec.model_copy(update={"mean": info.mean, "std": info.std}))
     runner = TorchRunner(module, device=provider, input_name=spec.input_name, output_name=spec.output_name)
     return LoadedModel(runner, "torch", provider, FULL, ComputePrecision(True, ""), spec)
 

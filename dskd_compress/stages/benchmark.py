@@ -29,7 +29,7 @@ from dskd_export.engine.document import engines_folder
 from dskd_export.errors import DataError
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import open_images
-from dskd_export.telemetry.device_name import device_name
+from dskd_export.telemetry.host import device_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -128,7 +128,7 @@ def _open_sources(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bun
     from dskd_compress.torch_source import TorchSource
     from dskd_compress.weights import load_trained
     from dskd_export.bundle.manifest import weights_name
-    from dskd_export.onnx_from_torch import deployed
+    from dskd_export.onnx_from_torch import wrap_for_deployment
 
     settings = recipe.benchmark
     student, info = load_trained(folder.require("student.safetensors", "distill"))
@@ -147,7 +147,7 @@ def _open_sources(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bun
         sources["torch"].append(TorchSource("teacher", spec, teacher.model))
         of_file = OnnxSource("teacher", spec, {"fp32": size_mb}, lambda _: onnx, settings.allow_cpu)
         sources["onnxruntime"].append(of_file)
-    sources["torch"].append(TorchSource("student", bundle.spec, deployed(student, bundle.spec)))
+    sources["torch"].append(TorchSource("student", bundle.spec, wrap_for_deployment(student, bundle.spec)))
     sources["onnxruntime"].append(open_bundle_source(bundle, settings))
     for role in range(1 + settings.teacher):
         yield from (sources[runner][role] for runner in settings.runners if runner in sources)

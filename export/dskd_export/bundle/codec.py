@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from dskd_export.errors import require
 
@@ -31,18 +31,6 @@ _ZSTD_LEVEL = 9
 _ZSTD_MAX_WINDOW_BYTES = 1 << 27
 
 
-class Compressor(Protocol):
-    """Bytes in, compressed bytes out."""
-
-    def compress(self, data: bytes, /) -> bytes:
-        """Add data."""
-        ...
-
-    def flush(self) -> bytes:
-        """End the stream."""
-        ...
-
-
 @dataclass(frozen=True)
 class Codec:
     """A kind of packed bundle.
@@ -50,14 +38,14 @@ class Codec:
     Attributes:
         suffix: of its files.
         mark: how they begin; the sha256 of what follows it stands right behind.
-        compressor: makes what follows that sha256.
+        compressor: makes what follows that sha256: `compress(bytes)`, `flush()`.
         open_reader: a file, read from its start -> a stream whose `read(n)` returns at most n bytes.
         errors: () -> what the stream raises where the data is damaged.
     """
 
     suffix: str
     mark: bytes
-    compressor: Callable[[], Compressor]
+    compressor: Callable[[], Any]
     open_reader: Callable[[BinaryIO], Any]
     errors: Callable[[], tuple[type[Exception], ...]]
 
@@ -87,11 +75,6 @@ def _zstandard() -> Any:
     return require("zstandard", "zstd")
 
 
-def _zstd_compressor() -> Compressor:
-    made: Compressor = _zstandard().ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compressobj()
-    return made
-
-
 def _zstd_reader(file: BinaryIO) -> Any:
     file.seek(ZSTD.begin)
     decompressor = _zstandard().ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW_BYTES)
@@ -105,7 +88,13 @@ GZIP = Codec(
     lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
     lambda: (zlib.error, EOFError, gzip.BadGzipFile),
 )
-ZSTD = Codec(".tar.zst", _ZSTD_MARK, _zstd_compressor, _zstd_reader, lambda: (_zstandard().ZstdError,))
+ZSTD = Codec(
+    ".tar.zst",
+    _ZSTD_MARK,
+    lambda: _zstandard().ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compressobj(),
+    _zstd_reader,
+    lambda: (_zstandard().ZstdError,),
+)
 CODECS = (ZSTD, GZIP)
 
 

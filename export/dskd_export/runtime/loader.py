@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_export.documents.runner_name import RunnerName
-from dskd_export.runtime.any_batch import AnyBatch
+from dskd_export.runtime.batches import AnyBatch
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.runtime.providers import Shape
 from dskd_export.runtime.tensorrt import TensorRtRunner

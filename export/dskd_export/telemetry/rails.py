@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_export.telemetry.reading import Total
-from dskd_export.telemetry.sysfs import Attribute, matching, read_text
+from dskd_export.telemetry.sysfs import Attribute, find_paths, read_text
 
 _MODULE = "the module"
 
@@ -121,14 +121,14 @@ def open_rails(root: Path = Path("/")) -> tuple[list[Rail], list[str]]:
 
 
 def _hwmon_channels(root: Path) -> Iterator[tuple[str, tuple[Path, ...], float]]:
-    by_driver = matching(root, "sys/bus/i2c/drivers/ina*/*/hwmon/hwmon*")
+    by_driver = find_paths(root, "sys/bus/i2c/drivers/ina*/*/hwmon/hwmon*")
     by_class = [
         folder
-        for folder in matching(root, "sys/class/hwmon/hwmon*")
+        for folder in find_paths(root, "sys/class/hwmon/hwmon*")
         if (read_text(folder / "name") or "").startswith("ina")
     ]
     for folder in {path.resolve(): path for path in (*by_driver, *by_class)}.values():
-        for label in matching(folder, "in*_label"):
+        for label in find_paths(folder, "in*_label"):
             channel = label.name[len("in") : -len("_label")]
             name = read_text(label)
             # NC: not connected. Channel 7 of the ina3221 is "sum of shunt voltages", no rail.
@@ -142,7 +142,7 @@ def _hwmon_channels(root: Path) -> Iterator[tuple[str, tuple[Path, ...], float]]
 
 
 def _iio_channels(root: Path) -> Iterator[tuple[str, tuple[Path, ...], float]]:
-    for label in matching(root, "sys/bus/i2c/drivers/ina3221x/*/iio*device*/rail_name_*"):
+    for label in find_paths(root, "sys/bus/i2c/drivers/ina3221x/*/iio*device*/rail_name_*"):
         name = read_text(label)
         if name and name != "NC":
             yield name, (label.parent / f"in_power{label.name.removeprefix('rail_name_')}_input",), 1e-3

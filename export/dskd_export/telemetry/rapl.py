@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dskd_export.telemetry.reading import Total
-from dskd_export.telemetry.sysfs import Attribute, matching, read_number, read_text
+from dskd_export.telemetry.sysfs import Attribute, find_paths, read_number, read_text
 
 
 class Rapl:
@@ -24,7 +24,7 @@ class Rapl:
         self._counters: dict[str, _Counter] = {}
         self.total: Total | None = None
         self.reason = "the system shows no energy counter of the CPU (powercap, RAPL)"
-        for zone in matching(root, "sys/class/powercap/intel-rapl:*"):
+        for zone in find_paths(root, "sys/class/powercap/intel-rapl:*"):
             name = read_text(zone / "name") or ""
             if not name.startswith("package"):
                 continue  # core, dram, psys: parts of a package, or another thing

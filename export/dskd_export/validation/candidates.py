@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from dskd_export.bundle import Bundle
 from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import Judgement
-from dskd_export.engine.found import FoundEngine, find_engines, require_engines
+from dskd_export.engine.identity import FoundEngine, find_engines, require_engines
 from dskd_export.engine.inspect import format_shares, runs_in_its_precision
 from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageError, require
-from dskd_export.precision.emulate import emulate_bf16
-from dskd_export.runtime.any_batch import largest_call
-from dskd_export.runtime.batches import logits_of
+from dskd_export.precision.scoring import emulate_bf16
+from dskd_export.runtime.batches import largest_call, logits_of
 from dskd_export.runtime.compute_precision import ComputePrecision, find_compute_precision
 from dskd_export.runtime.loader import EngineLoader, OnnxLoader
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, check_provider, list_providers

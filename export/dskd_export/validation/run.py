@@ -32,7 +32,7 @@ from dskd_export.runtime.labelled_images import LabelledImages
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.runtime.runner import Array
 from dskd_export.settings import BudgetSettings, ValidateSettings
-from dskd_export.telemetry.device_name import device_name
+from dskd_export.telemetry.host import device_name
 from dskd_export.validation.accuracy import accuracy_of
 from dskd_export.validation.candidates import BATCH, LoadedModel, Models, open_models
 from dskd_export.validation.causes import explain_labels, explain_logits

@@ -108,4 +108,4 @@ def test_the_images_that_were_searched_are_counted(cnn, calibration):
     built = build_precision(
         cnn.SerializeToString(), "int8", calibration, calibration.first(20), Settings(producer="onnxruntime")
     )
-    assert built.searched_images == 20
+    assert built.search.images == 20
