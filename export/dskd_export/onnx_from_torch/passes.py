@@ -106,18 +106,10 @@ def operate(module: nn.Module, probe: Probe) -> tuple[nn.Module, list[PassFacts]
     return module, facts
 
 
-def _can_fuse(module: nn.Module) -> bool:
-    return any(hasattr(child, name) for child in list(module.modules())[1:] for name in _FUSE)
-
-
 def _fuse(module: nn.Module) -> nn.Module:
     """Branches that only training needs become one convolution: RepVGG, MobileOne, LeViT and the like."""
     fused: nn.Module = require("timm.utils.model", "train").reparameterize_model(module, inplace=True)
     return fused
-
-
-def _has_fused_attention(module: nn.Module) -> bool:
-    return any(getattr(child, "fused_attn", False) is True for child in module.modules())
 
 
 def _unfuse_attention(module: nn.Module) -> nn.Module:
@@ -171,6 +163,14 @@ def _is_key(value: Any, plain: dict[Any, Any]) -> bool:
 
 SURGERIES = (
     Surgery("exportable activations", _has_training_activations, _replace_activations),
-    Surgery("reparameterise", _can_fuse, _fuse),
-    Surgery("unfused attention", _has_fused_attention, _unfuse_attention),
+    Surgery(
+        "reparameterise",
+        lambda module: any(hasattr(child, name) for child in list(module.modules())[1:] for name in _FUSE),
+        _fuse,
+    ),
+    Surgery(
+        "unfused attention",
+        lambda module: any(getattr(child, "fused_attn", False) is True for child in module.modules()),
+        _unfuse_attention,
+    ),
 )

@@ -30,7 +30,9 @@ class Thermal:
 
     def __init__(self, root: Path = Path("/")) -> None:
         zones = find_paths(root, "sys/class/thermal/thermal_zone*")
-        self._zones = _open_attributes({_zone_name(zone): zone / "temp" for zone in zones})
+        self._zones = _open_attributes(
+            {(read_text(zone / "type") or zone.name).removesuffix("-thermal"): zone / "temp" for zone in zones}
+        )
         slowing = {
             kind: device / "cur_state"
             for device in find_paths(root, "sys/class/thermal/cooling_device*")
@@ -57,10 +59,6 @@ class Thermal:
         for attributes in (self._zones, self._slowing, self._events):
             for attribute in attributes.values():
                 attribute.close()
-
-
-def _zone_name(zone: Path) -> str:
-    return (read_text(zone / "type") or zone.name).removesuffix("-thermal")
 
 
 def _alarms(root: Path) -> dict[str, Path]:
