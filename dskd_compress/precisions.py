@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
@@ -13,13 +13,12 @@ from dskd_compress.data import DataSets, StreamSet, iter_images
 from dskd_compress.run_folder import RunFolder
 from dskd_export.bundle import BundledModel, CalibrationFacts, PrecisionCalibration
 from dskd_export.bundle.manifest import model_name
-from dskd_export.documents.export import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
+from dskd_export.documents.export import PrecisionFacts
 from dskd_export.documents.precision import QUANTIZED, Precision
 from dskd_export.errors import DataError
 from dskd_export.precision.build import PrecisionModel, Settings, build_precision
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.quantize import PERCENTILE
-from dskd_export.precision.search import SearchResult
 from dskd_export.precision.targets import TARGETS
 from dskd_export.runtime.images import pixel_sha256
 from dskd_export.runtime.preprocess import preprocess_batch
@@ -189,22 +188,6 @@ def precision_facts(built: PrecisionModel) -> PrecisionFacts:
         rest=built.metadata.rest,
         size_mb=len(built.model) / 1e6,
         kept=list(built.kept),
-        search=None if built.search is None else _search_facts(built.search, built.searched_images),
+        search=built.search,
         seconds=built.seconds,
-    )
-
-
-def _search_facts(search: SearchResult, images: int) -> SearchFacts:
-    kept = set(search.kept)
-    return SearchFacts(
-        images=images,
-        before=ScoreFacts(**asdict(search.before)),
-        after=ScoreFacts(**asdict(search.after)),
-        good=search.good,
-        layers=[
-            LayerSensitivity(nodes=list(layer.nodes), kl=layer.kl, kept=kept.issuperset(layer.nodes))
-            for layer in search.layers
-        ],
-        evaluations=search.evaluations,
-        seconds=search.seconds,
     )

@@ -8,7 +8,7 @@ from dskd_compress.config import Recipe
 from dskd_compress.precisions import list_requested_precisions, settings_of
 from dskd_compress.run_folder import EXPORT, TUNE
 from dskd_export.errors import EXTRA_OF, MissingExtra
-from dskd_export.precision.tools import check_precision_tool, is_installed
+from dskd_export.precision.build import check_precision_tool, is_installed
 
 
 def check_tools(recipe: Recipe, stages: Collection[str]) -> None:

@@ -23,7 +23,7 @@ from dskd_compress.weights import WeightsInfo
 from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import Check, PreprocessParity
 from dskd_export.errors import EnvironmentProblem
-from dskd_export.onnx_from_torch import deployed
+from dskd_export.onnx_from_torch import wrap_for_deployment
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.images import pixel_sha256
 from dskd_export.runtime.loader import FULL
@@ -155,7 +155,7 @@ def load_torch_student(student: nn.Module, info: WeightsInfo, spec: ModelSpec, p
             f"torch {torch.__version__} finds no CUDA device for torch:cuda:fp32.",
             "Name torch:cpu:fp32, or see: dskd-compress doctor",
         )
-    module = deployed(student, spec.model_copy(update={"mean": info.mean, "std": info.std}))
+    module = wrap_for_deployment(student, spec.model_copy(update={"mean": info.mean, "std": info.std}))
     return TorchLoader(name=RunnerName.of("torch", provider, FULL), spec=spec, model=module)
 
 

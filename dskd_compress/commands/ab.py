@@ -62,7 +62,7 @@ def compare_bundles(first: Path, second: Path, changes: list[str], out: Path | N
     from dskd_export.engine.document import engines_folder
     from dskd_export.files.atomic import write_atomic
     from dskd_export.provenance import Stopwatch
-    from dskd_export.telemetry.device_name import device_name
+    from dskd_export.telemetry.host import device_name
 
     watch, folder = Stopwatch(), out or results_folder(second, device_name())
     check_out(folder, second)

@@ -70,7 +70,7 @@ def run_on_fleet(
     from dskd_export.files.folder_lock import refuse_links
     from dskd_export.fleet.devices import benchmark_devices, name_devices, require_all_devices
     from dskd_export.fleet.run import RemoteCommand
-    from dskd_export.telemetry.device_name import device_name
+    from dskd_export.telemetry.host import device_name
 
     source = bundle_of(source)
     addresses = name_devices(devices, device_name())

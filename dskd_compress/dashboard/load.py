@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from types import TracebackType
 
-from dskd_export.telemetry.cpu_time import busy_cores, cpu_time
 from dskd_export.telemetry.host import usable_cores
 from dskd_export.telemetry.nvml import NvmlSource
 from dskd_export.telemetry.reading import SourceError
+from dskd_export.telemetry.usage import busy_cores, cpu_time
 
 
 class Load:

@@ -9,7 +9,7 @@ from dskd_compress.data.sources import DataSets, Images
 from dskd_compress.data.streams import StreamSet
 from dskd_export.errors import DataError
 from dskd_export.files.names import shell_bytes
-from dskd_export.runtime.class_names import how_they_differ, look_alikes
+from dskd_export.runtime.class_names import describe_difference, find_look_alikes
 
 
 def check_data(sets: DataSets, *, every_class: bool = True) -> None:
@@ -54,9 +54,9 @@ def _check_classes(sets: DataSets) -> None:
         parts.append(f"only in validation: {_some(only_val)}")
     if not parts:
         parts.append("the same names in another order")
-    alike = look_alikes(only_train, only_val)
+    alike = find_look_alikes(only_train, only_val)
     if alike:
-        parts.append(f"the names look the same: {how_they_differ(*alike[0])}")
+        parts.append(f"the names look the same: {describe_difference(*alike[0])}")
     raise DataError(
         f"{sets.source}: the classes of training ({len(train)}) and validation ({len(val)}) differ; "
         f"{'; '.join(parts)}.",

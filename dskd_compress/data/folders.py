@@ -11,7 +11,7 @@ from dskd_compress.data.image_set import LabelledSet, StoredSet
 from dskd_compress.data.naming import VAL_NAMES, natural_key
 from dskd_export.errors import DataError
 from dskd_export.files.atomic import open_plain
-from dskd_export.files.names import printable
+from dskd_export.files.names import make_printable
 from dskd_export.runtime.folder_tree import DANGLING, FOLDER, DiskTree, Tree
 from dskd_export.runtime.image_scan import (
     LeftOut,
@@ -59,7 +59,7 @@ class ScannedSet(LabelledSet):
 
     def name(self, index: int) -> str:
         """Path of image `index`, relative to the source, with forward slashes."""
-        return printable(self.paths[index])
+        return make_printable(self.paths[index])
 
 
 class FolderSet(ScannedSet):
@@ -137,13 +137,13 @@ def find_val_split(splits: list[str], val_split: str | None, where: str, there: 
 
 
 def unlabelled_error(where: str, prefix: str, loose: list[str]) -> DataError:
-    """Return the error for images that lie beside or instead of class folders."""
+    """Return the error for images next to or instead of class folders."""
     return DataError(
-        f"{where} holds {len(loose)} images in no class folder, so without a label: {prefix}{printable(loose[0])}"
-        f"{', ...' if len(loose) > 1 else '.'}",
+        f"{where} holds {len(loose)} images in no class folder, so without a label: "
+        f"{prefix}{make_printable(loose[0])}{', ...' if len(loose) > 1 else '.'}",
         f"Move every image into {prefix}CLASS/.",
     )
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(printable(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
+    return ", ".join(make_printable(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")

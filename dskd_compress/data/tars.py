@@ -16,7 +16,7 @@ from dskd_compress.data.image_set import StoredSet
 from dskd_compress.data.naming import VAL_NAMES
 from dskd_compress.data.tar_members import tar_members
 from dskd_export.errors import DataError
-from dskd_export.files.names import printable
+from dskd_export.files.names import make_printable
 from dskd_export.runtime.folder_tree import DANGLING, DEVICE, FIFO, FILE, FOLDER, SPARSE, Entry
 from dskd_export.runtime.image_scan import LeftOut, count_outside, is_data_folder, is_image
 from dskd_export.runtime.images import UnreadableImage, convert_image_errors, open_image
@@ -66,12 +66,12 @@ class TarTree:
 
     def place(self, path: str) -> str:
         """The name in the tar."""
-        return f"{self.path}: {printable(self._inside(path))}" if self._inside(path) else str(self.path)
+        return f"{self.path}: {make_printable(self._inside(path))}" if self._inside(path) else str(self.path)
 
     def target(self, path: str) -> str:
         """Where a link points."""
         member = self.members.get(self._inside(path))
-        return printable(member.link) if member and member.link else "what is not in the tar"
+        return make_printable(member.link) if member and member.link else "what is not in the tar"
 
     def rename_hint(self, path: str, name: str) -> str:
         """How to give a folder another name."""
@@ -180,7 +180,7 @@ def open_tar(
         count_outside(tree, tops, left_out)
         tree = tree.at(tops[0])
     splits = [name for name in tops if _data_in(tree, name)[0]]
-    there = f"It has: {', '.join(printable(name) for name in tops[:8])}{', ...' if len(tops) > 8 else ''}."
+    there = f"It has: {', '.join(make_printable(name) for name in tops[:8])}{', ...' if len(tops) > 8 else ''}."
     if train_split in splits:
         val = find_val_split(splits, val_split, str(path), there)
         chosen = [train_split] if val is None else [train_split, val]
@@ -206,7 +206,7 @@ def _index(path: Path) -> dict[str, Member]:
         name = posixpath.normpath(member.name)
         if name.startswith(("/", "../")) or name == "..":
             raise DataError(
-                f"{path}: member '{printable(member.name)}' leaves the archive.", "Pack the folder again."
+                f"{path}: member '{make_printable(member.name)}' leaves the archive.", "Pack the folder again."
             )
         if name != ".":
             members[name] = _describe(member, members)

@@ -13,7 +13,7 @@ from dskd_compress.recipe.faults import Fault, KeyPath, Origins, dotted, faults_
 from dskd_compress.recipe.overrides import as_typed
 from dskd_compress.recipe.sections import may_be_null, sections_of, tag_of
 from dskd_compress.recipe.yaml_text import parse_yaml
-from dskd_export.files.field_faults import shown
+from dskd_export.files.field_faults import format_value
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -58,7 +58,7 @@ def recipe_from_mapping(
             method.setdefault("name", tag_of(DskdMethod))
         else:
             key = ("method", "name")
-            found.append(Fault(origins.of(key), key, f"must be text, not {shown(method['name'])}"))
+            found.append(Fault(origins.of(key), key, f"must be text, not {format_value(method['name'])}"))
             del settings["method"]
     return validated(Recipe, settings, origins, found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dskd_compress.config import Recipe, Section
 from dskd_compress.recipe.yaml_text import dump_yaml
-from dskd_export.files.digest import digest
+from dskd_export.files.json_text import digest
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -14,7 +14,7 @@ from dskd_compress.config import KeyConflict, Recipe, Section
 from dskd_compress.recipe.overrides import as_typed
 from dskd_compress.recipe.sections import all_sections, keys_of, sections_of, tag_of
 from dskd_export.errors import RecipeError
-from dskd_export.files.field_faults import describe_fault, expectation, shown
+from dskd_export.files.field_faults import describe_fault, expectation, format_value
 
 KeyPath = tuple[str | int, ...]
 """`("train", "lr")`; list items count from 0."""
@@ -132,7 +132,9 @@ def _either(words: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> str:
         return words[0]
     wanted = dict.fromkeys(expectation(details).removeprefix("must be ") for details in entries)
     *first, last = wanted
-    return f"must be {', '.join(first)} or {last}, not {shown(entries[0].get('input'))}" if first else words[0]
+    return (
+        f"must be {', '.join(first)} or {last}, not {format_value(entries[0].get('input'))}" if first else words[0]
+    )
 
 
 def _fault(details: Mapping[str, Any], path: KeyPath, what: str, origins: Origins) -> Fault:
@@ -181,7 +183,7 @@ def _what(details: Mapping[str, Any], path: KeyPath, owners: Sequence[type[Secti
     if kind == "extra_forbidden":
         return _unknown_key(path, owners)
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"must be a section of 'key: value' lines, not {shown(given)}"
+        return f"must be a section of 'key: value' lines, not {format_value(given)}"
     if kind == "union_tag_invalid":
         names = [tag_of(section) for section in sections_of(Recipe, path[-1])]
         tag = details["ctx"]["tag"]

@@ -28,7 +28,7 @@ from dskd_compress.run_folder.stages import (
     stages_of,
     tuned_weights,
 )
-from dskd_export.files.digest import digest
+from dskd_export.files.json_text import digest
 
 __all__ = [
     "BENCHMARK",

@@ -20,8 +20,8 @@ from dskd_export.bundle.results import Measurement
 from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.files.atomic import sha256_file, write_atomic
-from dskd_export.files.digest import digest
 from dskd_export.files.folder_lock import hold_folder, refuse_links
+from dskd_export.files.json_text import digest
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from dskd_export.errors import DataError
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import open_images
 from dskd_export.runtime.loader import FULL, Loader, OnnxLoader, select_providers
-from dskd_export.telemetry.device_name import device_name
+from dskd_export.telemetry.host import device_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -120,11 +120,11 @@ def _plan(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> 
     from dskd_compress.torch_runner import find_torch
     from dskd_compress.weights import load_trained
     from dskd_export.bundle.manifest import weights_name
-    from dskd_export.onnx_from_torch import deployed
+    from dskd_export.onnx_from_torch import wrap_for_deployment
 
     settings = recipe.benchmark
     student, info = load_trained(folder.require("student.safetensors", "distill"))
-    module = deployed(student, bundle.spec)
+    module = wrap_for_deployment(student, bundle.spec)
     torch_too = {"torch": lambda *_: find_torch(module, bundle.spec, settings.providers)}
     plan = plan_benchmark(bundle, settings, folder.engines, torch_too)
     if not settings.teacher:

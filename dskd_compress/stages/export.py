@@ -34,7 +34,7 @@ from dskd_export.documents.export import ExportDocument
 from dskd_export.documents.precision import Precision
 from dskd_export.errors import DataError, ModelError
 from dskd_export.files.atomic import sha256_file
-from dskd_export.onnx_from_torch import Exported, deployed, onnx_from_torch
+from dskd_export.onnx_from_torch import Exported, onnx_from_torch, wrap_for_deployment
 from dskd_export.precision.build import PrecisionModel
 from dskd_export.provenance import Stopwatch, versions
 from dskd_export.runtime.batches import logits_of
@@ -218,7 +218,9 @@ def _make_golden(recipe: Recipe, sets: DataSets, student: nn.Module, spec: Model
     )
     images = [image for image, _, _ in chosen]
     inputs = preprocess_batch(images, spec)
-    with TorchRunner(deployed(student, spec), input_name=spec.input_name, output_name=spec.output_name) as runner:
+    with TorchRunner(
+        wrap_for_deployment(student, spec), input_name=spec.input_name, output_name=spec.output_name
+    ) as runner:
         logits_BK = logits_of(
             runner, inputs, batch=len(inputs), input_name=spec.input_name, output_name=spec.output_name
         )

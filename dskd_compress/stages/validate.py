@@ -19,7 +19,7 @@ from dskd_export.errors import BundleError, DataError, ModelError, RecipeError
 from dskd_export.files.atomic import sha256_file
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import open_images
-from dskd_export.telemetry.device_name import device_name
+from dskd_export.telemetry.host import device_name
 from dskd_export.validation import run as flow
 from dskd_export.validation.models import open_models
 

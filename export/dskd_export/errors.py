@@ -29,31 +29,19 @@ from types import ModuleType
 
 from dskd_export.codes import Code, plain
 
-# What each optional module is installed with; the only such table.
-EXTRA_OF = {
-    "torch": "train",
-    "torchvision": "train",
-    "timm": "train",
-    "safetensors": "train",
-    "sklearn": "train",
-    "scipy": "train",
-    "onnx": "onnx",
-    "onnxscript": "onnx",
-    "onnx_ir": "onnx",
-    "onnxslim": "onnx",
-    "onnxruntime": "onnx",
-    "huggingface_hub": "hub",
-    "modelopt": "quant",
-    "onnxconverter_common": "quant",
-    "requests": "quant",
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-    "pynvml": "nvml",
-    "zstandard": "zstd",
-    "tensorboard": "tensorboard",
-    "wandb": "wandb",
-    "mlflow": "mlflow",
+_MODULES_OF = {
+    "train": ("torch", "torchvision", "timm", "safetensors", "sklearn", "scipy"),
+    "onnx": ("onnx", "onnxscript", "onnx_ir", "onnxslim", "onnxruntime"),
+    "hub": ("huggingface_hub",),
+    "quant": ("modelopt", "onnxconverter_common", "requests"),
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt_rtx",),
+    "nvml": ("pynvml",),
+    "zstd": ("zstandard",),
+    **{name: (name,) for name in ("tensorboard", "wandb", "mlflow")},
 }
+EXTRA_OF = {module: extra for extra, modules in _MODULES_OF.items() for module in modules}
+"""What each optional module is installed with; the only such table."""
 
 
 class DskdError(Exception):

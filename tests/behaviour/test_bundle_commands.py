@@ -25,7 +25,7 @@ from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import Judgement, ValidationDocument
 from dskd_export.files.folder_lock import LOCK
 from dskd_export.runtime.preprocess import preprocess_batch
-from dskd_export.telemetry.device_name import device_name
+from dskd_export.telemetry.host import device_name
 from dskd_export.validation import run as flow
 from dskd_export.validation.checks import IS_REFERENCE
 

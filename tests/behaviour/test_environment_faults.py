@@ -17,12 +17,10 @@ from ort_support import CPU, CUDA, FakeOnnxRuntime
 from dskd_compress import console
 from dskd_compress.cli import describe, main
 from dskd_export import codes, doctor
-from dskd_export.engine.device import Gpu as EngineGpu
-from dskd_export.engine.device import system
+from dskd_export.engine.device import refuse_full_disk, system
 from dskd_export.engine.document import BuildDocument, GpuFacts
 from dskd_export.engine.generations import Installed
 from dskd_export.engine.identity import check_identity
-from dskd_export.engine.problems import refuse_full_disk
 from dskd_export.errors import DskdError
 from dskd_export.runtime import onnxruntime as runner
 from dskd_export.telemetry.cuda import Gpu
@@ -55,7 +53,7 @@ class Machine:
 BUILD = ("doctor", "--for", "build", "--json")
 VALIDATE = ("validate", "BUNDLE", "--out", "out", "--json")
 BENCHMARK = ("benchmark", "BUNDLE", "--out", "out", "--batch", "1", "--json")
-ORIN = EngineGpu(0, "Orin (nvgpu)", "8.7", 8_000_000_000, "540.4.0", "12.6")
+ORIN = GpuFacts(name="Orin (nvgpu)", compute_capability="8.7", memory_mb=8_000, driver="540.4.0", cuda="12.6")
 ORIN_FACTS = GpuFacts(name=ORIN.name, compute_capability="8.7", memory_mb=8000.0, driver=ORIN.driver, cuda="12.6")
 TEN_THREE = Installed("tensorrt", "tensorrt", Path("/x"), "10.3.0", True)
 AMPERE, BLACKWELL = Gpu("A100", (8, 0)), Gpu("B200", (10, 0))
@@ -130,7 +128,9 @@ def engine_of_another_version(machine: Machine) -> DskdError:
 
 
 def engine_of_another_gpu(machine: Machine) -> DskdError:
-    return refused_engine(machine, gpu=replace(ORIN, name="A100", compute_capability="8.0"), there=TEN_THREE)
+    return refused_engine(
+        machine, gpu=ORIN.model_copy(update={"name": "A100", "compute_capability": "8.0"}), there=TEN_THREE
+    )
 
 
 def no_disk_for_the_engine(machine: Machine) -> DskdError:

@@ -18,13 +18,13 @@ from fake_tensorrt import World, make_tensorrt
 from dskd_export.bundle import Bundle
 from dskd_export.engine import builder, generations, identity
 from dskd_export.engine.adapter import TensorRtAdapter
-from dskd_export.engine.device import Gpu
+from dskd_export.engine.document import GpuFacts
 from dskd_export.engine.generations import Installed, backend_of
 from dskd_export.engine.process import BuildOutcome, BuildRequest, run_request
 from dskd_export.runtime.cuda import Cuda
 
-ORIN = Gpu(0, "Orin (nvgpu)", "8.7", 8_000_000_000, "540.4.0", "12.6")
-ADA = Gpu(0, "NVIDIA RTX 4000 Ada", "8.9", 20_000_000_000, "580.1", "13.0")
+ORIN = GpuFacts(name="Orin (nvgpu)", compute_capability="8.7", memory_mb=8_000, driver="540.4.0", cuda="12.6")
+ADA = GpuFacts(name="NVIDIA RTX 4000 Ada", compute_capability="8.9", memory_mb=20_000, driver="580.1", cuda="13.0")
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ class Machine:
     trt: ModuleType
     world: World
     backend: TensorRtAdapter
-    gpu: Gpu | None
+    gpu: GpuFacts | None
     here: list[Installed] = field(default_factory=list)
 
     def run(self, request: BuildRequest) -> BuildOutcome:
@@ -64,7 +64,7 @@ MakeMachine = Callable[..., Machine]
 def make_machine(monkeypatch: pytest.MonkeyPatch) -> MakeMachine:
     """The machine that builder and identity find from now on."""
 
-    def make(generation: str, gpu: Gpu | None = ORIN, version: str | None = None, **world: Any) -> Machine:
+    def make(generation: str, gpu: GpuFacts | None = ORIN, version: str | None = None, **world: Any) -> Machine:
         module, there = generation.split()
         module = module.replace("tensorrt_bindings", "tensorrt")
         made = World(FakeCuda())

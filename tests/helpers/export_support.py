@@ -12,7 +12,7 @@ from support import CLASSES
 from torch import nn
 
 from dskd_export.onnx_from_torch import Exported, onnx_from_torch
-from dskd_export.onnx_from_torch.onnx_model import OnnxModel
+from dskd_export.onnx_from_torch.pack import OnnxModel
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 from dskd_export.spec import ModelSpec
 

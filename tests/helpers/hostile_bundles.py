@@ -47,8 +47,7 @@ from bundle_support import (
 from onnx import TensorProto, helper
 
 from dskd_export.bundle import open_bundle, pack_bundle, unpack_bundle, verify_packed, write_bundle
-from dskd_export.bundle.codec import CODECS, ZSTD, Codec
-from dskd_export.bundle.tar import END, padding, tar_header
+from dskd_export.bundle.codec import CODECS, END, ZSTD, Codec, padding, tar_header
 from dskd_export.errors import BundleError
 
 Change = Callable[[Path], object]

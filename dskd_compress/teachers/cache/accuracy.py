@@ -18,7 +18,7 @@ from dskd_compress.teachers.cache.key import describe_adapter, read_versions
 from dskd_export.documents.base import Accuracy, read_document
 from dskd_export.errors import DataError
 from dskd_export.files.atomic import write_atomic
-from dskd_export.files.digest import digest
+from dskd_export.files.json_text import digest
 
 
 def measure_teacher_accuracy(

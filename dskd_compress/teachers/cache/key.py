@@ -22,7 +22,7 @@ from dskd_compress.config import TeacherCacheSection
 from dskd_compress.methods.base import Teacher, TeacherOutput
 from dskd_compress.models import TeacherInput, architecture
 from dskd_compress.teachers.cache.rows import count_row_bytes
-from dskd_export.files.digest import digest
+from dskd_export.files.json_text import digest
 
 FORMAT = 1
 """Version of the folder's content. Folders of another version are not read."""

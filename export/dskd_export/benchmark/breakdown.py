@@ -18,7 +18,7 @@ from dskd_export.benchmark.statistics import percentile_interval
 from dskd_export.benchmark.timing import time_calls
 from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import PartName, PartTime
-from dskd_export.runtime.postprocess import top_classes
+from dskd_export.runtime.metrics import top_classes
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.runtime.runner import Runner
 from dskd_export.spec import ModelSpec

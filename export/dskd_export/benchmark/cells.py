@@ -22,8 +22,8 @@ from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.runtime.runner import Array, Runner
 from dskd_export.settings import BenchmarkSettings
 from dskd_export.spec import ModelSpec
-from dskd_export.telemetry.memory import give_back, peak_mb, resident_mb
 from dskd_export.telemetry.monitor import Monitor
+from dskd_export.telemetry.usage import give_back, peak_mb, resident_mb
 
 Role = Literal["teacher", "student"]
 Part = Literal["engine", "with_preprocessing"]

@@ -11,7 +11,7 @@ from dskd_export.benchmark.cells import PARTS, Cell, Role
 from dskd_export.benchmark.loadgen import scenario_batch, select_scenarios
 from dskd_export.bundle import Bundle
 from dskd_export.documents.benchmark import ScenarioName
-from dskd_export.engine.found import FoundEngine
+from dskd_export.engine.identity import FoundEngine
 from dskd_export.errors import UsageError
 from dskd_export.runtime.loader import EngineLoader, Finder, Loader, find_loaders
 from dskd_export.settings import BenchmarkSettings

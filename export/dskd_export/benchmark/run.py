@@ -19,7 +19,7 @@ from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow
 from dskd_export.errors import EnvironmentProblem
 from dskd_export.runtime.labelled_images import LabelledImages
 from dskd_export.settings import BudgetSettings
-from dskd_export.telemetry.device_name import device_name
+from dskd_export.telemetry.host import device_name
 
 # Size of an average photo of ImageNet, which decides the time of resizing.
 NOISE_SIZE = (500, 375)

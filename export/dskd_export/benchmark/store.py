@@ -18,7 +18,7 @@ from dskd_export.files.atomic import sha256_bytes, write_atomic
 from dskd_export.files.npz import read_npz
 from dskd_export.provenance import versions
 from dskd_export.settings import BenchmarkSettings
-from dskd_export.telemetry.device_name import device_name
+from dskd_export.telemetry.host import device_name
 
 FOLDER = "benchmark.partial"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dskd_export.documents.benchmark import BenchmarkRow, CrossCheck
 from dskd_export.engine.document import BuildDocument
-from dskd_export.engine.found import FoundEngine
+from dskd_export.engine.identity import FoundEngine
 from dskd_export.errors import EnvironmentProblem
 from dskd_export.spec import ModelSpec
 

@@ -1,4 +1,7 @@
-"""Compression of a packed bundle: gzip, which every Python has, or Zstandard.
+"""Write and read a packed bundle: plain ustar members, compressed by gzip or Zstandard.
+
+A tar header is compared and not parsed: of a file of this name and size there is only one, the same with every
+version of Python. Format: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html
 
 Both formats have room for a note that other tools step over. Ours is the sha256 of all that follows,
 so that any changed bit is detected, before anything is decompressed.
@@ -14,9 +17,50 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from dskd_export.errors import require
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+MAX_SIZE = 0o77777777777
+"""Bytes of the largest file that a plain header can say."""
+
+# name, mode, uid, gid, size, mtime, checksum, type, link, magic and version, user, group, device, prefix
+_HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
+_SIZE_AT = slice(124, 135)
+_NOBODY, _FILE_MODE, _NO_TIME = b"0000000", b"0000644", b"00000000000"
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """The header of a plain file: mode 644, user and group 0, 1 January 1970.
+
+    Raises:
+        ValueError: the name is longer than 100 bytes or not ASCII, or the file too large.
+    """
+    encoded = name.encode("ascii")
+    if len(encoded) > 100 or not 0 <= size <= MAX_SIZE:
+        raise ValueError(f"{name} of {size:,} bytes does not fit a plain tar")
+
+    def packed(checksum: bytes) -> bytes:
+        return _HEADER.pack(
+            *(encoded, _FILE_MODE, _NOBODY, _NOBODY, b"%011o" % size, _NO_TIME, checksum, b"0", b""),
+            *(b"ustar\x0000", b"", b"", _NOBODY, _NOBODY, b""),
+        )
+
+    return packed(b"%06o\0 " % sum(packed(b" " * 8)))
+
+
+def claimed_size(header: bytes) -> int | None:
+    """Bytes of the file that a header is of; None: it says no size. Compare the header before believing it."""
+    digits = header[_SIZE_AT]
+    return int(digits, 8) if digits and not digits.strip(b"01234567") else None
+
+
+def padding(size: int) -> bytes:
+    """What fills the last block of a file."""
+    return bytes(-size % BLOCK)
+
 
 DIGEST_BYTES = 32
 
@@ -31,18 +75,6 @@ _ZSTD_LEVEL = 9
 _ZSTD_MAX_WINDOW_BYTES = 1 << 27
 
 
-class Compressor(Protocol):
-    """Bytes in, compressed bytes out."""
-
-    def compress(self, data: bytes, /) -> bytes:
-        """Add data."""
-        ...
-
-    def flush(self) -> bytes:
-        """End the stream."""
-        ...
-
-
 @dataclass(frozen=True)
 class Codec:
     """A kind of packed bundle.
@@ -50,14 +82,14 @@ class Codec:
     Attributes:
         suffix: of its files.
         mark: how they begin; the sha256 of what follows it stands right behind.
-        compressor: makes what follows that sha256.
+        compressor: makes what follows that sha256: `compress(bytes)`, `flush()`.
         open_reader: a file, read from its start -> a stream whose `read(n)` returns at most n bytes.
         errors: () -> what the stream raises where the data is damaged.
     """
 
     suffix: str
     mark: bytes
-    compressor: Callable[[], Compressor]
+    compressor: Callable[[], Any]
     open_reader: Callable[[BinaryIO], Any]
     errors: Callable[[], tuple[type[Exception], ...]]
 
@@ -87,11 +119,6 @@ def _zstandard() -> Any:
     return require("zstandard", "zstd")
 
 
-def _zstd_compressor() -> Compressor:
-    made: Compressor = _zstandard().ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compressobj()
-    return made
-
-
 def _zstd_reader(file: BinaryIO) -> Any:
     file.seek(ZSTD.begin)
     decompressor = _zstandard().ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW_BYTES)
@@ -105,7 +132,13 @@ GZIP = Codec(
     lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
     lambda: (zlib.error, EOFError, gzip.BadGzipFile),
 )
-ZSTD = Codec(".tar.zst", _ZSTD_MARK, _zstd_compressor, _zstd_reader, lambda: (_zstandard().ZstdError,))
+ZSTD = Codec(
+    ".tar.zst",
+    _ZSTD_MARK,
+    lambda: _zstandard().ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compressobj(),
+    _zstd_reader,
+    lambda: (_zstandard().ZstdError,),
+)
 CODECS = (ZSTD, GZIP)
 
 

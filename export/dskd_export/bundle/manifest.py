@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,6 +14,19 @@ from dskd_export.documents.base import Document
 from dskd_export.errors import BundleError
 from dskd_export.files.atomic import sha256_bytes
 from dskd_export.files.json_text import one_line
+
+# By number and not by what Python calls printable: that grows with every version of Unicode.
+_ESCAPED = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def labels_text(classes: Sequence[str]) -> str:
+    r"""The file's text: `line one\nline two` for a class whose name holds a line break.
+
+    Args:
+        classes: names in the order of the logits; any text.
+    """
+    return "".join(_ESCAPED.sub(lambda sign: repr(sign[0])[1:-1], name) + "\n" for name in classes)
+
 
 SCHEMA_VERSION = 2
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from dskd_export.errors import BundleError
+from dskd_export.errors import BundleError, ModelError
 from dskd_export.files.json_text import one_line
 
 # Message -> number of a field -> the message in it. All ways to a tensor, and no others.
@@ -43,14 +43,16 @@ SINGLE: dict[str, frozenset[int]] = {
     "TensorProto": frozenset({2, 8, 9, 14}),
     "StringStringEntryProto": frozenset({1, 2}),
 }
-_GRAPH, _METADATA, _OP_TYPE = 7, 14, 4
+_GRAPH, _OPSET_IMPORT, _OP_TYPE = 7, 8, 4
 _DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 9, 13, 14
 
 _WANTED: dict[str, frozenset[int]] = {
     **{kind: frozenset(below) for kind, below in CHILDREN.items()},
+    "ModelProto": frozenset({_OPSET_IMPORT, *CHILDREN["ModelProto"]}),
     "NodeProto": frozenset({_OP_TYPE, *CHILDREN["NodeProto"]}),
     "TensorProto": frozenset({_DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION}),
     "StringStringEntryProto": frozenset({1, 2}),
+    "OperatorSetIdProto": frozenset({1, 2}),
 }
 
 # TensorProto.DataType -> bits of a value; a string has no fixed length.
@@ -102,6 +104,20 @@ def read_onnx(data: bytes, where: str, *, weights_name: str, weights_size: int |
     return _Walk(data, where, weights_name, weights_size).run()
 
 
+def opset_of(data: bytes, where: str) -> int:
+    """Return the version of ONNX's own operator set that a model uses.
+
+    Raises:
+        ModelError: this is no ONNX file, or it names no operator set.
+    """
+    try:
+        if (found := _Walk(data, where, "", None).opset()) is not None:
+            return found
+    except (_Damaged, BundleError) as error:
+        raise ModelError(f"{where} is no ONNX file, or damaged.", "Run: dskd-compress export RUN") from error
+    raise ModelError(f"{where} names no ONNX operator set.", "Run: dskd-compress export RUN")
+
+
 class _Damaged(ValueError):
     """The bytes are no protobuf."""
 
@@ -136,6 +152,15 @@ class _Walk:
                 f"{self._where} is not an ONNX model: {error}.", "Export it again: dskd-compress export"
             ) from error
         return self._facts
+
+    def opset(self) -> int | None:
+        for number, value in self._fields("ModelProto", 0, len(self._data)):
+            if number == _OPSET_IMPORT:
+                span = self._span(value)
+                entry = dict(self._fields("OperatorSetIdProto", span.start, span.stop))
+                if self._text(entry.get(1, range(0))) in ("", "ai.onnx") and 2 in entry:
+                    return self._number(entry[2])
+        return None
 
     def _children(self, kind: str, begin: int, end: int) -> Iterator[tuple[str, int, int]]:
         below = CHILDREN[kind]

@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from dskd_export.bundle.codec import CODECS, DIGEST_BYTES, codec_of, default_codec
+from dskd_export.bundle.codec import CODECS, DIGEST_BYTES, END, codec_of, default_codec, padding, tar_header
 from dskd_export.bundle.manifest import MANIFEST
 from dskd_export.bundle.open import Bundle, open_bundle, open_stranger
-from dskd_export.bundle.tar import END, padding, tar_header
 from dskd_export.bundle.verify import CHUNK
 from dskd_export.errors import BundleError, UsageError
 from dskd_export.files.atomic import atomic_path

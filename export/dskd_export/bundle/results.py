@@ -14,7 +14,9 @@ from typing import Protocol
 from dskd_export.bundle.manifest import MANIFEST, SPEC
 from dskd_export.bundle.open import Bundle
 from dskd_export.bundle.source import open_source, source_name
-from dskd_export.documents.base import Provenance, StageRecord
+from dskd_export.documents.base import StageRecord
+from dskd_export.documents.benchmark import BenchmarkDocument
+from dskd_export.documents.validation import ValidationDocument
 from dskd_export.errors import BundleError, UsageError
 from dskd_export.files.atomic import sha256_bytes, sha256_file, write_atomic
 from dskd_export.files.folder_lock import hold_folder
@@ -29,17 +31,8 @@ _WRITTEN = frozenset(
 )
 
 
-class Measurement(Protocol):
-    """A document with the provenance of its numbers."""
-
-    @property
-    def provenance(self) -> Provenance:
-        """How they were obtained."""
-        ...
-
-    def model_dump_json(self, *, indent: int | None = None) -> str:
-        """As JSON."""
-        ...
+Measurement = ValidationDocument | BenchmarkDocument
+"""A document with the provenance of its numbers."""
 
 
 class ResultsFolder(Protocol):

@@ -8,10 +8,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dskd_export.bundle.codec import CODECS, DIGEST_BYTES, Codec, codec_of
+from dskd_export.bundle.codec import (
+    BLOCK,
+    CODECS,
+    DIGEST_BYTES,
+    END,
+    Codec,
+    claimed_size,
+    codec_of,
+    padding,
+    tar_header,
+)
 from dskd_export.bundle.manifest import MANIFEST, MAX_MANIFEST
 from dskd_export.bundle.open import Bundle, open_stranger
-from dskd_export.bundle.tar import BLOCK, END, claimed_size, padding, tar_header
 from dskd_export.bundle.verify import CHUNK, Contents, Readable, verify_contents
 from dskd_export.bundle.write import check_replaceable
 from dskd_export.errors import BundleError, UsageError

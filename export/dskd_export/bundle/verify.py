@@ -14,7 +14,6 @@ from typing import Protocol
 
 from dskd_export.bundle.calibration import CalibrationFacts
 from dskd_export.bundle.golden import Golden
-from dskd_export.bundle.labels import labels_text
 from dskd_export.bundle.manifest import (
     CALIBRATION,
     GOLDEN,
@@ -23,6 +22,7 @@ from dskd_export.bundle.manifest import (
     SPEC,
     FileFacts,
     Manifest,
+    labels_text,
     model_name,
     needs_calibration,
     weights_name,

@@ -9,7 +9,6 @@ from typing import Any
 
 from dskd_export.bundle.calibration import CalibrationFacts
 from dskd_export.bundle.golden import Golden
-from dskd_export.bundle.labels import labels_text
 from dskd_export.bundle.manifest import (
     CALIBRATION,
     GOLDEN,
@@ -22,6 +21,7 @@ from dskd_export.bundle.manifest import (
     Manifest,
     ModelFacts,
     check_no_absolute_paths,
+    labels_text,
     model_name,
     size_limit,
     weights_name,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from dskd_export.bundle import needs_calibration
-from dskd_export.bundle.labels import labels_text
-from dskd_export.deployment.files import Content
+from dskd_export.bundle.manifest import labels_text
 from dskd_export.deployment.plan import Plan
-from dskd_export.deployment.render import read_static, render_template
+from dskd_export.deployment.render import Content, read_static, render_template
 
 SOURCES = (
     "CMakeLists.txt",

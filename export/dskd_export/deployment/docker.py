@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from dskd_export import __version__
 from dskd_export.bundle.manifest import MANIFEST
-from dskd_export.deployment.files import Content, Copied
 from dskd_export.deployment.plan import Plan
-from dskd_export.deployment.render import render_template
+from dskd_export.deployment.render import Content, Copied, render_template
 
 PACKAGE = f"dskd-compress=={__version__}"
 
@@ -34,40 +33,18 @@ class Base:
 # The first one of a device is the default of its Dockerfile. JetPack 6 has Python 3.10, for which ONNX Runtime's
 # last version is 1.23.2, on the CPU. Since JetPack 7 a Jetson runs the images of servers (SBSA), and there is no
 # l4t-jetpack: https://catalog.ngc.nvidia.com/orgs/nvidia/containers/l4t-jetpack and .../tensorrt
+_CUDA_12, _CUDA_13 = "cuda-bindings>=12.6,<13", "cuda-bindings>=13,<14"
+_ORT, _ORT_GPU = "onnxruntime==1.32.0", "onnxruntime-gpu[cuda,cudnn]==1.31.1"
+_JETPACK_6 = "JetPack 6.1 to 6.2 (L4T r36.4 and r36.5)"
 BASES = {
     "jetson": (
-        Base(
-            "JetPack 6.1 to 6.2 (L4T r36.4 and r36.5)",
-            "nvcr.io/nvidia/l4t-jetpack:r36.4.0",
-            "onnxruntime==1.23.2",
-            "cuda-bindings>=12.6,<13",
-        ),
-        Base(
-            "JetPack 7.0 and 7.1 (L4T r38)",
-            "nvcr.io/nvidia/tensorrt:25.09-py3",
-            "onnxruntime==1.32.0",
-            "cuda-bindings>=13,<14",
-        ),
-        Base(
-            "JetPack 7.2 (L4T r39)",
-            "nvcr.io/nvidia/tensorrt:26.05-py3",
-            "onnxruntime==1.32.0",
-            "cuda-bindings>=13,<14",
-        ),
+        Base(_JETPACK_6, "nvcr.io/nvidia/l4t-jetpack:r36.4.0", "onnxruntime==1.23.2", _CUDA_12),
+        Base("JetPack 7.0 and 7.1 (L4T r38)", "nvcr.io/nvidia/tensorrt:25.09-py3", _ORT, _CUDA_13),
+        Base("JetPack 7.2 (L4T r39)", "nvcr.io/nvidia/tensorrt:26.05-py3", _ORT, _CUDA_13),
     ),
     "server": (
-        Base(
-            "TensorRT 10.16",
-            "nvcr.io/nvidia/tensorrt:26.05-py3",
-            "onnxruntime-gpu[cuda,cudnn]==1.31.1",
-            "cuda-bindings>=13,<14",
-        ),
-        Base(
-            "TensorRT 11.2",
-            "nvcr.io/nvidia/tensorrt:26.08-py3",
-            "onnxruntime-gpu[cuda,cudnn]==1.31.1",
-            "cuda-bindings>=13,<14",
-        ),
+        Base("TensorRT 10.16", "nvcr.io/nvidia/tensorrt:26.05-py3", _ORT_GPU, _CUDA_13),
+        Base("TensorRT 11.2", "nvcr.io/nvidia/tensorrt:26.08-py3", _ORT_GPU, _CUDA_13),
     ),
 }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_export.bundle import Bundle
-from dskd_export.deployment.names import check_model_name, model_name_from
+from dskd_export.deployment.render import check_model_name, model_name_from
 from dskd_export.engine.document import BuildDocument, document_beside
 from dskd_export.engine.identity import read_engine
 from dskd_export.errors import UsageError

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dskd_export.bundle.labels import labels_text
-from dskd_export.bundle.manifest import model_name, weights_name
-from dskd_export.deployment.files import Content, Copied
+from dskd_export.bundle.manifest import labels_text, model_name, weights_name
 from dskd_export.deployment.plan import TENSORRT_PROVIDER_MODES, Plan
-from dskd_export.deployment.render import render_template
+from dskd_export.deployment.render import Content, Copied, render_template
 from dskd_export.files.atomic import sha256_file
 
 TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}

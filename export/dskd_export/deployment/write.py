@@ -1,23 +1,60 @@
-"""Write the folder of a deployment atomically."""
+"""Write the folder of a deployment atomically, with a README of commands for exactly what was generated."""
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from dskd_export.bundle.manifest import model_name
 from dskd_export.bundle.strict_json import canonical_json
-from dskd_export.deployment.cpp import cpp_files
-from dskd_export.deployment.docker import docker_files
-from dskd_export.deployment.files import Content, Copied, write_content
+from dskd_export.deployment.cpp import cpp_files, tolerance_of
+from dskd_export.deployment.docker import BASES, RUN_FLAGS, default_command, docker_files
 from dskd_export.deployment.plan import Plan
-from dskd_export.deployment.readme import readme_file
-from dskd_export.deployment.triton import triton_files
+from dskd_export.deployment.render import Content, Copied, render_template, write_content
+from dskd_export.deployment.triton import CACHE, preferred_batches, triton_files
 from dskd_export.documents.base import Document
 from dskd_export.errors import UsageError
 from dskd_export.files.atomic import atomic_folder, sha256_bytes
+
+# The monthly images of Triton and of TensorRT with one tag have one TensorRT inside, so one can build engines for
+# the other: https://docs.nvidia.com/deeplearning/frameworks/support-matrix
+MONTH = "26.05"
+
+
+def readme_file(plan: Plan, targets: Sequence[str]) -> bytes:
+    """Render README.md of a deployment with these targets."""
+    by_largest, tolerance = tolerance_of(plan.precision)
+    return render_template(
+        "README.md.j2",
+        plan=plan,
+        spec=plan.spec,
+        targets=targets,
+        model=_place_of_the_model(plan, targets),
+        month=MONTH,
+        cache=CACHE,
+        preferred=preferred_batches(plan.max_batch),
+        image=re.sub("[_-]+", "-", plan.model_name.lower()),
+        bases=BASES,
+        run_flags=RUN_FLAGS,
+        command=shlex.join(["dskd-compress", *default_command(plan)]),
+        by_largest=by_largest,
+        tolerance=f"{tolerance:g}",
+        shape=plan.shape,
+    )
+
+
+def _place_of_the_model(plan: Plan, targets: Sequence[str]) -> str:
+    """Path of the ONNX model, relative to the deployment's folder."""
+    if "triton" in targets and plan.engine is None:
+        return f"triton/{plan.model_name}/1/model.onnx"
+    name = model_name(plan.precision)
+    return f"docker/bundle/{name}" if "docker" in targets else f"BUNDLE/{name}"
+
 
 DOCUMENT = "deployment.json"
 

@@ -1,13 +1,45 @@
-"""The outcome of one check, with its code."""
+"""Make the outcome of one check; run scripts that a broken library may crash in a child process."""
 
 from __future__ import annotations
 
-from typing import Literal, Optional
+import json
+import subprocess
+import sys
+from typing import Any, Literal, Optional
 
 from pydantic import Field
 
 from dskd_export.codes import Code, plain
 from dskd_export.documents.base import Document
+
+TIMEOUT_S = 120
+
+
+class DoesNotImport(Exception):
+    """The last line of the process, or how it ended."""
+
+
+def run_script(script: str) -> Any:
+    """Run a script and return the JSON in its last line.
+
+    Raises:
+        DoesNotImport: it failed, was killed, or ran too long.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DoesNotImport(f"the import takes longer than {TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise DoesNotImport(said[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
 
 Level = Literal["ok", "warning", "error"]
 Purpose = Literal["train", "export", "build", "benchmark"]

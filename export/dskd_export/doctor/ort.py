@@ -8,8 +8,7 @@ from pathlib import Path
 
 from dskd_export import codes
 from dskd_export.codes import Code
-from dskd_export.doctor.child import DoesNotImport, run_script
-from dskd_export.doctor.finding import Finding, Level, Purpose, make_finding
+from dskd_export.doctor.finding import DoesNotImport, Finding, Level, Purpose, make_finding, run_script
 from dskd_export.runtime.provider_problems import Build, Problem, find_problems
 from dskd_export.runtime.providers import PROVIDERS, Provider
 from dskd_export.telemetry.cuda import Gpu

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dskd_export import codes
-from dskd_export.doctor.child import DoesNotImport, run_script
-from dskd_export.doctor.finding import Finding, Level, make_finding
+from dskd_export.doctor.finding import DoesNotImport, Finding, Level, make_finding, run_script
 from dskd_export.doctor.packages import parse_version
-from dskd_export.engine.versions import SUPPORTED, Capability, range_of, system_folders, versions_of
+from dskd_export.engine.versions import SUPPORTED, range_of, system_folders, versions_of
 from dskd_export.runtime.shared_libraries import find_other_majors, list_pip_folders
-from dskd_export.telemetry.cuda import Gpu
+from dskd_export.telemetry.cuda import Gpu, format_capability
 
 IMPORT = """
 import json
@@ -76,7 +75,8 @@ def _judge(
         return make_finding(codes.TENSORRT_MAJOR, level, what)
     capability = gpus[0].compute_capability if gpus else None
     if capability is not None and not served.runs_on(capability):
-        what = f"{where}, {version}, does not run on {gpus[0].name}: compute capability {_version(capability)}"
+        short = format_capability(capability)
+        what = f"{where}, {version}, does not run on {gpus[0].name}: compute capability {short}"
         return make_finding(codes.COMPUTE_CAPABILITY, level, what)
     return make_finding(codes.TENSORRT, "ok", f"{module} {version or 'of an unknown version'} in {folder}")
 
@@ -111,7 +111,3 @@ def _off_path(folder: Path, level: Level) -> Finding:
             f"python{match.group(1)} -m venv --system-site-packages .venv"
         )
     return make_finding(codes.TENSORRT_OFF_PATH, level, what, cure)
-
-
-def _version(capability: Capability) -> str:
-    return ".".join(map(str, capability))

@@ -10,17 +10,14 @@
     common.py        building, as far as all generations spell it the same
     loaded.py        the same for a loaded engine and its execution contexts
     log.py           TensorRT's messages, and what they mean
-    opset.py         the operator set of an ONNX file
-    device.py        the GPU that engines are built for
+    device.py        the GPU that engines are built for; too little disk or GPU memory
     builder.py       bundle and precision -> model.<precision>.engine and model.<precision>.build.json
     refit.py         a stripped engine and a bundle's weights -> a whole engine
     process.py       a build in a child process, which may crash
     timing_cache.py  kernel timings, kept next to the engines of one device
     document.py      BuildDocument: what is known of an engine
-    found.py         the engines of a bundle, and which of them run here
-    identity.py      whether an engine can be loaded here
+    identity.py      the engines of a bundle, and whether one can be loaded here
     inspect.py       the number types that its layers run in
-    problems.py      too little disk or GPU memory
 
 Networks are always strongly typed: the number types are those of the ONNX file. There is no flag for a
 precision, and no calibration here.

@@ -5,15 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from dskd_export import codes
+from dskd_export import __version__, codes
 from dskd_export.bundle import Bundle
 from dskd_export.documents.precision import QUANTIZED
 from dskd_export.engine.api import BackendName, BuildOptions, Profile, Refit
-from dskd_export.engine.device import Gpu, find_gpu, index_of, system
+from dskd_export.engine.device import find_gpu, index_of, refuse_full_disk, system
 from dskd_export.engine.document import (
     BuildDocument,
     DlaFacts,
@@ -25,13 +24,12 @@ from dskd_export.engine.document import (
 )
 from dskd_export.engine.generations import builder_for, targets_of
 from dskd_export.engine.inspect import layers_of_log, summarize_layers
-from dskd_export.engine.problems import refuse_full_disk
 from dskd_export.engine.process import BuildOutcome, BuildRequest, run_in_child_process
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.files.atomic import sha256_bytes, write_atomic
 from dskd_export.settings import BuildSettings
 from dskd_export.spec import ModelSpec
-from dskd_export.telemetry.device_name import device_name
+from dskd_export.telemetry.host import device_name
 
 _FIRST_RUNG_BYTES = 4 * 1024**3
 Run = Callable[[BuildRequest], BuildOutcome]
@@ -137,7 +135,7 @@ def build_engine(
             plan=Path(name) / "plan",
             precision=precision,
             options=options,
-            first_rung_bytes=_FIRST_RUNG_BYTES if gpu is None else gpu.memory_bytes // 2,
+            first_rung_bytes=_FIRST_RUNG_BYTES if gpu is None else round(gpu.memory_mb * 1e6) // 2,
             cache_folder=path.parent,
             cache_sha256=target.timing_cache_sha256,
             device=index_of(target.device),
@@ -149,7 +147,7 @@ def build_engine(
     return path, document
 
 
-def _choose_gpu_and_backend(target: BuildTarget) -> tuple[Gpu | None, BackendName]:
+def _choose_gpu_and_backend(target: BuildTarget) -> tuple[GpuFacts | None, BackendName]:
     """Find the GPU, if there is one, and choose the TensorRT to build with."""
     gpu = find_gpu(index_of(target.device))
     backend = builder_for(target.backend, target.targets)
@@ -182,7 +180,7 @@ def write_model_file(model: bytes | Path, precision: str, folder: Path) -> Path:
 
 
 def _document(
-    bundle: Bundle, precision: str, options: BuildOptions, done: BuildOutcome, plan: bytes, gpu: Gpu | None
+    bundle: Bundle, precision: str, options: BuildOptions, done: BuildOutcome, plan: bytes, gpu: GpuFacts | None
 ) -> BuildDocument:
     (name,) = {name for profile in options.profiles for name in profile}
     name_of_model = bundle.model_path(precision).name
@@ -190,9 +188,9 @@ def _document(
     return BuildDocument(
         backend=done.backend,
         version=done.version,
-        dskd_compress=_own_version(),
+        dskd_compress=__version__,
         system=system(),
-        gpu=None if gpu is None else _gpu_facts(gpu),
+        gpu=gpu,
         targets=list(options.targets) or ([gpu.target] if gpu is not None and targets_of(done.backend) else []),
         precision=precision,
         rest=_rest_of(bundle, precision),
@@ -243,23 +241,6 @@ def _rest_of(bundle: Bundle, precision: str) -> str:
         return "fp32"
     rest = bundle.manifest.models[precision].details.get("rest", "fp32")
     return str(rest)
-
-
-def _gpu_facts(gpu: Gpu) -> GpuFacts:
-    return GpuFacts(
-        name=gpu.name,
-        compute_capability=gpu.compute_capability,
-        memory_mb=gpu.memory_bytes / 1e6,
-        driver=gpu.driver,
-        cuda=gpu.cuda,
-    )
-
-
-def _own_version() -> str:
-    try:
-        return version("dskd-compress")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"
 
 
 def write_engine(path: Path, plan: bytes, document: BuildDocument) -> None:

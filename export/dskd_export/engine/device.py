@@ -1,39 +1,17 @@
-"""The GPU that engines are built for and run on, and how it is named: no torch, no toolkit, no NVML."""
+"""Find the GPU that engines are built for and run on, without torch or NVML; refuse a full disk or GPU."""
 
 from __future__ import annotations
 
 import platform
 import re
-from dataclasses import dataclass
+import shutil
+from pathlib import Path
 
+from dskd_export import codes
+from dskd_export.engine.document import GpuFacts
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.telemetry.cuda import DRIVER, cuda_gpus, cuda_version
 from dskd_export.telemetry.host import driver_version
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A CUDA device, as engines depend on it.
-
-    Attributes:
-        index: in CUDA's own order.
-        compute_capability: for example `8.7`.
-        memory_bytes: all of it.
-        driver: version of NVIDIA's driver; None: unknown.
-        cuda: newest CUDA version that the driver supports, for example `12.6`.
-    """
-
-    index: int
-    name: str
-    compute_capability: str
-    memory_bytes: int
-    driver: str | None
-    cuda: str
-
-    @property
-    def target(self) -> str:
-        """The compute capability as TensorRT-RTX names it: `sm87`."""
-        return f"sm{self.compute_capability.replace('.', '')}"
 
 
 def index_of(device: str) -> int:
@@ -48,7 +26,7 @@ def index_of(device: str) -> int:
     return int(match[1] or 0)
 
 
-def find_gpu(index: int = 0, library: str = DRIVER) -> Gpu | None:
+def find_gpu(index: int = 0, library: str = DRIVER) -> GpuFacts | None:
     """Find a CUDA device; None without a driver or without this device.
 
     Args:
@@ -66,11 +44,10 @@ def find_gpu(index: int = 0, library: str = DRIVER) -> Gpu | None:
         raise EnvironmentProblem(
             f"The NVIDIA driver does not describe CUDA device {index}.", "Check it with: dskd-compress doctor"
         )
-    return Gpu(
-        index=index,
+    return GpuFacts(
         name=found.name,
         compute_capability=".".join(map(str, found.compute_capability)),
-        memory_bytes=round(found.memory_mb * 1e6),
+        memory_mb=found.memory_mb,
         driver=driver_version(),
         cuda=".".join(map(str, cuda)),
     )
@@ -79,3 +56,32 @@ def find_gpu(index: int = 0, library: str = DRIVER) -> Gpu | None:
 def system() -> str:
     """Name the operating system and processor that an engine is bound to: `Linux aarch64`."""
     return f"{platform.system()} {platform.machine()}"
+
+
+def refuse_full_disk(folder: Path, needed_mb: float) -> None:
+    """Check the free space before minutes of building.
+
+    Args:
+        folder: of the engine; it or a parent exists.
+        needed_mb: expected size of the engine, 1 MB = 10^6 bytes.
+
+    Raises:
+        EnvironmentProblem: there is less.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free_mb = shutil.disk_usage(existing).free / 1e6
+    if free_mb < needed_mb:
+        raise EnvironmentProblem(
+            f"The engine needs {needed_mb:.0f} MB; {existing} has {free_mb:.0f} MB free.",
+            code=codes.ENGINE_DISK,
+        )
+
+
+def gpu_out_of_memory(what: str, message: str) -> EnvironmentProblem:
+    """Make the error of a call that ran out of GPU memory.
+
+    Args:
+        what: the model, for example `model.fp16.onnx`.
+        message: of the library.
+    """
+    return EnvironmentProblem(f"{what} ran out of GPU memory: {message}", code=codes.GPU_MEMORY)

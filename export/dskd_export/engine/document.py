@@ -31,7 +31,12 @@ class GpuFacts(Document):
     compute_capability: str = Field(description="for example 8.7")
     memory_mb: float = Field(description="1 MB = 10^6 bytes")
     driver: str | None = Field(description="None: unknown")
-    cuda: str = Field(description="newest CUDA version that the driver supports")
+    cuda: str = Field(description="newest CUDA version that the driver supports, for example 12.6")
+
+    @property
+    def target(self) -> str:
+        """The compute capability as TensorRT-RTX names it: `sm87`."""
+        return f"sm{self.compute_capability.replace('.', '')}"
 
 
 class TimingCacheFacts(Document):

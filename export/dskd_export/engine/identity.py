@@ -1,4 +1,4 @@
-"""Check whether an engine can be loaded here, before TensorRT does, in well under a second.
+"""Find the engines of a bundle, and check whether one can be loaded here before TensorRT does.
 
 TensorRT engines load on the TensorRT version, the GPU model and the operating system that they were built
 for (support matrix, "Compatibility"); TensorRT has no call that checks it beforehand. `build.json` records what
@@ -7,14 +7,16 @@ the engine was built with; driver and packages identify this machine.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_export import codes
 from dskd_export.documents.base import read_document
-from dskd_export.engine.device import Gpu, find_gpu, system
-from dskd_export.engine.document import BuildDocument, document_path, source_of
+from dskd_export.engine.device import find_gpu, system
+from dskd_export.engine.document import BuildDocument, GpuFacts, document_path, source_of
 from dskd_export.engine.generations import Installed, find_installed
-from dskd_export.errors import DataError, EnvironmentProblem
+from dskd_export.errors import DataError, DskdError, EnvironmentProblem
 from dskd_export.files.atomic import sha256_bytes
 
 
@@ -43,7 +45,7 @@ def check_identity(
     document: BuildDocument,
     engine: Path,
     *,
-    gpu: Gpu | None = None,
+    gpu: GpuFacts | None = None,
     there: Installed | None = None,
     device: int = 0,
 ) -> None:
@@ -94,7 +96,7 @@ def _tensorrt(document: BuildDocument, found: Installed | None) -> list[str]:
     return [f"it needs {document.backend} {document.version}, {found.version} is installed"]
 
 
-def _machine(document: BuildDocument, here: Gpu | None) -> list[str]:
+def _machine(document: BuildDocument, here: GpuFacts | None) -> list[str]:
     faults = []
     if document.system != system():
         faults.append(f"it needs {document.system}, this is {system()}")
@@ -111,7 +113,7 @@ def _machine(document: BuildDocument, here: Gpu | None) -> list[str]:
     return faults
 
 
-def _fits(document: BuildDocument, here: Gpu) -> bool:
+def _fits(document: BuildDocument, here: GpuFacts) -> bool:
     assert document.gpu is not None
     built = document.gpu.compute_capability
     if document.hardware == "ampere-plus":
@@ -132,7 +134,88 @@ def _built(document: BuildDocument) -> str:
     return f"{document.backend} {document.version} {where}{driver}, {document.system}"
 
 
-def _here(found: Installed | None, here: Gpu | None) -> str:
+def _here(found: Installed | None, here: GpuFacts | None) -> str:
     tensorrt = "no TensorRT" if found is None else f"{found.name} {found.version or 'of an unknown version'}"
     gpu = "no GPU" if here is None else f"{here.name}, driver {here.driver or 'unknown'}"
     return f"{tensorrt}, {gpu}, {system()}"
+
+
+@dataclass(frozen=True)
+class FoundEngine:
+    """An engine next to a bundle.
+
+    Attributes:
+        path: of the engine.
+        document: what is known of it.
+        problem: why it cannot run here; empty if it can.
+    """
+
+    path: Path
+    document: BuildDocument
+    problem: str = ""
+
+    @property
+    def precision(self) -> str:
+        """Of the model that it was built from."""
+        return self.document.precision
+
+    @property
+    def size_mb(self) -> float:
+        """Of its file, 1 MB = 10^6 bytes."""
+        return self.document.engine_bytes / 1e6
+
+
+def find_engines(
+    engines: Path, bundle_sha256: str, precisions: Collection[str] | None = None
+) -> list[FoundEngine]:
+    """Find one engine for each precision, in the order of names; prefer one that can run here.
+
+    Stripped engines and files without a document of `build` are ignored.
+
+    Args:
+        engines: the folder of engines, with one folder for each device; it may be missing.
+        bundle_sha256: an engine of another bundle cannot stand for this one.
+        precisions: requested ones; None: all.
+    """
+    best: dict[str, FoundEngine] = {}
+    for path in sorted(engines.glob("*/model.*.engine")):
+        found = _inspect(path, bundle_sha256)
+        if found is None or found.document.stripped or (precisions and found.precision not in precisions):
+            continue
+        known = best.get(found.precision)
+        if known is None or (known.problem and not found.problem):
+            best[found.precision] = found
+    return [best[name] for name in sorted(best)]
+
+
+def require_engines(found: Sequence[FoundEngine], source: str) -> None:
+    """Require at least one engine that can run here.
+
+    Args:
+        found: result of `find_engines`.
+        source: run or bundle, for the command in the hint.
+
+    Raises:
+        EnvironmentProblem: there is none; names the reason for each.
+    """
+    if any(not one.problem for one in found):
+        return
+    why = "; ".join(f"{one.path.name}: {one.problem}" for one in found) or "none was built"
+    raise EnvironmentProblem(
+        f"No TensorRT engine of {source} can run here: {why}",
+        f"Build one here: dskd-compress build {source}",
+    )
+
+
+def _inspect(path: Path, bundle_sha256: str) -> FoundEngine | None:
+    try:
+        document = read_document(document_path(path), BuildDocument)
+    except DskdError:  # not written by `build`
+        return None
+    if document.bundle_sha256 != bundle_sha256:
+        return FoundEngine(path, document, "it was built from another bundle")
+    try:
+        check_identity(document, path)
+    except EnvironmentProblem as error:
+        return FoundEngine(path, document, error.message)
+    return FoundEngine(path, document)

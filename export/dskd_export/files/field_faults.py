@@ -14,37 +14,27 @@ from typing import Any
 _LONGEST = 60
 
 _WORDS: dict[str, str] = {
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "dataclass_type": "must be a mapping",
-    "dict_type": "must be a mapping",
-    "enum": "must be {expected}",
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
+    **dict.fromkeys(
+        ("dataclass_type", "dict_type", "mapping_type", "model_attributes_type", "model_type"), "must be a mapping"
+    ),
+    **dict.fromkeys(("enum", "literal_error"), "must be {expected}"),
     "extra_forbidden": "unknown key",
     "finite_number": "must be a finite number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "frozen_set_type": "must be a list",
+    **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
+    **dict.fromkeys(("frozen_set_type", "iterable_type", "list_type", "set_type", "tuple_type"), "must be a list"),
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be at least {ge}",
-    "int_from_float": "must be a whole number",
-    "int_parsing": "must be a whole number",
+    **dict.fromkeys(("int_from_float", "int_parsing", "int_type"), "must be a whole number"),
     "int_parsing_size": "must be a whole number with fewer digits",
-    "int_type": "must be a whole number",
-    "iterable_type": "must be a list",
     "json_type": "must be JSON text",
     "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
-    "list_type": "must be a list",
-    "literal_error": "must be {expected}",
-    "mapping_type": "must be a mapping",
     "missing": "is required",
-    "model_attributes_type": "must be a mapping",
-    "model_type": "must be a mapping",
     "multiple_of": "must be a multiple of {multiple_of}",
     "none_required": "must be null",
     "path_type": "must be a path",
     "recursion_loop": "must not contain itself",
-    "set_type": "must be a list",
     "string_pattern_mismatch": "must match {pattern}",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} characters",
@@ -52,7 +42,6 @@ _WORDS: dict[str, str] = {
     "string_unicode": "must be Unicode text",
     "too_long": "must have at most {max_length} items",
     "too_short": "must have at least {min_length} items",
-    "tuple_type": "must be a list",
     "union_tag_invalid": "must be {expected_tags}",
     "union_tag_not_found": "needs the key {discriminator}",
 }
@@ -81,7 +70,7 @@ def describe_fault(details: Mapping[str, Any]) -> str:
     if details["type"] == "too_long":
         return f"{what}, not {details['ctx']['actual_length']}"
     by_itself = details["type"] in {*_WITHOUT_VALUE, "value_error", "assertion_error", "json_invalid"}
-    return what if by_itself or "input" not in details else f"{what}, not {shown(given)}"
+    return what if by_itself or "input" not in details else f"{what}, not {format_value(given)}"
 
 
 def place_of(loc: Sequence[str | int]) -> str:
@@ -92,7 +81,7 @@ def place_of(loc: Sequence[str | int]) -> str:
     return ".".join(parts)
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value for a message, as YAML and JSON write it; short whatever it is."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

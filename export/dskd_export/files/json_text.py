@@ -1,4 +1,4 @@
-"""JSON that anyone may have written: parsed strictly, checked against a model, refused in words of our own.
+"""Parse untrusted JSON strictly, check it against a model, report faults in our own words; digest plain values.
 
 What readers of JSON take differently is refused: NaN and infinity, numbers beyond the range of a float,
 endless integers, a duplicate key, endless depth.
@@ -6,6 +6,7 @@ endless integers, a duplicate key, endless depth.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from typing import Any, TypeVar
@@ -132,3 +133,13 @@ def _integer(text: str) -> int:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_integer
 )
+
+
+def digest(value: object) -> str:
+    """Hash the canonical JSON of a value with sha256; what JSON has no type for counts as its text.
+
+    Raises:
+        ValueError: it holds NaN or infinity.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -15,7 +15,7 @@ def is_utf8(name: str) -> bool:
     return True
 
 
-def printable(name: str) -> str:
+def make_printable(name: str) -> str:
     r"""A file name as text: bytes that are not UTF-8 become `\xNN`; all other names stay as they are."""
     if is_utf8(name):
         return name

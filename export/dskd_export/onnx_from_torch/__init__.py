@@ -2,18 +2,16 @@
 
 convert.py       the way through, start to end
 deployed.py      normalisation and softmax as a part of the model
-surgery.py       simplifications of the module, each proven equal
-trace.py         torch's exporters
-blame.py         which module failed, and why
+passes.py        simplifications of the module and its graph, each proven equal
+trace.py         torch's exporters; which module failed, and why
 pack.py          names, metadata, bytes, external weights
-parity.py        the images to compare by, and the comparison
-sizes.py         free height and width
+parity.py        the images to compare by, the comparison, free height and width
 """
 
 from __future__ import annotations
 
 from dskd_export.onnx_from_torch.convert import Exported, onnx_from_torch
-from dskd_export.onnx_from_torch.deployed import Deployed, deployed
+from dskd_export.onnx_from_torch.deployed import Deployed, wrap_for_deployment
 from dskd_export.onnx_from_torch.passes import PassFacts
 from dskd_export.onnx_from_torch.trace import Exporter
 
@@ -22,6 +20,6 @@ __all__ = [
     "Exported",
     "Exporter",
     "PassFacts",
-    "deployed",
     "onnx_from_torch",
+    "wrap_for_deployment",
 ]

@@ -11,13 +11,18 @@ import torch
 from torch import nn
 
 from dskd_export.errors import ModelError, require
-from dskd_export.onnx_from_torch.deployed import deployed
-from dskd_export.onnx_from_torch.onnx_model import MAX_SINGLE_FILE_BYTES, OnnxModel
-from dskd_export.onnx_from_torch.pack import check, clean, pack
-from dskd_export.onnx_from_torch.parity import LIMIT, Array, Probe, make_images, make_probe, onnx_difference
-from dskd_export.onnx_from_torch.passes import PassFacts, graph_passes, round_difference
-from dskd_export.onnx_from_torch.sizes import probes_of_other_sizes
-from dskd_export.onnx_from_torch.surgery import operate
+from dskd_export.onnx_from_torch.deployed import wrap_for_deployment
+from dskd_export.onnx_from_torch.pack import MAX_SINGLE_FILE_BYTES, OnnxModel, check, clean, pack
+from dskd_export.onnx_from_torch.parity import (
+    LIMIT,
+    Array,
+    Probe,
+    make_images,
+    make_probe,
+    onnx_difference,
+    probes_of_other_sizes,
+)
+from dskd_export.onnx_from_torch.passes import PassFacts, graph_passes, operate
 from dskd_export.onnx_from_torch.trace import Exporter, trace
 from dskd_export.spec import ModelSpec
 
@@ -89,7 +94,7 @@ def onnx_from_torch(
     """
     for library in ("onnx", "onnxscript", "onnxruntime", *(["onnxslim"] if slim else [])):
         require(library, "onnx")
-    module = deployed(copy.deepcopy(model).to("cpu", torch.float32).eval(), spec).requires_grad_(False)
+    module = wrap_for_deployment(copy.deepcopy(model).to("cpu", torch.float32).eval(), spec).requires_grad_(False)
     probe = make_probe(module, make_images(spec, images, spec.height, spec.width))
     probes = [probe, *(probes_of_other_sizes(module, spec) if spec.dynamic_size else [])]
     module, steps = operate(module, probe)
@@ -102,7 +107,7 @@ def onnx_from_torch(
             f"differ by {found:.1e} of their scale; the limit is {LIMIT:.0e}.",
             f"Try --exporter {'legacy' if exporter == 'dynamo' else 'dynamo'}, or another export.opset.",
         )
-    steps.append(PassFacts(name=f"torch.onnx {exporter}", applied=True, max_abs_relative=round_difference(found)))
+    steps.append(PassFacts.judge(f"torch.onnx {exporter}", found, LIMIT))
     for name, optimise in graph_passes(slim=slim).items():
         try:
             changed = optimise(graph)
@@ -111,7 +116,7 @@ def onnx_from_torch(
             reason = (str(error).strip().splitlines() or [""])[0]
             steps.append(PassFacts(name=name, applied=False, reason=f"{type(error).__name__}: {reason}"))
             continue
-        steps.append(_judge_pass(name, found))
+        steps.append(PassFacts.judge(name, found, LIMIT))
         if steps[-1].applied:
             graph, done = changed, candidate
     return Exported(done, exporter, tuple(steps))
@@ -131,17 +136,3 @@ def _finish(
     model = pack(finished, file_name, max_single_file_bytes)
     check(model)
     return model, onnx_difference(model, spec, probes)
-
-
-def _judge_pass(name: str, found: float) -> PassFacts:
-    if found <= LIMIT:
-        return PassFacts(name=name, applied=True, max_abs_relative=round_difference(found))
-    finite = found != float("inf")
-    return PassFacts(
-        name=name,
-        applied=False,
-        max_abs_relative=round_difference(found) if finite else None,
-        reason=f"the output differs by {found:.1e} of its scale; the limit is {LIMIT:.0e}"
-        if finite
-        else "the output is not finite, or has another shape",
-    )

@@ -42,7 +42,7 @@ class Deployed(nn.Module):
         return logits_BK.softmax(dim=-1) if self.softmax else logits_BK
 
 
-def deployed(model: nn.Module, spec: ModelSpec) -> nn.Module:
+def wrap_for_deployment(model: nn.Module, spec: ModelSpec) -> nn.Module:
     """Wrap the model in what the spec puts into its graph; return the model itself where that is nothing."""
     plain = (spec.input_dtype, spec.input_layout) == ("float32", "NCHW") and spec.output_name != PROBABILITIES
     return model if plain else Deployed(model, spec).eval()

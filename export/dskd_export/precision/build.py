@@ -1,16 +1,18 @@
-"""Build one precision of a model: convert, score, search where it lost too much, finish."""
+"""Build one precision of a model: check the tool, convert, score, search where it lost too much, finish."""
 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from dskd_export.documents.export import ScoreFacts, SearchFacts
 from dskd_export.documents.precision import QUANTIZED, Precision, PrecisionMetadata
-from dskd_export.errors import UsageError
-from dskd_export.precision import graph
+from dskd_export.errors import EXTRA_OF, MissingExtra, UsageError
+from dskd_export.precision import graph, modelopt
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.half import Half, half_precision
 from dskd_export.precision.quantize import (
@@ -23,7 +25,7 @@ from dskd_export.precision.quantize import (
     store_weights,
 )
 from dskd_export.precision.scoring import reference_logits, score_model
-from dskd_export.precision.search import Score, SearchResult, search_layers
+from dskd_export.precision.search import search_layers
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Settings:
     max_kl: float = 0.01
     max_kept: float = 0.5
 
-    def good(self, score: Score) -> bool:
+    def good(self, score: ScoreFacts) -> bool:
         """Whether a score is good enough to leave every layer as it is."""
         return score.kl <= self.max_kl
 
@@ -64,7 +66,6 @@ class PrecisionModel:
         opset: of the file, higher than the fp32 model's for bf16.
         kept: nodes that stayed in floating point, or in fp32 for the half precisions.
         search: None where it was disabled.
-        searched_images: that it scored on.
         seconds: that all of it took.
     """
 
@@ -72,8 +73,7 @@ class PrecisionModel:
     metadata: PrecisionMetadata
     opset: int
     kept: tuple[str, ...]
-    search: SearchResult | None
-    searched_images: int
+    search: SearchFacts | None
     seconds: float
 
 
@@ -101,7 +101,7 @@ def build_precision(
     _check_names(model, settings.keep)
     make = _make_quantized if precision in QUANTIZED else _make_half
     data, metadata, opset, kept, search = make(model, precision, (calibration, searched), settings)
-    return PrecisionModel(data, metadata, opset, kept, search, len(searched), time.perf_counter() - began)
+    return PrecisionModel(data, metadata, opset, kept, search, time.perf_counter() - began)
 
 
 def _check_names(model: bytes, names: Sequence[str]) -> None:
@@ -118,7 +118,7 @@ def _check_names(model: bytes, names: Sequence[str]) -> None:
 
 _Images = tuple[Calibration, Calibration]  # to calibrate on, to search on
 # Of a `PrecisionModel`: model, metadata, opset, kept, search.
-_Made = tuple[bytes, PrecisionMetadata, int, tuple[str, ...], SearchResult | None]
+_Made = tuple[bytes, PrecisionMetadata, int, tuple[str, ...], SearchFacts | None]
 
 
 def _make_quantized(model: bytes, precision: Precision, images: _Images, settings: Settings) -> _Made:
@@ -132,23 +132,24 @@ def _make_quantized(model: bytes, precision: Precision, images: _Images, setting
             f"export.quantize.keep leaves no layer to quantise to {precision}.",
             f"Shorten the list, or leave {precision} out of export.precisions.",
         )
-    search, kept = None, tuple(settings.keep)
+    search, added = None, tuple[str, ...]()
     if settings.search:
         reference_NK = reference_logits(source, searched)
 
-        def evaluate(nodes: frozenset[str]) -> Score:
+        def evaluate(nodes: frozenset[str]) -> ScoreFacts:
             # ONNX Runtime's optimiser does not support fp8.
             return score_model(keep_float(pairs, nodes), reference_NK, searched, optimise=precision == "int8")
 
-        search = search_layers(quantized_nodes(pairs), evaluate, settings.good, max_share=settings.max_kept)
-        kept += search.kept
-        pairs = keep_float(pairs, search.kept)
+        added, search = search_layers(
+            quantized_nodes(pairs), evaluate, settings.good, images=len(searched), max_share=settings.max_kept
+        )
+        pairs = keep_float(pairs, added)
     made = store_weights(pairs)
     if settings.rest == "fp16":
         made = half_rest(made)
     metadata = PrecisionMetadata(precision=precision, rest=settings.rest, producer=tool)
     data = graph.finish(made, metadata, source)
-    return data, metadata, graph.opset_of(made), kept, search
+    return data, metadata, graph.opset_of(made), (*settings.keep, *added), search
 
 
 def _make_half(model: bytes, precision: Precision, images: _Images, settings: Settings) -> _Made:
@@ -164,13 +165,57 @@ def _make_half(model: bytes, precision: Precision, images: _Images, settings: Se
             keep = (*settings.keep, *sorted(nodes))
             return half_precision(model, kind, calibration, keep=keep, producer=settings.producer)
 
-        def evaluate(nodes: frozenset[str]) -> Score:
+        def evaluate(nodes: frozenset[str]) -> ScoreFacts:
             tried = convert(nodes) if nodes else plain
             return score_model(graph.load(tried.model), reference_NK, searched)
 
         candidates = [node.name for node in source.graph.node if node.name not in half.kept]
         if candidates:
-            search = search_layers(candidates, evaluate, settings.good, max_share=settings.max_kept)
-        if search is not None and search.kept:
-            half = convert(search.kept)
+            added, search = search_layers(
+                candidates, evaluate, settings.good, images=len(searched), max_share=settings.max_kept
+            )
+            half = convert(added) if added else half
     return half.model, half.metadata, half.opset, half.kept, search
+
+
+Tool = Literal["modelopt", "onnxconverter_common", "onnxruntime"]
+
+
+def tool_of(precision: Precision, settings: Settings) -> Tool:
+    """Name the package that makes a precision here, installed or not.
+
+    Raises:
+        UsageError: the recipe names a tool that cannot make it.
+    """
+    only_modelopt = precision in ("bf16", "fp8") or (precision in QUANTIZED and settings.rest == "fp16")
+    if only_modelopt and settings.producer == "onnxruntime" and precision != "int8":
+        raise UsageError(
+            f"{precision} is made by ModelOpt only, and export.quantize.producer is onnxruntime.",
+            f"Set export.quantize.producer=auto, or leave {precision} out of export.precisions.",
+        )
+    if (
+        only_modelopt
+        or settings.producer == "modelopt"
+        or (settings.producer == "auto" and modelopt.is_installed())
+    ):
+        return "modelopt"
+    return "onnxruntime" if precision in QUANTIZED else "onnxconverter_common"
+
+
+def check_precision_tool(precision: Precision, settings: Settings) -> None:
+    """Refuse a precision whose package is not installed; imports nothing.
+
+    Raises:
+        MissingExtra: names the package and the precision that needs it.
+        UsageError: as `tool_of`.
+    """
+    tool = tool_of(precision, settings)
+    if tool == "modelopt" and not modelopt.is_installed():
+        raise MissingExtra("nvidia-modelopt", "quant", needed_for=precision)
+    if not is_installed(tool):
+        raise MissingExtra(tool.replace("_", "-"), EXTRA_OF[tool], needed_for=precision)
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be found; imports nothing."""
+    return importlib.util.find_spec(module) is not None

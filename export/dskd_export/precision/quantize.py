@@ -206,7 +206,8 @@ def store_weights(model: Any) -> Any:
         if node.op_type != "QuantizeLinear" or node.input[0] not in constants:
             continue
         weight, scale, zero = (constants[name] for name in node.input)
-        values = _quantize_constant(weight, scale, zero, _axis(node))
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+        values = _quantize_constant(weight, scale, zero, axis)
         values.name = node.output[0]
         other.graph.initializer.append(values)
         other.graph.node.remove(node)
@@ -223,10 +224,6 @@ def half_rest(model: Any) -> Any:
         MissingExtra: ModelOpt is not installed.
     """
     return modelopt.run("half_rest", model)
-
-
-def _axis(node: Any) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
 
 
 def _quantize_constant(weight: Any, scale: Any, zero: Any, axis: int) -> Any:

@@ -10,77 +10,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from dskd_export.documents.export import LayerSensitivity, ScoreFacts, SearchFacts
 
 # A group is split when it costs more than this share of the whole model's error.
 _NEGLIGIBLE = 0.05
 
 
-@dataclass(frozen=True)
-class Score:
-    """How far a quantised model is from fp32, on labelled images that are not evaluated later.
-
-    Attributes:
-        kl: mean KL(fp32 || quantised) of the classes' probabilities, in nats.
-        agreement: share of images with the same first class.
-        top1_drop: accuracy lost against fp32, a fraction; negative where it gained.
-    """
-
-    kl: float
-    agreement: float
-    top1_drop: float
-
-
-@dataclass(frozen=True)
-class LayerError:
-    """A layer, or a group that was not worth splitting, and what quantising it alone costs.
-
-    Attributes:
-        nodes: names of the layers.
-        kl: mean KL to fp32 with these quantised and nothing else, in nats.
-    """
-
-    nodes: tuple[str, ...]
-    kl: float
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found.
-
-    Attributes:
-        kept: layers that have to stay in floating point, the costliest first.
-        layers: error of each layer or group, the costliest first.
-        before: score with everything quantised.
-        after: score with `kept` in floating point.
-        good: whether `after` is good enough.
-        evaluations: quantised models that were run.
-        seconds: that it took.
-    """
-
-    kept: tuple[str, ...]
-    layers: tuple[LayerError, ...]
-    before: Score
-    after: Score
-    good: bool
-    evaluations: int
-    seconds: float
-
-
 def search_layers(
     nodes: Sequence[str],
-    evaluate: Callable[[frozenset[str]], Score],
-    good: Callable[[Score], bool],
+    evaluate: Callable[[frozenset[str]], ScoreFacts],
+    good: Callable[[ScoreFacts], bool],
     *,
+    images: int = 0,
     max_share: float = 0.5,
-) -> SearchResult:
+) -> tuple[tuple[str, ...], SearchFacts]:
     """Find the shortest list of layers that has to stay in floating point.
 
     Args:
         nodes: the quantised layers, in the order of the graph.
         evaluate: score of the model with the given layers in floating point.
         good: whether a score is good enough.
+        images: that `evaluate` scores on, for the record.
         max_share: largest share of the layers that may be put back; above it the precision has no use.
+
+    Returns:
+        The layers that have to stay in floating point, the costliest first; and what the search found.
 
     Raises:
         ValueError: there are no layers.
@@ -88,39 +43,48 @@ def search_layers(
     if not nodes:
         raise ValueError("there are no quantised layers to search")
     began = time.perf_counter()
-    known: dict[frozenset[str], Score] = {}
+    known: dict[frozenset[str], ScoreFacts] = {}
 
-    def score(kept: frozenset[str]) -> Score:
+    def score(kept: frozenset[str]) -> ScoreFacts:
         if kept not in known:
             known[kept] = evaluate(kept)
         return known[kept]
 
-    before = score(frozenset())
-    if good(before):
-        return SearchResult((), (), before, before, True, len(known), time.perf_counter() - began)
-    layers = _errors(tuple(nodes), before.kl, lambda group: score(frozenset(nodes) - frozenset(group)).kl)
-    order = [node for layer in layers for node in layer.nodes]
-    most = int(max_share * len(nodes))
-    kept = _shortest(order[:most], lambda some: good(score(frozenset(some))))
-    after = score(frozenset(kept))
-    return SearchResult(kept, layers, before, after, good(after), len(known), time.perf_counter() - began)
+    before = after = score(frozenset())
+    layers: list[tuple[tuple[str, ...], float]] = []
+    kept: tuple[str, ...] = ()
+    if not good(before):
+        layers = _errors(tuple(nodes), before.kl, lambda group: score(frozenset(nodes) - frozenset(group)).kl)
+        order = [node for group, _ in layers for node in group]
+        kept = _shortest(order[: int(max_share * len(nodes))], lambda some: good(score(frozenset(some))))
+        after = score(frozenset(kept))
+    return kept, SearchFacts(
+        images=images,
+        before=before,
+        after=after,
+        good=good(after),
+        layers=[
+            LayerSensitivity(nodes=list(group), kl=kl, kept=set(kept).issuperset(group)) for group, kl in layers
+        ],
+        evaluations=len(known),
+        seconds=time.perf_counter() - began,
+    )
 
 
 def _errors(
     nodes: tuple[str, ...], whole: float, error: Callable[[tuple[str, ...]], float]
-) -> tuple[LayerError, ...]:
+) -> list[tuple[tuple[str, ...], float]]:
     """Errors of single layers and of groups that cost next to nothing, the costliest first."""
-    found: list[LayerError] = []
-    groups = [LayerError(nodes, whole)]
+    found = []
+    groups = [(nodes, whole)]
     while groups:
-        group = groups.pop()
-        if len(group.nodes) == 1 or group.kl <= _NEGLIGIBLE * whole:
-            found.append(group)
+        group, kl = groups.pop()
+        if len(group) == 1 or kl <= _NEGLIGIBLE * whole:
+            found.append((group, kl))
             continue
-        middle = len(group.nodes) // 2
-        halves = (group.nodes[:middle], group.nodes[middle:])
-        groups.extend(LayerError(half, error(half)) for half in halves)
-    return tuple(sorted(found, key=lambda layer: (-layer.kl / len(layer.nodes), layer.nodes)))
+        middle = len(group) // 2
+        groups.extend((half, error(half)) for half in (group[:middle], group[middle:]))
+    return sorted(found, key=lambda layer: (-layer[1] / len(layer[0]), layer[0]))
 
 
 def _shortest(order: Sequence[str], good: Callable[[Sequence[str]], bool]) -> tuple[str, ...]:

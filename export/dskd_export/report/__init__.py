@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dskd_export.files.names import printable
+from dskd_export.files.names import make_printable
 from dskd_export.report.choices import Choice, Source, choices
 from dskd_export.report.csv_table import csv_table
 from dskd_export.report.decision import decide
@@ -56,7 +56,7 @@ def build_report(run_folder: Path, *, title: str | None = None) -> Report:
         DataError: the folder is missing, holds no result, or a file in it is damaged.
     """
     run = load_run(run_folder)
-    source = Source(printable(run_folder.resolve().name), run)
+    source = Source(make_printable(run_folder.resolve().name), run)
     found = choices([source])
     hashes = FileHashes(run_folder)
     stages = check_stages(run.stages, hashes)
@@ -107,7 +107,7 @@ def names_of(folders: Sequence[Path]) -> list[str]:
             name = own[-length:]
             if sum(other[-length:] == name for other in parts) == 1:
                 break
-        names.append(printable("/".join(name)))
+        names.append(make_printable("/".join(name)))
     return names
 
 
@@ -136,7 +136,7 @@ def _title(run: Run) -> str:
     if teacher and student:
         return f"{teacher.name} → {student.name}"
     model = teacher or student
-    return model.name if model else printable(run.folder.resolve().name)
+    return model.name if model else make_printable(run.folder.resolve().name)
 
 
 def _subtitle(run: Run) -> str:

@@ -21,6 +21,11 @@ COLUMNS = (
     *("bundle_sha256", "commit", "measured_at"),
 )
 
+_FROM_ROW = (
+    *("model", "runner", "provider", "precision", "batch", "threads", "streams", "part", "size_mb", "load_ms"),
+    *("first_inference_ms", "throughput_images_per_s"),
+)
+
 # A spreadsheet takes text that begins with one of these for a formula (OWASP, "CSV Injection"); the last
 # four are their full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -81,17 +86,14 @@ def _of_choice(one: Choice) -> dict[str, object]:
 
 def _of_row(row: BenchmarkRow) -> dict[str, object]:
     found: dict[str, object] = {
-        **{name: _plain(getattr(row, name)) for name in ("model", "runner", "provider", "precision", "batch")},
-        **{name: _plain(getattr(row, name)) for name in ("threads", "streams", "part", "size_mb", "load_ms")},
-        "first_inference_ms": _plain(row.first_inference_ms),
-        "throughput_images_per_s": _plain(row.throughput_images_per_s),
+        **{name: getattr(row, name) for name in _FROM_ROW},
         "not_measured_reason": row.unavailable,
         "energy_missing_reason": row.energy_reason,
         **_interval("energy_per_image_mj", row.energy_per_image_mj),
     }
     if row.memory is not None:
-        found["resident_memory_mb"] = _plain(row.memory.resident_mb)
-        found["device_memory_mb"] = _plain(row.memory.device_mb)
+        found["resident_memory_mb"] = row.memory.resident_mb
+        found["device_memory_mb"] = row.memory.device_mb
     latency = row.latency
     if latency is not None:
         for name in ("p50", "p90", "p95", "p99", "p999", "mean"):
@@ -113,7 +115,3 @@ def _interval(name: str, interval: Interval | None) -> dict[str, object]:
     if interval is None:
         return {}
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def _plain(value: object) -> object:
-    return "" if value is None else value

@@ -12,8 +12,8 @@ from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow
 from dskd_export.documents.validation import ValidationDocument, Verdict
 from dskd_export.report import formatting as fmt
 from dskd_export.report.choices import Choice, Source, best_of, teacher_of
-from dskd_export.report.intervals import ratio
 from dskd_export.report.load import Run
+from dskd_export.report.series import ratio
 from dskd_export.validation.verdicts import worst_of
 
 DecisionVerdict = Literal["PASS", "NOT SHOWN", "FAIL", "STALE", "NOT CHECKED"]

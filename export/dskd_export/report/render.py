@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dskd_export.report.blocks import Block, Gallery, Section
+from dskd_export.report.blocks import Gallery, Section
 from dskd_export.report.decision import Decision
 from dskd_export.report.tables import Cell
 
@@ -75,7 +75,9 @@ def html_from_page(page: Page) -> str:
         page=page,
         css=Markup(_read("templates/report.css")),
         scripts=[Markup(script) for script in scripts],
-        script_sources=" ".join(_csp_hash(script) for script in scripts),
+        script_sources=" ".join(
+            f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+        ),
         charts={"config": CHART_CONFIG, "specs": charts},
     )  # fmt: skip
 
@@ -128,15 +130,11 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.tests["block"] = _is_block
+    templates.tests["block"] = lambda block, name: type(block).__name__ == name
     templates.filters.update(
         md=escape_markdown, md_code=code_markdown, md_cell=cell_markdown, md_fence=fence, data_uri=data_uri
     )
     return templates
-
-
-def _is_block(block: Block, name: str) -> bool:
-    return type(block).__name__ == name
 
 
 def _read(name: str) -> str:
@@ -149,7 +147,3 @@ def _script(name: str) -> str:
     if "</script" in text.lower():
         raise ValueError(f"{name} would end the script element that it stands in")
     return text
-
-
-def _csp_hash(script: str) -> str:
-    return "'sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() + "'"

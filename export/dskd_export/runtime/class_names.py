@@ -30,18 +30,20 @@ def check_class_names(names: Sequence[str], where: str) -> None:
         if looks not in first:
             first[looks] = name
             continue
-        what = "named " + _show(name) if first[looks] == name else f"alike: {how_they_differ(first[looks], name)}"
+        what = (
+            "named " + _show(name) if first[looks] == name else f"alike: {describe_difference(first[looks], name)}"
+        )
         raise DataError(f"{where}: two classes are {what}.", "Merge them, or give each class its own name.")
 
 
-def look_alikes(names: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
+def find_look_alikes(names: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
     """Pairs of different names that a person may take for the same, one of `names`, one of `others`."""
     by_looks = {_fold(name): name for name in others}
     pairs = [(name, by_looks.get(_fold(name))) for name in names]
     return [(name, other) for name, other in pairs if other is not None and other != name]
 
 
-def how_they_differ(name: str, other: str) -> str:
+def describe_difference(name: str, other: str) -> str:
     r"""Two names in ASCII, `'caf\xe9' (composed) and 'cafe\u0301' (decomposed)`."""
     if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
         return f"{name!a}{_form(name)} and {other!a}{_form(other)}"

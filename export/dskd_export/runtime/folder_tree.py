@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from dskd_export.errors import DataError
-from dskd_export.files.names import printable, shell_bytes
+from dskd_export.files.names import make_printable, shell_bytes
 
 FILE = "file"
 FOLDER = "folder"
@@ -85,11 +85,11 @@ class DiskTree:
 
     def place(self, path: str) -> str:
         """The whole path."""
-        return printable(str(self.root / path))
+        return make_printable(str(self.root / path))
 
     def target(self, path: str) -> str:
         """Where a link points."""
-        return printable(str((self.root / path).readlink()))
+        return make_printable(str((self.root / path).readlink()))
 
     def rename_hint(self, path: str, name: str) -> str:
         """The command that renames it, in bytes that no locale changes."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from dskd_export.errors import DataError
-from dskd_export.files.names import is_utf8, printable
+from dskd_export.files.names import is_utf8, make_printable
 from dskd_export.runtime.folder_tree import DANGLING, DEVICE, FIFO, FILE, FOLDER, SOCKET, SPARSE, Tree
 
 # Registered by Pillow, but no photos: programs, films, weather data, metadata, pictures for Windows alone.
@@ -29,22 +29,11 @@ _NO_PHOTOS = frozenset({"EPS", "PDF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "W
 
 # In lower case. Names that begin with a dot are hidden in any case.
 _SYSTEM_FOLDERS = frozenset(
-    {
-        "@eadir",
-        "@recently-snapshot",
-        "@recycle",
-        "#recycle",
-        "#snapshot",
-        "$recycle.bin",
-        "__macosx",
-        "__pycache__",
-        "found.000",
-        "lost+found",
-        "network trash folder",
-        "recycler",
-        "system volume information",
-        "temporary items",
-    }
+    (
+        *("@eadir", "@recently-snapshot", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx"),
+        *("__pycache__", "found.000", "lost+found", "network trash folder", "recycler"),
+        *("system volume information", "temporary items"),
+    )
 )
 
 NO_IMAGE = "file with no image suffix"
@@ -240,7 +229,7 @@ def _same_folder(tree: Tree, path: str, other: str) -> DataError:
 
 def _shorten(name: str) -> str:
     """A name in one line: no control characters, which a terminal would obey, and not endless."""
-    text = printable(name)
+    text = make_printable(name)
     text = text if text.isprintable() else ascii(text)[1:-1]
     return text if len(text) <= _LENGTH else f"{text[:_LENGTH]}..."
 

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from dskd_export.errors import DataError
-from dskd_export.files.names import printable
+from dskd_export.files.names import make_printable
 
 _MEND = "Repair or delete the file."
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
@@ -133,7 +133,7 @@ def _check_plain(path: str | os.PathLike[str], name: str) -> None:
     except FileNotFoundError:
         if not Path(path).is_symlink():
             raise
-        target = printable(str(Path(path).readlink()))
+        target = make_printable(str(Path(path).readlink()))
         raise UnreadableImage(name, f"a link to {target}, which cannot be reached") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder says that it is one
         raise UnreadableImage(name, "not a plain file")

@@ -19,8 +19,8 @@ from PIL import Image
 from dskd_export.documents.base import DataFacts
 from dskd_export.errors import DataError
 from dskd_export.files.bounded import read_bounded
-from dskd_export.files.names import printable
-from dskd_export.runtime.class_names import how_they_differ, look_alikes
+from dskd_export.files.names import make_printable
+from dskd_export.runtime.class_names import describe_difference, find_look_alikes
 from dskd_export.runtime.folder_tree import DANGLING, FILE, DiskTree, kind_of
 from dskd_export.runtime.image_scan import UNLISTED, LeftOut, images_below, scan_classes
 from dskd_export.runtime.images import UnreadableImage, open_image, suggest_tolerance
@@ -74,9 +74,9 @@ class LabelledImages:
         """
         for file, label in zip(self.files, self.labels, strict=True):
             try:
-                image = open_image(self.folder / file, printable(file))
+                image = open_image(self.folder / file, make_printable(file))
             except UnreadableImage as error:
-                skipped.append(printable(file))
+                skipped.append(make_printable(file))
                 if len(skipped) > (max_unreadable or 0) * len(self.files):
                     hint = "Repair or delete the files."
                     if max_unreadable is not None:
@@ -98,9 +98,9 @@ class LabelledImages:
                 size = (self.folder / file).stat().st_size
             except OSError:
                 size = 0  # unreadable, and reported as that
-            digest.update(f"{printable(file)}\0{size}\0{label}\n".encode())
+            digest.update(f"{make_printable(file)}\0{size}\0{label}\n".encode())
         return DataFacts(
-            source=printable(str(self.folder)),
+            source=make_printable(str(self.folder)),
             sha256=digest.hexdigest(),
             sha256_of="listing",
             train_images=None,
@@ -159,7 +159,7 @@ def open_images(
         return None
     labelled = open_labelled(folder, classes)
     if labelled.left_out:
-        on_left_out(f"{printable(str(folder))}: left out {', '.join(labelled.left_out)}")
+        on_left_out(f"{make_printable(str(folder))}: left out {', '.join(labelled.left_out)}")
     return labelled.first(count, seed)
 
 
@@ -177,12 +177,12 @@ def _list_folders(folder: Path, index_of: Mapping[str, int], left_out: LeftOut) 
     found = scan_classes(DiskTree(folder), "", left_out)
     if found.loose:
         raise DataError(
-            f"{folder} holds images without a class, for example {printable(found.loose[0])}.", _LAYOUT
+            f"{folder} holds images without a class, for example {make_printable(found.loose[0])}.", _LAYOUT
         )
     unknown = [name for name in sorted(found.classes) if name not in index_of]
     if unknown:
         pairs = "; ".join(
-            f"{how_they_differ(*pair)} look the same" for pair in look_alikes(unknown, index_of)[:_NAMED]
+            f"{describe_difference(*pair)} look the same" for pair in find_look_alikes(unknown, index_of)[:_NAMED]
         )
         raise DataError(
             f"{folder}: {_some(unknown)} is no class of the bundle, which has {_some(list(index_of))}"

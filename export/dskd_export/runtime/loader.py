@@ -12,9 +12,9 @@ from pathlib import Path
 
 from dskd_export.bundle import Bundle
 from dskd_export.documents.runner_name import RunnerName
-from dskd_export.engine.found import FoundEngine, find_engines, require_engines
+from dskd_export.engine.identity import FoundEngine, find_engines, require_engines
 from dskd_export.engine.inspect import format_shares, runs_in_its_precision
-from dskd_export.runtime.any_batch import AnyBatch
+from dskd_export.runtime.batches import AnyBatch
 from dskd_export.runtime.compute_precision import ComputePrecision, find_compute_precision
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, check_provider, list_providers
 from dskd_export.runtime.providers import TENSORRT, Shape

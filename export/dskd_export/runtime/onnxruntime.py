@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from dskd_export import codes
 from dskd_export.documents.precision import QUANTIZED, PrecisionMetadata
 from dskd_export.documents.runner_name import RunnerName
-from dskd_export.engine.problems import gpu_out_of_memory
+from dskd_export.engine.device import gpu_out_of_memory
 from dskd_export.errors import EnvironmentProblem, ModelError, ProviderLacksKernel, UsageError, require
 from dskd_export.runtime.assignment import (
     RECORD,
@@ -189,9 +189,7 @@ class OnnxRuntimeRunner:
     def __enter__(self) -> OnnxRuntimeRunner:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._session = None
 
 

@@ -16,7 +16,7 @@ from dskd_export.errors import EnvironmentProblem
 from dskd_export.runtime.elf import Capability, Kernels, NotElf, read_kernels
 from dskd_export.runtime.providers import CUDA, Provider
 from dskd_export.runtime.shared_libraries import find_missing_libraries, find_other_majors, list_pip_folders
-from dskd_export.telemetry.cuda import DRIVER, Gpu
+from dskd_export.telemetry.cuda import DRIVER, Gpu, format_capability
 
 # Compiled code of a Tegra runs only on that one; elsewhere on all later GPUs of the same major version.
 # CUDA C++ Programming Guide, "Binary Compatibility"; developer.nvidia.com/cuda-gpus.
@@ -128,10 +128,9 @@ def _kernels(folder: Path, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     except NotElf:
         return  # reported with the libraries
     if (kernels.cubin or kernels.ptx) and not covers(kernels, capability):
-        there = ", ".join(_version(one) for one in sorted(kernels.cubin | kernels.ptx))
-        what = (
-            f"{gpus[0].name} has compute capability {_version(capability)}; {library.name} has kernels for {there}"
-        )
+        there = ", ".join(format_capability(one) for one in sorted(kernels.cubin | kernels.ptx))
+        own = format_capability(capability)
+        what = f"{gpus[0].name} has compute capability {own}; {library.name} has kernels for {there}"
         yield Problem(codes.COMPUTE_CAPABILITY, what)
 
 
@@ -144,7 +143,3 @@ def covers(kernels: Kernels, capability: Capability) -> bool:
     return any(
         built[0] == capability[0] and built[1] <= capability[1] and built not in _TEGRA for built in kernels.cubin
     )
-
-
-def _version(capability: Capability) -> str:
-    return ".".join(map(str, capability))

@@ -47,14 +47,14 @@ TENSORRT = Provider(
     "libonnxruntime_providers_tensorrt.so",
     {
         "device_id": "0",
-        "trt_engine_cache_enable": "0",
-        "trt_timing_cache_enable": "0",
-        "trt_cuda_graph_enable": "0",
-        "trt_dla_enable": "0",
-        "trt_engine_hw_compatible": "0",
-        "trt_weight_stripped_engine_enable": "0",
-        "trt_dump_ep_context_model": "0",
-        "trt_layer_norm_fp32_fallback": "0",
+        **{
+            f"trt_{name}": "0"
+            for name in (
+                *("engine_cache_enable", "timing_cache_enable", "cuda_graph_enable", "dla_enable"),
+                *("engine_hw_compatible", "weight_stripped_engine_enable", "dump_ep_context_model"),
+                "layer_norm_fp32_fallback",
+            )
+        },
     },
 )
 PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in (CPU, CUDA, TENSORRT)}

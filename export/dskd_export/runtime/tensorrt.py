@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from dskd_export import codes
 from dskd_export.documents.runner_name import RunnerName
@@ -161,9 +160,7 @@ class TensorRtRunner:
     def __enter__(self) -> TensorRtRunner:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._streams.clear()
         self._closing.close()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dskd_export.telemetry.sysfs import Attribute, matching, open_attribute
+from dskd_export.telemetry.sysfs import Attribute, find_paths, open_attribute
 
 _GPUS = ("gpu-gpc-0", "*.gpu", "*.ga10b", "*.gv11b", "*.gp10b", "*.gb10b")
 _EMC = ("sys/class/devfreq/bwmgr/cur_freq", "sys/kernel/debug/bpmp/debug/clk/emc/rate")
@@ -23,8 +23,8 @@ class Clocks:
     """The clocks that this machine shows; files stay open."""
 
     def __init__(self, root: Path = Path("/")) -> None:
-        gpus = [path for name in _GPUS for path in matching(root, f"sys/class/devfreq/{name}/cur_freq")]
-        self._gpu = _first([*gpus, *matching(root, "sys/devices/gpu.0/devfreq/*/cur_freq")])
+        gpus = [path for name in _GPUS for path in find_paths(root, f"sys/class/devfreq/{name}/cur_freq")]
+        self._gpu = _first([*gpus, *find_paths(root, "sys/devices/gpu.0/devfreq/*/cur_freq")])
         self._emc = _first([root / path for path in _EMC])
         self._cpus = [
             attribute
@@ -64,7 +64,7 @@ def _first(paths: list[Path]) -> Attribute | None:
 
 def _policies(root: Path) -> list[Path]:
     """The policies of CPUs that this process may use, a few that are spread over all."""
-    policies = matching(root, "sys/devices/system/cpu/cpufreq/policy*")
+    policies = find_paths(root, "sys/devices/system/cpu/cpufreq/policy*")
     if root == Path("/"):
         usable = os.sched_getaffinity(0)
         policies = [path for path in policies if usable & _members(path)] or policies

@@ -33,6 +33,11 @@ class Gpu:
     memory_mb: float | None = None
 
 
+def format_capability(capability: tuple[int, int]) -> str:
+    """Format a compute capability: `8.7`."""
+    return ".".join(map(str, capability))
+
+
 @functools.cache
 def cuda_gpus(library: str = DRIVER) -> tuple[Gpu, ...]:
     """List the CUDA devices in CUDA's own order; empty without a driver or a device.

@@ -231,3 +231,18 @@ def _read(path: str | Path) -> str:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def device_name(gpu: str | None = None) -> str:
+    """Name this device as a folder: its board, else its GPU, else its CPU.
+
+    Args:
+        gpu: name of the GPU in use; None: the first one of this machine.
+    """
+    gpus = (gpu,) if gpu else cuda_devices()
+    return folder_name(board() or (gpus[0] if gpus else host_facts().cpu))
+
+
+def folder_name(text: str) -> str:
+    """Turn a name into that of a folder: `Orin (nvgpu)` -> `orin-nvgpu`."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "device"

@@ -19,7 +19,6 @@ import numpy as np
 from dskd_export.documents.benchmark import EnergyFacts, TelemetryFacts
 from dskd_export.telemetry import conditions
 from dskd_export.telemetry import energy as joules
-from dskd_export.telemetry.cpu_time import cpu_time, other_cores
 from dskd_export.telemetry.host import usable_cores
 from dskd_export.telemetry.jetson import is_jetson, power_mode
 from dskd_export.telemetry.nvml import NvmlSource
@@ -27,6 +26,7 @@ from dskd_export.telemetry.reading import JoinedSource, Reading, Source, SourceE
 from dskd_export.telemetry.sampler import INTERVAL_S, Sampler, Trace
 from dskd_export.telemetry.system import SystemSource
 from dskd_export.telemetry.tegrastats import TegrastatsSource
+from dskd_export.telemetry.usage import cpu_time, other_cores
 
 IDLE_S = 2.0
 _PATIENCE_INTERVALS = 20
@@ -85,9 +85,7 @@ class Monitor:
     def __enter__(self) -> Monitor:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if not self.blocked:  # a thread still uses it otherwise; it ends with the process
             self.source.close()
 

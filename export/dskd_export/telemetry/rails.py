@@ -1,4 +1,4 @@
-"""Power rails of a Jetson: the monitors that sysfs shows, and which rails are the module's total.
+"""Read power from sysfs: the rails of a Jetson and which are the module's total; elsewhere RAPL's CPU packages.
 
 The total is known by the names of the rails, which differ from board to board. Rails that are part
 of another rail are never added to it. Sources:
@@ -16,6 +16,9 @@ of another rail are never added to it. Sources:
   https://forums.developer.nvidia.com/t/interpretation-of-jetson-nx-power-rail/200883 and
   https://forums.developer.nvidia.com/t/xavier-jetson-total-power-consumption/81016
 - Nano: https://forums.developer.nvidia.com/t/power-consumption-monitoring/73608
+
+RAPL, on Intel and AMD: https://docs.kernel.org/power/powercap/powercap.html. `energy_uj` counts µJ and starts
+again after `max_energy_range_uj`. Since 2020 kernels let only root read it (CVE-2020-8694).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dskd_export.telemetry.reading import Total
-from dskd_export.telemetry.sysfs import Attribute, matching, read_text
+from dskd_export.telemetry.sysfs import Attribute, find_paths, read_number, read_text
 
 _MODULE = "the module"
 
@@ -121,14 +124,14 @@ def open_rails(root: Path = Path("/")) -> tuple[list[Rail], list[str]]:
 
 
 def _hwmon_channels(root: Path) -> Iterator[tuple[str, tuple[Path, ...], float]]:
-    by_driver = matching(root, "sys/bus/i2c/drivers/ina*/*/hwmon/hwmon*")
+    by_driver = find_paths(root, "sys/bus/i2c/drivers/ina*/*/hwmon/hwmon*")
     by_class = [
         folder
-        for folder in matching(root, "sys/class/hwmon/hwmon*")
+        for folder in find_paths(root, "sys/class/hwmon/hwmon*")
         if (read_text(folder / "name") or "").startswith("ina")
     ]
     for folder in {path.resolve(): path for path in (*by_driver, *by_class)}.values():
-        for label in matching(folder, "in*_label"):
+        for label in find_paths(folder, "in*_label"):
             channel = label.name[len("in") : -len("_label")]
             name = read_text(label)
             # NC: not connected. Channel 7 of the ina3221 is "sum of shunt voltages", no rail.
@@ -142,7 +145,65 @@ def _hwmon_channels(root: Path) -> Iterator[tuple[str, tuple[Path, ...], float]]
 
 
 def _iio_channels(root: Path) -> Iterator[tuple[str, tuple[Path, ...], float]]:
-    for label in matching(root, "sys/bus/i2c/drivers/ina3221x/*/iio*device*/rail_name_*"):
+    for label in find_paths(root, "sys/bus/i2c/drivers/ina3221x/*/iio*device*/rail_name_*"):
         name = read_text(label)
         if name and name != "NC":
             yield name, (label.parent / f"in_power{label.name.removeprefix('rail_name_')}_input",), 1e-3
+
+
+class Rapl:
+    """The counters of all packages.
+
+    Attributes:
+        total: the packages together; None where one cannot be read.
+        reason: why not.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._counters: dict[str, _Counter] = {}
+        self.total: Total | None = None
+        self.reason = "the system shows no energy counter of the CPU (powercap, RAPL)"
+        for zone in find_paths(root, "sys/class/powercap/intel-rapl:*"):
+            name = read_text(zone / "name") or ""
+            if not name.startswith("package"):
+                continue  # core, dram, psys: parts of a package, or another thing
+            try:
+                self._counters[name] = _Counter(zone)
+            except OSError as error:
+                self.close()
+                self.reason = f"the energy counter of the CPU, {zone.name}/energy_uj: {error.strerror}"
+                return
+        if self._counters:
+            scope = "the CPU package" if len(self._counters) == 1 else "the CPU packages"
+            self.total, self.reason = Total(tuple(self._counters), scope), ""
+
+    def energy_j(self) -> dict[str, float]:
+        """Package -> joules since this object was made."""
+        values = {name: counter.joules() for name, counter in self._counters.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def close(self) -> None:
+        """Close the files."""
+        for counter in self._counters.values():
+            counter.attribute.close()
+        self._counters = {}
+
+
+class _Counter:
+    """One counter that is made to go on where it starts again."""
+
+    def __init__(self, zone: Path) -> None:
+        self.attribute = Attribute(zone / "energy_uj")
+        self._range_uj = read_number(zone / "max_energy_range_uj") or 0.0
+        self._last_uj = self.attribute.number()
+        self._sum_uj = 0.0
+
+    def joules(self) -> float | None:
+        now_uj = self.attribute.number()
+        if now_uj is None:
+            return None
+        if self._last_uj is not None:
+            step_uj = now_uj - self._last_uj
+            self._sum_uj += step_uj if step_uj >= 0 else step_uj + self._range_uj
+        self._last_uj = now_uj
+        return self._sum_uj * 1e-6

@@ -30,7 +30,7 @@ def as_number(text: str | None) -> float | None:
         return None
 
 
-def matching(root: Path, pattern: str) -> list[Path]:
+def find_paths(root: Path, pattern: str) -> list[Path]:
     """What a glob finds below `root`, hwmon10 after hwmon9, each thing once however many links lead to it."""
     found: dict[Path, Path] = {}
     for path in sorted(root.glob(pattern), key=lambda path: _natural(str(path))):

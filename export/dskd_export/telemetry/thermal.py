@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dskd_export.telemetry.sysfs import Attribute, matching, open_attribute, read_text
+from dskd_export.telemetry.sysfs import Attribute, find_paths, open_attribute, read_text
 
 # Cooling devices that slow a chip down. Fans are none of these; a TCC offset is a setting.
 _SLOWING = re.compile(r".*-alert|(thermal-)?cpufreq.*|(thermal-)?devfreq.*|intel_powerclamp")
@@ -29,11 +29,13 @@ class Thermal:
     """The thermal state that this machine shows; files stay open."""
 
     def __init__(self, root: Path = Path("/")) -> None:
-        zones = matching(root, "sys/class/thermal/thermal_zone*")
-        self._zones = _open_attributes({_zone_name(zone): zone / "temp" for zone in zones})
+        zones = find_paths(root, "sys/class/thermal/thermal_zone*")
+        self._zones = _open_attributes(
+            {(read_text(zone / "type") or zone.name).removesuffix("-thermal"): zone / "temp" for zone in zones}
+        )
         slowing = {
             kind: device / "cur_state"
-            for device in matching(root, "sys/class/thermal/cooling_device*")
+            for device in find_paths(root, "sys/class/thermal/cooling_device*")
             if _SLOWING.fullmatch(kind := read_text(device / "type") or "")
         }
         self._slowing = _open_attributes(slowing)
@@ -59,23 +61,19 @@ class Thermal:
                 attribute.close()
 
 
-def _zone_name(zone: Path) -> str:
-    return (read_text(zone / "type") or zone.name).removesuffix("-thermal")
-
-
 def _alarms(root: Path) -> dict[str, Path]:
     return {
         _ALARMS.get(path.name.split("_")[0], path.name): path
-        for folder in matching(root, "sys/class/hwmon/hwmon*")
+        for folder in find_paths(root, "sys/class/hwmon/hwmon*")
         if read_text(folder / "name") == "soctherm_oc"
-        for path in matching(folder, "oc*_event_cnt")
+        for path in find_paths(folder, "oc*_event_cnt")
     }
 
 
 def _throttle_counts(root: Path) -> dict[str, Path]:
     """One counter a package: all CPUs of a package show the same."""
     packages: dict[str, Path] = {}
-    for path in matching(root, "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/package_throttle_count"):
+    for path in find_paths(root, "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/package_throttle_count"):
         package = read_text(path.parent.parent / "topology/physical_package_id") or "0"
         packages.setdefault(f"thermal throttling of CPU package {package}", path)
     return packages

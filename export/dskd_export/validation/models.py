@@ -14,9 +14,8 @@ from dskd_export.bundle import Bundle
 from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import Judgement
 from dskd_export.errors import EnvironmentProblem, ProviderLacksKernel, UsageError, require
-from dskd_export.precision.emulate import emulate_bf16
-from dskd_export.runtime.any_batch import AnyBatch, largest_call
-from dskd_export.runtime.batches import logits_of
+from dskd_export.precision.scoring import emulate_bf16
+from dskd_export.runtime.batches import AnyBatch, largest_call, logits_of
 from dskd_export.runtime.compute_precision import ComputePrecision
 from dskd_export.runtime.loader import FINDERS, FULL, Loader, OnnxLoader, find_loaders
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner

@@ -24,7 +24,7 @@ from dskd_export.runtime.images import name_unreadable
 from dskd_export.runtime.labelled_images import LabelledImages
 from dskd_export.runtime.runner import Array
 from dskd_export.settings import BudgetSettings, ValidateSettings
-from dskd_export.telemetry.device_name import device_name
+from dskd_export.telemetry.host import device_name
 from dskd_export.validation.accuracy import accuracy_of
 from dskd_export.validation.batches import (
     ValidationBatch,

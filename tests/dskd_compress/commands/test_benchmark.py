@@ -20,7 +20,7 @@ from dskd_compress.recipe import bundle_settings
 from dskd_export.benchmark import cells as cells_module
 from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
-from dskd_export.telemetry.device_name import device_name
+from dskd_export.telemetry.host import device_name
 
 QUICK = [
     word

@@ -29,7 +29,7 @@ from dskd_export.documents.base import read_document
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.errors import DataError, MissingExtra, ModelError
 from dskd_export.onnx_from_torch import onnx_from_torch
-from dskd_export.onnx_from_torch.onnx_model import OnnxModel
+from dskd_export.onnx_from_torch.pack import OnnxModel
 
 
 @pytest.fixture(scope="module")

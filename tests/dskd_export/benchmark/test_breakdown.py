@@ -12,8 +12,8 @@ from scipy import special
 from dskd_export.benchmark.breakdown import measure_breakdown
 from dskd_export.engine.builder import build_engine
 from dskd_export.engine.document import engines_folder
+from dskd_export.runtime.metrics import top_classes
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
-from dskd_export.runtime.postprocess import top_classes
 from dskd_export.runtime.tensorrt import TensorRtRunner
 from dskd_export.settings import BuildSettings
 

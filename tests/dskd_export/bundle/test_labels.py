@@ -5,7 +5,7 @@ import ast
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dskd_export.bundle.labels import labels_text
+from dskd_export.bundle.manifest import labels_text
 
 NAMES = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1)
 

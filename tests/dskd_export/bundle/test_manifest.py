@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from bundle_support import canonical, make_models, make_provenance, sign
 
+from dskd_export.bundle.codec import MAX_SIZE
 from dskd_export.bundle.manifest import MAX_TOTAL, FileFacts, Manifest, ModelFacts, needs_calibration, size_limit
-from dskd_export.bundle.tar import MAX_SIZE
 from dskd_export.errors import BundleError
 
 FACTS = FileFacts(sha256="0" * 64, size=3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dskd_export.bundle.tar import BLOCK, END, MAX_SIZE, claimed_size, padding, tar_header
+from dskd_export.bundle.codec import BLOCK, END, MAX_SIZE, claimed_size, padding, tar_header
 
 
 @settings(deadline=None)

@@ -7,8 +7,7 @@ import pytest
 from bundle_support import contents, repack
 
 from dskd_export.bundle import open_bundle, pack_bundle, unpack_bundle, verify_packed
-from dskd_export.bundle.codec import GZIP, ZSTD, Codec
-from dskd_export.bundle.tar import END, padding, tar_header
+from dskd_export.bundle.codec import END, GZIP, ZSTD, Codec, padding, tar_header
 from dskd_export.bundle.unpack import default_folder
 from dskd_export.errors import BundleError, EnvironmentProblem, UsageError
 

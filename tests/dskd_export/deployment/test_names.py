@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dskd_export.deployment.names import check_model_name, model_name_from, quote_literal
-from dskd_export.deployment.render import escape_comment
+from dskd_export.deployment.render import check_model_name, escape_comment, model_name_from, quote_literal
 from dskd_export.errors import UsageError
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]))

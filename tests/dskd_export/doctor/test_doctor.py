@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dskd_export.doctor import PACKAGES, Finding, child, diagnose, machine, ort
+from dskd_export.doctor import PACKAGES, Finding, diagnose, machine, ort
 from dskd_export.doctor.ort import check_onnxruntime
 from dskd_export.doctor.packages import check_packages, check_torchvision, read_minimums
 
@@ -165,7 +165,7 @@ def test_onnxruntime_that_hangs(monkeypatch):
     def hang(*_: object, **__: object) -> None:
         raise subprocess.TimeoutExpired("python", 120)
 
-    monkeypatch.setattr(child.subprocess, "run", hang)
+    monkeypatch.setattr(ort.run_script.__globals__["subprocess"], "run", hang)
     assert "120 s" in by_number(check_onnxruntime("benchmark", None, ()))[124].what
 
 

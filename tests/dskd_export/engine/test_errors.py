@@ -14,10 +14,10 @@ from onnx import TensorProto, helper
 
 from dskd_compress.cli import describe
 from dskd_export import codes
+from dskd_export.bundle.onnx_file import opset_of
 from dskd_export.engine.builder import BuildTarget, build_engine, profiles_of
 from dskd_export.engine.document import engines_folder
 from dskd_export.engine.generations import open_backend
-from dskd_export.engine.opset import opset_of
 from dskd_export.engine.process import BuildRequest, Fault, run_in_child_process, run_request
 from dskd_export.errors import DskdError, EnvironmentProblem, MissingExtra, ModelError, UsageError
 from dskd_export.settings import BuildSettings
@@ -172,7 +172,7 @@ def test_an_error_of_the_child_process_keeps_its_code(source, words, code, child
     assert caught.value.hint
     assert not child_request.plan.exists()
     if code is not None:
-        assert describe(caught.value).code == str(code), "and the command line prints it"
+        assert describe(caught.value).code is code, "and the command line prints it"
 
 
 def test_an_error_without_a_code_keeps_its_class(child_request):

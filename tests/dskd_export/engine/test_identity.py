@@ -10,16 +10,19 @@ from dskd_export import codes
 from dskd_export.bundle import bundle_of
 from dskd_export.engine import identity
 from dskd_export.engine.builder import build_engine
-from dskd_export.engine.device import Gpu
-from dskd_export.engine.document import document_path, engines_folder, source_of
+from dskd_export.engine.document import GpuFacts, document_path, engines_folder, source_of
 from dskd_export.engine.generations import Installed
 from dskd_export.engine.identity import check_identity, read_engine
 from dskd_export.errors import DataError, EnvironmentProblem, UsageError
 from dskd_export.runtime.tensorrt import TensorRtRunner
 from dskd_export.settings import BuildSettings
 
-ORIN = Gpu(0, "Orin (nvgpu)", "8.7", 8_000_000_000, "540.4.0", "12.6")
+ORIN = GpuFacts(name="Orin (nvgpu)", compute_capability="8.7", memory_mb=8_000, driver="540.4.0", cuda="12.6")
 TEN = Installed("tensorrt", "tensorrt", Path("/x"), "10.16.1.11", True)
+
+
+def rename_gpu(name: str, compute_capability: str = ORIN.compute_capability) -> GpuFacts:
+    return ORIN.model_copy(update={"name": name, "compute_capability": compute_capability})
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def test_the_same_machine_may_load_it(engine):
 def test_both_sides_and_the_command_are_told(engine):
     _, path = engine
     document, _ = read_engine(path)
-    other = Gpu(0, "NVIDIA H200", "9.0", 150_000_000_000, "580.1", "13.0")
+    other = GpuFacts(name="NVIDIA H200", compute_capability="9.0", memory_mb=150_000, driver="580.1", cuda="13.0")
     newer = replace(TEN, version="11.4.0.106")
     error = refusal(document, path, gpu=other, there=newer)
     assert "it needs tensorrt 10.16.1.11, 11.4.0.106 is installed" in error.message
@@ -64,10 +67,14 @@ def test_both_sides_and_the_command_are_told(engine):
         ({"version_compatible": True}, {"there": replace(TEN, version="11.0.0")}, None),
         ({"version_compatible": True}, {"there": replace(TEN, version="10.3.0")}, "10.3.0 is installed"),
         ({}, {"there": replace(TEN, version=None)}, None),
-        ({"hardware": "ampere-plus"}, {"gpu": replace(ORIN, name="A100", compute_capability="8.0")}, None),
-        ({"hardware": "ampere-plus"}, {"gpu": replace(ORIN, name="T4", compute_capability="7.5")}, "T4 (7.5)"),
-        ({"hardware": "same-compute-capability"}, {"gpu": replace(ORIN, name="Orin Nano")}, None),
-        ({}, {"gpu": replace(ORIN, name="Orin Nano")}, "Orin Nano (8.7)"),
+        (
+            {"hardware": "ampere-plus"},
+            {"gpu": rename_gpu("A100", "8.0")},
+            None,
+        ),
+        ({"hardware": "ampere-plus"}, {"gpu": rename_gpu("T4", "7.5")}, "T4 (7.5)"),
+        ({"hardware": "same-compute-capability"}, {"gpu": rename_gpu("Orin Nano")}, None),
+        ({}, {"gpu": rename_gpu("Orin Nano")}, "Orin Nano (8.7)"),
         ({"targets": ["sm86", "sm87"]}, {}, None),
         ({"targets": ["sm86"]}, {}, "sm86, the GPU is sm87"),
         ({"system": "Windows AMD64"}, {}, "Windows AMD64"),
@@ -92,7 +99,7 @@ def test_no_gpu(engine, monkeypatch):
 
 def test_it_is_refused_within_a_second_and_before_tensorrt_sees_it(engine, monkeypatch):
     machine, path = engine
-    monkeypatch.setattr(identity, "find_gpu", lambda index=0: replace(ORIN, name="NVIDIA L4"))
+    monkeypatch.setattr(identity, "find_gpu", lambda index=0: rename_gpu("NVIDIA L4"))
     monkeypatch.setattr(type(machine.backend), "open", lambda self, plan: pytest.fail("it was opened"))
     began = time.perf_counter()
     with pytest.raises(EnvironmentProblem, match="NVIDIA L4"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dskd_export.files.digest import digest
+from dskd_export.files.json_text import digest
 
 JSON = st.recursive(
     st.none()

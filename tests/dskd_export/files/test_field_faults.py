@@ -12,7 +12,7 @@ from pydantic_core.core_schema import ErrorType
 
 from dskd_export.documents.base import Accuracy, Provenance, StageRecord, read_document
 from dskd_export.errors import BundleError, DataError
-from dskd_export.files.field_faults import describe_fault, expectation, place_of, shown
+from dskd_export.files.field_faults import describe_fault, expectation, format_value, place_of
 from dskd_export.report.load import load_run
 from dskd_export.spec import ModelSpec
 
@@ -38,8 +38,8 @@ def test_every_kind_has_words_with_and_without_its_numbers(kind: str) -> None:
     [(None, "null"), (True, "true"), (10**400, "a number of more than 60 digits"), ("a\nb", r"'a\nb'")],
 )
 def test_values_are_shown_as_they_are_written(value: object, text: str) -> None:
-    assert shown(value) == text
-    assert all(len(shown(long)) <= 60 for long in (LONG, [LONG] * 50, {LONG: LONG}, [[[[[[[1]]]]]]]))
+    assert format_value(value) == text
+    assert all(len(format_value(long)) <= 60 for long in (LONG, [LONG] * 50, {LONG: LONG}, [[[[[[[1]]]]]]]))
 
 
 def test_places_carry_no_branch_of_a_union() -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dskd_export.files.names import is_utf8, printable, shell_bytes
+from dskd_export.files.names import is_utf8, make_printable, shell_bytes
 from dskd_export.provenance import command_line
 
 LATIN1 = b"caf\xe9".decode("utf-8", "surrogateescape")
@@ -14,9 +14,9 @@ LATIN1 = b"caf\xe9".decode("utf-8", "surrogateescape")
 
 def test_names_that_are_not_utf8() -> None:
     assert not is_utf8(LATIN1)
-    assert printable(LATIN1) == r"caf\xe9"
+    assert make_printable(LATIN1) == r"caf\xe9"
     assert is_utf8("café \\xe9")
-    assert printable("café \\xe9") == "café \\xe9"
+    assert make_printable("café \\xe9") == "café \\xe9"
 
 
 def test_paths_for_a_shell() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from support import make_model
 from torch import nn
 
-from dskd_export.onnx_from_torch import deployed
+from dskd_export.onnx_from_torch import wrap_for_deployment
 from dskd_export.runtime.preprocess import preprocess_batch
 
 PHOTOS = [
@@ -39,7 +39,9 @@ def test_every_input_and_output(model: nn.Module, input_dtype: str, input_layout
     assert images.dtype == input_dtype
     assert images.shape == spec.input_shape(3)
     # Bit for bit what the device would have computed; the model's own sums may go another way.
-    before = deployed(nn.Flatten(), spec.model_copy(update={"output_name": "logits"}))(torch.from_numpy(images))
+    before = wrap_for_deployment(nn.Flatten(), spec.model_copy(update={"output_name": "logits"}))(
+        torch.from_numpy(images)
+    )
     np.testing.assert_array_equal(before.numpy(), preprocess_batch(PHOTOS, plain).reshape(3, -1))
     exported = export(model, **options)
     found = run(exported.model, images)
@@ -47,4 +49,4 @@ def test_every_input_and_output(model: nn.Module, input_dtype: str, input_layout
 
 
 def test_a_plain_input_and_output_leave_the_model_alone(model: nn.Module) -> None:
-    assert deployed(model, make_spec(32)) is model
+    assert wrap_for_deployment(model, make_spec(32)) is model

@@ -11,9 +11,9 @@ from torch import nn
 
 from dskd_compress.models import count_parameters
 from dskd_compress.timm_import import import_timm
-from dskd_export.onnx_from_torch import surgery
+from dskd_export.onnx_from_torch import passes as surgery
 from dskd_export.onnx_from_torch.parity import Probe, make_images, make_probe
-from dskd_export.onnx_from_torch.surgery import SURGERIES, Surgery, operate
+from dskd_export.onnx_from_torch.passes import SURGERIES, Surgery, operate
 
 
 def probe_of(model: nn.Module, size: int) -> Probe:
@@ -102,7 +102,7 @@ def test_a_change_that_changes_the_answers_is_left_out(monkeypatch: pytest.Monke
     assert all(map(torch.equal, model.parameters(), before))
     assert not halved.applied
     assert halved.max_abs_relative > 1e-3
-    assert "changes the output by" in halved.reason
+    assert "the output differs by" in halved.reason
     assert (failed.applied, failed.reason) == (False, "KeyError: 'a branch'")
 
 

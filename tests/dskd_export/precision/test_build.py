@@ -28,7 +28,7 @@ def test_a_planted_outlier_is_found_and_put_back(make_cnn, calibration, unseen):
     assert with_search.kept == ("conv2",)  # the layer that reads the channel with the outlier
     assert with_search.search is not None
     assert with_search.search.good
-    assert with_search.search.layers[0].nodes == ("conv2",)
+    assert with_search.search.layers[0].nodes == ["conv2"]
     assert without.search is None
     reference = logits_of_model(model, unseen)
     errors = [
@@ -66,8 +66,8 @@ def test_half_precision_is_searched_too(cnn, calibration):
     # So strict that some nodes have to stay fp32.
     built = _build(cnn, "fp16", calibration, producer="onnxruntime", max_kl=1e-9, max_kept=1.0)
     assert built.search is not None
-    assert built.search.kept
-    assert set(built.search.kept) <= set(built.kept)
+    assert any(layer.kept for layer in built.search.layers)
+    assert {node for layer in built.search.layers if layer.kept for node in layer.nodes} <= set(built.kept)
 
 
 @pytest.mark.parametrize(
@@ -108,4 +108,4 @@ def test_the_images_that_were_searched_are_counted(cnn, calibration):
     built = build_precision(
         cnn.SerializeToString(), "int8", calibration, calibration.first(20), Settings(producer="onnxruntime")
     )
-    assert built.searched_images == 20
+    assert built.search.images == 20

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 
-from dskd_export.precision.emulate import emulate_bf16, holds_bf16
 from dskd_export.precision.half import half_precision
-from dskd_export.precision.scoring import logits_of_model
+from dskd_export.precision.scoring import emulate_bf16, holds_bf16, logits_of_model
 
 
 def _in_torch(model, images: np.ndarray) -> np.ndarray:

@@ -5,9 +5,8 @@ import sys
 import pytest
 
 from dskd_export.errors import MissingExtra, UsageError
-from dskd_export.precision.build import Settings
+from dskd_export.precision.build import Settings, check_precision_tool, tool_of
 from dskd_export.precision.half import half_precision
-from dskd_export.precision.tools import check_precision_tool, tool_of
 
 MODELOPT, CONVERTER = "modelopt", "onnxconverter_common"
 

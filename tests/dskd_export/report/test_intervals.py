@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.stats import binomtest
 
 from dskd_export.documents.base import Interval
-from dskd_export.report.intervals import difference, ratio
+from dskd_export.report.series import difference, ratio
 
 
 def wilson(right: int, images: int) -> Interval:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dskd_export.bundle.golden import Golden
 from dskd_export.report import build_report
-from dskd_export.report.pictures import golden_of, pictures_of, pixels_of
+from dskd_export.report.sections.numerics import golden_of, pictures_of, pixels_of
 from dskd_export.runtime.preprocess import preprocess
 from dskd_export.spec import ModelSpec
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dskd_export.documents.runner_name import RunnerName
-from dskd_export.runtime.any_batch import AnyBatch, largest_call, split_calls
+from dskd_export.runtime.batches import AnyBatch, largest_call, split_calls
 from dskd_export.runtime.runner import Array, RunnerFacts
 
 RANGES = st.lists(

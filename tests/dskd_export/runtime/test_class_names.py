@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dskd_export.errors import DataError
-from dskd_export.runtime.class_names import check_class_names, how_they_differ, look_alikes
+from dskd_export.runtime.class_names import check_class_names, describe_difference, find_look_alikes
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def test_names_that_may_stand_next_to_each_other() -> None:
 
 
 def test_look_alikes() -> None:
-    assert look_alikes(["cafe\u0301", "dog", "Cat ", "same"], ["caf\u00e9", "cat", "same"]) == [
+    assert find_look_alikes(["cafe\u0301", "dog", "Cat ", "same"], ["caf\u00e9", "cat", "same"]) == [
         ("cafe\u0301", "caf\u00e9"),
         ("Cat ", "cat"),
     ]
-    assert how_they_differ("Cat ", "cat") == "'Cat ' and 'cat'"
+    assert describe_difference("Cat ", "cat") == "'Cat ' and 'cat'"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from fake_cuda import FakeCuda
 
-from dskd_export.engine.device import Gpu, find_gpu, index_of
+from dskd_export.engine.device import find_gpu, index_of
+from dskd_export.engine.document import GpuFacts
 from dskd_export.errors import EnvironmentProblem, MissingExtra, UsageError
 from dskd_export.runtime import cuda
 from dskd_export.runtime.cuda import Cuda, array_at, import_bindings
@@ -109,4 +110,4 @@ def test_a_driver_that_is_not_there():
 
 
 def test_a_target_is_named_by_its_capability():
-    assert Gpu(0, "x", "12.0", 1, None, "13.0").target == "sm120"
+    assert GpuFacts(name="x", compute_capability="12.0", memory_mb=0, driver=None, cuda="13.0").target == "sm120"

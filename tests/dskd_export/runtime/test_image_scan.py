@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dskd_export.errors import DataError
-from dskd_export.files.names import printable
+from dskd_export.files.names import make_printable
 from dskd_export.runtime.folder_tree import DiskTree
 from dskd_export.runtime.image_scan import LeftOut, image_suffixes, is_image, scan_classes
 from dskd_export.runtime.images import UnreadableImage, open_image
@@ -138,7 +138,7 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     touch(tmp_path / "a/0.png")
     name = rename_from_bytes(tmp_path / "a", "0.png", b"caf\xe9.png")
     assert scan(tmp_path)[0] == {"a": [f"a/{name}"]}
-    assert printable(name) == r"caf\xe9.png"
+    assert make_printable(name) == r"caf\xe9.png"
 
 
 def test_a_class_name_that_is_not_utf8_is_refused_with_its_mending(tmp_path: Path) -> None:

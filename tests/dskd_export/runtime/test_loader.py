@@ -16,7 +16,7 @@ from dskd_export.engine.builder import BuildSettings, build_engine
 from dskd_export.engine.document import engines_folder
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.runtime import loader as module
-from dskd_export.runtime.any_batch import AnyBatch
+from dskd_export.runtime.batches import AnyBatch
 from dskd_export.runtime.loader import FINDERS, Finder, OnnxLoader, find_loaders, find_tensorrt
 from dskd_export.runtime.tensorrt import TensorRtRunner
 from dskd_export.settings import BenchmarkSettings, ValidateSettings

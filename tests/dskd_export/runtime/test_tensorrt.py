@@ -13,8 +13,7 @@ from dskd_export import codes
 from dskd_export.benchmark.timing import measure_latency
 from dskd_export.engine import builder, generations, identity
 from dskd_export.engine.builder import build_engine
-from dskd_export.engine.device import Gpu
-from dskd_export.engine.document import engines_folder
+from dskd_export.engine.document import GpuFacts, engines_folder
 from dskd_export.engine.generations import Installed, backend_of
 from dskd_export.engine.process import run_request
 from dskd_export.errors import EnvironmentProblem, ModelError, UsageError
@@ -23,7 +22,7 @@ from dskd_export.runtime.tensorrt import TensorRtRunner
 from dskd_export.settings import BuildSettings
 
 GENERATION = "tensorrt_bindings 11.4.0.106"
-GPU = Gpu(0, "NVIDIA L4", "8.9", 24_000_000_000, "580.1", "13.0")
+GPU = GpuFacts(name="NVIDIA L4", compute_capability="8.9", memory_mb=24_000, driver="580.1", cuda="13.0")
 
 
 class Machine:

@@ -17,9 +17,9 @@ from dskd_export.telemetry.conditions import (
     select_readings,
     summarize,
 )
-from dskd_export.telemetry.cpu_time import CpuTime, busy_cores, cpu_time, other_cores, parse_busy_ticks
 from dskd_export.telemetry.reading import Reading
 from dskd_export.telemetry.sampler import Trace
+from dskd_export.telemetry.usage import CpuTime, busy_cores, cpu_time, other_cores, parse_busy_ticks
 
 
 def clocked(name: str, *clocks: float | None) -> list[Reading]:

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from dskd_export.telemetry import device_name as naming
-from dskd_export.telemetry.device_name import device_name, folder_name
+from dskd_export.telemetry import host as naming
+from dskd_export.telemetry.host import device_name, folder_name
 
 
 @pytest.mark.parametrize("name", ["Orin (nvgpu)", "NVIDIA RTX 4000 Ada", "..", "a/b", ""])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dskd_export.telemetry.memory import give_back, peak_mb, resident_mb
+from dskd_export.telemetry.usage import give_back, peak_mb, resident_mb
 
 
 def test_what_is_held_and_given_back() -> None:

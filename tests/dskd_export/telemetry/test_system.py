@@ -21,7 +21,7 @@ from telemetry_support import (
     policies,
 )
 
-from dskd_export.telemetry import rapl
+from dskd_export.telemetry import rails
 from dskd_export.telemetry.clocks import clocks_mhz
 from dskd_export.telemetry.rails import BOARDS, total_of
 from dskd_export.telemetry.system import SystemSource
@@ -165,7 +165,7 @@ def test_rapl_that_only_root_may_read(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(path: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(rapl, "Attribute", refuse)  # the tests may run as root, who may read everything
+    monkeypatch.setattr(rails, "Attribute", refuse)  # the tests may run as root, who may read everything
     source = SystemSource("cpu", tmp_path)
     assert source.total is None
     assert source.reason == "the energy counter of the CPU, intel-rapl:0/energy_uj: Permission denied"

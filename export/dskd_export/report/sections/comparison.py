@@ -9,8 +9,8 @@ from dskd_export.report import formatting as fmt
 from dskd_export.report import model_charts
 from dskd_export.report.blocks import Block, Figure, Gallery, Key, Note, Section, missing_file
 from dskd_export.report.decision import latency_pair
-from dskd_export.report.intervals import difference
 from dskd_export.report.load import Run
+from dskd_export.report.series import difference
 from dskd_export.report.tables import Cell, make_table, missing, number
 
 _NO_TEACHER = "no teacher in this run"

@@ -1,11 +1,14 @@
-"""Measure the CPU time of other processes: on a shared machine the most common disturbance.
+"""Measure the memory of this process and the CPU time of others, the most common disturbance of a shared machine.
 
-https://docs.kernel.org/filesystems/proc.html, "Miscellaneous kernel statistics in /proc/stat".
+https://docs.kernel.org/filesystems/proc.html: "Miscellaneous kernel statistics in /proc/stat", /proc/PID/status.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,3 +66,29 @@ def other_cores(before: CpuTime | None, after: CpuTime | None) -> float | None:
         return None
     others_s = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
     return max(0.0, others_s / (after.at_s - before.at_s))
+
+
+def resident_mb(root: Path = Path("/")) -> float | None:
+    """Read the resident memory, 1 MB = 10^6 bytes; None: unknown."""
+    return _field("VmRSS", root)
+
+
+def peak_mb(root: Path = Path("/")) -> float | None:
+    """Read the peak resident memory, 1 MB = 10^6 bytes; None: unknown."""
+    return _field("VmHWM", root)
+
+
+def give_back() -> None:
+    """Return unused memory of Python and glibc to the system, so that growth can be measured.
+
+    https://man7.org/linux/man-pages/man3/malloc_trim.3.html.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _field(name: str, root: Path) -> float | None:
+    match = re.search(rf"^{name}:\s+(\d+) kB", read_text(root / "proc/self/status") or "", re.MULTILINE)
+    return int(match[1]) * 1024 / 1e6 if match else None
