@@ -40,7 +40,6 @@ def hub_folder(folder: RunFolder, repository: str) -> Iterator[Path]:
     classes and preprocessing. `bundle/` and `report.html` are added where the run has them.
 
     Args:
-        folder: of the run.
         repository: `OWNER/NAME`, for the card.
 
     Raises:

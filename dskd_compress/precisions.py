@@ -31,7 +31,6 @@ class CalibrationImages:
     """Images drawn for calibration, and the proof that none of them is judged.
 
     Attributes:
-        calibration: the images.
         evaluation_images: number of images whose hashes they were compared with.
         left_out: training images that were drawn, but are also evaluation images, pixel by pixel.
     """
@@ -58,8 +57,6 @@ def keep_bundled_precisions(recipe: Recipe, folder: RunFolder, given: Sequence[s
     A recipe file knows nothing of what `export --precision` made since; the run's own recipe does.
 
     Args:
-        recipe: that a command is about to export with.
-        folder: its run.
         given: what was set on this command line, `key=value`.
 
     Returns:
@@ -119,9 +116,6 @@ def build(model: bytes, precision: Precision, section: ExportSection, images: Ca
     """Build one precision from the fp32 model.
 
     Args:
-        model: the serialised fp32 model that it is made of.
-        precision: any but fp32.
-        section: of the recipe.
         images: to calibrate on; the search scores on the first of them.
 
     Raises:

@@ -75,8 +75,6 @@ class Suggestions(Document):
 def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool, output: Output) -> Suggestions:
     """Suggest the largest model of each family within the budget, closest to it first; fastest first if measured.
 
-    The table of all architectures narrows the choice; the suggested ones are counted with the installed timm.
-
     Raises:
         ModelError: timm has no such teacher, or its size cannot be counted.
         UsageError: nothing fits.

@@ -154,13 +154,7 @@ def refuse_out(out: Path | None) -> None:
 
 
 def of_bundle(command: str, run: RunFolder, images: str) -> str:
-    """Make the hint that gives other images to the bundle of a run; where there is none, the hint that makes it.
-
-    Args:
-        command: validate or benchmark.
-        run: whose bundle.
-        images: as they were given.
-    """
+    """Make the hint that gives other images to the bundle of a run, or that makes the bundle if it is missing."""
     import shlex
 
     if not (run / "bundle/manifest.json").is_file():

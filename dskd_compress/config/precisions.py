@@ -1,4 +1,4 @@
-"""Recipe sections of the precisions that a bundle holds beside fp32."""
+"""Recipe sections of the precisions of a bundle other than fp32."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class ExportSection(Section):
     dynamic_size: bool = Field(False, description="take images of any height and width, where the model does")
     slim: bool = Field(False, description="run onnxslim after onnxscript's optimiser")
     golden_images: int = Field(16, ge=1, le=256, description="real inputs kept with their reference logits")
-    teacher: bool = Field(True, description="also export the teacher, beside the bundle, to compare it")
+    teacher: bool = Field(True, description="also export the teacher, next to the bundle, to compare it")
     license: str | None = Field(
         None, min_length=1, description="licence of the exported weights, for example Apache-2.0; none: unknown"
     )

@@ -52,9 +52,6 @@ def draw(title: str, course: Course, load: Sequence[str], silent_s: float | None
     """Draw a training.
 
     Args:
-        title: of the run and the stage.
-        course: of the training.
-        load: lines about the machine.
         silent_s: since the last record; None: the training has ended.
     """
     parts: list[RenderableType] = [Text(title, style="bold"), Text(_describe_progress(course, silent_s))]

@@ -29,8 +29,6 @@ class Training:
     """One training of a run.
 
     Attributes:
-        stage: train, distill or tune.
-        log: its records.
         document: written at its end.
         epochs: of the whole training; None: not in the recipe.
         device: `cpu` or `cuda:0`.
@@ -52,8 +50,6 @@ def find_training(folder: RunFolder, recipe: Recipe, stage: str | None) -> Train
     """Find the training to follow.
 
     Args:
-        folder: of the run.
-        recipe: of the run.
         stage: train, distill or tune; None: the one that wrote last.
 
     Raises:

@@ -39,7 +39,6 @@ class BatchAugment:
         Args:
             augment: the recipe's `data.augment`; mixing and erasing are not done here.
             interpolation: of the resized crop: bilinear, bicubic, lanczos or nearest.
-            seed: of the augmentation.
 
         Raises:
             RecipeError: a policy or colour jitter, which exist for single images only.

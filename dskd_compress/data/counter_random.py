@@ -2,7 +2,7 @@
 
 The generator is SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014):
 the output is a bijective mixing of a counter that rises by an odd constant. Every (seed, view, index)
-starts a counter of its own.
+starts its own counter.
 
 Shape suffixes: B images, D draws.
 """
@@ -20,9 +20,7 @@ def draw_uniform(seed: int, keys_B2: NDArray[np.int64], count: int) -> NDArray[n
     """Draw `count` numbers for every image.
 
     Args:
-        seed: of the training.
         keys_B2: int64 [B, 2], (view, index); views may be negative.
-        count: numbers an image.
 
     Returns:
         float64 [B, D], uniform in [0, 1), multiples of 2^-53.

@@ -20,7 +20,6 @@ def fingerprint(
     Neither the folder in which the data lie nor the files' dates enter.
 
     Args:
-        sets: split name -> images.
         limit_bytes: contents are hashed up to this size in total.
 
     Returns:

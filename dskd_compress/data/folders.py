@@ -137,7 +137,7 @@ def find_val_split(splits: list[str], val_split: str | None, where: str, there: 
 
 
 def unlabelled_error(where: str, prefix: str, loose: list[str]) -> DataError:
-    """Return the error for images that lie beside or instead of class folders."""
+    """Return the error for images next to or instead of class folders."""
     return DataError(
         f"{where} holds {len(loose)} images in no class folder, so without a label: {prefix}{printable(loose[0])}"
         f"{', ...' if len(loose) > 1 else '.'}",

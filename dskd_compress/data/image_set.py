@@ -53,7 +53,6 @@ class LabelledSet:
     """Base of the sets that hold one label for each image.
 
     Attributes:
-        classes: class names.
         labels: int64 [N], indices into `classes`.
     """
 
@@ -83,8 +82,6 @@ class ArraySet(LabelledSet):
         Args:
             pixels_NHWC: uint8 [N, H, W, 3], or [N, H, W] for grey.
             labels: int64 [N], indices into `classes`.
-            classes: class names.
-            names: N names for messages.
         """
         self.pixels_NHWC, self.labels, self.names = pixels_NHWC, labels, names
         self.classes = tuple(classes)

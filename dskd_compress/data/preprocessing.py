@@ -35,10 +35,6 @@ class Preprocessing:
 def resolve_preprocessing(section: DataSection, model: Any) -> Preprocessing:
     """Take a timm model's own data config; what the recipe sets wins.
 
-    Args:
-        section: the recipe's `data`.
-        model: a timm model, usually the student.
-
     Raises:
         ModelError: the model's own config asks for what timm's evaluation transform does not know.
     """
@@ -85,7 +81,6 @@ def eval_transform(preprocessing: Preprocessing, *, normalise: bool = True) -> T
     """Return timm's evaluation transform: RGB image -> float32 [C, H, W], normalised.
 
     Args:
-        preprocessing: the model's data config.
         normalise: False gives uint8 [C, H, W] before normalisation.
     """
     import_timm()

@@ -32,11 +32,6 @@ DECODED_AT_ONCE = 64
 def check_room(sets: Sequence[Images], input_size: tuple[int, int, int], device: torch.device) -> None:
     """Refuse what cannot be held.
 
-    Args:
-        sets: all sets that are to be held together.
-        input_size: channels, height, width of every image.
-        device: where they are to lie.
-
     Raises:
         RecipeError: a set is a stream.
         DataError: they take more than `MEMORY_SHARE` of what is free there; both sizes are named.
@@ -64,10 +59,7 @@ class ResidentImages:
         """Prepare.
 
         Args:
-            images: the set.
             transform: RGB image -> uint8 [C, H, W], all of one size.
-            device: where the images are to lie.
-            workers: processes that decode; 0 decodes in this one.
         """
         self.images = images
         self.device = device

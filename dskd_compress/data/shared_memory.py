@@ -18,9 +18,6 @@ def batches_size(images: int | None, batch_size: int, input_size: tuple[int, int
 
     Args:
         images: of the whole set, which may be less than what is prefetched; None: not known.
-        batch_size: images that a worker puts together.
-        input_size: channels, height, width of an image.
-        workers: processes; none needs no shared memory.
     """
     if workers == 0:
         return 0

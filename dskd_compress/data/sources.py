@@ -44,11 +44,7 @@ class DataSets:
         return self.train.classes
 
     def facts(self, skipped: Iterable[str] = ()) -> DataFacts:
-        """Describe the images: counts, classes, and a hash that is the same on every machine.
-
-        Args:
-            skipped: names of unreadable images that the loaders met.
-        """
+        """Describe the images: counts, classes, and a hash that is the same on every machine."""
         sha256, sha256_of = self._sha256()
         return DataFacts(
             source=self.source,
@@ -75,10 +71,6 @@ def open_data(section: DataSection, seed: int) -> DataSets:
 
     Where the source has no validation split, `section.val_fraction` of every class is held out by
     `section.split_seed`; the training seed does not change it.
-
-    Args:
-        section: the recipe's `data`.
-        seed: the training seed; no split depends on it.
 
     Raises:
         DataError: the source is not there, or its layout or its labels are not usable.
@@ -150,7 +142,7 @@ def _open_path(
 
 
 def _missing(path: Path) -> DataError:
-    """Name the part of the path that is not there and what lies beside it."""
+    """Name the part of the path that is not there and what lies next to it."""
     parent = path.parent
     while not parent.is_dir() and parent != parent.parent:
         path, parent = parent, parent.parent

@@ -17,9 +17,7 @@ def split_set(whole: StoredSet, fraction: float, split_seed: int) -> tuple[Subse
     image of the others.
 
     Args:
-        whole: the images.
         fraction: share held out, in (0, 1); at least one image of a class, never all of them.
-        split_seed: another seed, another split.
 
     Returns:
         Training and validation set, both in the order of `whole`.
@@ -32,7 +30,7 @@ def split_set(whole: StoredSet, fraction: float, split_seed: int) -> tuple[Subse
     if single:
         raise DataError(
             f"{_join_names('class', 'classes', single)} only 1 image, too few to split off a validation set.",
-            "Add images, remove the class, or give the source a validation folder of its own "
+            "Add images, remove the class, or give the source a separate validation folder "
             "(data.val_split names it).",
         )
     held_out: set[int] = set()

@@ -63,8 +63,6 @@ class StreamSet:
 
         Args:
             training: shuffle, and repeat up to whole batches in every worker.
-            batch_size: images a batch.
-            seed: of the shuffling.
         """
         return create_reader(self.source, self.split, training=training, batch_size=batch_size, seed=seed)
 
@@ -264,7 +262,7 @@ def _classes(source: str, reader: Any) -> tuple[str, ...]:
         except OSError as error:
             raise DataError(
                 f"{source}: shards hold class numbers only, and {CLASS_FILE} cannot be read ({error}).",
-                f"Put a {CLASS_FILE} beside the shards: one class name a line, in the order of the numbers.",
+                f"Put a {CLASS_FILE} next to the shards: one class name a line, in the order of the numbers.",
             ) from error
         return tuple(line.strip() for line in text.splitlines() if line.strip())
     raise DataError(f"{source}: the label column names no classes.", "Use a source whose labels are class labels.")

@@ -37,7 +37,6 @@ class TarTree:
     """The folders of a tar; links are followed inside it.
 
     Args:
-        path: the tar, for messages.
         members: name -> what it is; every folder has a name.
         root: the folder in the tar that counts as the root.
     """

@@ -69,14 +69,7 @@ class TrainLoader:
         """Prepare; processes start with the first epoch.
 
         Args:
-            sets: what `open_data` gave.
-            section: the recipe's `data`: workers and augmentation.
-            preprocessing: of the student.
             batch_size: images a batch, over all shards; a multiple of their number.
-            seed: of order and augmentation.
-            device: where the batches are wanted.
-            dtype: of the images; None: float32.
-            shard: part of each batch to yield.
             batch_key: the recipe's key of the batch size, for messages.
 
         Raises:
@@ -238,7 +231,6 @@ class TrainLoader:
         """Name the images of a batch: equal keys are equal pixels, in any epoch of any run of one digest.
 
         Args:
-            epoch: as in `epoch`.
             batch: number of the batch in the whole epoch.
 
         Returns:

@@ -43,11 +43,6 @@ class ValLoader:
         """Prepare; processes start with the first batch.
 
         Args:
-            sets: what `open_data` gave.
-            preprocessing: of the model.
-            batch_size: images a batch.
-            device: where the batches are wanted.
-            workers: processes that decode.
             resident: hold the images on the device, as they leave the evaluation transform.
 
         Raises:
@@ -121,10 +116,8 @@ def iter_images(
     """Yield single images: (RGB image in its native size, label, name).
 
     Args:
-        images: the set.
         limit: at most so many, drawn by `seed` and spread over the classes: no class gives a second
             image before every class has given one. A stream gives its first ones. None: all, in order.
-        seed: another seed, other images.
         max_unreadable: share of unreadable images of the set that is tolerated; with a limit the
             next image of the draw takes their place.
         skipped: names of unreadable images are added to it.

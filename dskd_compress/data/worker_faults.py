@@ -40,11 +40,7 @@ class Report(NamedTuple):
 
 
 def report_unsent_batches(to: Connection) -> None:
-    """Let this process, a worker, report the batch that it cannot send, and end.
-
-    Args:
-        to: the pipe to the process that waits for the batch.
-    """
+    """Let this process, a worker, report the batch that it cannot send, and end."""
 
     def end(error: Exception, _batch: object) -> None:
         file = getattr(error, "filename", None)
@@ -76,8 +72,6 @@ def explain_end(text: str, reports: Iterable[Report], workers: Iterable[Any], co
 
     Args:
         text: torch's, which may name the signal.
-        reports: of the workers.
-        workers: the processes, for their exit codes.
         count: the recipe's data.workers, for the hint; None: not known.
     """
     for report in reports:

@@ -50,7 +50,6 @@ def read_class_names(source: str, count: int) -> ClassNames:
 
     Args:
         source: path, or one of `IMAGENETS`.
-        count: classes of the teacher.
 
     Raises:
         RecipeError: no such file or set, a duplicate name, or another number of names.

@@ -47,11 +47,8 @@ def fit_linear_probe(
     W and b, so that the classifier reads raw features.
 
     Args:
-        feat_NC: features.
         labels_N: class indices; no class is missing.
-        classes: K.
         l2: weight of the penalty, above 0.
-        max_iterations: of L-BFGS.
     """
     require("sklearn", "train")
     from sklearn.exceptions import ConvergenceWarning

@@ -195,9 +195,7 @@ class MethodTask(TrainingTask):
     """The teacher and a trainable module, as timm's training loop expects a task.
 
     Args:
-        module: student and training-only heads.
         teacher: None for plain cross-entropy.
-        device: where the training runs.
         student_tap: where the student is read; None for a method that reads logits only.
     """
 

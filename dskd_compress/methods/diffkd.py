@@ -79,7 +79,7 @@ def _pointwise(kind: TapKind, channels: int, to: int) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Refined:
-    """Outputs of a branch for a batch: the losses of its own parts, and the features to compare."""
+    """Outputs of a branch for a batch: the losses of its parts, and the features to compare."""
 
     feat: Tensor
     target: Tensor
@@ -93,11 +93,8 @@ class DiffusionBranch(nn.Module):
 
     Args:
         trans: the student's feature -> the denoiser's channels, without the batch norm of P.
-        kind: of the feature.
-        channels: of the teacher's feature.
         latent: of the autoencoder; None for none.
         start_step: t0.
-        sample_steps: denoiser calls.
     """
 
     def __init__(

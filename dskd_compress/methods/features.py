@@ -50,8 +50,6 @@ class Projection(nn.Module):
     """P: the student's tap -> the teacher's channels and, for a map, its grid.
 
     Args:
-        student: where the student is read.
-        teacher: where the teacher is read.
         norm: batch norm after the 1x1 convolution of a map. Vectors have none.
         channels: instead of the teacher's.
     """
@@ -79,7 +77,6 @@ class FeatureSpace(nn.Module):
     """The space of the teacher's features: z = (F - m) / sigma in each channel.
 
     Args:
-        channels: C of the teacher's tap.
         norm: `teacher_stats` fits m and sigma to the teacher's features; `none` leaves F as it is.
     """
 

@@ -89,10 +89,7 @@ class HashLoss(nn.Module):
     """L_LSH with its constants: the normals W and offsets b of the planes.
 
     Args:
-        channels: C of the teacher's tap.
         head: of the teacher; only `hash_std: fc` reads it.
-        method: the recipe's section.
-        seed: of W.
 
     Raises:
         TapError: `hash_std: fc` and the teacher's classifier is no linear layer.

@@ -33,9 +33,7 @@ def recipe_from_mapping(
         overrides: `section.key=value`, the value in YAML; later ones win. Setting `method.name`
             starts that section anew, since the keys of another method mean nothing to it; setting
             `method.preset` sets all keys that the presets differ in.
-        where: name of the source, for the messages.
         lines: key path -> line in the source.
-        faults: what is known to be wrong already, reported with the rest.
 
     Raises:
         RecipeError: lists every fault, each with its place.
@@ -66,13 +64,7 @@ def recipe_from_mapping(
 def apply_overrides(
     values: Mapping[str, Any], overrides: Sequence[str], origins: Origins
 ) -> tuple[dict[str, Any], list[Fault]]:
-    """Values with overrides in them, and the overrides that could not be read.
-
-    Args:
-        values: not changed.
-        overrides: see `recipe_from_mapping`.
-        origins: learns where each value was written.
-    """
+    """Values with overrides in them, and the overrides that could not be read."""
     settings: dict[str, Any] = _copy(values)
     faults = [_apply_override(settings, text, origins) for text in overrides]
     return settings, [fault for fault in faults if fault is not None]
@@ -85,8 +77,6 @@ def validated(
 
     Args:
         settings: as written; an empty section gets its defaults.
-        origins: where each value was written.
-        faults: already known, reported with the rest.
 
     Raises:
         RecipeError: lists every fault, each with its place.

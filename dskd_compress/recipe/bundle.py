@@ -37,9 +37,7 @@ def bundle_settings(
     """Read the settings of a command on a bundle.
 
     Args:
-        overrides: `key=value`, later ones win.
         settable: keys and sections that have a meaning for the command.
-        seed: of the bundle's training.
 
     Raises:
         RecipeError: a value is not valid.

@@ -105,14 +105,7 @@ class Origins:
 def faults_of(
     error: ValidationError, settings: Mapping[str, Any], origins: Origins, root: type[Section] = Recipe
 ) -> list[Fault]:
-    """Translate a validation error into words that name each key as it is written in the recipe.
-
-    Args:
-        error: of `root.model_validate`.
-        settings: what was validated.
-        origins: where each value was written.
-        root: the model that was validated.
-    """
+    """Translate a validation error into words that name each key as it is written in the recipe."""
     found: dict[KeyPath, list[tuple[Mapping[str, Any], list[type[Section]]]]] = {}
     for details in error.errors(include_url=False):
         path, owners = _resolve(details["loc"], settings, root)

@@ -114,10 +114,6 @@ class RunFolder:
         """Write sections of a recipe into that of the run, so that the next command uses the same settings.
 
         Other sections stay: a command that changes a key of the training has not trained with it.
-
-        Args:
-            recipe: what a command ran with.
-            sections: by their names in the file.
         """
         if not (self / "recipe.yaml").is_file():
             self.write_recipe(recipe)
@@ -187,8 +183,6 @@ class RunFolder:
         """Return the reason why a stage has to run; None where it is up to date.
 
         Args:
-            stage_name: one of `STAGE_NAMES`.
-            recipe: of the current command.
             data_sha256: of the current images; None: not compared.
         """
         stage = stage_named(stage_name)
@@ -226,9 +220,6 @@ class RunFolder:
         """Record what a finished stage read and wrote, and keep its settings in the run's recipe.
 
         Args:
-            stage_name: one of `STAGE_NAMES`.
-            recipe: it ran with.
-            provenance: of the result.
             inputs: as `inputs` gave them before the stage read anything.
             data_sha256: of its images; None: it used none.
         """
@@ -252,14 +243,7 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class RunResults:
-    """The run folder for one stage: a `ResultsFolder`.
-
-    Attributes:
-        folder: of the run.
-        stage: one of `STAGE_NAMES`.
-        recipe: that the stage runs.
-        inputs: sha256 of what it reads.
-    """
+    """The run folder for one stage: a `ResultsFolder`."""
 
     folder: RunFolder
     stage: str

@@ -143,8 +143,6 @@ def run_comparison(
     """Train the missing runs and write the table.
 
     Args:
-        runs: what `plan_runs` gave.
-        out: folder of the comparison.
         epoch: whose accuracy counts. The best epoch is chosen on the images that it is measured on.
         against: the method that the table compares the others with.
         jobs: trainings at the same time. They share cores or a GPU, which shows in their seconds.

@@ -19,7 +19,6 @@ def open_checked_data(recipe: Recipe, output: Output | None = None, *, every_cla
     """Open the recipe's images and check all that can be checked without a model.
 
     Args:
-        recipe: names them.
         output: gets one line about what the scan left out; None: nothing is shown.
         every_class: a class without images is refused, as a training has to.
 

@@ -24,7 +24,6 @@ class Tap:
     """A place in a model where a feature is read.
 
     Attributes:
-        kind: what shape it has.
         channels: C.
         grid: height and width of a map.
         layout: of the model's features; `prefix` is a vector of the tokens before the grid.

@@ -28,12 +28,7 @@ _BATCH = 32
 
 
 def describe_input(pair: Pair, origin: str) -> str:
-    """Describe the input of the teacher: `fed 128 px, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 (timm's)`.
-
-    Args:
-        pair: student and teacher.
-        origin: source of the preprocessing, in words.
-    """
+    """Describe the input of the teacher: `fed 128 px, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 (timm's)`."""
     size = pair.teacher_size[1:]
     pixels = f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"
     mean, std = (
@@ -49,8 +44,6 @@ def compare_normalisations(sets: DataSets, pair: Pair, device: torch.device) -> 
 
     Args:
         sets: with the labelled images. A stream is not tried, as its first images may be of one class.
-        pair: student and teacher, the latter in eval mode on the device.
-        device: to compute on.
 
     Returns:
         The fault, if the teacher is clearly better with another normalisation than its own.

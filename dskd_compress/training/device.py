@@ -19,7 +19,6 @@ def resolve_device(requested: str, process: ProcessRank | None = None) -> torch.
     """Resolve `auto`, `cpu`, `cuda` or `cuda:N` to a device of this machine.
 
     Args:
-        requested: the recipe's `train.device`.
         process: this one of several, each of which takes the GPU of its local rank.
 
     Raises:

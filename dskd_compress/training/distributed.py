@@ -33,12 +33,7 @@ T = TypeVar("T")
 
 
 class Group:
-    """The processes of one training. A single process communicates nothing.
-
-    Args:
-        process: this one.
-        device: of the tensors that are communicated.
-    """
+    """The processes of one training. A single process communicates nothing."""
 
     def __init__(self, process: ProcessRank, device: torch.device) -> None:
         self.process, self.device = process, device

@@ -42,12 +42,9 @@ class Trainer:
     """One training of one task.
 
     Args:
-        task: student, method and teacher, on their device.
         loader: training batches on that device.
         validate: the student in eval form -> accuracy and loss on the validation set.
-        section: how to train.
         seed: of all randomness within a step.
-        store: where checkpoints go.
         group: the processes that train together; None: only this one. The main process validates and saves.
         after_backward: called with the step's context once the gradients are there, unscaled and not yet
             clipped; it changes nothing.

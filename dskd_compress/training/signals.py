@@ -13,7 +13,7 @@ from dskd_compress.interrupt import ctrl_c_came
 class StopRequest:
     """Context manager: the first signal asks for a clean stop, a second Ctrl-C ends at once.
 
-    Signals can be caught in the main thread only; elsewhere it never fires by itself.
+    Signals can be caught in the main thread only; elsewhere it never fires.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)

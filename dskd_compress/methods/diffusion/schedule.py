@@ -111,7 +111,6 @@ class Diffusion(nn.Module):
         Args:
             denoiser: (noisy, steps [B]) -> noise.
             clean: z_0, any shape with the batch first.
-            noise: source of t and eps.
         """
         clean = clean.detach()
         step_B = noise.randint(TRAIN_STEPS, like=clean)

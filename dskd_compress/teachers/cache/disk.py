@@ -53,8 +53,6 @@ def check_disk(place: Path, outputs: Sequence[CachedOutput], images: ImageFacts,
 
     Args:
         place: folder of caches; may be missing.
-        outputs: what is kept of an image.
-        images: how many rows there are.
         max_gb: largest cache; None: the free space.
 
     Raises:

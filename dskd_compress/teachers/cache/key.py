@@ -61,11 +61,8 @@ class ImageFacts:
     """Images of the rows.
 
     Attributes:
-        data_sha256: of the data set.
         augmentation_sha256: of everything that determines an image's augmentation, the seed included.
         preprocessing: of the student; the teacher gets the same images.
-        images: in the training set.
-        views: augmentations of an image.
     """
 
     data_sha256: str
@@ -95,10 +92,6 @@ def describe_outputs(
     """Describe the outputs that a method reads of a teacher, found with one grey image.
 
     Args:
-        teacher: on any device.
-        teacher_sha256: of its weights and buffers.
-        images: that it will get.
-        section: how its outputs are stored.
         precision: of the training; autocast changes the outputs.
         device: of the training; only its type counts.
     """

@@ -141,10 +141,6 @@ def open_rows(
 
     Args:
         folder: named by a key of all that the rows depend on.
-        rows: of the array.
-        shape: of a row.
-        dtype: of the array.
-        manifest: written next to the array, for people.
 
     Raises:
         DataError: the folder is damaged.

@@ -50,11 +50,7 @@ class CachedTeacher(Teacher):
         """Wrap a teacher.
 
         Args:
-            teacher: computes what is missing.
             stores: field of `TeacherOutput` -> its rows, view by view, `images` in each.
-            keys: of the training loader.
-            images: in the training set.
-            precision: of the training.
         """
         super().__init__(teacher.model, teacher.adapt, teacher.tap, teacher.head)
         self.stores = dict(stores)

@@ -36,8 +36,6 @@ class Diagnosis:
     """Checks one distillation for faults.
 
     Args:
-        section: how often, and which faults end the training.
-        task: student, method and teacher.
         formats, classes, known_accuracy, outputs, as_option: see `TeacherChecks`.
         seen_before: a fault that was found before the training.
     """
@@ -81,7 +79,6 @@ class Diagnosis:
 
         Args:
             step: updates that are done already.
-            optimizer: of the trainable module.
             scale: factor of the loss in half precision.
             last: number of the last step, 1-based, which is checked in any case; None: unknown.
             earlier: records of the same training before it was interrupted.

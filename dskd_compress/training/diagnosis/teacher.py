@@ -59,7 +59,6 @@ def changed_symptom(name: str | None, since: str) -> Symptom:
 
     Args:
         name: the first parameter or buffer that differs, where it is known.
-        since: when it was last known to be the same, in words.
     """
     which = "" if name is None else f"; the first that differs is {name}"
     return Symptom(

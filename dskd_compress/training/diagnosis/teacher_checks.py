@@ -54,9 +54,7 @@ class TeacherChecks:
     """Checks the state, the input and the class order of a teacher.
 
     Args:
-        teacher: of the task, as it is now.
         formats: normalisations of student and teacher; None skips the checks of the input.
-        classes: names of the data's classes.
         known_accuracy: the teacher's, after its own training; None where it is unknown.
         outputs: the teacher's own classes behind each of its outputs; None: they have no names.
         as_option: a class map of the teacher -> the option that sets it.

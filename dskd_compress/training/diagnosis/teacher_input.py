@@ -145,8 +145,6 @@ def accuracy_symptom(
     """A teacher that is clearly better with another normalisation, or far below what it is known to reach.
 
     Args:
-        given_N: which training images it gets right as it is given them.
-        others: the same for other normalisations, by name.
         statistics: mean and std of the values that reach it.
         known: its accuracy after its own training; None where nobody knows.
     """

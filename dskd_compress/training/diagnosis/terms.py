@@ -27,7 +27,6 @@ def unreached_symptoms(terms: Sequence[str], reaching: Set[str], head_terms: Set
     """Terms whose gradient cannot reach the student: something on the way is detached.
 
     Args:
-        terms: all of them.
         reaching: those with a path to a parameter of the student.
         head_terms: those that train only the training-only heads, by design.
     """
@@ -45,7 +44,7 @@ def unreached_symptoms(terms: Sequence[str], reaching: Set[str], head_terms: Set
 def dead_symptoms(snapshots: Sequence[Snapshot]) -> list[Symptom]:
     """Terms whose gradient was next to nothing at each of the last snapshots.
 
-    A gradient is compared with the value of its own term, so that a weight that rises from zero, or a loss
+    A gradient is compared with the value of the term, so that a weight that rises from zero, or a loss
     that is nearly solved, is not taken for a dead one. A value of exactly 0 counts only for a term that has
     never been alive: some have nothing to say of some batches.
     """

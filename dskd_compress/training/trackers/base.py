@@ -62,7 +62,7 @@ class Trackers:
     Args:
         trackers: by name.
         every_steps: step records between two that are passed on; epochs and diagnoses all are.
-        reached: last record of each kind that is tracked already. A run that was killed goes on from its
+        reached: last record of each kind that is tracked already. A run that was killed resumes from its
             checkpoint and makes the records after it again, with the same numbers.
         warn: called with a warning when a tracker fails.
     """

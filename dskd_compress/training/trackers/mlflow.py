@@ -21,9 +21,6 @@ class MlflowTracker:
 
     Args:
         store: a folder, or the URI of a server or store.
-        label: name and id of the run.
-        settings: the recipe, as parameters.
-        project: the experiment.
     """
 
     def __init__(self, store: Path | str, label: RunLabel, settings: Mapping[str, Any], project: str) -> None:

@@ -15,13 +15,7 @@ _FLUSH_SECONDS = 10
 
 
 class TensorboardTracker:
-    """One folder of event files a run; a resumed run adds a file to it.
-
-    Args:
-        folder: of all runs.
-        label: the id names the run's folder.
-        settings: the recipe, shown as text.
-    """
+    """One folder of event files a run; a resumed run adds a file to it."""
 
     def __init__(self, folder: Path, label: RunLabel, settings: Mapping[str, Any]) -> None:
         require("tensorboard", "tensorboard")

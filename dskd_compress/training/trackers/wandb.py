@@ -16,10 +16,6 @@ class WandbTracker:
     """One run of a project; a resumed run keeps its id.
 
     Args:
-        folder: for its files.
-        label: name and id of the run.
-        settings: the recipe, as the run's config.
-        project: of wandb.
         mode: `offline` writes files only.
     """
 
