@@ -26,7 +26,7 @@ from PIL import Image
 from torch import nn
 
 from dskd_compress.config import DataSection, ExportSection, StudentSection
-from dskd_compress.config.precisions import CalibrationSection, QuantizeSection
+from dskd_compress.config.stages import CalibrationSection, QuantizeSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.models import create_model
 from dskd_compress.precisions import CalibrationImages, build

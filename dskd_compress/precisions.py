@@ -16,7 +16,7 @@ from dskd_export.bundle.manifest import model_name
 from dskd_export.documents.export import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
 from dskd_export.documents.precision import QUANTIZED, Precision
 from dskd_export.errors import DataError
-from dskd_export.precision.build import PrecisionModel, Settings, build_precision
+from dskd_export.precision.build import PrecisionModel, Settings
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.quantize import PERCENTILE
 from dskd_export.precision.search import SearchResult
@@ -112,34 +112,11 @@ def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> Calibra
     return CalibrationImages(calibration, len(judged), left_out)
 
 
-def build(model: bytes, precision: Precision, section: ExportSection, images: CalibrationImages) -> PrecisionModel:
-    """Build one precision from the fp32 model.
-
-    Args:
-        images: to calibrate on; the search scores on the first of them.
-
-    Raises:
-        MissingExtra: a tool is not installed.
-        UsageError: a tool cannot do what the recipe asks for.
-        ModelError: a tool failed.
-    """
-    calibration = images.calibration
-    searched = calibration.first(section.quantize.search_images)
-    return build_precision(model, precision, calibration, searched, settings_of(section))
-
-
 def settings_of(section: ExportSection) -> Settings:
     """Collect the recipe's settings for building precisions."""
     quantize = section.quantize
-    return Settings(
-        producer=quantize.producer,
-        method=quantize.method,
-        rest=TARGETS[section.target].rest if quantize.rest == "auto" else quantize.rest,
-        keep=quantize.keep,
-        search=quantize.search,
-        max_kl=quantize.max_kl,
-        max_kept=quantize.max_kept,
-    )
+    rest = TARGETS[section.target].rest if quantize.rest == "auto" else quantize.rest
+    return Settings(rest=rest, **quantize.model_dump(exclude={"rest", "search_images"}))
 
 
 def bundled(built: PrecisionModel) -> BundledModel:

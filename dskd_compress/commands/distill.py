@@ -6,17 +6,14 @@ from dskd_compress.commands import options, settings
 
 
 @settings.takes(
-    settings.TEACHER,
-    settings.TEACHER_CHECKPOINT,
-    settings.STUDENT,
-    settings.DATA,
+    *settings.MODELS_AND_DATA,
     settings.METHOD,
     settings.EPOCHS,
     settings.BATCH_SIZE,
     settings.LR,
     settings.DEVICE,
     settings.AMP,
-    *settings.hidden(settings.STUDENT_CHECKPOINT, settings.INPUT_SIZE, settings.SEED),
+    *settings.hide(settings.STUDENT_CHECKPOINT, settings.INPUT_SIZE, settings.SEED),
 )
 def distill(
     *,

@@ -24,15 +24,12 @@ Last = Annotated[Optional[str], typer.Option("--to", metavar="STAGE", help="Last
 
 
 @settings.takes(
-    settings.TEACHER,
-    settings.TEACHER_CHECKPOINT,
-    settings.STUDENT,
-    settings.DATA,
+    *settings.MODELS_AND_DATA,
     settings.METHOD,
     settings.EPOCHS,
     settings.DEVICE,
     settings.PRECISION,
-    *settings.hidden(
+    *settings.hide(
         settings.STUDENT_CHECKPOINT,
         settings.BATCH_SIZE,
         settings.LR,

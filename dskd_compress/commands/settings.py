@@ -69,8 +69,8 @@ class Setting:
         return made if self.also is None else [*made, make_override(self.also, None, typed)]
 
 
-def hidden(*settings: Setting) -> tuple[Setting, ...]:
-    """The same settings, left out of the help."""
+def hide(*settings: Setting) -> tuple[Setting, ...]:
+    """Leave settings out of the help."""
     return tuple(replace(setting, hidden=True) for setting in settings)
 
 
@@ -104,7 +104,7 @@ def takes(*settings: Setting) -> Callable[[Callable[..., None]], Callable[..., N
 
 
 def flags_of(changes: Sequence[str]) -> list[FlagOverride]:
-    """Those changes that flags made, without those of `--set`."""
+    """List the changes that flags made, without those of `--set`."""
     from dskd_compress.recipe import FlagOverride
 
     return [change for change in changes if isinstance(change, FlagOverride)]
@@ -150,7 +150,10 @@ TARGET = Setting("export.target", "--target", str, f"What the models are for: {l
 EXPORTER = Setting("export.exporter", "--exporter", str, "dynamo, or legacy for models that dynamo cannot export.")
 TUNE_AMP = replace(AMP, key="tune.amp")
 
+# What makes a recipe, where none is given.
+MODELS_AND_DATA = (TEACHER, TEACHER_CHECKPOINT, STUDENT, DATA)
+
 
 def of_teacher(*settings: Setting) -> tuple[Setting, ...]:
-    """The same flags for the training of the teacher."""
+    """Make the same flags set the training of the teacher."""
     return tuple(replace(setting, key=f"teacher.{setting.key}") for setting in settings)

@@ -62,7 +62,7 @@ class Course:
             return None
         begun = (self.step - self.epochs[-1].step) / self.steps_per_epoch
         left = max(0.0, self.total_epochs - self.epoch - begun)
-        return left * self._estimate_epoch_s()
+        return left * median(record.seconds for record in self.epochs[-_LATE_EPOCHS:])
 
     @property
     def best(self) -> EpochRecord | None:
@@ -89,7 +89,3 @@ class Course:
     def step(self) -> int:
         """Completed updates."""
         return max(self.steps[-1].step if self.steps else 0, self.epochs[-1].step if self.epochs else 0)
-
-    def _estimate_epoch_s(self) -> float:
-        """Estimate the seconds of one epoch; a record covers the last epoch before a validation."""
-        return median(record.seconds for record in self.epochs[-_LATE_EPOCHS:])

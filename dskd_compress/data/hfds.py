@@ -9,8 +9,7 @@ from PIL import Image
 
 from dskd_compress.data.folders import find_val_split
 from dskd_compress.data.image_set import LabelledSet, StoredSet
-from dskd_compress.data.naming import hf_columns
-from dskd_compress.data.streams import require_reader
+from dskd_compress.data.streams import hf_columns, require_reader
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
 from dskd_export.runtime.images import convert_image_errors, open_image

@@ -6,7 +6,7 @@ Shape suffixes: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import torch
@@ -60,13 +60,10 @@ def resolve_preprocessing(section: DataSection, model: Any) -> Preprocessing:
 def _check(preprocessing: Preprocessing) -> None:
     """Refuse what timm would die of at the first image, or, as with the crop mode, silently take for another."""
     size = min(preprocessing.input_size[1:])
+    filters, modes = get_args(Interpolation), get_args(CropMode)
     for key, sound, valid in (
-        (
-            "interpolation",
-            preprocessing.interpolation in get_args(Interpolation),
-            ", ".join(get_args(Interpolation)),
-        ),
-        ("crop_mode", preprocessing.crop_mode in get_args(CropMode), ", ".join(get_args(CropMode))),
+        ("interpolation", preprocessing.interpolation in filters, ", ".join(filters)),
+        ("crop_mode", preprocessing.crop_mode in modes, ", ".join(modes)),
         ("crop_pct", 0 < preprocessing.crop_pct <= size, f"a number above 0, at most {size}"),
     ):
         if not sound:
@@ -86,15 +83,7 @@ def eval_transform(preprocessing: Preprocessing, *, normalise: bool = True) -> T
     import_timm()
     from timm.data import create_transform
 
-    return create_transform(  # type: ignore[no-any-return]
-        input_size=preprocessing.input_size,
-        interpolation=preprocessing.interpolation,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        crop_pct=preprocessing.crop_pct,
-        crop_mode=preprocessing.crop_mode,
-        use_prefetcher=not normalise,
-    )
+    return create_transform(**asdict(preprocessing), use_prefetcher=not normalise)  # type: ignore[no-any-return]
 
 
 def fit_transform(preprocessing: Preprocessing) -> Transform:

@@ -174,7 +174,11 @@ class StreamSamples(IterableDataset[Sample]):
                         "Repair the shard, or leave it out of the split.",
                     ) from error
                 if not 0 <= int(label) < len(self.stream.classes):
-                    raise self._without_class(int(label), position)
+                    raise DataError(
+                        f"{self.stream.source}, {name}: label {int(label)}, but there are "
+                        f"{len(self.stream.classes)} class names.",
+                        "Name every class, in the order of the numbers, and leave unlabelled images out.",
+                    )
                 image = to_rgb(image, f"{self.stream.source}, {name}")
                 failures = tuple(
                     UnreadableImage(f"worker {worker}, {name}", reason) for reason in warnings.drain()
@@ -186,10 +190,3 @@ class StreamSamples(IterableDataset[Sample]):
                     seed_all(self.seed, worker, position)
                     augmented = self.transform(image)
                 yield Sample(augmented, int(label), failures)
-
-    def _without_class(self, label: int, position: int) -> DataError:
-        return DataError(
-            f"{self.stream.source}, {self.stream.name(position)}: label {label}, but there are "
-            f"{len(self.stream.classes)} class names.",
-            "Name every class, in the order of the numbers, and leave unlabelled images out.",
-        )

@@ -42,17 +42,14 @@ def check_shared_memory(needed: int, place: Path = Path(SHARED_MEMORY)) -> None:
     found = os.statvfs(place)
     free = found.f_bavail * found.f_frsize
     if free < needed:
+        gigabytes = max(1, math.ceil(2 * needed / 2**30))
         raise EnvironmentProblem(
             f"Shared memory ({place}) has {_megabytes(free)} free; the batches that worker processes "
             f"prefetch take {_megabytes(needed)}.",
-            f"Give a container more: docker run --shm-size={_gigabytes(needed)}g. Or decode in the training "
+            f"Give a container more: docker run --shm-size={gigabytes}g. Or decode in the training "
             "process: --set data.workers=0",
         )
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB" if size >= 10_000_000 else f"{size / 1e6:.1f} MB"
-
-
-def _gigabytes(needed: int) -> int:
-    return max(1, math.ceil(2 * needed / 2**30))

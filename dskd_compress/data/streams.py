@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qsl
 
 from PIL import Image
 
-from dskd_compress.data.naming import VAL_NAMES, hf_columns
+from dskd_compress.data.folders import VAL_NAMES
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.runtime.images import to_rgb
@@ -74,6 +75,21 @@ class StreamSet:
         """
         for position, (image, label) in enumerate(self.reader(training=False)):
             yield to_rgb(image, f"{self.source}, {self.name(position)}"), int(label)
+
+
+def hf_columns(source: str) -> tuple[str, dict[str, str]]:
+    """Split `hfds/NAME?image=COLUMN&label=COLUMN` into the name and the columns that it names.
+
+    Raises:
+        DataError: something else is named.
+    """
+    name, _, query = source.partition("?")
+    columns = dict(parse_qsl(query))
+    if unknown := set(columns) - {"image", "label"}:
+        raise DataError(
+            f"{source}: unknown '{sorted(unknown)[0]}'.", "Only image=COLUMN and label=COLUMN are known."
+        )
+    return name, columns
 
 
 def open_streams(source: str, train_split: str, val_split: str | None) -> tuple[StreamSet, StreamSet]:

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from dskd_compress.data.folders import ScannedSet, find_val_split
+from dskd_compress.data.folders import VAL_NAMES, ScannedSet, find_val_split
 from dskd_compress.data.image_set import StoredSet
-from dskd_compress.data.naming import VAL_NAMES
 from dskd_compress.data.tar_members import tar_members
 from dskd_export.errors import DataError
 from dskd_export.files.names import printable

@@ -1,4 +1,4 @@
-"""Recipe files: those that come with the tool, and the user's own."""
+"""Recipe files: those that come with the tool, and the user's own; a recipe as text and as digests."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import Recipe, Section
 from dskd_compress.recipe.build import recipe_from_mapping
 from dskd_compress.recipe.faults import Fault, raise_faults
-from dskd_compress.recipe.yaml_text import MAX_BYTES, parse_yaml
+from dskd_compress.recipe.yaml_text import MAX_BYTES, dump_yaml, parse_yaml
 from dskd_export.errors import DataError, DskdError, EnvironmentProblem, RecipeError
 from dskd_export.files.bounded import read_bounded
+from dskd_export.files.digest import digest
 
 DEFAULT_RECIPE = "digits/resnet18-to-mobilenetv3_small_050"
 """What the demo runs: real images that need no download, on two CPU cores."""
@@ -84,6 +85,18 @@ def recipe_text(name_or_path: str) -> str:
         RecipeError: there is no such recipe, or it is no text.
     """
     return _read(_find(name_or_path))
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Write every key with its value, in the order of the sections; loads back to an equal recipe."""
+    values = recipe.model_dump(mode="json", by_alias=True)
+    return dump_yaml(values)
+
+
+def section_digests(recipe: Section) -> dict[str, str]:
+    """Hash each top-level key, as written in the file: key -> sha256 of its canonical JSON."""
+    values = recipe.model_dump(mode="json", by_alias=True)
+    return {key: digest(value) for key, value in values.items()}
 
 
 def _find(name_or_path: str) -> Path:

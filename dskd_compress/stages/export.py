@@ -13,13 +13,13 @@ from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
 from dskd_compress.label_space import names_for_device
 from dskd_compress.precisions import (
-    build,
     bundled,
     calibration_facts,
     draw_calibration,
     list_bundled_precisions,
     list_requested_precisions,
     precision_facts,
+    settings_of,
 )
 from dskd_compress.required_packages import check_tools
 from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights, writes_run
@@ -35,7 +35,7 @@ from dskd_export.documents.precision import Precision
 from dskd_export.errors import DataError, ModelError
 from dskd_export.files.atomic import sha256_file
 from dskd_export.onnx_from_torch import Exported, deployed, onnx_from_torch
-from dskd_export.precision.build import PrecisionModel
+from dskd_export.precision.build import PrecisionModel, build_precision
 from dskd_export.provenance import Stopwatch, versions
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.images import pixel_sha256
@@ -56,11 +56,7 @@ def spec_of(info: WeightsInfo, section: ExportSection, student_sha256: str) -> M
         height=info.input_size[1],
         width=info.input_size[2],
         dynamic_size=section.dynamic_size,
-        mean=info.mean,
-        std=info.std,
-        interpolation=info.interpolation,
-        crop_pct=info.crop_pct,
-        crop_mode=info.crop_mode,
+        **info.model_dump(include={"mean", "std", "interpolation", "crop_pct", "crop_mode"}),
         classes=classes,
         class_descriptions=descriptions,
         opset=section.opset,
@@ -110,7 +106,14 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
             assert images is not None
             progress.update(description=f"Exporting {precision}")
             tuned = _export_tuned(recipe, folder, spec, precision, golden)
-            built[precision] = build(_require_one_file(tuned or exported), precision, section, images)
+            calibration = images.calibration
+            built[precision] = build_precision(
+                _require_one_file(tuned or exported),
+                precision,
+                calibration,
+                calibration.first(section.quantize.search_images),  # the search scores on the first of them
+                settings_of(section),
+            )
             progress.advance(1)
         installed = versions()
         dropped = [name for name in list_bundled_precisions(folder) if name not in ("fp32", *built)]

@@ -19,13 +19,17 @@ from dskd_compress.config import DiagnosisSection
 from dskd_compress.label_space import class_map_override
 from dskd_compress.methods.base import OUTSIDE, MethodTask, StepContext
 from dskd_compress.training.diagnosis.gradients import TermGradients
-from dskd_compress.training.diagnosis.optimizer import not_optimized_symptom
 from dskd_compress.training.diagnosis.symptom import Symptom
-from dskd_compress.training.diagnosis.target import collapsed_symptom
-from dskd_compress.training.diagnosis.teacher import frozen_symptom
+from dskd_compress.training.diagnosis.teacher import frozen_symptom, not_optimized_symptom
 from dskd_compress.training.diagnosis.teacher_checks import CheckedBatch, TeacherChecks
 from dskd_compress.training.diagnosis.teacher_input import Formats
-from dskd_compress.training.diagnosis.terms import Snapshot, dead_symptoms, exploding_symptoms, unreached_symptoms
+from dskd_compress.training.diagnosis.terms import (
+    Snapshot,
+    collapsed_symptom,
+    dead_symptoms,
+    exploding_symptoms,
+    unreached_symptoms,
+)
 from dskd_export.documents.training import DiagnosisRecord, Finding
 from dskd_export.errors import DiagnosisError
 

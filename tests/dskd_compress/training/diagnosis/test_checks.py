@@ -19,9 +19,8 @@ from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.training.diagnosis.classes import class_order_symptom, find_permutation
 from dskd_compress.training.diagnosis.gradients import TermGradients
 from dskd_compress.training.diagnosis.paired import clearly_better
-from dskd_compress.training.diagnosis.target import collapsed_symptom
 from dskd_compress.training.diagnosis.teacher import checksum, first_difference
-from dskd_compress.training.diagnosis.terms import Snapshot, dead_symptoms, exploding_symptoms
+from dskd_compress.training.diagnosis.terms import Snapshot, collapsed_symptom, dead_symptoms, exploding_symptoms
 
 RNG = np.random.default_rng(0)
 
