@@ -30,7 +30,7 @@ from dskd_compress.config.stages import CalibrationSection, QuantizeSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.models import create_model
 from dskd_compress.precisions import CalibrationImages, build
-from dskd_compress.stages.export import spec_of
+from dskd_compress.stages.export import make_spec
 from dskd_compress.weights import WeightsInfo
 from dskd_export.onnx_from_torch import onnx_from_torch
 from dskd_export.precision.calibration import Calibration
@@ -73,7 +73,7 @@ def main() -> None:
     model = create_model(section, num_classes=1000, input_size=None).eval()
     preprocessing = resolve_preprocessing(DataSection(), model)
     classes = tuple(f"class{number}" for number in range(1000))
-    spec = spec_of(WeightsInfo.of(section, classes, preprocessing), ExportSection(), "")
+    spec = make_spec(WeightsInfo.of(section, classes, preprocessing), ExportSection(), "")
     seconds: dict[str, list[float]] = {"torch": [], "export": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

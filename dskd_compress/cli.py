@@ -246,10 +246,10 @@ def _show(failure: DskdError, traceback_of: BaseException | None, json_output: b
     if failure.hint:
         sys.stderr.write(f"hint: {_printable(failure.hint)}\n")
     if json_output and place.is_main:
-        from dskd_compress.console import document_written, write_document
+        from dskd_compress.console import is_document_written, write_document
 
         # A gate that failed after its document was printed needs no second one.
-        if not document_written():
+        if not is_document_written():
             facts = {"kind": type(failure).__name__, "code": code, "message": failure.message}
             write_document({"error": {**facts, "hint": failure.hint, "exit_code": failure.exit_code}})
 

@@ -71,7 +71,7 @@ def hub_folder(folder: RunFolder, repository: str) -> Iterator[Path]:
         yield made
 
 
-def files_of(made: Path) -> list[HubFile]:
+def list_files(made: Path) -> list[HubFile]:
     """List the files of a folder, sorted by name."""
     paths = sorted(path for path in made.rglob("*") if path.is_file())
     return [HubFile(path.relative_to(made).as_posix(), path.stat().st_size, sha256_file(path)) for path in paths]

@@ -37,7 +37,7 @@ def get_process_rank() -> ProcessRank:
         return ProcessRank()
 
 
-def processes_here() -> int:
+def count_local_processes() -> int:
     """Count the processes of this training on this machine; 1 without torchrun."""
     try:
         return max(1, int(os.environ["LOCAL_WORLD_SIZE"]))

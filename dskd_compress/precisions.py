@@ -112,14 +112,14 @@ def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> Calibra
     return CalibrationImages(calibration, len(judged), left_out)
 
 
-def settings_of(section: ExportSection) -> Settings:
+def collect_settings(section: ExportSection) -> Settings:
     """Collect the recipe's settings for building precisions."""
     quantize = section.quantize
     rest = TARGETS[section.target].rest if quantize.rest == "auto" else quantize.rest
     return Settings(rest=rest, **quantize.model_dump(exclude={"rest", "search_images"}))
 
 
-def bundled(built: PrecisionModel) -> BundledModel:
+def wrap_for_bundle(built: PrecisionModel) -> BundledModel:
     """Wrap a built model for the bundle."""
     details: dict[str, object] = {
         "opset": built.opset,
@@ -131,7 +131,7 @@ def bundled(built: PrecisionModel) -> BundledModel:
     return BundledModel(built.model, producer=built.metadata.producer, details=details)
 
 
-def calibration_facts(
+def collect_calibration_facts(
     built: Mapping[Precision, PrecisionModel], images: CalibrationImages, section: ExportSection
 ) -> CalibrationFacts:
     """Collect the calibration facts for the bundle."""
@@ -151,7 +151,7 @@ def calibration_facts(
     )
 
 
-def precision_facts(built: PrecisionModel) -> PrecisionFacts:
+def collect_precision_facts(built: PrecisionModel) -> PrecisionFacts:
     """Collect the facts of a model for `export.json`."""
     return PrecisionFacts(
         precision=built.metadata.precision,

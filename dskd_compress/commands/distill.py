@@ -23,7 +23,7 @@ def distill(
     dry_run: options.DryRun = False,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Train the small student from the teacher.
+    """Train the student from the teacher and write its timm weights.
 
     After Ctrl-C, a crash or a power cut, the same command resumes the training.
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def complete_recipe(incomplete: str) -> list[str]:
     """Recipe names for the shell's completion."""
-    from dskd_compress.recipe.files import recipe_names
+    from dskd_compress.recipe.files import list_recipe_names
 
-    return [name for name in recipe_names() if name.startswith(incomplete)]
+    return [name for name in list_recipe_names() if name.startswith(incomplete)]
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]

@@ -17,7 +17,7 @@ import typer
 
 from dskd_compress.commands.options import Overrides, make_override
 from dskd_compress.commands.renamed_options import RenamedOptions
-from dskd_compress.names import AMP_NAMES, METHOD_NAMES, PRECISION_NAMES, TARGET_NAMES, listed
+from dskd_compress.names import AMP_NAMES, METHOD_NAMES, PRECISION_NAMES, TARGET_NAMES, join_words
 
 if TYPE_CHECKING:
     from dskd_compress.recipe import FlagOverride
@@ -103,7 +103,7 @@ def takes(*settings: Setting) -> Callable[[Callable[..., None]], Callable[..., N
     return decorate
 
 
-def flags_of(changes: Sequence[str]) -> list[FlagOverride]:
+def select_flags(changes: Sequence[str]) -> list[FlagOverride]:
     """List the changes that flags made, without those of `--set`."""
     from dskd_compress.recipe import FlagOverride
 
@@ -132,12 +132,12 @@ STUDENT_CHECKPOINT = Setting(
 )
 DATA = Setting("data.source", "--data", str, "Images: a folder, .npz, .tar, digits, hfds/NAME or wds/PATH.")
 INPUT_SIZE = Setting("data.input_size", "--input-size", int, "Side of the square input, in pixels.")
-METHOD = Setting("method.name", "--method", str, f"Distillation method: {listed(METHOD_NAMES)}.")
+METHOD = Setting("method.name", "--method", str, f"Distillation method: {join_words(METHOD_NAMES)}.")
 EPOCHS = Setting("train.epochs", "--epochs", int, "Epochs of training; a longer warm-up is shortened.")
 BATCH_SIZE = Setting("train.batch_size", "--batch-size", int, "Images per training step.")
 LR = Setting("train.lr", "--lr", float, "Peak learning rate.")
 DEVICE = Setting("train.device", "--device", str, "Where to train: auto, cpu, cuda or cuda:1.")
-AMP = Setting("train.precision", "--amp", str, f"Number type of training: {listed(AMP_NAMES)}.")
+AMP = Setting("train.precision", "--amp", str, f"Number type of training: {join_words(AMP_NAMES)}.")
 SEED = Setting("seed", "--seed", int, "Seed of weights, data order and noise.")
 PRECISION = Setting(
     "export.precisions",
@@ -146,7 +146,7 @@ PRECISION = Setting(
     f"Models to export next to fp32, with commas: {', '.join(PRECISION_NAMES[1:])}; or auto, by target.",
     parse=_names,
 )
-TARGET = Setting("export.target", "--target", str, f"What the models are for: {listed(TARGET_NAMES)}.")
+TARGET = Setting("export.target", "--target", str, f"What the models are for: {join_words(TARGET_NAMES)}.")
 EXPORTER = Setting("export.exporter", "--exporter", str, "dynamo, or legacy for models that dynamo cannot export.")
 TUNE_AMP = replace(AMP, key="tune.amp")
 
@@ -154,6 +154,6 @@ TUNE_AMP = replace(AMP, key="tune.amp")
 MODELS_AND_DATA = (TEACHER, TEACHER_CHECKPOINT, STUDENT, DATA)
 
 
-def of_teacher(*settings: Setting) -> tuple[Setting, ...]:
+def for_teacher(*settings: Setting) -> tuple[Setting, ...]:
     """Make the same flags set the training of the teacher."""
     return tuple(replace(setting, key=f"teacher.{setting.key}") for setting in settings)

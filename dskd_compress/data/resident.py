@@ -16,7 +16,7 @@ from PIL import Image
 from dskd_compress.data.batch_augment import BatchAugment
 from dskd_compress.data.image_set import ImageSet
 from dskd_compress.data.preprocessing import Transform
-from dskd_compress.data.samples import Batch, TransformedImages, candidates, none_readable
+from dskd_compress.data.samples import Batch, TransformedImages, draw_candidates, make_unreadable_error
 from dskd_compress.data.sources import Images
 from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.workers import end_workers, open_workers
@@ -127,13 +127,13 @@ class TrainBatches:
         failures: list[UnreadableImage] = []
         for position, (view, index) in enumerate(keys_B2.tolist() if unreadable else []):
             met: list[UnreadableImage] = []
-            for candidate in candidates(self.augment.seed, view, index, len(self.resident)):
+            for candidate in draw_candidates(self.augment.seed, view, index, len(self.resident)):
                 if candidate not in unreadable:
                     chosen_B[position] = candidate
                     break
                 met.append(unreadable[candidate])
             else:
-                return chosen_B, failures + met, none_readable(met)
+                return chosen_B, failures + met, make_unreadable_error(met)
             failures += met
         return chosen_B, failures, None
 

@@ -6,14 +6,16 @@ import math
 import os
 from pathlib import Path
 
-from dskd_compress.launch import processes_here
+from dskd_compress.launch import count_local_processes
 from dskd_compress.shortages import SHARED_MEMORY
 from dskd_export.errors import EnvironmentProblem
 
 PREFETCHED_BATCHES = 4  # a worker
 
 
-def batches_size(images: int | None, batch_size: int, input_size: tuple[int, int, int], workers: int) -> int:
+def estimate_batches_size(
+    images: int | None, batch_size: int, input_size: tuple[int, int, int], workers: int
+) -> int:
     """Compute the most bytes that batches of uint8 images take in shared memory at one time.
 
     Args:
@@ -36,7 +38,7 @@ def check_shared_memory(needed: int, place: Path = Path(SHARED_MEMORY)) -> None:
     Raises:
         EnvironmentProblem: there is less.
     """
-    needed *= processes_here()
+    needed *= count_local_processes()
     if needed == 0 or not place.is_dir():
         return
     found = os.statvfs(place)

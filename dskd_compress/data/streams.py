@@ -77,7 +77,7 @@ class StreamSet:
             yield to_rgb(image, f"{self.source}, {self.name(position)}"), int(label)
 
 
-def hf_columns(source: str) -> tuple[str, dict[str, str]]:
+def parse_hf_source(source: str) -> tuple[str, dict[str, str]]:
     """Split `hfds/NAME?image=COLUMN&label=COLUMN` into the name and the columns that it names.
 
     Raises:
@@ -156,7 +156,7 @@ def create_reader(source: str, split: str, *, training: bool, batch_size: int = 
     if prefix != "tfds":
         options["input_img_mode"] = ""  # as stored: `to_rgb` is what converts
     if prefix == "hfids":
-        source_name, columns = hf_columns(source)
+        source_name, columns = parse_hf_source(source)
         options |= _split_and_count(split)
         options |= {"input_key": columns.get("image"), "target_key": columns.get("label")}
     else:
@@ -188,8 +188,8 @@ def create_reader(source: str, split: str, *, training: bool, batch_size: int = 
     return dataset
 
 
-def shards(dataset: Any) -> int | None:
-    """Number of shard files where the reader has them; more workers than that would idle."""
+def count_shards(dataset: Any) -> int | None:
+    """Count the shard files where the reader has them; more workers than that would idle."""
     files = getattr(getattr(dataset.reader, "split_info", None), "filenames", None)
     if files is not None:  # wds
         return len(files)
@@ -258,7 +258,7 @@ def _list_splits(source: str, reader: Any) -> list[str]:
     if isinstance(info, dict):  # wds
         return list(info.get("splits", {}))
     if source.startswith("hfids/"):
-        names = require_reader("hfids").get_dataset_split_names(hf_columns(source)[0].partition("/")[2])
+        names = require_reader("hfids").get_dataset_split_names(parse_hf_source(source)[0].partition("/")[2])
         return [str(name) for name in names]
     return list(getattr(getattr(getattr(reader, "builder", None), "info", None), "splits", None) or {})
 

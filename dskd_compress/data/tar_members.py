@@ -43,7 +43,7 @@ class _Headers(io.FileIO):
         return data
 
 
-def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
+def iter_tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
     """Give the members of an uncompressed tar, in their order.
 
     Raises:

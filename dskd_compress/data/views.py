@@ -14,7 +14,7 @@ from dskd_compress.data.preprocessing import Preprocessing
 _PIXEL_LIBRARIES = ("pillow", "timm", "torch", "torchvision")
 
 
-def view_of(epoch: int, views: int | None) -> int:
+def choose_view(epoch: int, views: int | None) -> int:
     """Return the number of the augmentation that every image has in an epoch."""
     return epoch if views is None else epoch % views
 

@@ -31,7 +31,7 @@ from dskd_compress.data.worker_faults import (
     read_reports,
     report_unsent_batches,
 )
-from dskd_compress.shortages import explain_shortage, shared_memory_full
+from dskd_compress.shortages import explain_shortage, make_shared_memory_error
 from dskd_export.errors import EnvironmentProblem
 
 # Seconds that a worker outlives a SIGTERM: long enough for the parent to save.
@@ -93,7 +93,7 @@ class _Loader(DataLoader[Any]):
                 return _Batches(self)
         except OSError as error:
             if error.errno == errno.ENOSPC and error.filename is None:  # of a semaphore
-                raise shared_memory_full() from error
+                raise make_shared_memory_error() from error
             raise
         except (TypeError, AttributeError, PicklingError) as error:
             if multiprocessing.get_start_method() == "fork":  # nothing was pickled

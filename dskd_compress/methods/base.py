@@ -117,7 +117,7 @@ class Losses:
     monitors: dict[str, Tensor]
 
 
-def labels_of(target: Tensor) -> Tensor:
+def get_labels(target: Tensor) -> Tensor:
     """Convert class indices [B], or a mixed BxK distribution, to class indices [B] of the likeliest class."""
     return target if target.ndim == 1 else target.argmax(dim=1)
 
@@ -127,7 +127,7 @@ def ramp(progress: float, fraction: float) -> float:
     return min(1.0, progress / fraction) if fraction > 0 else 1.0
 
 
-def agreement(logits_BK: Tensor, teacher: TeacherOutput) -> dict[str, Tensor]:
+def monitor_agreement(logits_BK: Tensor, teacher: TeacherOutput) -> dict[str, Tensor]:
     """Monitor the part of the images on which student and teacher predict the same class."""
     same_B = logits_BK.argmax(dim=1) == teacher.logits_BK.argmax(dim=1)
     return {"student_agrees_with_teacher": same_B.float().mean()}
@@ -188,7 +188,7 @@ class LogitModule(StudentModule):
             "ce": self.method.ce_weight * self.cross_entropy(logits_BK, target),
             self.method.name: self.distil(logits_BK, teacher.logits_BK, target, context.progress),
         }
-        return Losses(logits_BK, terms, agreement(logits_BK, teacher))
+        return Losses(logits_BK, terms, monitor_agreement(logits_BK, teacher))
 
 
 class MethodTask(TrainingTask):

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dskd_compress.config import DiffKdMethod
-from dskd_compress.methods.base import Losses, StepContext, StudentModule, TeacherOutput, agreement, ramp
+from dskd_compress.methods.base import Losses, StepContext, StudentModule, TeacherOutput, monitor_agreement, ramp
 from dskd_compress.methods.diffusion.denoiser import Bottleneck, make_denoiser
 from dskd_compress.methods.diffusion.schedule import Diffusion
 from dskd_compress.methods.features import FeatureSpace, Projection, pool, read_student
@@ -167,7 +167,7 @@ class DiffKdModule(StudentModule):
         }
         if refined.reconstruction is not None:
             terms["reconstruction"] = method.reconstruction_weight * refined.reconstruction
-        return Losses(logits_BK, terms, monitors | agreement(logits_BK, teacher))
+        return Losses(logits_BK, terms, monitors | monitor_agreement(logits_BK, teacher))
 
     def fit(self, feats: Iterable[Tensor]) -> None:
         """Set m and sigma from the teacher's features of some training images."""

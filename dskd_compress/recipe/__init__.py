@@ -16,11 +16,11 @@ from dskd_compress.recipe.files import (
     dump_recipe,
     list_recipes,
     load_recipe,
-    recipe_text,
+    read_recipe_text,
     section_digests,
 )
 from dskd_compress.recipe.options import recipe_as_options
-from dskd_compress.recipe.overrides import FlagOverride, as_typed
+from dskd_compress.recipe.overrides import FlagOverride, format_override
 from dskd_compress.recipe.yaml_text import parse_yaml
 
 __all__ = [
@@ -28,16 +28,16 @@ __all__ = [
     "BundleSettings",
     "FlagOverride",
     "RecipeInfo",
-    "as_typed",
     "bundle_settings",
     "dump_recipe",
+    "format_override",
     "init_recipe",
     "list_recipes",
     "load_recipe",
     "parse_yaml",
+    "read_recipe_text",
     "recipe_as_options",
     "recipe_from_mapping",
     "recipe_schema",
-    "recipe_text",
     "section_digests",
 ]

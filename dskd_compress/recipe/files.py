@@ -28,7 +28,7 @@ class RecipeInfo:
     recipe: Recipe
 
 
-def recipe_folder() -> Path:
+def find_recipe_folder() -> Path:
     """Find the folder of recipes: package data, or the repository's in an editable install.
 
     Raises:
@@ -41,16 +41,16 @@ def recipe_folder() -> Path:
     raise EnvironmentProblem(f"{package / 'recipes'} is missing.", "Install dskd-compress again.")
 
 
-def recipe_names() -> list[str]:
+def list_recipe_names() -> list[str]:
     """List names like `digits/resnet18-to-mobilenetv3_small_050`, sorted; no file is opened."""
-    folder = recipe_folder()
+    folder = find_recipe_folder()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def list_recipes() -> list[RecipeInfo]:
     """Load all recipes that come with the tool, sorted by name."""
-    folder = recipe_folder()
-    return [RecipeInfo(name, folder / f"{name}.yaml", load_recipe(name)) for name in recipe_names()]
+    folder = find_recipe_folder()
+    return [RecipeInfo(name, folder / f"{name}.yaml", load_recipe(name)) for name in list_recipe_names()]
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -78,7 +78,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe_from_mapping(parsed.value, overrides, where, parsed.lines, parsed.faults)
 
 
-def recipe_text(name_or_path: str) -> str:
+def read_recipe_text(name_or_path: str) -> str:
     """Read a recipe as written, with its comments.
 
     Raises:
@@ -103,10 +103,10 @@ def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    names = recipe_names()
+    names = list_recipe_names()
     name = name_or_path[: -len(".yaml")] if name_or_path.endswith(".yaml") else name_or_path
     if name in names:
-        return recipe_folder() / f"{name}.yaml"
+        return find_recipe_folder() / f"{name}.yaml"
     raise _not_found(name_or_path, path, name, names)
 
 

@@ -38,8 +38,8 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else list(value)
 
 
-def as_typed(override: str) -> str:
-    """An override as it stands on the command line."""
+def format_override(override: str) -> str:
+    """Format an override as it stands on the command line."""
     return override.flag if isinstance(override, FlagOverride) else f"--set {override}"
 
 

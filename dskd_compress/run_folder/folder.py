@@ -15,7 +15,7 @@ from dskd_compress.config import Recipe, Section
 from dskd_compress.console import Output
 from dskd_compress.launch import get_process_rank
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
-from dskd_compress.run_folder.stages import WRITTEN, WRITTEN_FOLDERS, Stage, hash_outside_files, stage_named
+from dskd_compress.run_folder.stages import WRITTEN, WRITTEN_FOLDERS, Stage, find_stage, hash_outside_files
 from dskd_export.bundle.results import Measurement
 from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
@@ -167,7 +167,7 @@ class RunFolder:
 
     def inputs(self, stage_name: str, recipe: Recipe) -> dict[str, str]:
         """Hash the inputs of a stage; call it before the stage reads, so that a later change shows."""
-        stage = stage_named(stage_name)
+        stage = find_stage(stage_name)
         within = {name: sha256_file(self / name) for name in stage.inputs if (self / name).is_file()}
         return {**within, **hash_outside_files(stage, recipe)}
 
@@ -176,7 +176,7 @@ class RunFolder:
 
     def settings_digest(self, stage_name: str, recipe: Recipe, inputs: Mapping[str, str]) -> str:
         """Digest everything that shapes a stage's result; checkpoints are bound to it."""
-        stage = stage_named(stage_name)
+        stage = find_stage(stage_name)
         return digest([self._settings(stage, recipe), {**hash_outside_files(stage, recipe), **inputs}])
 
     def why_rerun(self, stage_name: str, recipe: Recipe, data_sha256: str | None = None) -> str | None:
@@ -185,7 +185,7 @@ class RunFolder:
         Args:
             data_sha256: of the current images; None: not compared.
         """
-        stage = stage_named(stage_name)
+        stage = find_stage(stage_name)
         path = self / f"stages/{stage_name}.json"
         if not path.exists():
             return "it has not run yet"
@@ -223,7 +223,7 @@ class RunFolder:
             inputs: as `inputs` gave them before the stage read anything.
             data_sha256: of its images; None: it used none.
         """
-        stage = stage_named(stage_name)
+        stage = find_stage(stage_name)
         self.keep(recipe, stage.settings(recipe))
         data = {} if data_sha256 is None else {"data": data_sha256}
         there = [name for name in stage.outputs + stage.optional if (self / name).is_file()]
@@ -257,7 +257,7 @@ class RunResults:
 
     def write(self, document: Measurement, data_sha256: str | None = None) -> None:
         """See `ResultsFolder.write`; also keeps the settings that the stage was given."""
-        write_atomic(self.folder / stage_named(self.stage).outputs[0], document.model_dump_json(indent=2) + "\n")
+        write_atomic(self.folder / find_stage(self.stage).outputs[0], document.model_dump_json(indent=2) + "\n")
         self.folder.record_stage(self.stage, self.recipe, document.provenance, self.inputs, data_sha256)
 
 

@@ -123,7 +123,7 @@ def _benchmark(
 
 def _open_sources(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> Iterator[ModelSource]:
     """The teacher, then the student, each on the recipe's runners in their order."""
-    from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
+    from dskd_compress.stages.export import TEACHER_ONNX, make_teacher_spec
     from dskd_compress.teachers.load import load_teacher
     from dskd_compress.torch_source import TorchSource
     from dskd_compress.weights import load_trained
@@ -141,7 +141,7 @@ def _open_sources(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bun
                 f"Set export.teacher and run: dskd-compress export {folder.path}. Or set benchmark.teacher=false.",
             )
         teacher = load_teacher(recipe, folder, sets)
-        spec = teacher_spec_of(recipe, sets, teacher, student, info)
+        spec = make_teacher_spec(recipe, sets, teacher, student, info)
         files = [onnx, folder / weights_name(TEACHER_ONNX)]
         size_mb = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
         sources["torch"].append(TorchSource("teacher", spec, teacher.model))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dskd_compress.comparison import check_fair, compute_differences, format_markdown, mean_with_interval
+from dskd_compress.comparison import check_fair, compute_differences, compute_mean_interval, format_markdown
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import dump_recipe
@@ -245,7 +245,7 @@ def _comparison(
                 seeds=seeds,
                 top1=top1,
                 mean=sum(top1) / len(top1),
-                interval=mean_with_interval(top1),
+                interval=compute_mean_interval(top1),
                 seconds=[count / document.images_per_s for count, document in zip(images, mine, strict=True)],
                 images_per_s=[document.images_per_s for document in mine],
                 peak_memory_mb=[document.peak_memory_mb for document in mine],

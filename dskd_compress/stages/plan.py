@@ -12,7 +12,7 @@ from dskd_compress.console import Output
 from dskd_compress.data import ImageSet, StreamSet, TrainLoader
 from dskd_compress.methods import MethodTask, Pair, create_task, needs_teacher
 from dskd_compress.models import model_facts, recompute_activations, state_sha256
-from dskd_compress.run_folder import RunFolder, stages_of
+from dskd_compress.run_folder import RunFolder, list_stages
 from dskd_compress.stages.setup import create_student, create_untrained_teacher, make_pair, open_checked_data
 from dskd_compress.teachers.cache.disk import format_bytes
 from dskd_compress.teachers.cache.plan import TeacherCache, TeacherCachePlan
@@ -116,7 +116,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         steps=steps_per_epoch * recipe.train.epochs,
         memory=estimate_memory(task, format.input_size, classes, recipe),
         teacher_cache=None if cache is None else cache.plan(),
-        stages=[stage.name for stage in stages_of(recipe)],
+        stages=[stage.name for stage in list_stages(recipe)],
         writes={
             "weights": str(folder.weights("student")),
             "log": str(folder.log("student")),

@@ -17,9 +17,9 @@ from dskd_compress.training.diagnosis.symptom import Symptom
 from dskd_compress.training.diagnosis.teacher_input import (
     USUAL,
     Formats,
+    find_right_answers,
+    is_same_norm,
     normalisation_symptom,
-    right_answers,
-    same_norm,
 )
 
 _MOST_IMAGES = 256
@@ -51,14 +51,14 @@ def compare_normalisations(sets: DataSets, pair: Pair, device: torch.device) -> 
     if isinstance(sets.val, StreamSet):
         return None
     own = (pair.teacher_format.mean, pair.teacher_format.std)
-    live = {name: norm for name, norm in USUAL.items() if not same_norm(norm, own)}
+    live = {name: norm for name, norm in USUAL.items() if not is_same_norm(norm, own)}
     formats = Formats((pair.student_format.mean, pair.student_format.std), own)
     size = pair.adapter().size
     right: dict[str, list[np.ndarray]] = {name: [] for name in ("", *live)}
     seen = 0
     for images_BCHW, labels_B in _read_batches(sets, pair.student_format):
         images, labels = images_BCHW.to(device), labels_B.to(device)
-        for name, answers_B in right_answers(
+        for name, answers_B in find_right_answers(
             pair.teacher, images, labels, formats, size, {"": own, **live}
         ).items():
             right[name].append(answers_B)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dskd_compress.taps import evaluating
+from dskd_compress.taps import eval_mode
 from dskd_export.documents.base import Accuracy
 from dskd_export.validation.accuracy import accuracy_of
 
@@ -28,7 +28,7 @@ def evaluate_model(
         on_batch: called with the number of images of each batch, for a progress display.
     """
     logits, labels = [], []
-    with evaluating(model) if isinstance(model, nn.Module) else torch.no_grad():
+    with eval_mode(model) if isinstance(model, nn.Module) else torch.no_grad():
         for images_BCHW, labels_B in batches:
             logits.append(model(images_BCHW).float().cpu())
             labels.append(labels_B.cpu())

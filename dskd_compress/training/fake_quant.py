@@ -60,8 +60,8 @@ def insert_fake_quant(student: nn.Module, precision: Literal["int8", "fp8"], bat
     return sum(name.endswith("weight_quantizer") and module.is_enabled for name, module in student.named_modules())
 
 
-def plain_state(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """The plain model's part of a state dict that holds quantisers as well.
+def strip_quantisers(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """Take the plain model's part of a state dict that holds quantisers as well.
 
     Raises:
         ModelError: a name is missing.

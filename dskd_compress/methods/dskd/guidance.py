@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dskd_compress.methods.base import labels_of
-from dskd_compress.methods.features import channels_like
+from dskd_compress.methods.base import get_labels
+from dskd_compress.methods.features import broadcast_channels
 from dskd_compress.taps import TapHead
 
 
@@ -39,7 +39,7 @@ class TeacherHead:
 
     def logits(self, z: Tensor) -> Tensor:
         """Map a standardised feature BxC or BxCxHxW to logits BxK; differentiable in z."""
-        feat = z * channels_like(self.std_C, z) + channels_like(self.mean_C, z)
+        feat = z * broadcast_channels(self.std_C, z) + broadcast_channels(self.mean_C, z)
         return self.head(feat, self.prefix_BPC)
 
     def gradient(self, z: Tensor, target_BK: Tensor) -> Tensor:
@@ -130,5 +130,5 @@ def guide_target(
     teacher_BK = (teacher_logits_BK.float() / temperature).softmax(dim=1)
     if kind == "teacher":
         return teacher_BK
-    right_B = teacher_logits_BK.argmax(dim=1) == labels_of(target)
+    right_B = teacher_logits_BK.argmax(dim=1) == get_labels(target)
     return torch.where(right_B[:, None], teacher_BK, label_BK)

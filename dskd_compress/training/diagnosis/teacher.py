@@ -71,8 +71,8 @@ def changed_symptom(name: str | None, since: str) -> Symptom:
     )
 
 
-def first_difference(model: nn.Module, before: Tensor, after: Tensor) -> str | None:
-    """Name of the first tensor whose checksum differs; None where all are alike."""
+def find_difference(model: nn.Module, before: Tensor, after: Tensor) -> str | None:
+    """Name the first tensor whose checksum differs; None where all are alike."""
     if torch.equal(before, after):
         return None
     names = list(model.state_dict())

@@ -30,8 +30,8 @@ class RunLabel:
     id: str
 
 
-def scalars_of(record: TrainingRecord) -> dict[str, float]:
-    """A record's numbers by name, the same names in every tracker; what was not measured is left out."""
+def collect_scalars(record: TrainingRecord) -> dict[str, float]:
+    """Collect a record's numbers by name, the same names in every tracker; what was not measured is left out."""
     values: dict[str, float | None]
     if isinstance(record, StepRecord):
         values = {f"train/{name}": value for name, value in record.losses.items()}
@@ -106,8 +106,8 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def findings_text(record: TrainingRecord) -> str:
-    """The findings of a record, one a line; empty where there are none."""
+def format_findings(record: TrainingRecord) -> str:
+    """Format the findings of a record, one a line; empty where there are none."""
     if not isinstance(record, DiagnosisRecord):
         return ""
     return "\n".join(

@@ -24,7 +24,7 @@ from dskd_compress.recipe import (
     dump_recipe,
     list_recipes,
     load_recipe,
-    recipe_text,
+    read_recipe_text,
     section_digests,
 )
 from dskd_compress.recipe.yaml_text import parse_yaml
@@ -127,7 +127,7 @@ def test_by_name_with_and_without_suffix_and_by_path():
     info = next(info for info in list_recipes() if info.name == DEFAULT_RECIPE)
     by_name = load_recipe(DEFAULT_RECIPE)
     assert by_name == load_recipe(DEFAULT_RECIPE + ".yaml") == load_recipe(str(info.path)) == info.recipe
-    assert recipe_text(DEFAULT_RECIPE) == info.path.read_text(encoding="utf-8")
+    assert read_recipe_text(DEFAULT_RECIPE) == info.path.read_text(encoding="utf-8")
 
 
 def test_overrides_are_applied_to_a_file():
@@ -159,7 +159,7 @@ def test_a_recipe_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.yaml"
     path.touch()
     os.truncate(path, 6_000_000_000)
-    for read in (load_recipe, recipe_text):
+    for read in (load_recipe, read_recipe_text):
         with pytest.raises(RecipeError, match=r"huge\.yaml.* 6,000,000,000 .* 1,048,576"):
             read(str(path))
 
