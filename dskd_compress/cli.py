@@ -1,16 +1,4 @@
-"""The command line: the list of commands, and the only place that makes messages and exit codes.
-
-| exit code | meaning                                             |
-|-----------|-----------------------------------------------------|
-| 0         | success                                             |
-| 1         | a bug in dskd-compress                              |
-| 2         | the command line or the recipe is wrong             |
-| 3         | the images or the model are wrong                   |
-| 4         | this machine cannot do it                           |
-| 5         | the result exceeds a limit of the recipe            |
-| 6         | too few images or calls to show that it passes      |
-| 130       | interrupted, progress is saved                      |
-"""
+"""The command line: the list of commands, and the only place that makes messages and exit codes."""
 
 from __future__ import annotations
 

@@ -90,9 +90,9 @@ def explain_shortage(error: BaseException) -> BaseException:
     return error
 
 
-def make_shared_memory_error(detail: str = "") -> EnvironmentProblem:
+def make_shared_memory_error() -> EnvironmentProblem:
     """Make the error for full shared memory, through which worker processes pass batches."""
-    return EnvironmentProblem(f"Shared memory ({SHARED_MEMORY}) is full{detail}.", SHARED_MEMORY_HINT)
+    return EnvironmentProblem(f"Shared memory ({SHARED_MEMORY}) is full.", SHARED_MEMORY_HINT)
 
 
 def _of_number(number: int, error: BaseException) -> BaseException:

@@ -100,7 +100,7 @@ def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool,
     students: list[Suggestion] = []
     families: dict[str, str] = {}
     for _, name in sorted(fitting, reverse=True):
-        family = _find_family(name)
+        family = str(import_timm().model_entrypoint(name).__module__).rsplit(".", 1)[-1]
         if family in families:
             left_out[name] = f"smaller than {families[family]} of the same family"
         elif len(students) == limit:
@@ -161,10 +161,6 @@ def _count(name: str, input_size: int | None) -> Survey:
     if survey.model_class is None:
         raise ModelError(survey.refused["model"], "See: dskd-compress models list")
     return survey
-
-
-def _find_family(name: str) -> str:
-    return str(import_timm().model_entrypoint(name).__module__).rsplit(".", 1)[-1]
 
 
 def _find_reason_against(

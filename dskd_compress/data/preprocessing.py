@@ -145,11 +145,8 @@ class Normalise:
     multiplication by its reciprocal, which is not the same float.
     """
 
-    def __init__(
-        self, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         self.device = device
-        self.dtype = dtype or torch.float32
         self.range = torch.tensor(255.0, device=device)
         self.mean_C11 = torch.tensor(preprocessing.mean, device=device).view(-1, 1, 1)
         self.std_C11 = torch.tensor(preprocessing.std, device=device).view(-1, 1, 1)
@@ -157,4 +154,4 @@ class Normalise:
     def __call__(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Move, scale to [0, 1], subtract the mean, divide by the std."""
         images_BCHW = images_BCHW.to(self.device, non_blocking=True).to(torch.float32)
-        return images_BCHW.div_(self.range).sub_(self.mean_C11).div_(self.std_C11).to(self.dtype)
+        return images_BCHW.div_(self.range).sub_(self.mean_C11).div_(self.std_C11)

@@ -241,11 +241,7 @@ class ReaderWarnings(logging.Handler):
 
 
 def _refuse_commands(address: str) -> None:
-    """Refuse what webdataset would hand to a shell: `pipe:` addresses and quoting tricks in URLs.
-
-    Raises:
-        DataError: the address is one of those, or empty.
-    """
+    """Refuse what webdataset would hand to a shell: `pipe:` addresses and quoting tricks in URLs."""
     if not address or address.startswith("pipe:") or re.search(r"[`$;|&<>'\"\\\n\s]", address):
         raise DataError(
             f"wds/{address}: not a folder or URL that is safe to open.",

@@ -62,7 +62,6 @@ class TrainLoader:
         batch_size: int,
         seed: int,
         device: torch.device | str,
-        dtype: torch.dtype | None = None,
         shard: BatchShard = WHOLE_BATCH,
         batch_key: str = "train.batch_size",
     ) -> None:
@@ -87,7 +86,7 @@ class TrainLoader:
         self._augment, self._preprocessing, self._batch_size = augment, preprocessing, batch_size
         self._rows = shard.rows(batch_size).tolist()
         self._device = torch.device(device)
-        self._normalise = Normalise(preprocessing, self._device, dtype)
+        self._normalise = Normalise(preprocessing, self._device)
         self._mixup: Any = None
         if augment.mixup > 0 or augment.cutmix > 0:
             if len(self._rows) % 2:

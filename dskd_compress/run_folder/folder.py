@@ -32,19 +32,13 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.bundle = path / "bundle"  # what goes to the device
+        self.engines = path / "engines"  # of TensorRT, one folder in it for each device
+        self.teacher_cache = path / "teacher_cache"  # where the recipe names no other
+        self.trackers = path / "trackers"  # the experiment trackers' own files
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
-
-    @property
-    def bundle(self) -> Path:
-        """The folder that goes to the device."""
-        return self.path / "bundle"
-
-    @property
-    def engines(self) -> Path:
-        """The folder of TensorRT engines, one folder in it for each device."""
-        return self.path / "engines"
 
     def weights(self, role: str) -> Path:
         """`teacher.safetensors` or `student.safetensors`."""
@@ -54,19 +48,9 @@ class RunFolder:
         """The training log of a role, one JSON record a line."""
         return self.path / ("train.jsonl" if role == "student" else f"{role}.train.jsonl")
 
-    @property
-    def teacher_cache(self) -> Path:
-        """The folder of teacher outputs, where the recipe names no other."""
-        return self.path / "teacher_cache"
-
     def checkpoints(self, role: str) -> Path:
         """The folder of a role's checkpoints."""
         return self.path / "checkpoint" / role
-
-    @property
-    def trackers(self) -> Path:
-        """The folder of the experiment trackers' own files."""
-        return self.path / "trackers"
 
     def create(self) -> None:
         """Create the folder and check that it can be written to.

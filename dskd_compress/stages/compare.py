@@ -62,11 +62,6 @@ class Variant:
         changes = [word if "." in word.partition("=")[0] else f"method.{word}" for word in words[1:]]
         return cls(label, (f"method.name={words[0]}", *changes))
 
-    @classmethod
-    def of_method(cls, name: str) -> Variant:
-        """Make the variant of a method as the recipe has it, or with its defaults."""
-        return cls(name, (f"method.name={name}",))
-
 
 def parse_variants(methods: str, variants: Sequence[str], against: str | None) -> list[Variant]:
     """Read `--methods` and `--variant`.
@@ -74,8 +69,9 @@ def parse_variants(methods: str, variants: Sequence[str], against: str | None) -
     Raises:
         UsageError: a variant cannot be read, or `against` is none of them.
     """
-    named = [Variant.of_method(word.strip()) for word in methods.split(",") if word.strip()]
-    found = [*named, *(Variant.parse(text) for text in variants)]
+    names = [word.strip() for word in methods.split(",") if word.strip()]
+    found = [Variant(name, (f"method.name={name}",)) for name in names]
+    found += [Variant.parse(text) for text in variants]
     labels = [variant.label for variant in found]
     if against is not None and against not in labels:
         raise UsageError(f"--against: '{against}' is none of the methods.", f"Choose one of: {', '.join(labels)}.")

@@ -201,11 +201,7 @@ def _export_tuned(
 
 
 def _require_one_file(exported: Exported) -> bytes:
-    """Return the model that other precisions are made from.
-
-    Raises:
-        ModelError: its weights are too many for one protobuf.
-    """
+    """Return the model that other precisions are made from; its weights have to fit one protobuf."""
     if exported.model.weights is not None:
         raise ModelError(
             f"The model has {exported.model.size_bytes / 1e9:.1f} GB; other precisions are made of up to 1.9 GB.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dskd_compress.config import Recipe, TrainSection, TuneSection
 from dskd_compress.console import Output
-from dskd_compress.methods import MethodTask, create_task, needs_teacher, statistics_batches
+from dskd_compress.methods import MethodTask, create_task, statistics_batches
 from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.required_packages import check_tools
 from dskd_compress.run_folder import DISTILL, TUNE, RunFolder, name_tuned_weights, recipe_sha256
@@ -86,12 +86,7 @@ def _tune(
     before = group.run_on_main(lambda: loaders.accuracy(student.eval())[0])
     # The taps are found in the plain model; after that its layers get their quantisers, in place.
     task = create_task(
-        method,
-        student,
-        pair if needs_teacher(method) else None,
-        label_smoothing=section.label_smoothing,
-        seed=recipe.seed,
-        device=device,
+        method, student, pair, label_smoothing=section.label_smoothing, seed=recipe.seed, device=device
     )
     insert_fake_quant(student, tune.precision, loaders.some_images(tune.calibration_batches))
     rounded = group.run_on_main(lambda: loaders.accuracy(student.eval())[0])
@@ -138,11 +133,7 @@ def _tune(
 
 
 def _take_heads(task: MethodTask, folder: RunFolder, settings_sha256: str) -> bool:
-    """Load the training-only modules from the last checkpoint of the distillation.
-
-    Returns:
-        False where that checkpoint is missing or of another distillation: they then start anew.
-    """
+    """Load the training-only modules from the distillation's last checkpoint; False: they start anew."""
     try:
         found = CheckpointStore(folder.checkpoints("student"), settings_sha256).load(task.device)
     except CheckpointError:

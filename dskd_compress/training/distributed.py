@@ -157,11 +157,7 @@ def join(section: TrainSection) -> Iterator[Group]:
 
 @contextlib.contextmanager
 def _explain_lost_process(timeout_s: float) -> Iterator[None]:
-    """Turn the errors of gloo and NCCL into one line.
-
-    Raises:
-        ProcessLost: another process ended, or did not answer in time.
-    """
+    """Turn the errors of gloo and NCCL into one line, a ProcessLost."""
     try:
         yield
     except RuntimeError as error:

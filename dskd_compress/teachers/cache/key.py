@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -144,8 +143,3 @@ def read_versions() -> dict[str, str]:
 def round_to_stored(value: Tensor, dtype: str) -> Tensor:
     """Round a tensor to its stored type; float16 has a relative error of at most 2^-11."""
     return value.to({"float16": torch.float16, "float32": torch.float32}[dtype])
-
-
-def copy_to_host(value: Tensor) -> np.ndarray[Any, Any]:
-    """Copy a tensor into a contiguous array on the host."""
-    return value.contiguous().cpu().numpy()
