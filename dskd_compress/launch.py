@@ -8,17 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ProcessRank:
-    """One of the processes that train together.
+    """One of the processes that train together."""
 
-    Attributes:
-        rank: 0 to world_size - 1, over all machines.
-        world_size: number of processes.
-        local_rank: the number on this machine, which is also that of its GPU.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
+    rank: int = 0  # 0 to world_size - 1, over all machines
+    world_size: int = 1  # number of processes
+    local_rank: int = 0  # the number on this machine, which is also that of its GPU
 
     @property
     def is_main(self) -> bool:

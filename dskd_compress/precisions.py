@@ -28,16 +28,11 @@ from dskd_export.spec import ModelSpec
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """Images drawn for calibration, and the proof that none of them is judged.
-
-    Attributes:
-        evaluation_images: number of images whose hashes they were compared with.
-        left_out: training images that were drawn, but are also evaluation images, pixel by pixel.
-    """
+    """Images drawn for calibration, and the proof that none of them is judged."""
 
     calibration: Calibration
-    evaluation_images: int
-    left_out: int
+    evaluation_images: int  # number of images whose hashes they were compared with
+    left_out: int  # training images that were drawn, but are also evaluation images, pixel by pixel
 
 
 def list_requested_precisions(section: ExportSection) -> tuple[Precision, ...]:

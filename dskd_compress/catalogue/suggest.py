@@ -35,12 +35,11 @@ class Budget:
 
     Attributes:
         parameters, macs: most, with a classifier of 1000 classes; None: a quarter of the teacher's.
-        input_size: square input in pixels; None: each model's own.
     """
 
     parameters: int | None = None
     macs: int | None = None
-    input_size: int | None = None
+    input_size: int | None = None  # square input in pixels; None: each model's own
     kind: Literal["cnn", "vit", "any"] = "any"
     pretrained: bool = False
 

@@ -31,25 +31,15 @@ class TrainingCommand(RenamedOptions):
 
 @dataclass(frozen=True)
 class Setting:
-    """A flag that stands for a recipe key.
+    """A flag that stands for a recipe key."""
 
-    Attributes:
-        key: dotted, for example `train.lr`.
-        flag: as it is typed.
-        kind: type of its value.
-        help: one sentence.
-        hidden: accepted, but left out of the help of a command that has many flags.
-        parse: value as typed -> value of the key.
-        also: key that the flag sets to null.
-    """
-
-    key: str
-    flag: str
-    kind: type
-    help: str
-    hidden: bool = False
-    parse: Callable[[Any], Any] | None = None
-    also: str | None = None
+    key: str  # dotted, for example `train.lr`
+    flag: str  # as it is typed
+    kind: type  # type of its value
+    help: str  # one sentence
+    hidden: bool = False  # accepted, but left out of the help of a command that has many flags
+    parse: Callable[[Any], Any] | None = None  # value as typed -> value of the key
+    also: str | None = None  # key that the flag sets to null
 
     @property
     def parameter(self) -> inspect.Parameter:

@@ -14,19 +14,12 @@ _LATE_EPOCHS = 3
 
 @dataclass
 class Course:
-    """The course of a training in its log.
+    """The course of a training in its log."""
 
-    Attributes:
-        total_epochs: of the whole training; None: unknown.
-        steps: all updates, in order.
-        epochs: the ends of all epochs, in order.
-        findings: faults found, each once.
-    """
-
-    total_epochs: int | None = None
-    steps: list[StepRecord] = field(default_factory=list)
-    epochs: list[EpochRecord] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    total_epochs: int | None = None  # of the whole training; None: unknown
+    steps: list[StepRecord] = field(default_factory=list)  # all updates, in order
+    epochs: list[EpochRecord] = field(default_factory=list)  # the ends of all epochs, in order
+    findings: list[Finding] = field(default_factory=list)  # faults found, each once
 
     def add(self, records: Iterable[TrainingRecord]) -> None:
         """Add the next records."""

@@ -26,19 +26,13 @@ _LOAD_S = 0.2
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a run.
-
-    Attributes:
-        document: written at its end.
-        epochs: of the whole training; None: not in the recipe.
-        device: `cpu` or `cuda:0`.
-    """
+    """One training of a run."""
 
     stage: str
     log: Path
-    document: Path
-    epochs: int | None
-    device: str
+    document: Path  # written at its end
+    epochs: int | None  # of the whole training; None: not in the recipe
+    device: str  # `cpu` or `cuda:0`
 
     @property
     def ended(self) -> bool:

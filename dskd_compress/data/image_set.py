@@ -50,14 +50,10 @@ class StoredSet(ImageSet, Protocol):
 
 
 class LabelledSet:
-    """Base of the sets that hold one label for each image.
-
-    Attributes:
-        labels: int64 [N], indices into `classes`.
-    """
+    """Base of the sets that hold one label for each image."""
 
     classes: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64]  # int64 [N], indices into `classes`
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -20,12 +20,11 @@ class ClassNames:
     """The number of classes and, if known, their names.
 
     Attributes:
-        names: unique; empty: unknown.
         also: synonyms in the order of the classes; a synonym of several classes is ignored.
     """
 
     count: int
-    names: Sequence[str] = ()
+    names: Sequence[str] = ()  # unique; empty: unknown
     also: Sequence[Sequence[str]] = ()
     _index: dict[str, int | None] = field(default_factory=dict, init=False, repr=False)
 

@@ -35,21 +35,16 @@ class StepContext:
     """What a forward pass may depend on next to its images: where in the training it stands.
 
     Attributes:
-        step: number of the update, 0-based.
-        progress: finished part of the training, 0 to 1.
-        position: epoch and batch; None outside of a training.
         rows: rows of the whole batch that the images at hand are; a process or a micro-batch has some of them
             only. None: all of them.
-        seed: of the step's noise; None draws from torch's own generator.
-        wants_monitors: whether monitors are computed that cost something.
     """
 
-    step: int = 0
-    progress: float = 0.0
-    position: Position | None = None
+    step: int = 0  # number of the update, 0-based
+    progress: float = 0.0  # finished part of the training, 0 to 1
+    position: Position | None = None  # epoch and batch; None outside of a training
     rows: tuple[int, ...] | None = None
-    seed: int | None = None
-    wants_monitors: bool = True
+    seed: int | None = None  # of the step's noise; None draws from torch's own generator
+    wants_monitors: bool = True  # whether monitors are computed that cost something
 
     def noise(self) -> StepNoise:
         """Open the noise of this step at its first draw."""

@@ -25,16 +25,12 @@ _ALL_KEYS = "All keys with their meaning and range: dskd-compress recipes init -
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: `ORIGIN: section.key: what`.
-
-    Attributes:
-        way_out: option that fixes it, where there is one.
-    """
+    """One fault: `ORIGIN: section.key: what`."""
 
     origin: str
     path: KeyPath
     what: str
-    way_out: str | None = None
+    way_out: str | None = None  # option that fixes it, where there is one
 
     def __str__(self) -> str:
         key = format_key(self.path)

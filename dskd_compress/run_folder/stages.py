@@ -31,18 +31,14 @@ class Stage:
     """Inputs, settings and outputs of a stage.
 
     Attributes:
-        settings: recipe -> the parts of it that shape the result.
-        inputs: files of earlier stages, relative to the run folder; missing ones are ignored.
-        outputs: files that it always writes.
-        optional: files that it may write.
         roles: models whose files the recipe may name outside the run folder.
     """
 
     name: str
-    settings: Callable[[Recipe], Mapping[str, Any]]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    optional: tuple[str, ...] = ()
+    settings: Callable[[Recipe], Mapping[str, Any]]  # recipe -> the parts of it that shape the result
+    inputs: tuple[str, ...]  # files of earlier stages, relative to the run folder; missing ones are ignored
+    outputs: tuple[str, ...]  # files that it always writes
+    optional: tuple[str, ...] = ()  # files that it may write
     roles: tuple[Literal["teacher", "student"], ...] = ()
 
 

@@ -36,14 +36,10 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with its settings, under a name.
-
-    Attributes:
-        overrides: what it changes in the recipe, `section.key=value`.
-    """
+    """A method with its settings, under a name."""
 
     label: str
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # what it changes in the recipe, `section.key=value`
 
     @classmethod
     def parse(cls, text: str) -> Variant:

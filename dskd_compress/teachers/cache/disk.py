@@ -19,17 +19,11 @@ RESERVE_BYTES = 500_000_000
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Disk space of a cache, in bytes.
+    """Disk space of a cache, in bytes."""
 
-    Attributes:
-        total: of the whole cache.
-        new: not on the disk yet.
-        free: on the disk.
-    """
-
-    total: int
-    new: int
-    free: int
+    total: int  # of the whole cache
+    new: int  # not on the disk yet
+    free: int  # on the disk
 
 
 def format_bytes(count: float) -> str:

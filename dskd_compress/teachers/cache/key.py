@@ -34,15 +34,13 @@ class CachedOutput:
     """One output of a teacher, as it is stored.
 
     Attributes:
-        name: field of `TeacherOutput`.
         shape, dtype: of one image.
-        made_of: all that it depends on.
     """
 
-    name: str
+    name: str  # field of `TeacherOutput`
     shape: tuple[int, ...]
     dtype: str
-    made_of: Mapping[str, Any]
+    made_of: Mapping[str, Any]  # all that it depends on
 
     @property
     def key(self) -> str:
@@ -57,16 +55,11 @@ class CachedOutput:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Images of the rows.
-
-    Attributes:
-        augmentation_sha256: of everything that determines an image's augmentation, the seed included.
-        preprocessing: of the student; the teacher gets the same images.
-    """
+    """Images of the rows."""
 
     data_sha256: str
-    augmentation_sha256: str
-    preprocessing: Mapping[str, Any]
+    augmentation_sha256: str  # of everything that determines an image's augmentation, the seed included
+    preprocessing: Mapping[str, Any]  # of the student; the teacher gets the same images
     images: int
     views: int
 
