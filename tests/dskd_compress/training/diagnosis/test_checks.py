@@ -76,7 +76,7 @@ def test_the_map_works_when_it_is_pasted(names: tuple[str, ...], outputs: list[l
     groups = resolve_class_map(mapping, teacher, names)
     behind = outputs or [["0"], ["1"], ["2"], ["3"]]
     for output, label in enumerate(meaning):
-        assert [teacher.shown(member) for member in groups[label]] == behind[output]
+        assert [teacher.show(member) for member in groups[label]] == behind[output]
 
 
 def test_no_permutation_is_seen_where_there_is_none() -> None:
