@@ -29,10 +29,11 @@ from dskd_compress.config import DataSection, ExportSection, StudentSection
 from dskd_compress.config.stages import CalibrationSection, QuantizeSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.models import create_model
-from dskd_compress.precisions import CalibrationImages, build
+from dskd_compress.precisions import collect_settings
 from dskd_compress.stages.export import make_spec
 from dskd_compress.weights import WeightsInfo
 from dskd_export.onnx_from_torch import onnx_from_torch
+from dskd_export.precision.build import build_precision
 from dskd_export.precision.calibration import Calibration
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.images import pixel_sha256
@@ -102,7 +103,8 @@ def main() -> None:
         export = ExportSection(
             calibration=CalibrationSection(images=len(images)), quantize=QuantizeSection(search=search)
         )
-        built = build(exported.model.proto, "int8", export, CalibrationImages(calibration, 0, 0))
+        images = calibration.first(export.quantize.search_images)
+        built = build_precision(exported.model.proto, "int8", calibration, images, collect_settings(export))
         evaluations = built.search.evaluations if built.search else 0
         int8[label] = {"seconds": built.seconds, "evaluations": evaluations, "kept": len(built.kept)}
         print(f"int8 {label}: {built.seconds:.0f} s, {evaluations} models run, {len(built.kept)} kept", flush=True)
