@@ -103,8 +103,8 @@ def main() -> None:
         export = ExportSection(
             calibration=CalibrationSection(images=len(images)), quantize=QuantizeSection(search=search)
         )
-        images = calibration.first(export.quantize.search_images)
-        built = build_precision(exported.model.proto, "int8", calibration, images, collect_settings(export))
+        searched = calibration.first(export.quantize.search_images)
+        built = build_precision(exported.model.proto, "int8", calibration, searched, collect_settings(export))
         evaluations = built.search.evaluations if built.search else 0
         int8[label] = {"seconds": built.seconds, "evaluations": evaluations, "kept": len(built.kept)}
         print(f"int8 {label}: {built.seconds:.0f} s, {evaluations} models run, {len(built.kept)} kept", flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -66,7 +65,7 @@ def apply_overrides(
     values: Mapping[str, Any], overrides: Sequence[str], origins: Origins
 ) -> tuple[dict[str, Any], list[Fault]]:
     """Values with overrides in them, and the overrides that could not be read."""
-    settings = copy.deepcopy(dict(values))
+    settings: dict[str, Any] = _copy(values)
     faults = [_apply_override(settings, text, origins) for text in overrides]
     return settings, [fault for fault in faults if fault is not None]
 
@@ -97,6 +96,13 @@ def check_settings(
     if found:
         raise_faults(found, origins.where)
     return checked
+
+
+def _copy(value: Any) -> Any:
+    """Copy values; one that stands in two places becomes two, so that an override changes one of them."""
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
 def _fill_empty_sections(model: type[BaseModel], values: dict[str, Any]) -> None:
