@@ -26,13 +26,14 @@ from PIL import Image
 from torch import nn
 
 from dskd_compress.config import DataSection, ExportSection, StudentSection
-from dskd_compress.config.precisions import CalibrationSection, QuantizeSection
+from dskd_compress.config.stages import CalibrationSection, QuantizeSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.models import create_model
-from dskd_compress.precisions import CalibrationImages, build
-from dskd_compress.stages.export import spec_of
+from dskd_compress.precisions import collect_settings
+from dskd_compress.stages.export import make_spec
 from dskd_compress.weights import WeightsInfo
 from dskd_export.onnx_from_torch import onnx_from_torch
+from dskd_export.precision.build import build_precision
 from dskd_export.precision.calibration import Calibration
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.images import pixel_sha256
@@ -73,7 +74,7 @@ def main() -> None:
     model = create_model(section, num_classes=1000, input_size=None).eval()
     preprocessing = resolve_preprocessing(DataSection(), model)
     classes = tuple(f"class{number}" for number in range(1000))
-    spec = spec_of(WeightsInfo.of(section, classes, preprocessing), ExportSection(), "")
+    spec = make_spec(WeightsInfo.of(section, classes, preprocessing), ExportSection(), "")
     seconds: dict[str, list[float]] = {"torch": [], "export": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -102,7 +103,8 @@ def main() -> None:
         export = ExportSection(
             calibration=CalibrationSection(images=len(images)), quantize=QuantizeSection(search=search)
         )
-        built = build(exported.model.proto, "int8", export, CalibrationImages(calibration, 0, 0))
+        searched = calibration.first(export.quantize.search_images)
+        built = build_precision(exported.model.proto, "int8", calibration, searched, collect_settings(export))
         evaluations = built.search.evaluations if built.search else 0
         int8[label] = {"seconds": built.seconds, "evaluations": evaluations, "kept": len(built.kept)}
         print(f"int8 {label}: {built.seconds:.0f} s, {evaluations} models run, {len(built.kept)} kept", flush=True)

@@ -1,16 +1,4 @@
-"""The command line: the list of commands, and the only place that makes messages and exit codes.
-
-| exit code | meaning                                             |
-|-----------|-----------------------------------------------------|
-| 0         | success                                             |
-| 1         | a bug in dskd-compress                              |
-| 2         | the command line or the recipe is wrong             |
-| 3         | the images or the model are wrong                   |
-| 4         | this machine cannot do it                           |
-| 5         | the result exceeds a limit of the recipe            |
-| 6         | too few images or calls to show that it passes      |
-| 130       | interrupted, progress is saved                      |
-"""
+"""The command line: the list of commands, and the only place that makes messages and exit codes."""
 
 from __future__ import annotations
 
@@ -18,7 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -79,17 +67,17 @@ app.command(rich_help_panel=PIPELINE)(validate)
 app.command(rich_help_panel=PIPELINE)(benchmark)
 app.command(rich_help_panel=PIPELINE)(report)
 
-AROUND = "Around it"
-app.command(rich_help_panel=AROUND)(ab)
-app.command(rich_help_panel=AROUND)(compare)
-app.command(rich_help_panel=AROUND)(dashboard)
-app.command(rich_help_panel=AROUND, cls=DeployCommand)(deploy)
-app.command(rich_help_panel=AROUND)(doctor)
-app.command(rich_help_panel=AROUND)(fleet)
-app.command("push-to-hub", rich_help_panel=AROUND)(push_to_hub)
-app.add_typer(bundle, name="bundle", rich_help_panel=AROUND)
-app.add_typer(models, name="models", rich_help_panel=AROUND)
-app.add_typer(recipes, name="recipes", rich_help_panel=AROUND)
+OTHER = "Other commands"
+app.command(rich_help_panel=OTHER)(ab)
+app.command(rich_help_panel=OTHER)(compare)
+app.command(rich_help_panel=OTHER)(dashboard)
+app.command(rich_help_panel=OTHER, cls=DeployCommand)(deploy)
+app.command(rich_help_panel=OTHER)(doctor)
+app.command(rich_help_panel=OTHER)(fleet)
+app.command("push-to-hub", rich_help_panel=OTHER)(push_to_hub)
+app.add_typer(bundle, name="bundle", rich_help_panel=OTHER)
+app.add_typer(models, name="models", rich_help_panel=OTHER)
+app.add_typer(recipes, name="recipes", rich_help_panel=OTHER)
 
 
 def _unwrap(text: str) -> str:
@@ -189,22 +177,18 @@ def _run(given: list[str]) -> int:
         if ctrl_c_came() and not isinstance(error, Interrupted):
             cause, error = error, KeyboardInterrupt()
             error.__cause__ = cause
-        if _is_help(error):
+        if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]
             return 2
         failure = describe(error)
         if _is_reported_here(error):
             _show(failure, error if debug else None, json_output)
         if get_process_rank().world_size > 1:
-            _leave(failure.exit_code)
+            # At once: taking down what joins the processes would wait for the others, which may be gone.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(failure.exit_code)
         return failure.exit_code
-
-
-def _leave(exit_code: int) -> NoReturn:
-    """End at once: taking down what joins the processes would wait for the others, which may be gone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code)
 
 
 def _is_reported_here(error: BaseException) -> bool:
@@ -224,23 +208,15 @@ def describe(error: BaseException) -> DskdError:
         return error
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Interrupted("Interrupted.", "Saved progress is kept; the same command resumes it.")
-    if _is_usage_error(error):
+    # Typer carries its own copy of Click or uses Click's, by version; both errors look alike.
+    if hasattr(error, "format_message") and hasattr(error, "show"):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else PROGRAM
-        return UsageError(error.format_message(), f"See: {command} --help")  # type: ignore[attr-defined]
+        return UsageError(error.format_message(), f"See: {command} --help")
     return Bug(
         f"this is a bug in dskd-compress: {type(error).__name__}: {first_line(error)}",
         "Run the same command with --debug and report the traceback.",
     )
-
-
-def _is_usage_error(error: BaseException) -> bool:
-    # Typer carries its own copy of Click or uses Click's, by version; both errors look alike.
-    return hasattr(error, "format_message") and hasattr(error, "show")
-
-
-def _is_help(error: BaseException) -> bool:
-    return type(error).__name__ == "NoArgsIsHelpError"
 
 
 def _show(failure: DskdError, traceback_of: BaseException | None, json_output: bool) -> None:
@@ -258,10 +234,10 @@ def _show(failure: DskdError, traceback_of: BaseException | None, json_output: b
     if failure.hint:
         sys.stderr.write(f"hint: {_printable(failure.hint)}\n")
     if json_output and place.is_main:
-        from dskd_compress.console import document_written, write_document
+        from dskd_compress.console import is_document_written, write_document
 
         # A gate that failed after its document was printed needs no second one.
-        if not document_written():
+        if not is_document_written():
             facts = {"kind": type(failure).__name__, "code": code, "message": failure.message}
             write_document({"error": {**facts, "hint": failure.hint, "exit_code": failure.exit_code}})
 

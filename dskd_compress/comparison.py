@@ -50,8 +50,8 @@ def _same(
         )
 
 
-def mean_with_interval(values: Sequence[float]) -> Interval | None:
-    """Mean and its 95 % interval by Student's t with n - 1 degrees of freedom.
+def compute_mean_interval(values: Sequence[float]) -> Interval | None:
+    """Compute the mean and its 95 % interval by Student's t with n - 1 degrees of freedom.
 
     For paired differences, give the differences: what both members of a pair share cancels.
 
@@ -81,7 +81,7 @@ def compute_differences(methods: Sequence[ComparedMethod]) -> Iterator[PairedDif
             seeds=one.seeds,
             differences=differences,
             mean=sum(differences) / len(differences),
-            interval=mean_with_interval(differences),
+            interval=compute_mean_interval(differences),
         )
 
 
@@ -98,7 +98,7 @@ def find_difference(document: ComparisonDocument, first: str, second: str) -> Pa
                 seeds=pair.seeds,
                 differences=differences,
                 mean=-pair.mean,
-                interval=mean_with_interval(differences),
+                interval=compute_mean_interval(differences),
             )
     raise KeyError(f"{first}, {second}")
 

@@ -32,7 +32,7 @@ PLAIN_WIDTH = 120
 _document_written = False
 
 
-def document_written() -> bool:
+def is_document_written() -> bool:
     """Check whether this process has printed its JSON document, which stays the last line."""
     return _document_written
 

@@ -6,15 +6,14 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.shortages import first_line
 from dskd_compress.timm_import import import_timm
-from dskd_compress.weights import WeightsInfo, load_trained
+from dskd_compress.weights import load_trained
 from dskd_export.bundle import open_bundle
 from dskd_export.errors import EnvironmentProblem, UsageError, require
 from dskd_export.files.atomic import sha256_file
@@ -40,7 +39,6 @@ def hub_folder(folder: RunFolder, repository: str) -> Iterator[Path]:
     classes and preprocessing. `bundle/` and `report.html` are added where the run has them.
 
     Args:
-        folder: of the run.
         repository: `OWNER/NAME`, for the card.
 
     Raises:
@@ -61,7 +59,7 @@ def hub_folder(folder: RunFolder, repository: str) -> Iterator[Path]:
             model,
             str(made),
             model_config={"label_names": list(info.classes)},
-            data_config=_data_config(info),
+            data_config=asdict(info.preprocessing),
             safe_serialization=True,
         )
         (made / "README.md").write_text(card, encoding="utf-8")
@@ -73,7 +71,7 @@ def hub_folder(folder: RunFolder, repository: str) -> Iterator[Path]:
         yield made
 
 
-def files_of(made: Path) -> list[HubFile]:
+def list_files(made: Path) -> list[HubFile]:
     """List the files of a folder, sorted by name."""
     paths = sorted(path for path in made.rglob("*") if path.is_file())
     return [HubFile(path.relative_to(made).as_posix(), path.stat().st_size, sha256_file(path)) for path in paths]
@@ -127,17 +125,6 @@ def check_repository(name: str) -> None:
 
 def _hub() -> tuple[ModuleType, ModuleType]:
     return require("huggingface_hub", "hub"), require("huggingface_hub.utils", "hub")
-
-
-def _data_config(info: WeightsInfo) -> dict[str, Any]:
-    return {
-        "input_size": info.input_size,
-        "mean": info.mean,
-        "std": info.std,
-        "interpolation": info.interpolation,
-        "crop_pct": info.crop_pct,
-        "crop_mode": info.crop_mode,
-    }
 
 
 def _is_of_the_network(error: Exception) -> bool:

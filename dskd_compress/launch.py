@@ -8,17 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ProcessRank:
-    """One of the processes that train together.
+    """One of the processes that train together."""
 
-    Attributes:
-        rank: 0 to world_size - 1, over all machines.
-        world_size: number of processes.
-        local_rank: the number on this machine, which is also that of its GPU.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
+    rank: int = 0  # 0 to world_size - 1, over all machines
+    world_size: int = 1  # number of processes
+    local_rank: int = 0  # the number on this machine, which is also that of its GPU
 
     @property
     def is_main(self) -> bool:
@@ -37,7 +31,7 @@ def get_process_rank() -> ProcessRank:
         return ProcessRank()
 
 
-def processes_here() -> int:
+def count_local_processes() -> int:
     """Count the processes of this training on this machine; 1 without torchrun."""
     try:
         return max(1, int(os.environ["LOCAL_WORLD_SIZE"]))

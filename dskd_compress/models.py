@@ -46,7 +46,6 @@ def create_model(
     """Create a timm classifier and load its weights.
 
     Args:
-        section: name, weights and extra arguments.
         num_classes: width of the classifier; None keeps the model's own (1000 for most).
         input_size: square input in pixels for models of a fixed size (ViT, Swin); None keeps theirs.
         on_new_classifier: called with a sentence if the checkpoint's classifier does not fit and a new one
@@ -167,8 +166,6 @@ def load_weights(
     """Load a checkpoint strictly, except for a new classifier.
 
     Args:
-        model: that gets the weights.
-        path: of the checkpoint.
         size_option: sets the input size of a model of fixed size.
         on_new_classifier: called with a sentence if the checkpoint has no classifier of this shape, and the
             model keeps its own. None: the classifier must fit.

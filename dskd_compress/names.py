@@ -14,6 +14,6 @@ PRECISION_NAMES = ("fp32", "fp16", "bf16", "int8", "fp8")
 AMP_NAMES = ("fp32", "bf16", "fp16")
 
 
-def listed(names: tuple[str, ...]) -> str:
+def join_words(names: tuple[str, ...]) -> str:
     """Join names for a sentence: `a, b or c`."""
     return f"{', '.join(names[:-1])} or {names[-1]}"

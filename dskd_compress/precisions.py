@@ -16,7 +16,7 @@ from dskd_export.bundle.manifest import model_name
 from dskd_export.documents.export import PrecisionFacts
 from dskd_export.documents.precision import QUANTIZED, Precision
 from dskd_export.errors import DataError
-from dskd_export.precision.build import PrecisionModel, Settings, build_precision
+from dskd_export.precision.build import PrecisionModel, Settings
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.quantize import PERCENTILE
 from dskd_export.precision.targets import TARGETS
@@ -27,17 +27,11 @@ from dskd_export.spec import ModelSpec
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """Images drawn for calibration, and the proof that none of them is judged.
-
-    Attributes:
-        calibration: the images.
-        evaluation_images: number of images whose hashes they were compared with.
-        left_out: training images that were drawn, but are also evaluation images, pixel by pixel.
-    """
+    """Images drawn for calibration, and the proof that none of them is judged."""
 
     calibration: Calibration
-    evaluation_images: int
-    left_out: int
+    evaluation_images: int  # number of images whose hashes they were compared with
+    left_out: int  # training images that were drawn, but are also evaluation images, pixel by pixel
 
 
 def list_requested_precisions(section: ExportSection) -> tuple[Precision, ...]:
@@ -57,8 +51,6 @@ def keep_bundled_precisions(recipe: Recipe, folder: RunFolder, given: Sequence[s
     A recipe file knows nothing of what `export --precision` made since; the run's own recipe does.
 
     Args:
-        recipe: that a command is about to export with.
-        folder: its run.
         given: what was set on this command line, `key=value`.
 
     Returns:
@@ -114,40 +106,14 @@ def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> Calibra
     return CalibrationImages(calibration, len(judged), left_out)
 
 
-def build(model: bytes, precision: Precision, section: ExportSection, images: CalibrationImages) -> PrecisionModel:
-    """Build one precision from the fp32 model.
-
-    Args:
-        model: the serialised fp32 model that it is made of.
-        precision: any but fp32.
-        section: of the recipe.
-        images: to calibrate on; the search scores on the first of them.
-
-    Raises:
-        MissingExtra: a tool is not installed.
-        UsageError: a tool cannot do what the recipe asks for.
-        ModelError: a tool failed.
-    """
-    calibration = images.calibration
-    searched = calibration.first(section.quantize.search_images)
-    return build_precision(model, precision, calibration, searched, settings_of(section))
-
-
-def settings_of(section: ExportSection) -> Settings:
+def collect_settings(section: ExportSection) -> Settings:
     """Collect the recipe's settings for building precisions."""
     quantize = section.quantize
-    return Settings(
-        producer=quantize.producer,
-        method=quantize.method,
-        rest=TARGETS[section.target].rest if quantize.rest == "auto" else quantize.rest,
-        keep=quantize.keep,
-        search=quantize.search,
-        max_kl=quantize.max_kl,
-        max_kept=quantize.max_kept,
-    )
+    rest = TARGETS[section.target].rest if quantize.rest == "auto" else quantize.rest
+    return Settings(rest=rest, **quantize.model_dump(exclude={"rest", "search_images"}))
 
 
-def bundled(built: PrecisionModel) -> BundledModel:
+def wrap_for_bundle(built: PrecisionModel) -> BundledModel:
     """Wrap a built model for the bundle."""
     details: dict[str, object] = {
         "opset": built.opset,
@@ -159,7 +125,7 @@ def bundled(built: PrecisionModel) -> BundledModel:
     return BundledModel(built.model, producer=built.metadata.producer, details=details)
 
 
-def calibration_facts(
+def collect_calibration_facts(
     built: Mapping[Precision, PrecisionModel], images: CalibrationImages, section: ExportSection
 ) -> CalibrationFacts:
     """Collect the calibration facts for the bundle."""
@@ -179,7 +145,7 @@ def calibration_facts(
     )
 
 
-def precision_facts(built: PrecisionModel) -> PrecisionFacts:
+def collect_precision_facts(built: PrecisionModel) -> PrecisionFacts:
     """Collect the facts of a model for `export.json`."""
     return PrecisionFacts(
         precision=built.metadata.precision,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dskd_compress.config import Recipe
-from dskd_compress.precisions import list_requested_precisions, settings_of
+from dskd_compress.precisions import collect_settings, list_requested_precisions
 from dskd_compress.run_folder import EXPORT, TUNE
 from dskd_export.errors import EXTRA_OF, MissingExtra
 from dskd_export.precision.build import check_precision_tool, is_installed
@@ -23,7 +23,7 @@ def check_tools(recipe: Recipe, stages: Collection[str]) -> None:
             if not is_installed(module):
                 raise MissingExtra(module, EXTRA_OF[module])
         for precision in list_requested_precisions(recipe.export):
-            check_precision_tool(precision, settings_of(recipe.export))
+            check_precision_tool(precision, collect_settings(recipe.export))
     if TUNE in stages and recipe.tune is not None:
         for module, package in (("modelopt", "nvidia-modelopt"), ("requests", "requests")):
             if not is_installed(module):

@@ -68,13 +68,13 @@ def explain_shortage(error: BaseException) -> BaseException:
         an `OSError` with its number where a library had hidden it; any other error as it is.
     """
     if isinstance(error, MemoryError):
-        return no_memory()
+        return make_memory_error()
     if isinstance(error, OSError) and error.errno is not None:
         return _of_number(error.errno, error)
     if not isinstance(error, (RuntimeError, OSError, ImportError)) and type(error).__module__ == "builtins":
         return error
     if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
-        return cannot_compile(error)
+        return make_compiler_error(error)
     text = str(error)
     if (found := _TORCH_ERRNO.search(text)) is not None:
         return _of_shared_memory(int(found["number"]), error)
@@ -85,19 +85,19 @@ def explain_shortage(error: BaseException) -> BaseException:
         return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     if _THREADS.search(text):
         return _of_number(errno.EAGAIN, error)
-    if _MEMORY.search(text) or (memory_is_limited() and _MAYBE_MEMORY.search(text)):
-        return no_memory()
+    if _MEMORY.search(text) or (is_memory_limited() and _MAYBE_MEMORY.search(text)):
+        return make_memory_error()
     return error
 
 
-def shared_memory_full(detail: str = "") -> EnvironmentProblem:
+def make_shared_memory_error() -> EnvironmentProblem:
     """Make the error for full shared memory, through which worker processes pass batches."""
-    return EnvironmentProblem(f"Shared memory ({SHARED_MEMORY}) is full{detail}.", SHARED_MEMORY_HINT)
+    return EnvironmentProblem(f"Shared memory ({SHARED_MEMORY}) is full.", SHARED_MEMORY_HINT)
 
 
 def _of_number(number: int, error: BaseException) -> BaseException:
     if number == errno.ENOMEM:
-        return no_memory()
+        return make_memory_error()
     if number == errno.EAGAIN:
         return EnvironmentProblem(
             "No more processes or threads can be started.",
@@ -108,7 +108,7 @@ def _of_number(number: int, error: BaseException) -> BaseException:
 
 def _of_shared_memory(number: int, error: BaseException) -> BaseException:
     if number == errno.ENOSPC:
-        return shared_memory_full()
+        return make_shared_memory_error()
     if number == errno.EFBIG:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         size = "" if limit == resource.RLIM_INFINITY else f", {limit / 1e3:,.0f} kB"
@@ -121,7 +121,7 @@ def _of_shared_memory(number: int, error: BaseException) -> BaseException:
     return _of_number(number, error)
 
 
-def cannot_compile(error: BaseException) -> EnvironmentProblem:
+def make_compiler_error(error: BaseException) -> EnvironmentProblem:
     """Make the error for a machine on which torch.compile does not work."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     if "InvalidCxxCompiler" in reason:
@@ -132,14 +132,14 @@ def cannot_compile(error: BaseException) -> EnvironmentProblem:
     )
 
 
-def memory_is_limited() -> bool:
+def is_memory_limited() -> bool:
     """Check whether this shell limits the address space of a process (`ulimit -v`)."""
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
-def no_memory() -> EnvironmentProblem:
+def make_memory_error() -> EnvironmentProblem:
     """Make the error for exhausted memory, with the limit that applied."""
-    if memory_is_limited():
+    if is_memory_limited():
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         return EnvironmentProblem(
             f"There is not enough memory: a process may have {limit / 1e6:,.0f} MB (ulimit -v).",

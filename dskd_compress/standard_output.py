@@ -14,13 +14,9 @@ from typing import Any, TextIO
 
 
 class LostOutput:
-    """Record of text that stdout did not take.
+    """Record of text that stdout did not take."""
 
-    Attributes:
-        error: why some of it is lost; None: it is complete.
-    """
-
-    error: OSError | None = None
+    error: OSError | None = None  # why some of it is lost; None: it is complete
 
 
 class _GuardedFile(io.FileIO):

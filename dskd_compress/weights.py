@@ -111,11 +111,6 @@ def load_trained(path: Path) -> tuple[nn.Module, WeightsInfo]:
 def check_classes(classes: tuple[str, ...], sets: DataSets, path: Path, stage: str) -> None:
     """Refuse weights of other classes than the data.
 
-    Args:
-        classes: of the weights.
-        path: the weights, for the message.
-        stage: the command that trains them again.
-
     Raises:
         DataError: the classes differ.
     """

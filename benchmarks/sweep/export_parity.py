@@ -16,7 +16,7 @@ from dskd_compress.catalogue.survey import create_on_meta
 from dskd_compress.config import DataSection, ExportSection, StudentSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.models import create_model
-from dskd_compress.stages.export import spec_of
+from dskd_compress.stages.export import make_spec
 from dskd_compress.weights import WeightsInfo
 from dskd_export.errors import DskdError
 from dskd_export.onnx_from_torch import onnx_from_torch
@@ -47,7 +47,7 @@ def export_with_parity(name: str) -> dict[str, Any]:
         preprocessing = resolve_preprocessing(DataSection(input_size=size), model)
         line["size"] = list(preprocessing.input_size[1:])
         info = WeightsInfo.of(section, CLASSES, preprocessing)
-        exported = onnx_from_torch(model, spec_of(info, ExportSection(), ""))
+        exported = onnx_from_torch(model, make_spec(info, ExportSection(), ""))
     except DskdError as error:
         return line | {"refused": f"{type(error).__name__}: {error.message}"}
     proto = exported.model.proto

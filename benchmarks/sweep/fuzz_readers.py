@@ -56,7 +56,7 @@ from dskd_compress.data.arrays import open_npz_file
 from dskd_compress.data.tars import open_tar
 from dskd_compress.label_space.class_names import read_class_names
 from dskd_compress.models import read_weights
-from dskd_compress.recipe import load_recipe, recipe_text
+from dskd_compress.recipe import load_recipe, read_recipe_text
 from dskd_compress.recipe.files import DEFAULT_RECIPE
 from dskd_compress.teachers.cache.rows import RowStore, open_rows
 from dskd_compress.teachers.classes import read_class_map
@@ -307,7 +307,7 @@ _RECORDS: tuple[tuple[type[Document], str], ...] = (
 
 
 def _data() -> Iterator[Reader]:
-    recipe = recipe_text(DEFAULT_RECIPE).encode()
+    recipe = read_recipe_text(DEFAULT_RECIPE).encode()
     yield Reader("recipe.yaml", "recipe.yaml", recipe, damage_bytes, lambda path: load_recipe(str(path)))
     made = load_recipe(DEFAULT_RECIPE).model_dump(mode="json", include={"teacher", "student", "data"})
     yield Reader(

@@ -35,12 +35,11 @@ class Budget:
 
     Attributes:
         parameters, macs: most, with a classifier of 1000 classes; None: a quarter of the teacher's.
-        input_size: square input in pixels; None: each model's own.
     """
 
     parameters: int | None = None
     macs: int | None = None
-    input_size: int | None = None
+    input_size: int | None = None  # square input in pixels; None: each model's own
     kind: Literal["cnn", "vit", "any"] = "any"
     pretrained: bool = False
 
@@ -75,8 +74,6 @@ class Suggestions(Document):
 def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool, output: Output) -> Suggestions:
     """Suggest the largest model of each family within the budget, closest to it first; fastest first if measured.
 
-    The table of all architectures narrows the choice; the suggested ones are counted with the installed timm.
-
     Raises:
         ModelError: timm has no such teacher, or its size cannot be counted.
         UsageError: nothing fits.
@@ -102,7 +99,7 @@ def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool,
     students: list[Suggestion] = []
     families: dict[str, str] = {}
     for _, name in sorted(fitting, reverse=True):
-        family = _find_family(name)
+        family = str(import_timm().model_entrypoint(name).__module__).rsplit(".", 1)[-1]
         if family in families:
             left_out[name] = f"smaller than {families[family]} of the same family"
         elif len(students) == limit:
@@ -163,10 +160,6 @@ def _count(name: str, input_size: int | None) -> Survey:
     if survey.model_class is None:
         raise ModelError(survey.refused["model"], "See: dskd-compress models list")
     return survey
-
-
-def _find_family(name: str) -> str:
-    return str(import_timm().model_entrypoint(name).__module__).rsplit(".", 1)[-1]
 
 
 def _find_reason_against(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dskd_compress.config import DataSection, StudentSection
 from dskd_compress.data import resolve_preprocessing
 from dskd_compress.models import count_operations, count_parameters, create_model, has_fixed_input
-from dskd_compress.taps import Probe, TapKind, find_tap, head_paths, probe
+from dskd_compress.taps import Probe, TapKind, find_head_paths, find_tap, probe
 from dskd_export.documents.base import Document
 from dskd_export.documents.training import TapFacts
 from dskd_export.errors import DskdError, ModelError
@@ -70,7 +70,7 @@ def survey_architecture(
             continue
         taps[kind] = tap.facts()
         prefix = max(prefix, tap.prefix_tokens)
-        heads[kind] = [head.path for head in head_paths(model, seen, tap)]
+        heads[kind] = [head.path for head in find_head_paths(model, seen, tap)]
     return Survey(
         name=name,
         model_class=model_class,

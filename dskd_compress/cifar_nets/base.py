@@ -41,8 +41,6 @@ class CifarNet(nn.Module):
     """`stem`, `stages`, `norm`, then mean pooling and `fc`, behind timm's interface.
 
     Args:
-        stem: images to the first feature map.
-        stages: feature map to feature map.
         norm: after the last stage of pre-activation networks; else an identity.
         widths: channels after each stage.
         reductions: stride of the map after each stage, in input pixels.
@@ -118,10 +116,7 @@ class CifarNet(nn.Module):
         Args:
             x: images BxCxHxW.
             indices: stages; a number takes as many of the last ones, None all.
-            norm: apply the final normalisation to the last stage's map.
-            stop_early: skip the stages after the last requested one.
             output_fmt: NCHW only.
-            intermediates_only: the maps alone, without the final features.
         """
         if output_fmt != "NCHW":
             raise ValueError("output_fmt must be NCHW")
@@ -152,11 +147,6 @@ def make_entry(kind: type[CifarNet], name: str, **arguments: Any) -> Callable[..
     """Make the function that timm registers under a name.
 
     timm's builder creates the network: it supports overlays, `features_only` and checkpoints.
-
-    Args:
-        kind: the class, in the module that has `default_cfgs`.
-        name: of the architecture.
-        arguments: of the class.
     """
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:

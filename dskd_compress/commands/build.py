@@ -250,7 +250,7 @@ def _words(text: str | None) -> list[str]:
 
 
 def _sm(text: str) -> str:
-    """`8.6` and `sm86` -> `sm86`."""
+    """Write `8.6` as `sm86`."""
     return text if text.startswith("sm") else f"sm{text.replace('.', '')}"
 
 
@@ -263,11 +263,7 @@ def _refit(strip_weights: str) -> Any:
 
 
 def _workspace_mb(mem_pool_size: str | None) -> float | None:
-    """`workspace:256` (MiB) or `workspace:1G` -> MB.
-
-    Raises:
-        UsageError: it is no size of the workspace.
-    """
+    """Convert `workspace:256` (MiB) or `workspace:1G` to MB."""
     from dskd_export.errors import UsageError
 
     if mem_pool_size is None:
@@ -305,7 +301,7 @@ def _prove(path: Path, document: BuildDocument, device: str) -> tuple[BuildDocum
 
 
 def _show(built: list[BuiltEngine], output: Output) -> None:
-    """A table of what was built."""
+    """Print a table of what was built."""
     from rich.markup import escape
 
     rows = []

@@ -7,14 +7,14 @@ from typing import Annotated, Optional
 import typer
 
 from dskd_compress.commands import options
-from dskd_compress.names import DISTILL, TRAIN, TUNE, listed
+from dskd_compress.names import DISTILL, TRAIN, TUNE, join_words
 
 
 def dashboard(
     run: options.Run,
     stage: Annotated[
         Optional[str],
-        typer.Option("--stage", help=f"{listed((TRAIN, DISTILL, TUNE))}. Default: the one that wrote last."),
+        typer.Option("--stage", help=f"{join_words((TRAIN, DISTILL, TUNE))}. Default: the one that wrote last."),
     ] = None,
     every: Annotated[float, typer.Option("--every", min=0.1, help="Refresh interval in seconds.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Show it once and exit.")] = False,

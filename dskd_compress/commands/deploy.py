@@ -103,11 +103,7 @@ def deploy(
 
 
 def _folder_of(source: Path) -> Path:
-    """The folder of the bundle.
-
-    Raises:
-        UsageError: it is a packed bundle.
-    """
+    """Find the folder of the bundle; a packed one is refused."""
     import shlex
 
     from dskd_export.bundle import bundle_of

@@ -6,17 +6,14 @@ from dskd_compress.commands import options, settings
 
 
 @settings.takes(
-    settings.TEACHER,
-    settings.TEACHER_CHECKPOINT,
-    settings.STUDENT,
-    settings.DATA,
+    *settings.MODELS_AND_DATA,
     settings.METHOD,
     settings.EPOCHS,
     settings.BATCH_SIZE,
     settings.LR,
     settings.DEVICE,
     settings.AMP,
-    *settings.hidden(settings.STUDENT_CHECKPOINT, settings.INPUT_SIZE, settings.SEED),
+    *settings.hide(settings.STUDENT_CHECKPOINT, settings.INPUT_SIZE, settings.SEED),
 )
 def distill(
     *,
@@ -26,7 +23,7 @@ def distill(
     dry_run: options.DryRun = False,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Train the small student from the teacher.
+    """Train the student from the teacher and write its timm weights.
 
     After Ctrl-C, a crash or a power cut, the same command resumes the training.
 

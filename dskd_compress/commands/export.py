@@ -40,7 +40,7 @@ def export(
     options.say_kept(kept, output)
     manifest = run_export(recipe, folder, output)
     output.plain(f"Bundle: {folder.bundle}")
-    if 'export.precisions="auto"' in settings.flags_of(changes):
+    if 'export.precisions="auto"' in settings.select_flags(changes):
         from dskd_compress.show.validation import decision_in, print_validation, refuse_undecided
         from dskd_compress.stages.validate import run_validate
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def complete_recipe(incomplete: str) -> list[str]:
     """Recipe names for the shell's completion."""
-    from dskd_compress.recipe.files import recipe_names
+    from dskd_compress.recipe.files import list_recipe_names
 
-    return [name for name in recipe_names() if name.startswith(incomplete)]
+    return [name for name in list_recipe_names() if name.startswith(incomplete)]
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
@@ -154,13 +154,7 @@ def refuse_out(out: Path | None) -> None:
 
 
 def of_bundle(command: str, run: RunFolder, images: str) -> str:
-    """Make the hint that gives other images to the bundle of a run; where there is none, the hint that makes it.
-
-    Args:
-        command: validate or benchmark.
-        run: whose bundle.
-        images: as they were given.
-    """
+    """Make the hint that gives other images to the bundle of a run, or that makes the bundle if it is missing."""
     import shlex
 
     if not (run / "bundle/manifest.json").is_file():

@@ -37,11 +37,11 @@ def push_to_hub(
     folder = RunFolder(run)
     folder.read_recipe([])
 
-    from dskd_compress.hub import check_repository, files_of, hub_folder, push
+    from dskd_compress.hub import check_repository, hub_folder, list_files, push
 
     check_repository(repository)
     with hub_folder(folder, repository) as made:
-        files = files_of(made)
+        files = list_files(made)
         output.table(
             f"{repository}{' (dry run)' if dry_run else ''}",
             ["file", "MB", "sha256"],

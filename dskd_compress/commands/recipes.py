@@ -65,13 +65,13 @@ def show_recipe(
       dskd-compress recipes show mine.yaml --set method.preset=paper
     """
     from dskd_compress.console import Output
-    from dskd_compress.recipe import dump_recipe, load_recipe, recipe_text
+    from dskd_compress.recipe import dump_recipe, load_recipe, read_recipe_text
 
     output = Output(json_output)
     recipe = load_recipe(name, set_ or [])
     if not json_output:
         # Exactly the text, so that it can be sent into a file.
-        typer.echo(dump_recipe(recipe) if resolved or set_ else recipe_text(name), nl=False)
+        typer.echo(dump_recipe(recipe) if resolved or set_ else read_recipe_text(name), nl=False)
     output.result(recipe)
 
 

@@ -13,11 +13,10 @@ class RenamedOptions(TyperCommand):
     """A command that replaces old options before they are parsed; a subclass lists them.
 
     Attributes:
-        renamed: old option -> new option.
         converted: old option -> the value that the new one takes for the old one's.
     """
 
-    renamed: ClassVar[Mapping[str, str]] = {}
+    renamed: ClassVar[Mapping[str, str]] = {}  # old option -> new option
     converted: ClassVar[Mapping[str, Callable[[str], str]]] = {}
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]

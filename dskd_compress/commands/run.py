@@ -17,22 +17,17 @@ if TYPE_CHECKING:
 _STAGES = ", ".join(STAGE_NAMES)
 _SHARED = ("train.device=", "train.precision=")  # of the training of teacher and student
 
-First = Annotated[
-    Optional[str], typer.Option("--from", metavar="STAGE", help=f"First stage to run, of {_STAGES}.")
-]
+First = Annotated[Optional[str], typer.Option("--from", metavar="STAGE", help=f"First stage to run: {_STAGES}.")]
 Last = Annotated[Optional[str], typer.Option("--to", metavar="STAGE", help="Last stage to run.")]
 
 
 @settings.takes(
-    settings.TEACHER,
-    settings.TEACHER_CHECKPOINT,
-    settings.STUDENT,
-    settings.DATA,
+    *settings.MODELS_AND_DATA,
     settings.METHOD,
     settings.EPOCHS,
     settings.DEVICE,
     settings.PRECISION,
-    *settings.hidden(
+    *settings.hide(
         settings.STUDENT_CHECKPOINT,
         settings.BATCH_SIZE,
         settings.LR,
@@ -52,7 +47,7 @@ def run(
     accept_unproven: options.AcceptUnproven = False,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Run all stages of a recipe: skip those that are up to date, print why the others run.
+    """Run all stages of a recipe up to the report: skip what is up to date, print why the rest runs.
 
     Without a recipe, --teacher, --student and --data make one; without these, the demo on handwritten digits runs.
 
@@ -86,7 +81,7 @@ def _resolve(recipe: str | None, out: Path | None, changes: list[str]) -> tuple[
     from dskd_compress.recipe import DEFAULT_RECIPE, FlagOverride
     from dskd_compress.run_folder import names_a_run, resolve_run
 
-    flags = settings.flags_of(changes)
+    flags = settings.select_flags(changes)
     # One flag that names a model or the images calls for the others: never run another one than was meant.
     named = any(flag.startswith(("teacher.", "student.", "data.source")) for flag in flags)
     default = None if named or names_a_run(changes) else DEFAULT_RECIPE

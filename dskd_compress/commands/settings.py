@@ -17,7 +17,7 @@ import typer
 
 from dskd_compress.commands.options import Overrides, make_override
 from dskd_compress.commands.renamed_options import RenamedOptions
-from dskd_compress.names import AMP_NAMES, METHOD_NAMES, PRECISION_NAMES, TARGET_NAMES, listed
+from dskd_compress.names import AMP_NAMES, METHOD_NAMES, PRECISION_NAMES, TARGET_NAMES, join_words
 
 if TYPE_CHECKING:
     from dskd_compress.recipe import FlagOverride
@@ -31,25 +31,15 @@ class TrainingCommand(RenamedOptions):
 
 @dataclass(frozen=True)
 class Setting:
-    """A flag that stands for a recipe key.
+    """A flag that stands for a recipe key."""
 
-    Attributes:
-        key: dotted, for example `train.lr`.
-        flag: as it is typed.
-        kind: type of its value.
-        help: one sentence.
-        hidden: accepted, but left out of the help of a command that has many flags.
-        parse: value as typed -> value of the key.
-        also: key that the flag sets to null.
-    """
-
-    key: str
-    flag: str
-    kind: type
-    help: str
-    hidden: bool = False
-    parse: Callable[[Any], Any] | None = None
-    also: str | None = None
+    key: str  # dotted, for example `train.lr`
+    flag: str  # as it is typed
+    kind: type  # type of its value
+    help: str  # one sentence
+    hidden: bool = False  # accepted, but left out of the help of a command that has many flags
+    parse: Callable[[Any], Any] | None = None  # value as typed -> value of the key
+    also: str | None = None  # key that the flag sets to null
 
     @property
     def parameter(self) -> inspect.Parameter:
@@ -69,8 +59,8 @@ class Setting:
         return made if self.also is None else [*made, make_override(self.also, None, typed)]
 
 
-def hidden(*settings: Setting) -> tuple[Setting, ...]:
-    """The same settings, left out of the help."""
+def hide(*settings: Setting) -> tuple[Setting, ...]:
+    """Leave settings out of the help."""
     return tuple(replace(setting, hidden=True) for setting in settings)
 
 
@@ -103,8 +93,8 @@ def takes(*settings: Setting) -> Callable[[Callable[..., None]], Callable[..., N
     return decorate
 
 
-def flags_of(changes: Sequence[str]) -> list[FlagOverride]:
-    """Those changes that flags made, without those of `--set`."""
+def select_flags(changes: Sequence[str]) -> list[FlagOverride]:
+    """List the changes that flags made, without those of `--set`."""
     from dskd_compress.recipe import FlagOverride
 
     return [change for change in changes if isinstance(change, FlagOverride)]
@@ -132,12 +122,12 @@ STUDENT_CHECKPOINT = Setting(
 )
 DATA = Setting("data.source", "--data", str, "Images: a folder, .npz, .tar, digits, hfds/NAME or wds/PATH.")
 INPUT_SIZE = Setting("data.input_size", "--input-size", int, "Side of the square input, in pixels.")
-METHOD = Setting("method.name", "--method", str, f"Distillation method: {listed(METHOD_NAMES)}.")
+METHOD = Setting("method.name", "--method", str, f"Distillation method: {join_words(METHOD_NAMES)}.")
 EPOCHS = Setting("train.epochs", "--epochs", int, "Epochs of training; a longer warm-up is shortened.")
 BATCH_SIZE = Setting("train.batch_size", "--batch-size", int, "Images per training step.")
 LR = Setting("train.lr", "--lr", float, "Peak learning rate.")
 DEVICE = Setting("train.device", "--device", str, "Where to train: auto, cpu, cuda or cuda:1.")
-AMP = Setting("train.precision", "--amp", str, f"Number type of training: {listed(AMP_NAMES)}.")
+AMP = Setting("train.precision", "--amp", str, f"Number type of training: {join_words(AMP_NAMES)}.")
 SEED = Setting("seed", "--seed", int, "Seed of weights, data order and noise.")
 PRECISION = Setting(
     "export.precisions",
@@ -146,11 +136,14 @@ PRECISION = Setting(
     f"Models to export next to fp32, with commas: {', '.join(PRECISION_NAMES[1:])}; or auto, by target.",
     parse=_names,
 )
-TARGET = Setting("export.target", "--target", str, f"What the models are for: {listed(TARGET_NAMES)}.")
+TARGET = Setting("export.target", "--target", str, f"What the models are for: {join_words(TARGET_NAMES)}.")
 EXPORTER = Setting("export.exporter", "--exporter", str, "dynamo, or legacy for models that dynamo cannot export.")
 TUNE_AMP = replace(AMP, key="tune.amp")
 
+# What makes a recipe, where none is given.
+MODELS_AND_DATA = (TEACHER, TEACHER_CHECKPOINT, STUDENT, DATA)
 
-def of_teacher(*settings: Setting) -> tuple[Setting, ...]:
-    """The same flags for the training of the teacher."""
+
+def for_teacher(*settings: Setting) -> tuple[Setting, ...]:
+    """Make the same flags set the training of the teacher."""
     return tuple(replace(setting, key=f"teacher.{setting.key}") for setting in settings)

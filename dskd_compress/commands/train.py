@@ -10,9 +10,9 @@ from dskd_compress.commands import options, settings
     settings.TEACHER_START,
     settings.STUDENT,
     settings.DATA,
-    *settings.of_teacher(settings.EPOCHS, settings.BATCH_SIZE, settings.LR),
+    *settings.for_teacher(settings.EPOCHS, settings.BATCH_SIZE, settings.LR),
     settings.INPUT_SIZE,
-    *settings.of_teacher(settings.DEVICE, settings.AMP),
+    *settings.for_teacher(settings.DEVICE, settings.AMP),
     settings.SEED,
 )
 def train(
@@ -22,9 +22,10 @@ def train(
     changes: list[str],
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Train the teacher on the data, where the recipe has no trained one.
+    """Train the teacher on the data and write its weights.
 
-    Training starts from --teacher-checkpoint; its classifier may have other classes.
+    For recipes without a trained teacher. Training starts from --teacher-checkpoint, whose classifier may have
+    other classes.
 
     [bold]Examples[/bold]
 

@@ -6,12 +6,17 @@ A field's description is its help text: `recipes init` writes it as the comment 
 
 from __future__ import annotations
 
-from dskd_compress.config.base import KeyConflict, Section
 from dskd_compress.config.data import AugmentSection, DataSection
-from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DSKD_PRESETS, DskdMethod
-from dskd_compress.config.features import DiffKdMethod, FitNetMethod, LshfmMethod
-from dskd_compress.config.methods import DistMethod, DkdMethod, KdMethod, NoneMethod
+from dskd_compress.config.methods import (
+    DiffKdMethod,
+    DistMethod,
+    DkdMethod,
+    FitNetMethod,
+    KdMethod,
+    LshfmMethod,
+    NoneMethod,
+)
 from dskd_compress.config.models import (
     ModelSection,
     StudentSection,
@@ -21,9 +26,8 @@ from dskd_compress.config.models import (
 )
 from dskd_compress.config.recipe import FeatureMethod, Method, Recipe
 from dskd_compress.config.stages import ExportSection, ReportSection
-from dskd_compress.config.tracking import TrackingSection
-from dskd_compress.config.train import TrainSection
-from dskd_compress.config.tune import TuneSection
+from dskd_compress.config.train import DiagnosisSection, TrackingSection, TrainSection, TuneSection
+from dskd_export.settings import KeyConflict, Section
 
 __all__ = [
     "DSKD_PRESETS",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from dskd_compress.config.base import Fraction, NonNegative, Positive, Section
+from dskd_export.settings import Fraction, NonNegative, Positive, Section
 from dskd_export.spec import CropMode, Interpolation
 
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from dskd_compress.config import method_keys as keys
-from dskd_compress.config.base import Fraction, KeyConflict, NonNegative, Positive, Section
+from dskd_compress.config import methods as keys
+from dskd_export.settings import Fraction, KeyConflict, NonNegative, Positive, Section
 
 Schedule = Literal["constant", "linear_decay", "linear_growth"]
 

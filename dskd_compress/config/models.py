@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dskd_compress.config.base import KeyConflict, Positive, Section
 from dskd_compress.config.train import TrainSection
+from dskd_export.settings import KeyConflict, Positive, Section
 
 
 class ModelSection(Section):

@@ -6,18 +6,21 @@ from typing import Annotated, Union
 
 from pydantic import ConfigDict, Field
 
-from dskd_compress.config.base import Section
 from dskd_compress.config.data import DataSection
-from dskd_compress.config.diagnosis import DiagnosisSection
 from dskd_compress.config.dskd import DskdMethod
-from dskd_compress.config.features import DiffKdMethod, FitNetMethod, LshfmMethod
-from dskd_compress.config.methods import DistMethod, DkdMethod, KdMethod, NoneMethod
+from dskd_compress.config.methods import (
+    DiffKdMethod,
+    DistMethod,
+    DkdMethod,
+    FitNetMethod,
+    KdMethod,
+    LshfmMethod,
+    NoneMethod,
+)
 from dskd_compress.config.models import StudentSection, TeacherSection
 from dskd_compress.config.stages import ExportSection, ReportSection
-from dskd_compress.config.tracking import TrackingSection
-from dskd_compress.config.train import TrainSection
-from dskd_compress.config.tune import TuneSection
-from dskd_export.settings import BenchmarkSettings, BudgetSettings, BuildSettings, ValidateSettings
+from dskd_compress.config.train import DiagnosisSection, TrackingSection, TrainSection, TuneSection
+from dskd_export.settings import BenchmarkSettings, BudgetSettings, BuildSettings, Section, ValidateSettings
 
 FeatureMethod = FitNetMethod | DiffKdMethod | LshfmMethod | DskdMethod
 Method = Annotated[

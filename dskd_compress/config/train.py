@@ -1,4 +1,4 @@
-"""Recipe section of the optimisation of one model."""
+"""Recipe sections of a training: optimisation, tuning, diagnosis, trackers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from dskd_compress.config.base import Fraction, KeyConflict, NonNegative, Positive, Section
+from dskd_export.documents.training import FindingKind
+from dskd_export.settings import Fraction, KeyConflict, NonNegative, Positive, Section
 
 
 class TrainSection(Section):
@@ -99,3 +100,46 @@ class TrainSection(Section):
                 f"warmup_epochs {self.warmup_epochs} must be smaller than epochs {self.epochs}", "warmup_epochs=0"
             )
         return self
+
+
+class TuneSection(Section):
+    """Quantisation-aware tuning: a short distillation with simulated quantisation."""
+
+    precision: Literal["int8", "fp8"] = Field("int8", description="target precision of the tuning")
+    epochs: int = Field(2, ge=1)
+    lr: Positive | None = Field(None, description="none: a hundredth of train.lr")
+    amp: Literal["fp32", "bf16", "fp16"] | None = Field(
+        None, description="autocast type of the tuning; none: train.precision"
+    )
+    calibration_batches: int = Field(8, ge=1, description="training batches that calibrate the activation ranges")
+
+
+class DiagnosisSection(Section):
+    """Diagnosis of a distillation: reports faults that prevent learning within 100 steps."""
+
+    enabled: bool = Field(True, description="check for faults; the student does not change")
+    every_steps: int = Field(
+        50,
+        ge=1,
+        description="steps between two full checks, after steps 1 to 3; with train.compile each costs one "
+        "backward pass per loss term",
+    )
+    stop_on: tuple[FindingKind, ...] = Field(
+        ("teacher_mode", "teacher_not_frozen", "teacher_changed", "not_optimized", "class_order"),
+        description="faults that end the training; the others are warnings",
+    )
+
+
+class TrackingSection(Section):
+    """Experiment trackers, in addition to the JSON lines. The default uses no network."""
+
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (), description="each needs the extra of its name; files in trackers/ of the run folder"
+    )
+    every_steps: int = Field(10, ge=1, description="steps between two records of the losses")
+    project: str = Field("dskd-compress", min_length=1, description="project of wandb, experiment of mlflow")
+    run_name: str | None = Field(None, description="none: the recipe's name")
+    wandb_mode: Literal["offline", "online"] = Field("offline", description="online sends to the wandb server")
+    mlflow_uri: str | None = Field(
+        None, description="tracking server or store of mlflow; none: trackers/mlflow of the run folder"
+    )

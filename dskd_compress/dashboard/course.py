@@ -14,19 +14,12 @@ _LATE_EPOCHS = 3
 
 @dataclass
 class Course:
-    """The course of a training in its log.
+    """The course of a training in its log."""
 
-    Attributes:
-        total_epochs: of the whole training; None: unknown.
-        steps: all updates, in order.
-        epochs: the ends of all epochs, in order.
-        findings: faults found, each once.
-    """
-
-    total_epochs: int | None = None
-    steps: list[StepRecord] = field(default_factory=list)
-    epochs: list[EpochRecord] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    total_epochs: int | None = None  # of the whole training; None: unknown
+    steps: list[StepRecord] = field(default_factory=list)  # all updates, in order
+    epochs: list[EpochRecord] = field(default_factory=list)  # the ends of all epochs, in order
+    findings: list[Finding] = field(default_factory=list)  # faults found, each once
 
     def add(self, records: Iterable[TrainingRecord]) -> None:
         """Add the next records."""
@@ -62,7 +55,7 @@ class Course:
             return None
         begun = (self.step - self.epochs[-1].step) / self.steps_per_epoch
         left = max(0.0, self.total_epochs - self.epoch - begun)
-        return left * self._estimate_epoch_s()
+        return left * median(record.seconds for record in self.epochs[-_LATE_EPOCHS:])
 
     @property
     def best(self) -> EpochRecord | None:
@@ -89,7 +82,3 @@ class Course:
     def step(self) -> int:
         """Completed updates."""
         return max(self.steps[-1].step if self.steps else 0, self.epochs[-1].step if self.epochs else 0)
-
-    def _estimate_epoch_s(self) -> float:
-        """Estimate the seconds of one epoch; a record covers the last epoch before a validation."""
-        return median(record.seconds for record in self.epochs[-_LATE_EPOCHS:])

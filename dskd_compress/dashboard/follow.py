@@ -13,11 +13,7 @@ from dskd_export.files.json_text import InvalidJson
 
 
 class Follower:
-    """Reads the new records of a log.
-
-    Args:
-        path: of the log; may be missing.
-    """
+    """Reads the new records of a log."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

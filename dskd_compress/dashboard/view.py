@@ -52,9 +52,6 @@ def draw(title: str, course: Course, load: Sequence[str], silent_s: float | None
     """Draw a training.
 
     Args:
-        title: of the run and the stage.
-        course: of the training.
-        load: lines about the machine.
         silent_s: since the last record; None: the training has ended.
     """
     parts: list[RenderableType] = [Text(title, style="bold"), Text(_describe_progress(course, silent_s))]
@@ -86,9 +83,7 @@ def _describe_progress(course: Course, silent_s: float | None) -> str:
 
 
 def _draw_steps(course: Course) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, justify in (("per step", "left"), ("", "left"), ("now", "right"), ("first", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table = _make_table("per step", "first")
     rates = [record.learning_rate for record in course.steps]
     norms = [record.grad_norm for record in course.steps if record.grad_norm is not None]
     curves = {**course.terms, "learning rate": rates, "gradient norm": norms}
@@ -100,17 +95,21 @@ def _draw_steps(course: Course) -> Table:
 
 
 def _draw_epochs(course: Course) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, justify in (("per epoch", "left"), ("", "left"), ("now", "right"), ("best", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table = _make_table("per epoch", "best")
     top1 = [record.top1 for record in course.epochs]
     best = course.best
     kept = "" if best is None else f"{best.top1:.2%}, epoch {best.epoch + 1}"
     table.add_row("validation top-1", draw_sparkline(top1), f"{top1[-1]:.2%}", kept)
-    losses = [record.val_loss for record in course.epochs]
-    table.add_row("validation loss", draw_sparkline(losses), f"{losses[-1]:.4g}", f"{min(losses):.4g}")
-    train = [record.train_loss for record in course.epochs]
-    table.add_row("training loss", draw_sparkline(train), f"{train[-1]:.4g}", f"{min(train):.4g}")
+    validation, training = [one.val_loss for one in course.epochs], [one.train_loss for one in course.epochs]
+    for name, losses in (("validation loss", validation), ("training loss", training)):
+        table.add_row(name, draw_sparkline(losses), f"{losses[-1]:.4g}", f"{min(losses):.4g}")
+    return table
+
+
+def _make_table(first: str, last: str) -> Table:
+    table = Table(first, "", box=None, pad_edge=False, header_style="dim")
+    for name in ("now", last):
+        table.add_column(name, justify="right")
     return table
 
 

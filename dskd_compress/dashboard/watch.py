@@ -26,21 +26,13 @@ _LOAD_S = 0.2
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a run.
-
-    Attributes:
-        stage: train, distill or tune.
-        log: its records.
-        document: written at its end.
-        epochs: of the whole training; None: not in the recipe.
-        device: `cpu` or `cuda:0`.
-    """
+    """One training of a run."""
 
     stage: str
     log: Path
-    document: Path
-    epochs: int | None
-    device: str
+    document: Path  # written at its end
+    epochs: int | None  # of the whole training; None: not in the recipe
+    device: str  # `cpu` or `cuda:0`
 
     @property
     def ended(self) -> bool:
@@ -52,8 +44,6 @@ def find_training(folder: RunFolder, recipe: Recipe, stage: str | None) -> Train
     """Find the training to follow.
 
     Args:
-        folder: of the run.
-        recipe: of the run.
         stage: train, distill or tune; None: the one that wrote last.
 
     Raises:
@@ -90,29 +80,28 @@ def watch(training: Training, title: str, console: Console, *, every_s: float, o
     """
     follower, course = Follower(training.log), Course(training.epochs)
     with Load(training.device) as load, ExitStack() as stack:
-        show = console.print if once else partial(_open_live(console, stack).update, refresh=True)
+        live = None if once else stack.enter_context(Live(console=console, auto_refresh=False))
+        show = console.print if live is None else partial(live.update, refresh=True)
         time.sleep(_LOAD_S)
         while True:
             ended = training.ended  # before the last records are read, so none is missed
             records, restarted = follower.read()
             course = Course(training.epochs) if restarted else course
             course.add(records)
-            show(draw(title, course, load.describe(), None if ended else _measure_silence_s(training.log)))
+            show(
+                draw(
+                    title,
+                    course,
+                    load.describe(),
+                    None if ended else max(0.0, time.time() - training.log.stat().st_mtime),
+                )
+            )
             if ended or once:
                 return course, ended
             try:
                 time.sleep(every_s)
             except KeyboardInterrupt:
                 return course, False
-
-
-def _open_live(console: Console, stack: ExitStack) -> Live:
-    return stack.enter_context(Live(console=console, auto_refresh=False))
-
-
-def _measure_silence_s(log: Path) -> float:
-    """Measure the seconds since the last record."""
-    return max(0.0, time.time() - log.stat().st_mtime)
 
 
 def _choose_device(requested: str) -> str:

@@ -1,6 +1,10 @@
 """Augmentation of whole batches of equally large images, on whatever device they lie.
 
-Shape suffixes: B batch, C channels, H height, W width, A attempts.
+Each image's random numbers come from a counter: no state, no order, no device. The generator is SplitMix64
+(Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014): the output is a bijective mixing
+of a counter that rises by an odd constant. Every (seed, view, index) starts its own counter.
+
+Shape suffixes: B batch, C channels, H height, W width, A attempts, D draws.
 """
 
 from __future__ import annotations
@@ -13,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from dskd_compress.config import AugmentSection
-from dskd_compress.data.counter_random import draw_uniform
 from dskd_compress.data.resample import FILTERS, enlarge_taps, resample, shift_taps
 from dskd_export.errors import RecipeError
 
 _ATTEMPTS = 10  # of torchvision's and timm's random resized crop, before it takes the middle
 _DRAWS = 4 + 2 * _ATTEMPTS  # flips, place, and two an attempt
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)  # the odd number nearest to 2^64 / golden ratio
+_MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 class Boxes(NamedTuple):
@@ -39,7 +44,6 @@ class BatchAugment:
         Args:
             augment: the recipe's `data.augment`; mixing and erasing are not done here.
             interpolation: of the resized crop: bilinear, bicubic, lanczos or nearest.
-            seed: of the augmentation.
 
         Raises:
             RecipeError: a policy or colour jitter, which exist for single images only.
@@ -117,3 +121,26 @@ def crop_boxes(
     chosen_B2 = np.where(none_B1, middle, chosen_B2)
     start_B2 = np.where(none_B1, (np.array(size) - middle) // 2, start_B2)
     return Boxes(start_B2[:, 0], start_B2[:, 1], chosen_B2[:, 0], chosen_B2[:, 1])
+
+
+def draw_uniform(seed: int, keys_B2: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Draw `count` numbers for every image.
+
+    Args:
+        keys_B2: int64 [B, 2], (view, index); views may be negative.
+
+    Returns:
+        float64 [B, D], uniform in [0, 1), multiples of 2^-53.
+    """
+    start_B = _mix(np.full(len(keys_B2), seed, np.int64).astype(np.uint64))
+    for part_B in keys_B2.T:
+        start_B = _mix(start_B + _GAMMA ^ part_B.astype(np.uint64))
+    steps_D = np.arange(1, count + 1, dtype=np.uint64) * _GAMMA
+    bits_BD = _mix(start_B[:, None] + steps_D) >> np.uint64(11)
+    return bits_BD.astype(np.float64) * np.float64(2.0**-53)
+
+
+def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    value = (value ^ (value >> np.uint64(30))) * _MULTIPLIERS[0]
+    value = (value ^ (value >> np.uint64(27))) * _MULTIPLIERS[1]
+    return value ^ (value >> np.uint64(31))

@@ -16,7 +16,6 @@ def check_data(sets: DataSets, *, every_class: bool = True) -> None:
     """Refuse data on which a training would fail late or learn nonsense.
 
     Args:
-        sets: what `open_data` gave.
         every_class: a class without images is refused; a model that is ready can be tried without some.
 
     Raises:

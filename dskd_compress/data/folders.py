@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from dskd_compress.data.image_set import LabelledSet, StoredSet
-from dskd_compress.data.naming import VAL_NAMES, natural_key
 from dskd_export.errors import DataError
 from dskd_export.files.atomic import open_plain
 from dskd_export.files.names import make_printable
@@ -21,6 +21,17 @@ from dskd_export.runtime.image_scan import (
     scan_classes,
 )
 from dskd_export.runtime.images import open_image
+
+VAL_NAMES = ("val", "validation", "test")
+
+
+def natural_key(name: str) -> tuple[list[int | str], str]:
+    """Sort key of class folders, the same order as timm's: numbers by value, letter case ignored.
+
+    A class map that timm made for the same folders therefore fits; equal keys fall back to the name.
+    """
+    parts = re.split(r"(\d+)", name.lower())
+    return [int(part) if position % 2 else part for position, part in enumerate(parts)], name
 
 
 class ScannedSet(LabelledSet):
@@ -42,7 +53,12 @@ class ScannedSet(LabelledSet):
         """
         found = scan_classes(tree, folder, left_out)
         if found.loose:
-            raise unlabelled_error(tree.place(folder), f"{folder}/" if folder else "", found.loose)
+            prefix = f"{folder}/" if folder else ""
+            raise DataError(
+                f"{tree.place(folder)} holds {len(found.loose)} images in no class folder, so without a label: "
+                f"{prefix}{make_printable(found.loose[0])}{', ...' if len(found.loose) > 1 else '.'}",
+                f"Move every image into {prefix}CLASS/.",
+            )
         if not found.classes:
             raise DataError(
                 f"{tree.place(folder)} holds no class folders.",
@@ -134,15 +150,6 @@ def find_val_split(splits: list[str], val_split: str | None, where: str, there: 
             raise DataError(f"{where} has no split '{val_split}'. {there}", "Correct data.val_split.")
         return val_split
     return next((name for name in VAL_NAMES if name in splits), None)
-
-
-def unlabelled_error(where: str, prefix: str, loose: list[str]) -> DataError:
-    """Return the error for images next to or instead of class folders."""
-    return DataError(
-        f"{where} holds {len(loose)} images in no class folder, so without a label: "
-        f"{prefix}{make_printable(loose[0])}{', ...' if len(loose) > 1 else '.'}",
-        f"Move every image into {prefix}CLASS/.",
-    )
 
 
 def _some(names: list[str]) -> str:

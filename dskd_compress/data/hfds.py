@@ -9,8 +9,7 @@ from PIL import Image
 
 from dskd_compress.data.folders import find_val_split
 from dskd_compress.data.image_set import LabelledSet, StoredSet
-from dskd_compress.data.naming import hf_columns
-from dskd_compress.data.streams import require_reader
+from dskd_compress.data.streams import parse_hf_source, require_reader
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
 from dskd_export.runtime.images import convert_image_errors, open_image
@@ -33,7 +32,7 @@ class HfdsSet(LabelledSet):
         import_timm()
         from timm.data import create_dataset
 
-        name, columns = hf_columns(source)
+        name, columns = parse_hf_source(source)
         try:
             dataset = create_dataset(
                 name, split=split, input_key=columns.get("image"), target_key=columns.get("label")
@@ -90,7 +89,7 @@ def open_hfds(source: str, train_split: str, val_split: str | None) -> tuple[Sto
         DataError: as `HfdsSet`, or a split that is not there.
     """
     datasets = require_reader("hfds")
-    name, _ = hf_columns(source)
+    name, _ = parse_hf_source(source)
     try:
         splits = [str(split) for split in datasets.get_dataset_split_names(name.partition("/")[2])]
     except Exception as error:  # as above

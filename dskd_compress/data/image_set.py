@@ -50,15 +50,10 @@ class StoredSet(ImageSet, Protocol):
 
 
 class LabelledSet:
-    """Base of the sets that hold one label for each image.
-
-    Attributes:
-        classes: class names.
-        labels: int64 [N], indices into `classes`.
-    """
+    """Base of the sets that hold one label for each image."""
 
     classes: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64]  # int64 [N], indices into `classes`
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,8 +78,6 @@ class ArraySet(LabelledSet):
         Args:
             pixels_NHWC: uint8 [N, H, W, 3], or [N, H, W] for grey.
             labels: int64 [N], indices into `classes`.
-            classes: class names.
-            names: N names for messages.
         """
         self.pixels_NHWC, self.labels, self.names = pixels_NHWC, labels, names
         self.classes = tuple(classes)

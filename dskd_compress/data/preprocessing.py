@@ -6,7 +6,7 @@ Shape suffixes: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import torch
@@ -35,10 +35,6 @@ class Preprocessing:
 def resolve_preprocessing(section: DataSection, model: Any) -> Preprocessing:
     """Take a timm model's own data config; what the recipe sets wins.
 
-    Args:
-        section: the recipe's `data`.
-        model: a timm model, usually the student.
-
     Raises:
         ModelError: the model's own config asks for what timm's evaluation transform does not know.
     """
@@ -64,13 +60,10 @@ def resolve_preprocessing(section: DataSection, model: Any) -> Preprocessing:
 def _check(preprocessing: Preprocessing) -> None:
     """Refuse what timm would die of at the first image, or, as with the crop mode, silently take for another."""
     size = min(preprocessing.input_size[1:])
+    filters, modes = get_args(Interpolation), get_args(CropMode)
     for key, sound, valid in (
-        (
-            "interpolation",
-            preprocessing.interpolation in get_args(Interpolation),
-            ", ".join(get_args(Interpolation)),
-        ),
-        ("crop_mode", preprocessing.crop_mode in get_args(CropMode), ", ".join(get_args(CropMode))),
+        ("interpolation", preprocessing.interpolation in filters, ", ".join(filters)),
+        ("crop_mode", preprocessing.crop_mode in modes, ", ".join(modes)),
         ("crop_pct", 0 < preprocessing.crop_pct <= size, f"a number above 0, at most {size}"),
     ):
         if not sound:
@@ -85,21 +78,12 @@ def eval_transform(preprocessing: Preprocessing, *, normalise: bool = True) -> T
     """Return timm's evaluation transform: RGB image -> float32 [C, H, W], normalised.
 
     Args:
-        preprocessing: the model's data config.
         normalise: False gives uint8 [C, H, W] before normalisation.
     """
     import_timm()
     from timm.data import create_transform
 
-    return create_transform(  # type: ignore[no-any-return]
-        input_size=preprocessing.input_size,
-        interpolation=preprocessing.interpolation,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        crop_pct=preprocessing.crop_pct,
-        crop_mode=preprocessing.crop_mode,
-        use_prefetcher=not normalise,
-    )
+    return create_transform(**asdict(preprocessing), use_prefetcher=not normalise)  # type: ignore[no-any-return]
 
 
 def fit_transform(preprocessing: Preprocessing) -> Transform:
@@ -161,11 +145,8 @@ class Normalise:
     multiplication by its reciprocal, which is not the same float.
     """
 
-    def __init__(
-        self, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         self.device = device
-        self.dtype = dtype or torch.float32
         self.range = torch.tensor(255.0, device=device)
         self.mean_C11 = torch.tensor(preprocessing.mean, device=device).view(-1, 1, 1)
         self.std_C11 = torch.tensor(preprocessing.std, device=device).view(-1, 1, 1)
@@ -173,4 +154,4 @@ class Normalise:
     def __call__(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Move, scale to [0, 1], subtract the mean, divide by the std."""
         images_BCHW = images_BCHW.to(self.device, non_blocking=True).to(torch.float32)
-        return images_BCHW.div_(self.range).sub_(self.mean_C11).div_(self.std_C11).to(self.dtype)
+        return images_BCHW.div_(self.range).sub_(self.mean_C11).div_(self.std_C11)

@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 
-def seed_of(*parts: int) -> int:
+def mix_seed(*parts: int) -> int:
     """Mix integers into one seed in [0, 2^63), for the order and augmentation of images."""
     return _hash_to_seed(struct.pack(f"<{len(parts)}q", *parts), "little")
 
 
-def seed_of_text(*parts: int | None) -> int:
+def mix_step_seed(*parts: int | None) -> int:
     """Mix integers into one seed in [0, 2^63), for the noise of a training step.
 
-    Differs from `seed_of` in its encoding only: one for both would change the numbers of every training.
+    Differs from `mix_seed` in its encoding only: one for both would change the numbers of every training.
     """
     return _hash_to_seed("/".join(map(str, parts)).encode(), "big")
 
@@ -36,7 +36,7 @@ def seed_all(*parts: int) -> None:
 
     torch.manual_seed would seed the GPUs as well, at a hundred times the cost.
     """
-    seed = seed_of(*parts)
+    seed = mix_seed(*parts)
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     torch.default_generator.manual_seed(seed)
@@ -54,6 +54,6 @@ def keep_generators() -> Iterator[None]:
         torch.default_generator.set_state(states[2])
 
 
-def epoch_order(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def draw_epoch_order(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return the order of an epoch: a permutation of `length` numbers drawn from (seed, epoch)."""
-    return np.random.Generator(np.random.PCG64(seed_of(seed, epoch))).permutation(length)
+    return np.random.Generator(np.random.PCG64(mix_seed(seed, epoch))).permutation(length)

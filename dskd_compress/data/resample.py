@@ -1,4 +1,4 @@
-"""Crops, enlargements and flips of whole batches, to the last bit what Pillow does to one image.
+"""Crops, enlargements and flips of whole batches, bit for bit what Pillow does to one image.
 
 Resampling is separable: every output column is a weighted sum of a few input columns (its taps), then
 every output row of a few rows. As in Pillow, weights have 22 fractional bits and each pass is rounded
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-_BITS = 22  # Pillow's PRECISION_BITS: 8 bits of pixel and 2 of overshoot fit into an int32 beside them
+_BITS = 22  # Pillow's PRECISION_BITS: 8 bits of pixel and 2 of overshoot fit into an int32 with them
 _ONE = 1 << _BITS
 _CPU_VALUES = 1 << 19  # done at once, so that a CPU's cache holds the intermediate sums: up to 7 times as fast
 
@@ -64,7 +64,6 @@ def shift_taps(start_B: NDArray[np.int64], length: int, flip_B: NDArray[np.bool_
 
     Args:
         start_B: first place of the window; may be negative.
-        length: of the axis, in and out.
         flip_B: whether the window is turned round.
     """
     index_BO = start_B[:, None] + np.arange(length)
@@ -116,8 +115,6 @@ def resample(images_BCHW: torch.Tensor, rows: Taps, columns: Taps) -> torch.Tens
 
     Args:
         images_BCHW: uint8.
-        rows: outputs along H.
-        columns: outputs along W.
 
     Returns:
         uint8 [B, C, H, W].

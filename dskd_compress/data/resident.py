@@ -16,7 +16,7 @@ from PIL import Image
 from dskd_compress.data.batch_augment import BatchAugment
 from dskd_compress.data.image_set import ImageSet
 from dskd_compress.data.preprocessing import Transform
-from dskd_compress.data.samples import Batch, TransformedImages, candidates, none_readable
+from dskd_compress.data.samples import Batch, TransformedImages, draw_candidates, make_unreadable_error
 from dskd_compress.data.sources import Images
 from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.workers import end_workers, open_workers
@@ -31,11 +31,6 @@ DECODED_AT_ONCE = 64
 
 def check_room(sets: Sequence[Images], input_size: tuple[int, int, int], device: torch.device) -> None:
     """Refuse what cannot be held.
-
-    Args:
-        sets: all sets that are to be held together.
-        input_size: channels, height, width of every image.
-        device: where they are to lie.
 
     Raises:
         RecipeError: a set is a stream.
@@ -64,10 +59,7 @@ class ResidentImages:
         """Prepare.
 
         Args:
-            images: the set.
             transform: RGB image -> uint8 [C, H, W], all of one size.
-            device: where the images are to lie.
-            workers: processes that decode; 0 decodes in this one.
         """
         self.images = images
         self.device = device
@@ -135,13 +127,13 @@ class TrainBatches:
         failures: list[UnreadableImage] = []
         for position, (view, index) in enumerate(keys_B2.tolist() if unreadable else []):
             met: list[UnreadableImage] = []
-            for candidate in candidates(self.augment.seed, view, index, len(self.resident)):
+            for candidate in draw_candidates(self.augment.seed, view, index, len(self.resident)):
                 if candidate not in unreadable:
                     chosen_B[position] = candidate
                     break
                 met.append(unreadable[candidate])
             else:
-                return chosen_B, failures + met, none_readable(met)
+                return chosen_B, failures + met, make_unreadable_error(met)
             failures += met
         return chosen_B, failures, None
 

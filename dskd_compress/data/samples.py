@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from dskd_compress.data.image_set import ImageSet
 from dskd_compress.data.preprocessing import Transform
-from dskd_compress.data.randomness import keep_generators, seed_all, seed_of
+from dskd_compress.data.randomness import keep_generators, mix_seed, seed_all
 from dskd_compress.data.streams import ReaderWarnings, StreamSet
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
@@ -89,7 +89,7 @@ class TrainSamples(TransformedImages[Sample]):
 
     def _sample(self, view: int, index: int) -> Sample:
         failures: list[UnreadableImage] = []
-        for chosen in candidates(self.seed, view, index, len(self.images)):
+        for chosen in draw_candidates(self.seed, view, index, len(self.images)):
             try:
                 image = self.images.image(chosen)
             except UnreadableImage as failure:
@@ -97,18 +97,18 @@ class TrainSamples(TransformedImages[Sample]):
                 continue
             seed_all(self.seed, view, index)
             return Sample(self.transform(image), self.images.label(chosen), tuple(failures))
-        return Sample(None, -1, tuple(failures), none_readable(failures))
+        return Sample(None, -1, tuple(failures), make_unreadable_error(failures))
 
 
-def candidates(seed: int, view: int, index: int, length: int) -> Iterator[int]:
+def draw_candidates(seed: int, view: int, index: int, length: int) -> Iterator[int]:
     """Yield the image of a key, then those that take its place, one after the other, if it is unreadable."""
     yield index
     for attempt in range(1, MAX_CANDIDATES):
-        yield seed_of(seed, view, index, attempt) % length
+        yield mix_seed(seed, view, index, attempt) % length
 
 
-def none_readable(failures: Sequence[UnreadableImage]) -> DataError:
-    """Return the error for an image and all its replacements."""
+def make_unreadable_error(failures: Sequence[UnreadableImage]) -> DataError:
+    """Make the error for an image and all its replacements."""
     return DataError(
         f"{failures[0].name} and {len(failures) - 1} drawn in its place are unreadable.",
         "Repair or delete the unreadable images.",
@@ -174,7 +174,11 @@ class StreamSamples(IterableDataset[Sample]):
                         "Repair the shard, or leave it out of the split.",
                     ) from error
                 if not 0 <= int(label) < len(self.stream.classes):
-                    raise self._without_class(int(label), position)
+                    raise DataError(
+                        f"{self.stream.source}, {name}: label {int(label)}, but there are "
+                        f"{len(self.stream.classes)} class names.",
+                        "Name every class, in the order of the numbers, and leave unlabelled images out.",
+                    )
                 image = to_rgb(image, f"{self.stream.source}, {name}")
                 failures = tuple(
                     UnreadableImage(f"worker {worker}, {name}", reason) for reason in warnings.drain()
@@ -186,10 +190,3 @@ class StreamSamples(IterableDataset[Sample]):
                     seed_all(self.seed, worker, position)
                     augmented = self.transform(image)
                 yield Sample(augmented, int(label), failures)
-
-    def _without_class(self, label: int, position: int) -> DataError:
-        return DataError(
-            f"{self.stream.source}, {self.stream.name(position)}: label {label}, but there are "
-            f"{len(self.stream.classes)} class names.",
-            "Name every class, in the order of the numbers, and leave unlabelled images out.",
-        )

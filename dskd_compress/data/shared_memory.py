@@ -6,21 +6,20 @@ import math
 import os
 from pathlib import Path
 
-from dskd_compress.launch import processes_here
+from dskd_compress.launch import count_local_processes
 from dskd_compress.shortages import SHARED_MEMORY
 from dskd_export.errors import EnvironmentProblem
 
 PREFETCHED_BATCHES = 4  # a worker
 
 
-def batches_size(images: int | None, batch_size: int, input_size: tuple[int, int, int], workers: int) -> int:
+def estimate_batches_size(
+    images: int | None, batch_size: int, input_size: tuple[int, int, int], workers: int
+) -> int:
     """Compute the most bytes that batches of uint8 images take in shared memory at one time.
 
     Args:
         images: of the whole set, which may be less than what is prefetched; None: not known.
-        batch_size: images that a worker puts together.
-        input_size: channels, height, width of an image.
-        workers: processes; none needs no shared memory.
     """
     if workers == 0:
         return 0
@@ -39,23 +38,20 @@ def check_shared_memory(needed: int, place: Path = Path(SHARED_MEMORY)) -> None:
     Raises:
         EnvironmentProblem: there is less.
     """
-    needed *= processes_here()
+    needed *= count_local_processes()
     if needed == 0 or not place.is_dir():
         return
     found = os.statvfs(place)
     free = found.f_bavail * found.f_frsize
     if free < needed:
+        gigabytes = max(1, math.ceil(2 * needed / 2**30))
         raise EnvironmentProblem(
             f"Shared memory ({place}) has {_megabytes(free)} free; the batches that worker processes "
             f"prefetch take {_megabytes(needed)}.",
-            f"Give a container more: docker run --shm-size={_gigabytes(needed)}g. Or decode in the training "
+            f"Give a container more: docker run --shm-size={gigabytes}g. Or decode in the training "
             "process: --set data.workers=0",
         )
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB" if size >= 10_000_000 else f"{size / 1e6:.1f} MB"
-
-
-def _gigabytes(needed: int) -> int:
-    return max(1, math.ceil(2 * needed / 2**30))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from dskd_compress.config import DataSection
 from dskd_compress.data.arrays import open_digits, open_npz_file, open_npz_folder
-from dskd_compress.data.facts import fingerprint
 from dskd_compress.data.folders import open_folder
 from dskd_compress.data.hfds import open_hfds
 from dskd_compress.data.image_set import StoredSet
@@ -26,6 +25,49 @@ from dskd_export.runtime.folder_tree import kind_of
 from dskd_export.runtime.image_scan import LeftOut
 
 Images: TypeAlias = StoredSet | StreamSet
+
+
+# Above this the contents take longer to read than a person wants to wait before a run.
+CONTENT_LIMIT_BYTES = 1 << 30
+
+
+def fingerprint(
+    sets: Mapping[str, StoredSet], limit_bytes: int = CONTENT_LIMIT_BYTES
+) -> tuple[str, Literal["content", "listing"]]:
+    """Hash image sets: split, class, name and size of every image, and its contents where that is cheap.
+
+    Neither the folder in which the data lie nor the files' dates enter.
+
+    Args:
+        limit_bytes: contents are hashed up to this size in total.
+
+    Returns:
+        sha256 in hex, and whether it covers the contents or only the listing.
+    """
+    with_content = _total_bytes(sets, limit_bytes) <= limit_bytes
+    digest = hashlib.sha256()
+    for split, images in sets.items():
+        digest.update("\0".join((split, str(len(images)), *images.classes)).encode() + b"\n")
+        for index in range(len(images)):
+            fields = [images.name(index), str(images.label(index)), str(images.stored_bytes(index))]
+            if with_content:
+                fields.append(hashlib.sha256(images.content(index)).hexdigest())
+            digest.update("\0".join(fields).encode() + b"\n")
+    return digest.hexdigest(), "content" if with_content else "listing"
+
+
+def _total_bytes(sets: Mapping[str, StoredSet], limit_bytes: int) -> int:
+    """Size of all contents; counting ends where it passes the limit or a size is unknown."""
+    total = 0
+    for images in sets.values():
+        for index in range(len(images)):
+            size = images.stored_bytes(index)
+            if size is None:
+                return limit_bytes + 1
+            total += size
+            if total > limit_bytes:
+                return total
+    return total
 
 
 @dataclass(frozen=True)
@@ -44,11 +86,7 @@ class DataSets:
         return self.train.classes
 
     def facts(self, skipped: Iterable[str] = ()) -> DataFacts:
-        """Describe the images: counts, classes, and a hash that is the same on every machine.
-
-        Args:
-            skipped: names of unreadable images that the loaders met.
-        """
+        """Describe the images: counts, classes, and a hash that is the same on every machine."""
         sha256, sha256_of = self._sha256()
         return DataFacts(
             source=self.source,
@@ -75,10 +113,6 @@ def open_data(section: DataSection, seed: int) -> DataSets:
 
     Where the source has no validation split, `section.val_fraction` of every class is held out by
     `section.split_seed`; the training seed does not change it.
-
-    Args:
-        section: the recipe's `data`.
-        seed: the training seed; no split depends on it.
 
     Raises:
         DataError: the source is not there, or its layout or its labels are not usable.
@@ -150,7 +184,7 @@ def _open_path(
 
 
 def _missing(path: Path) -> DataError:
-    """Name the part of the path that is not there and what lies beside it."""
+    """Name the part of the path that is not there and what lies next to it."""
     parent = path.parent
     while not parent.is_dir() and parent != parent.parent:
         path, parent = parent, parent.parent

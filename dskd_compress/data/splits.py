@@ -17,9 +17,7 @@ def split_set(whole: StoredSet, fraction: float, split_seed: int) -> tuple[Subse
     image of the others.
 
     Args:
-        whole: the images.
         fraction: share held out, in (0, 1); at least one image of a class, never all of them.
-        split_seed: another seed, another split.
 
     Returns:
         Training and validation set, both in the order of `whole`.
@@ -30,9 +28,11 @@ def split_set(whole: StoredSet, fraction: float, split_seed: int) -> tuple[Subse
     members = _members(whole)
     single = [whole.classes[label] for label, indices in sorted(members.items()) if len(indices) == 1]
     if single:
+        names = ", ".join(f"'{name}'" for name in single[:5]) + (", ..." if len(single) > 5 else "")
+        have = f"Class {names} has" if len(single) == 1 else f"{len(single)} classes ({names}) have"
         raise DataError(
-            f"{_join_names('class', 'classes', single)} only 1 image, too few to split off a validation set.",
-            "Add images, remove the class, or give the source a validation folder of its own "
+            f"{have} only 1 image, too few to split off a validation set.",
+            "Add images, remove the class, or give the source a separate validation folder "
             "(data.val_split names it).",
         )
     held_out: set[int] = set()
@@ -64,13 +64,5 @@ def _members(whole: StoredSet) -> dict[int, list[int]]:
 
 
 def _rank(whole: StoredSet, label: int, indices: list[int], split_seed: int) -> list[int]:
-    return sorted(indices, key=lambda index: _rank_key(split_seed, whole.classes[label], whole.name(index)))
-
-
-def _rank_key(split_seed: int, class_name: str, name: str) -> bytes:
-    return hashlib.sha256(f"{split_seed}\0{class_name}\0{name}".encode()).digest()
-
-
-def _join_names(one: str, many: str, names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{one.capitalize()} {shown} has" if len(names) == 1 else f"{len(names)} {many} ({shown}) have"
+    start = f"{split_seed}\0{whole.classes[label]}\0"
+    return sorted(indices, key=lambda index: hashlib.sha256(f"{start}{whole.name(index)}".encode()).digest())

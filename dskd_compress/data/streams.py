@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qsl
 
 from PIL import Image
 
-from dskd_compress.data.naming import VAL_NAMES, hf_columns
+from dskd_compress.data.folders import VAL_NAMES
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.runtime.images import to_rgb
@@ -63,8 +64,6 @@ class StreamSet:
 
         Args:
             training: shuffle, and repeat up to whole batches in every worker.
-            batch_size: images a batch.
-            seed: of the shuffling.
         """
         return create_reader(self.source, self.split, training=training, batch_size=batch_size, seed=seed)
 
@@ -76,6 +75,21 @@ class StreamSet:
         """
         for position, (image, label) in enumerate(self.reader(training=False)):
             yield to_rgb(image, f"{self.source}, {self.name(position)}"), int(label)
+
+
+def parse_hf_source(source: str) -> tuple[str, dict[str, str]]:
+    """Split `hfds/NAME?image=COLUMN&label=COLUMN` into the name and the columns that it names.
+
+    Raises:
+        DataError: something else is named.
+    """
+    name, _, query = source.partition("?")
+    columns = dict(parse_qsl(query))
+    if unknown := set(columns) - {"image", "label"}:
+        raise DataError(
+            f"{source}: unknown '{sorted(unknown)[0]}'.", "Only image=COLUMN and label=COLUMN are known."
+        )
+    return name, columns
 
 
 def open_streams(source: str, train_split: str, val_split: str | None) -> tuple[StreamSet, StreamSet]:
@@ -142,7 +156,7 @@ def create_reader(source: str, split: str, *, training: bool, batch_size: int = 
     if prefix != "tfds":
         options["input_img_mode"] = ""  # as stored: `to_rgb` is what converts
     if prefix == "hfids":
-        source_name, columns = hf_columns(source)
+        source_name, columns = parse_hf_source(source)
         options |= _split_and_count(split)
         options |= {"input_key": columns.get("image"), "target_key": columns.get("label")}
     else:
@@ -174,8 +188,8 @@ def create_reader(source: str, split: str, *, training: bool, batch_size: int = 
     return dataset
 
 
-def shards(dataset: Any) -> int | None:
-    """Number of shard files where the reader has them; more workers than that would idle."""
+def count_shards(dataset: Any) -> int | None:
+    """Count the shard files where the reader has them; more workers than that would idle."""
     files = getattr(getattr(dataset.reader, "split_info", None), "filenames", None)
     if files is not None:  # wds
         return len(files)
@@ -227,11 +241,7 @@ class ReaderWarnings(logging.Handler):
 
 
 def _refuse_commands(address: str) -> None:
-    """Refuse what webdataset would hand to a shell: `pipe:` addresses and quoting tricks in URLs.
-
-    Raises:
-        DataError: the address is one of those, or empty.
-    """
+    """Refuse what webdataset would hand to a shell: `pipe:` addresses and quoting tricks in URLs."""
     if not address or address.startswith("pipe:") or re.search(r"[`$;|&<>'\"\\\n\s]", address):
         raise DataError(
             f"wds/{address}: not a folder or URL that is safe to open.",
@@ -244,7 +254,7 @@ def _list_splits(source: str, reader: Any) -> list[str]:
     if isinstance(info, dict):  # wds
         return list(info.get("splits", {}))
     if source.startswith("hfids/"):
-        names = require_reader("hfids").get_dataset_split_names(hf_columns(source)[0].partition("/")[2])
+        names = require_reader("hfids").get_dataset_split_names(parse_hf_source(source)[0].partition("/")[2])
         return [str(name) for name in names]
     return list(getattr(getattr(getattr(reader, "builder", None), "info", None), "splits", None) or {})
 
@@ -264,7 +274,7 @@ def _classes(source: str, reader: Any) -> tuple[str, ...]:
         except OSError as error:
             raise DataError(
                 f"{source}: shards hold class numbers only, and {CLASS_FILE} cannot be read ({error}).",
-                f"Put a {CLASS_FILE} beside the shards: one class name a line, in the order of the numbers.",
+                f"Put a {CLASS_FILE} next to the shards: one class name a line, in the order of the numbers.",
             ) from error
         return tuple(line.strip() for line in text.splitlines() if line.strip())
     raise DataError(f"{source}: the label column names no classes.", "Use a source whose labels are class labels.")

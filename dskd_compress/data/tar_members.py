@@ -30,11 +30,7 @@ class _Headers(io.FileIO):
     """A file of which only headers are read."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """At most `size` bytes.
-
-        Raises:
-            _Damaged: they are more than a header has, or are none of a header.
-        """
+        """Read at most `size` bytes, refusing what no header has."""
         if size is None or not 0 <= size <= _MOST_AT_ONCE:
             raise _Damaged("a header of an impossible size")
         data = super().read(size) or b""
@@ -43,7 +39,7 @@ class _Headers(io.FileIO):
         return data
 
 
-def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
+def iter_tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
     """Give the members of an uncompressed tar, in their order.
 
     Raises:

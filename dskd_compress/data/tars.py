@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from dskd_compress.data.folders import ScannedSet, find_val_split
+from dskd_compress.data.folders import VAL_NAMES, ScannedSet, find_val_split
 from dskd_compress.data.image_set import StoredSet
-from dskd_compress.data.naming import VAL_NAMES
-from dskd_compress.data.tar_members import tar_members
+from dskd_compress.data.tar_members import iter_tar_members
 from dskd_export.errors import DataError
 from dskd_export.files.names import make_printable
 from dskd_export.runtime.folder_tree import DANGLING, DEVICE, FIFO, FILE, FOLDER, SPARSE, Entry
@@ -37,7 +36,6 @@ class TarTree:
     """The folders of a tar; links are followed inside it.
 
     Args:
-        path: the tar, for messages.
         members: name -> what it is; every folder has a name.
         root: the folder in the tar that counts as the root.
     """
@@ -202,7 +200,7 @@ def _data_in(tree: TarTree, folder: str) -> tuple[list[str], bool]:
 def _index(path: Path) -> dict[str, Member]:
     """Everything in the tar by its name; of two members of one name the last one counts, as in extraction."""
     members: dict[str, Member] = {}
-    for member in tar_members(path):
+    for member in iter_tar_members(path):
         name = posixpath.normpath(member.name)
         if name.startswith(("/", "../")) or name == "..":
             raise DataError(

@@ -18,15 +18,15 @@ from torch.utils.data import DataLoader, Sampler
 from dskd_compress.config import DataSection
 from dskd_compress.data.batch_augment import BatchAugment
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, fit_transform, train_transform
-from dskd_compress.data.randomness import epoch_order, keep_generators, seed_all, seed_of
+from dskd_compress.data.randomness import draw_epoch_order, keep_generators, mix_seed, seed_all
 from dskd_compress.data.resident import DECODED_AT_ONCE, ResidentImages, TrainBatches, check_room
 from dskd_compress.data.samples import Batch, StreamSamples, TrainSamples, collate
 from dskd_compress.data.shard import WHOLE_BATCH, BatchShard
-from dskd_compress.data.shared_memory import batches_size, check_shared_memory
+from dskd_compress.data.shared_memory import check_shared_memory, estimate_batches_size
 from dskd_compress.data.sources import DataSets
-from dskd_compress.data.streams import StreamSet, shards
+from dskd_compress.data.streams import StreamSet, count_shards
 from dskd_compress.data.unreadable import Budget
-from dskd_compress.data.views import augmentation_digest, view_of
+from dskd_compress.data.views import augmentation_digest, choose_view
 from dskd_compress.data.workers import end_workers, explain_worker_death, open_workers
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError, RecipeError
@@ -62,21 +62,13 @@ class TrainLoader:
         batch_size: int,
         seed: int,
         device: torch.device | str,
-        dtype: torch.dtype | None = None,
         shard: BatchShard = WHOLE_BATCH,
         batch_key: str = "train.batch_size",
     ) -> None:
         """Prepare; processes start with the first epoch.
 
         Args:
-            sets: what `open_data` gave.
-            section: the recipe's `data`: workers and augmentation.
-            preprocessing: of the student.
             batch_size: images a batch, over all shards; a multiple of their number.
-            seed: of order and augmentation.
-            device: where the batches are wanted.
-            dtype: of the images; None: float32.
-            shard: part of each batch to yield.
             batch_key: the recipe's key of the batch size, for messages.
 
         Raises:
@@ -94,7 +86,7 @@ class TrainLoader:
         self._augment, self._preprocessing, self._batch_size = augment, preprocessing, batch_size
         self._rows = shard.rows(batch_size).tolist()
         self._device = torch.device(device)
-        self._normalise = Normalise(preprocessing, self._device, dtype)
+        self._normalise = Normalise(preprocessing, self._device)
         self._mixup: Any = None
         if augment.mixup > 0 or augment.cutmix > 0:
             if len(self._rows) % 2:
@@ -125,7 +117,7 @@ class TrainLoader:
                     "Train with one process, or bring the images into folders, a .npz or a .tar.",
                 )
             self._stream = sets.train
-            available = shards(sets.train.reader(training=False))
+            available = count_shards(sets.train.reader(training=False))
             self.workers = self.workers if available is None else min(self.workers, available)
             length = self._stream_samples(self._stream, 0).length()
         else:
@@ -145,7 +137,7 @@ class TrainLoader:
                 _smaller_batch(length, shard, batch_key),
             )
         at_once = len(self._rows) if self._resident is None else DECODED_AT_ONCE
-        check_shared_memory(batches_size(length, at_once, preprocessing.input_size, self.workers))
+        check_shared_memory(estimate_batches_size(length, at_once, preprocessing.input_size, self.workers))
         self._budget = Budget(sets.source, length, sets.max_unreadable)
 
     def _stream_samples(self, stream: StreamSet, seed: int) -> StreamSamples:
@@ -164,7 +156,7 @@ class TrainLoader:
         if self._stream is None:
             return open_workers(self._samples, self.workers, self._device, collate, batch_sampler=self._order)
         # timm's readers shuffle by this seed in this process and by the loader's in workers.
-        seed = seed_of(self.seed, epoch) & 0x7FFFFFFF
+        seed = mix_seed(self.seed, epoch) & 0x7FFFFFFF
         return open_workers(
             self._stream_samples(self._stream, seed),
             self.workers,
@@ -227,7 +219,7 @@ class TrainLoader:
         with keep_generators():
             if self._erasing is not None:
                 for image_CHW, row in zip(images_BCHW, self._rows, strict=False):  # a stream may end early
-                    random.seed(seed_of(self.seed, epoch, number, _BATCH_STREAM, row))
+                    random.seed(mix_seed(self.seed, epoch, number, _BATCH_STREAM, row))
                     self._erasing(image_CHW)
             seed_all(self.seed, epoch, number, _BATCH_STREAM)
             if self._mixup is not None:
@@ -238,7 +230,6 @@ class TrainLoader:
         """Name the images of a batch: equal keys are equal pixels, in any epoch of any run of one digest.
 
         Args:
-            epoch: as in `epoch`.
             batch: number of the batch in the whole epoch.
 
         Returns:
@@ -274,9 +265,9 @@ class _EpochBatches(Sampler[list[tuple[int, int]]]):
     def keys(self, epoch: int, batch: int) -> NDArray[np.int64]:
         """(view, index) of a whole batch, over all processes, [B, 2]."""
         if self._ordered is None or self._ordered[0] != epoch:
-            self._ordered = epoch, epoch_order(self.length, self.seed, epoch)
+            self._ordered = epoch, draw_epoch_order(self.length, self.seed, epoch)
         chosen = self._ordered[1][batch * self.batch_size : (batch + 1) * self.batch_size]
-        return np.stack([np.full_like(chosen, view_of(epoch, self.views)), chosen], axis=1)
+        return np.stack([np.full_like(chosen, choose_view(epoch, self.views)), chosen], axis=1)
 
     def __len__(self) -> int:
         return max(self.length // self.batch_size - self.skip_batches, 0)

@@ -13,7 +13,6 @@ class Budget:
         """Start with none.
 
         Args:
-            source: for the message.
             length: images of the set; None where it is not known (the fraction is then of those seen).
             max_unreadable: fraction that is tolerated.
         """
@@ -41,7 +40,6 @@ class Budget:
         """Count failures.
 
         Args:
-            failures: what a batch could not decode.
             seen: images tried so far, used where the length is unknown.
 
         Raises:

@@ -12,10 +12,10 @@ from PIL import Image
 
 from dskd_compress.data.image_set import ImageSet
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, eval_transform
-from dskd_compress.data.randomness import epoch_order
+from dskd_compress.data.randomness import draw_epoch_order
 from dskd_compress.data.resident import DECODED_AT_ONCE, ResidentImages, ValBatches, check_room
 from dskd_compress.data.samples import Batch, StreamSamples, ValSamples, collate
-from dskd_compress.data.shared_memory import batches_size, check_shared_memory
+from dskd_compress.data.shared_memory import check_shared_memory, estimate_batches_size
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet
 from dskd_compress.data.unreadable import Budget
@@ -43,11 +43,6 @@ class ValLoader:
         """Prepare; processes start with the first batch.
 
         Args:
-            sets: what `open_data` gave.
-            preprocessing: of the model.
-            batch_size: images a batch.
-            device: where the batches are wanted.
-            workers: processes that decode.
             resident: hold the images on the device, as they leave the evaluation transform.
 
         Raises:
@@ -75,7 +70,7 @@ class ValLoader:
             length = len(samples)
             self._batches = open_workers(samples, workers, torch_device, collate, batch_size=batch_size)
         at_once = DECODED_AT_ONCE if resident else batch_size
-        check_shared_memory(batches_size(length, at_once, preprocessing.input_size, workers))
+        check_shared_memory(estimate_batches_size(length, at_once, preprocessing.input_size, workers))
         self.workers = workers
         self._batch_size = batch_size
         self._device = torch_device
@@ -121,10 +116,8 @@ def iter_images(
     """Yield single images: (RGB image in its native size, label, name).
 
     Args:
-        images: the set.
         limit: at most so many, drawn by `seed` and spread over the classes: no class gives a second
             image before every class has given one. A stream gives its first ones. None: all, in order.
-        seed: another seed, other images.
         max_unreadable: share of unreadable images of the set that is tolerated; with a limit the
             next image of the draw takes their place.
         skipped: names of unreadable images are added to it.
@@ -158,7 +151,7 @@ def _spread(images: ImageSet, seed: int) -> list[int]:
     """All indices in rounds; a round takes one image of every class that has any left."""
     turn: dict[int, int] = {}
     rounds: list[list[int]] = []
-    for index in epoch_order(len(images), seed, 0).tolist():
+    for index in draw_epoch_order(len(images), seed, 0).tolist():
         label = images.label(index)
         position = turn.get(label, 0)
         turn[label] = position + 1

@@ -14,13 +14,8 @@ from dskd_compress.data.preprocessing import Preprocessing
 _PIXEL_LIBRARIES = ("pillow", "timm", "torch", "torchvision")
 
 
-def view_of(epoch: int, views: int | None) -> int:
-    """Return the number of the augmentation that every image has in an epoch.
-
-    Args:
-        epoch: number of the epoch.
-        views: `data.augment.views`; None: every epoch is a view of its own.
-    """
+def choose_view(epoch: int, views: int | None) -> int:
+    """Return the number of the augmentation that every image has in an epoch."""
     return epoch if views is None else epoch % views
 
 
@@ -28,12 +23,6 @@ def augmentation_digest(augment: AugmentSection, preprocessing: Preprocessing, s
     """Hash what makes the pixels of (view, index), apart from the images themselves.
 
     The number of views is not in it: view 2 is the same one of three or of thirty.
-
-    Args:
-        augment: the recipe's `data.augment`.
-        preprocessing: of the student.
-        seed: of the augmentation.
-        loader: how the draws and the resampling are done.
 
     Returns:
         sha256 in hex.

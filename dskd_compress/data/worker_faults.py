@@ -14,7 +14,12 @@ from multiprocessing import queues
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from dskd_compress.shortages import explain_shortage, memory_is_limited, no_memory, shared_memory_full
+from dskd_compress.shortages import (
+    explain_shortage,
+    is_memory_limited,
+    make_memory_error,
+    make_shared_memory_error,
+)
 from dskd_export.errors import EnvironmentProblem
 
 # torch's words for a worker that ended; its SIGCHLD handler raises them at any point of a step.
@@ -40,11 +45,7 @@ class Report(NamedTuple):
 
 
 def report_unsent_batches(to: Connection) -> None:
-    """Let this process, a worker, report the batch that it cannot send, and end.
-
-    Args:
-        to: the pipe to the process that waits for the batch.
-    """
+    """Let this process, a worker, report the batch that it cannot send, and end."""
 
     def end(error: Exception, _batch: object) -> None:
         file = getattr(error, "filename", None)
@@ -76,8 +77,6 @@ def explain_end(text: str, reports: Iterable[Report], workers: Iterable[Any], co
 
     Args:
         text: torch's, which may name the signal.
-        reports: of the workers.
-        workers: the processes, for their exit codes.
         count: the recipe's data.workers, for the hint; None: not known.
     """
     for report in reports:
@@ -91,12 +90,12 @@ def explain_end(text: str, reports: Iterable[Report], workers: Iterable[Any], co
         )
     code = next((code for worker in workers if (code := worker.exitcode)), None) or _signal_in(text)
     if code == -signal.SIGBUS:
-        return shared_memory_full()
+        return make_shared_memory_error()
     if code == -signal.SIGKILL:
         return _death_error("SIGKILL, as the system does when memory is full", _more_memory(count))
     if code is not None and code < 0:
-        if memory_is_limited():
-            return no_memory()
+        if is_memory_limited():
+            return make_memory_error()
         return _death_error(signal.Signals(-code).name, IN_THIS_PROCESS)
     if code is not None:
         return _death_error(f"exit code {code}, with its own message above", IN_THIS_PROCESS)

@@ -31,7 +31,7 @@ from dskd_compress.data.worker_faults import (
     read_reports,
     report_unsent_batches,
 )
-from dskd_compress.shortages import explain_shortage, shared_memory_full
+from dskd_compress.shortages import explain_shortage, make_shared_memory_error
 from dskd_export.errors import EnvironmentProblem
 
 # Seconds that a worker outlives a SIGTERM: long enough for the parent to save.
@@ -58,9 +58,6 @@ def open_workers(
     """Return a loader whose processes live as long as it does, draw nothing from ours and end with us.
 
     Args:
-        samples: what the processes read.
-        workers: their number; 0 reads in this process.
-        device: where the batches will go.
         collate: samples -> batch.
         seed: of the processes' own generators, which timm's readers shuffle by.
         options: of torch's DataLoader: batches and their order.
@@ -96,7 +93,7 @@ class _Loader(DataLoader[Any]):
                 return _Batches(self)
         except OSError as error:
             if error.errno == errno.ENOSPC and error.filename is None:  # of a semaphore
-                raise shared_memory_full() from error
+                raise make_shared_memory_error() from error
             raise
         except (TypeError, AttributeError, PicklingError) as error:
             if multiprocessing.get_start_method() == "fork":  # nothing was pickled
@@ -217,9 +214,6 @@ def init_worker(reports: Connection, _worker: int) -> None:
     Ctrl-C reaches every process of a terminal, and batch schedulers and `timeout` signal the whole
     group; a worker that died of it would stop the parent before it has saved. A second SIGTERM, or
     `GRACE_SECONDS` after the first, ends the worker, so that nothing can hang on it.
-
-    Args:
-        reports: where to say which batch cannot be sent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _ignore_once)
@@ -274,9 +268,6 @@ def explain_worker_death(workers: int) -> Iterator[None]:
 
     torch raises it from a signal handler, so it can surface anywhere in a training step: put the
     whole loop inside.
-
-    Args:
-        workers: the recipe's data.workers, for the message.
 
     Raises:
         EnvironmentProblem: a worker died, or something of the machine came to its end.

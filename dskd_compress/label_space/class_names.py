@@ -20,12 +20,11 @@ class ClassNames:
     """The number of classes and, if known, their names.
 
     Attributes:
-        names: unique; empty: unknown.
         also: synonyms in the order of the classes; a synonym of several classes is ignored.
     """
 
     count: int
-    names: Sequence[str] = ()
+    names: Sequence[str] = ()  # unique; empty: unknown
     also: Sequence[Sequence[str]] = ()
     _index: dict[str, int | None] = field(default_factory=dict, init=False, repr=False)
 
@@ -50,7 +49,6 @@ def read_class_names(source: str, count: int) -> ClassNames:
 
     Args:
         source: path, or one of `IMAGENETS`.
-        count: classes of the teacher.
 
     Raises:
         RecipeError: no such file or set, a duplicate name, or another number of names.

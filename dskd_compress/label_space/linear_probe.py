@@ -18,17 +18,12 @@ from dskd_export.errors import require
 
 @dataclass(frozen=True)
 class FittedProbe:
-    """A fitted classifier of raw features.
-
-    Attributes:
-        converged: whether the solver converged within its iterations.
-        accuracy: on the training features.
-    """
+    """A fitted classifier of raw features."""
 
     classifier: nn.Linear
     iterations: int
-    converged: bool
-    accuracy: float
+    converged: bool  # whether the solver converged within its iterations
+    accuracy: float  # on the training features
 
 
 def fit_linear_probe(
@@ -47,11 +42,8 @@ def fit_linear_probe(
     W and b, so that the classifier reads raw features.
 
     Args:
-        feat_NC: features.
         labels_N: class indices; no class is missing.
-        classes: K.
         l2: weight of the penalty, above 0.
-        max_iterations: of L-BFGS.
     """
     require("sklearn", "train")
     from sklearn.exceptions import ConvergenceWarning

@@ -53,12 +53,10 @@ def create_task(
     """Create the task of a method for a student and its teacher.
 
     Args:
-        method: the recipe's section.
         student: trained in place.
         pair: the student with its teacher, which is frozen in place; None where the method has none.
         label_smoothing: of the cross-entropy, in [0, 1].
         seed: of projection, denoiser and hash planes.
-        device: where the training runs.
 
     Raises:
         ModelError: the classes of teacher and student differ.

@@ -35,21 +35,16 @@ class StepContext:
     """What a forward pass may depend on next to its images: where in the training it stands.
 
     Attributes:
-        step: number of the update, 0-based.
-        progress: finished part of the training, 0 to 1.
-        position: epoch and batch; None outside of a training.
         rows: rows of the whole batch that the images at hand are; a process or a micro-batch has some of them
             only. None: all of them.
-        seed: of the step's noise; None draws from torch's own generator.
-        wants_monitors: whether monitors are computed that cost something.
     """
 
-    step: int = 0
-    progress: float = 0.0
-    position: Position | None = None
+    step: int = 0  # number of the update, 0-based
+    progress: float = 0.0  # finished part of the training, 0 to 1
+    position: Position | None = None  # epoch and batch; None outside of a training
     rows: tuple[int, ...] | None = None
-    seed: int | None = None
-    wants_monitors: bool = True
+    seed: int | None = None  # of the step's noise; None draws from torch's own generator
+    wants_monitors: bool = True  # whether monitors are computed that cost something
 
     def noise(self) -> StepNoise:
         """Open the noise of this step at its first draw."""
@@ -117,7 +112,7 @@ class Losses:
     monitors: dict[str, Tensor]
 
 
-def labels_of(target: Tensor) -> Tensor:
+def get_labels(target: Tensor) -> Tensor:
     """Convert class indices [B], or a mixed BxK distribution, to class indices [B] of the likeliest class."""
     return target if target.ndim == 1 else target.argmax(dim=1)
 
@@ -127,7 +122,7 @@ def ramp(progress: float, fraction: float) -> float:
     return min(1.0, progress / fraction) if fraction > 0 else 1.0
 
 
-def agreement(logits_BK: Tensor, teacher: TeacherOutput) -> dict[str, Tensor]:
+def monitor_agreement(logits_BK: Tensor, teacher: TeacherOutput) -> dict[str, Tensor]:
     """Monitor the part of the images on which student and teacher predict the same class."""
     same_B = logits_BK.argmax(dim=1) == teacher.logits_BK.argmax(dim=1)
     return {"student_agrees_with_teacher": same_B.float().mean()}
@@ -188,16 +183,14 @@ class LogitModule(StudentModule):
             "ce": self.method.ce_weight * self.cross_entropy(logits_BK, target),
             self.method.name: self.distil(logits_BK, teacher.logits_BK, target, context.progress),
         }
-        return Losses(logits_BK, terms, agreement(logits_BK, teacher))
+        return Losses(logits_BK, terms, monitor_agreement(logits_BK, teacher))
 
 
 class MethodTask(TrainingTask):
     """The teacher and a trainable module, as timm's training loop expects a task.
 
     Args:
-        module: student and training-only heads.
         teacher: None for plain cross-entropy.
-        device: where the training runs.
         student_tap: where the student is read; None for a method that reads logits only.
     """
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dskd_compress.config import DiffKdMethod
-from dskd_compress.methods.base import Losses, StepContext, StudentModule, TeacherOutput, agreement, ramp
+from dskd_compress.methods.base import Losses, StepContext, StudentModule, TeacherOutput, monitor_agreement, ramp
 from dskd_compress.methods.diffusion.denoiser import Bottleneck, make_denoiser
 from dskd_compress.methods.diffusion.schedule import Diffusion
 from dskd_compress.methods.features import FeatureSpace, Projection, pool, read_student
@@ -79,7 +79,7 @@ def _pointwise(kind: TapKind, channels: int, to: int) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Refined:
-    """Outputs of a branch for a batch: the losses of its own parts, and the features to compare."""
+    """Outputs of a branch for a batch: the losses of its parts, and the features to compare."""
 
     feat: Tensor
     target: Tensor
@@ -93,11 +93,8 @@ class DiffusionBranch(nn.Module):
 
     Args:
         trans: the student's feature -> the denoiser's channels, without the batch norm of P.
-        kind: of the feature.
-        channels: of the teacher's feature.
         latent: of the autoencoder; None for none.
         start_step: t0.
-        sample_steps: denoiser calls.
     """
 
     def __init__(
@@ -170,7 +167,7 @@ class DiffKdModule(StudentModule):
         }
         if refined.reconstruction is not None:
             terms["reconstruction"] = method.reconstruction_weight * refined.reconstruction
-        return Losses(logits_BK, terms, monitors | agreement(logits_BK, teacher))
+        return Losses(logits_BK, terms, monitors | monitor_agreement(logits_BK, teacher))
 
     def fit(self, feats: Iterable[Tensor]) -> None:
         """Set m and sigma from the teacher's features of some training images."""

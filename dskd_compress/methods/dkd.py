@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dskd_compress.methods.base import LogitModule, labels_of, ramp
+from dskd_compress.methods.base import LogitModule, get_labels, ramp
 
 PUBLISHED_OTHER_WEIGHT = 8.0
 
@@ -40,7 +40,7 @@ def dkd_loss(
         temperature: tau > 0.
     """
     logits_2BK = torch.stack((student_BK.float(), teacher_BK.detach().float())) / temperature
-    is_target_BK = F.one_hot(labels_of(target), student_BK.shape[1]).bool()
+    is_target_BK = F.one_hot(get_labels(target), student_BK.shape[1]).bool()
     others_2BJ = logits_2BK.masked_select(~is_target_BK).view(2, student_BK.shape[0], -1)
     # (log p_target, log(1 - p_target)) as a softmax over two numbers: exact also where p_target is near 1.
     binary_2B2 = torch.stack((logits_2BK.masked_select(is_target_BK).view(2, -1), others_2BJ.logsumexp(2)), dim=2)

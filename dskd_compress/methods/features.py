@@ -20,25 +20,25 @@ def pool(feat: Tensor) -> Tensor:
     return feat if feat.ndim == 2 else feat.mean(dim=(2, 3))
 
 
-def by_location(feat: Tensor) -> Tensor:
-    """BxCxHxW -> (B H W)xC; BxC stays."""
+def flatten_locations(feat: Tensor) -> Tensor:
+    """Flatten BxCxHxW to (B H W)xC; BxC stays."""
     return feat if feat.ndim == 2 else feat.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def channels_like(stat_C: Tensor, feat: Tensor) -> Tensor:
-    """Per-channel values [C], shaped to broadcast over BxC or BxCxHxW."""
+def broadcast_channels(stat_C: Tensor, feat: Tensor) -> Tensor:
+    """Shape per-channel values [C] to broadcast over BxC or BxCxHxW."""
     return stat_C if feat.ndim == 2 else stat_C[:, None, None]
 
 
-def channel_statistics(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over batches of BxC or BxCxHxW, fp64, [C] each.
+def measure_channels(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Measure mean and standard deviation of each channel over batches of BxC or BxCxHxW, fp64, [C] each.
 
     The deviation is at least a hundredth of the median one: a channel that hardly ever fires would
     otherwise blow its noise up to the size of the others.
     """
     moments_C2, count = torch.zeros(()), 0
     for feat in batches:
-        feat_NC = by_location(feat).double()
+        feat_NC = flatten_locations(feat).double()
         moments_C2 = moments_C2.to(feat.device) + torch.stack((feat_NC.sum(0), feat_NC.square().sum(0)), dim=1)
         count += feat_NC.shape[0]
     mean_C, square_C = (moments_C2 / count).unbind(dim=1)
@@ -50,8 +50,6 @@ class Projection(nn.Module):
     """P: the student's tap -> the teacher's channels and, for a map, its grid.
 
     Args:
-        student: where the student is read.
-        teacher: where the teacher is read.
         norm: batch norm after the 1x1 convolution of a map. Vectors have none.
         channels: instead of the teacher's.
     """
@@ -79,7 +77,6 @@ class FeatureSpace(nn.Module):
     """The space of the teacher's features: z = (F - m) / sigma in each channel.
 
     Args:
-        channels: C of the teacher's tap.
         norm: `teacher_stats` fits m and sigma to the teacher's features; `none` leaves F as it is.
     """
 
@@ -94,12 +91,12 @@ class FeatureSpace(nn.Module):
 
     def standardise(self, feat: Tensor) -> Tensor:
         """Map F to z, of the same shape."""
-        return (feat - channels_like(self.mean_C, feat)) / channels_like(self.std_C, feat)
+        return (feat - broadcast_channels(self.mean_C, feat)) / broadcast_channels(self.std_C, feat)
 
     def fit(self, feats: Iterable[Tensor]) -> None:
         """Set m and sigma from batches of the teacher's features."""
         if self.norm == "teacher_stats":
-            mean_C, std_C = channel_statistics(feats)
+            mean_C, std_C = measure_channels(feats)
             self.mean_C.copy_(mean_C)
             self.std_C.copy_(std_C)
 

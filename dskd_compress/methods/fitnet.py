@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dskd_compress.config import FitNetMethod
-from dskd_compress.methods.base import Losses, StepContext, StudentModule, TeacherOutput, agreement, ramp
+from dskd_compress.methods.base import Losses, StepContext, StudentModule, TeacherOutput, monitor_agreement, ramp
 from dskd_compress.methods.features import FeatureSpace, Projection, read_student
 from dskd_compress.methods.logit import logit_terms
 from dskd_compress.methods.pairing import Taps
@@ -52,7 +52,7 @@ class FitNetModule(StudentModule):
             weight = ramp(context.progress, method.ramp_fraction)
             terms = {"ce": method.ce_weight * self.cross_entropy(logits_BK, target)}
             terms |= {name: weight * term for name, term in distillation.items()}
-        return Losses(logits_BK, terms, agreement(logits_BK, teacher))
+        return Losses(logits_BK, terms, monitor_agreement(logits_BK, teacher))
 
     def fit(self, feats: Iterable[Tensor]) -> None:
         """Set m and sigma from the teacher's features of some training images."""

@@ -19,9 +19,6 @@ def logit_terms(
     """Compute the weighted term `logit`, if any, with the published weights between the parts of DIST and DKD.
 
     Args:
-        method: which loss, its weight and temperature.
-        student_BK: logits that get the gradient.
-        teacher_BK: logits that do not.
         target: class indices [B] or a mixed BxK distribution.
     """
     tau = method.temperature

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dskd_compress.config import DskdMethod, LshfmMethod
-from dskd_compress.methods.base import labels_of
+from dskd_compress.methods.base import get_labels
 from dskd_compress.methods.collectives import all_reduce_mean
-from dskd_compress.methods.features import FeatureSpace, by_location, pool
+from dskd_compress.methods.features import FeatureSpace, flatten_locations, pool
 from dskd_compress.taps import TapHead
 from dskd_export.errors import TapError
 
@@ -89,10 +89,7 @@ class HashLoss(nn.Module):
     """L_LSH with its constants: the normals W and offsets b of the planes.
 
     Args:
-        channels: C of the teacher's tap.
         head: of the teacher; only `hash_std: fc` reads it.
-        method: the recipe's section.
-        seed: of W.
 
     Raises:
         TapError: `hash_std: fc` and the teacher's classifier is no linear layer.
@@ -120,12 +117,12 @@ class HashLoss(nn.Module):
     def forward(self, u: Tensor, v: Tensor, teacher_BK: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss from the student's feature u to v, mean over images (all, or those that count)."""
         method = self.method
-        arrange = pool if method.lsh_on == "pooled" else by_location
+        arrange = pool if method.lsh_on == "pooled" else flatten_locations
         loss = lsh_loss(arrange(u), arrange(v), self.planes_MC, self.bias_M, method.lsh_loss)
         loss_B = loss.view(u.shape[0], -1).mean(dim=1)
         if not method.correct_only:
             return loss_B.mean()
-        right_B = (teacher_BK.argmax(dim=1) == labels_of(labels)).float()
+        right_B = (teacher_BK.argmax(dim=1) == get_labels(labels)).float()
         # Over all processes: their losses are averaged, and the teacher is right on another part of each batch.
         return (loss_B * right_B).mean() / all_reduce_mean(right_B.mean()).clamp(min=1e-6)
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dskd_compress.config import LshfmMethod
-from dskd_compress.methods.base import Losses, StepContext, StudentModule, TeacherOutput, agreement, ramp
+from dskd_compress.methods.base import Losses, StepContext, StudentModule, TeacherOutput, monitor_agreement, ramp
 from dskd_compress.methods.features import FeatureSpace, Projection, pool, read_student
 from dskd_compress.methods.logit import logit_terms
 from dskd_compress.methods.lsh import HashLoss, hash_agreement
@@ -50,7 +50,7 @@ class LshfmModule(StudentModule):
             weight = ramp(context.progress, method.ramp_fraction)
             terms = {"ce": method.ce_weight * self.cross_entropy(logits_BK, target)}
             terms |= {name: weight * term for name, term in distillation.items()}
-            monitors = agreement(logits_BK, teacher)
+            monitors = monitor_agreement(logits_BK, teacher)
             if context.wants_monitors:
                 planes_MC, bias_M = self.hash_loss.planes_MC, self.hash_loss.bias_M
                 monitors["hash_agreement"] = hash_agreement(pool(u.detach()), pool(z_T), planes_MC, bias_M)

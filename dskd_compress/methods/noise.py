@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dskd_compress.data.randomness import seed_of_text
+from dskd_compress.data.randomness import mix_step_seed
 from dskd_compress.methods.collectives import not_compiled
 
 # Images that share a seed. A process draws for whole blocks and keeps its own rows of them, so it never has to
@@ -55,7 +55,7 @@ class StepNoise:
         drawn = out.new_empty(len(blocks) * BLOCK, *out.shape[1:])
         for first in range(0, out.shape[0], count):
             for number, block in enumerate(blocks):
-                generator.manual_seed(seed_of_text(self._seed, self._calls, block))
+                generator.manual_seed(mix_step_seed(self._seed, self._calls, block))
                 draw(drawn[number * BLOCK : (number + 1) * BLOCK], generator)
             out[first : first + count] = drawn[:count] if chosen is None else drawn[chosen]
             self._calls += 1

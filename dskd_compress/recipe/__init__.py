@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from dskd_compress.recipe.build import recipe_from_mapping
 from dskd_compress.recipe.bundle import BundleSettings, bundle_settings
-from dskd_compress.recipe.canonical import dump_recipe, section_digests
 from dskd_compress.recipe.explain import init_recipe, recipe_schema
-from dskd_compress.recipe.files import DEFAULT_RECIPE, RecipeInfo, list_recipes, load_recipe, recipe_text
+from dskd_compress.recipe.files import (
+    DEFAULT_RECIPE,
+    RecipeInfo,
+    dump_recipe,
+    list_recipes,
+    load_recipe,
+    read_recipe_text,
+    section_digests,
+)
 from dskd_compress.recipe.options import recipe_as_options
-from dskd_compress.recipe.overrides import FlagOverride, as_typed
+from dskd_compress.recipe.overrides import FlagOverride, format_override
 from dskd_compress.recipe.yaml_text import parse_yaml
 
 __all__ = [
@@ -21,16 +28,16 @@ __all__ = [
     "BundleSettings",
     "FlagOverride",
     "RecipeInfo",
-    "as_typed",
     "bundle_settings",
     "dump_recipe",
+    "format_override",
     "init_recipe",
     "list_recipes",
     "load_recipe",
     "parse_yaml",
+    "read_recipe_text",
     "recipe_as_options",
     "recipe_from_mapping",
     "recipe_schema",
-    "recipe_text",
     "section_digests",
 ]

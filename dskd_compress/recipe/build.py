@@ -9,8 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from dskd_compress.config import DskdMethod, Recipe, Section, TrainSection
 from dskd_compress.config.dskd import drop_preset_keys
-from dskd_compress.recipe.faults import Fault, KeyPath, Origins, dotted, faults_of, raise_faults
-from dskd_compress.recipe.overrides import as_typed
+from dskd_compress.recipe.faults import Fault, KeyPath, Origins, format_key, list_faults, raise_faults
+from dskd_compress.recipe.overrides import format_override
 from dskd_compress.recipe.sections import may_be_null, sections_of, tag_of
 from dskd_compress.recipe.yaml_text import parse_yaml
 from dskd_export.files.field_faults import format_value
@@ -33,9 +33,7 @@ def recipe_from_mapping(
         overrides: `section.key=value`, the value in YAML; later ones win. Setting `method.name`
             starts that section anew, since the keys of another method mean nothing to it; setting
             `method.preset` sets all keys that the presets differ in.
-        where: name of the source, for the messages.
         lines: key path -> line in the source.
-        faults: what is known to be wrong already, reported with the rest.
 
     Raises:
         RecipeError: lists every fault, each with its place.
@@ -60,33 +58,25 @@ def recipe_from_mapping(
             key = ("method", "name")
             found.append(Fault(origins.of(key), key, f"must be text, not {format_value(method['name'])}"))
             del settings["method"]
-    return validated(Recipe, settings, origins, found)
+    return check_settings(Recipe, settings, origins, found)
 
 
 def apply_overrides(
     values: Mapping[str, Any], overrides: Sequence[str], origins: Origins
 ) -> tuple[dict[str, Any], list[Fault]]:
-    """Values with overrides in them, and the overrides that could not be read.
-
-    Args:
-        values: not changed.
-        overrides: see `recipe_from_mapping`.
-        origins: learns where each value was written.
-    """
+    """Values with overrides in them, and the overrides that could not be read."""
     settings: dict[str, Any] = _copy(values)
     faults = [_apply_override(settings, text, origins) for text in overrides]
     return settings, [fault for fault in faults if fault is not None]
 
 
-def validated(
+def check_settings(
     model: type[SectionT], settings: dict[str, Any], origins: Origins, faults: Sequence[Fault] = ()
 ) -> SectionT:
     """Check settings against a model.
 
     Args:
         settings: as written; an empty section gets its defaults.
-        origins: where each value was written.
-        faults: already known, reported with the rest.
 
     Raises:
         RecipeError: lists every fault, each with its place.
@@ -100,7 +90,7 @@ def validated(
         known = {(fault.origin, fault.path) for fault in found}
         found += [
             fault
-            for fault in faults_of(error, settings, origins, model)
+            for fault in list_faults(error, settings, origins, model)
             if (fault.origin, fault.path) not in known
         ]
     if found:
@@ -109,6 +99,7 @@ def validated(
 
 
 def _copy(value: Any) -> Any:
+    """Copy values; one that stands in two places becomes two, so that an override changes one of them."""
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     return [_copy(item) for item in value] if isinstance(value, list) else value
@@ -147,12 +138,12 @@ def _apply_override(values: dict[str, Any], text: str, origins: Origins) -> Faul
     key, equals, written = text.partition("=")
     parts = tuple(key.strip().split("."))
     if not equals or not all(parts):
-        return Fault(as_typed(text), (), "write it as section.key=value")
+        return Fault(format_override(text), (), "write it as section.key=value")
     if not written.strip():
-        return Fault(as_typed(text), parts, "has no value; for none write null")
-    parsed = parse_yaml(written, as_typed(text))
+        return Fault(format_override(text), parts, "has no value; for none write null")
+    parsed = parse_yaml(written, format_override(text))
     if parsed.faults:
-        return Fault(as_typed(text), parts, parsed.faults[0].what)
+        return Fault(format_override(text), parts, parsed.faults[0].what)
     section = values
     for depth, part in enumerate(parts[:-1], start=1):
         below = section.get(part)
@@ -160,8 +151,8 @@ def _apply_override(values: dict[str, Any], text: str, origins: Origins) -> Faul
             below = section[part] = {}
             origins.override(parts[:depth], text)
         elif not isinstance(below, dict):
-            what = f"{dotted(parts[:depth])} is a value, not a section: it has no '{parts[depth]}'"
-            return Fault(as_typed(text), (), what)
+            what = f"{format_key(parts[:depth])} is a value, not a section: it has no '{parts[depth]}'"
+            return Fault(format_override(text), (), what)
         section = below
     if parts == ("method", "name") and section.get("name", tag_of(DskdMethod)) != parsed.value:
         section.clear()

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pydantic import ConfigDict, Field
 
 from dskd_compress.config import DataSection, ReportSection, Section
-from dskd_compress.recipe.build import apply_overrides, validated
+from dskd_compress.recipe.build import apply_overrides, check_settings
 from dskd_compress.recipe.faults import Origins
-from dskd_compress.recipe.overrides import as_typed
+from dskd_compress.recipe.overrides import format_override
 from dskd_export.errors import UsageError
 from dskd_export.settings import BenchmarkSettings, BudgetSettings, BuildSettings, ValidateSettings
 
@@ -37,9 +37,7 @@ def bundle_settings(
     """Read the settings of a command on a bundle.
 
     Args:
-        overrides: `key=value`, later ones win.
         settable: keys and sections that have a meaning for the command.
-        seed: of the bundle's training.
 
     Raises:
         RecipeError: a value is not valid.
@@ -49,9 +47,9 @@ def bundle_settings(
         key = text.partition("=")[0].strip()
         if not any(key == name or key.startswith(f"{name}.") for name in settable):
             raise UsageError(
-                f"{as_typed(text)}: a bundle has no recipe to change.",
+                f"{format_override(text)}: a bundle has no recipe to change.",
                 f"What can be set here: {', '.join(settable)}.",
             )
     origins = Origins("command line")
     values, faults = apply_overrides({}, overrides, origins)
-    return validated(BundleSettings, values, origins, faults).model_copy(update={"seed": seed})
+    return check_settings(BundleSettings, values, origins, faults).model_copy(update={"seed": seed})

@@ -65,7 +65,8 @@ def _write_section(
             if len(sections) > 1:
                 for other in sections:
                     if other is not chosen:
-                        yield from _write_alternative(key, other, root, indent)
+                        about = f"Alternatively {tag_of(other)}: {_first_line(other)}"
+                        yield from _comment_out(other, about, key, root, indent)
             continue
         about = info.description or ""
         below = optional and key in keys_of(Recipe)
@@ -94,11 +95,6 @@ def _open_section(
         yield from _write_comment("Keys behind a # come from the preset; remove the # to set them.", indent)
     yield f"{' ' * indent}{key}:"
     yield from _write_section(section, root["$defs"][section.__name__], root, indent + 2)
-
-
-def _write_alternative(key: str, section: type[Section], root: dict[str, Any], indent: int) -> Iterator[str]:
-    about = f"Alternatively {tag_of(section)}: {_first_line(section)}"
-    yield from _comment_out(section, about, key, root, indent)
 
 
 def _comment_out(section: type[Section], about: str, key: str, root: dict[str, Any], indent: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from dskd_compress.config import KeyConflict, Recipe, Section
-from dskd_compress.recipe.overrides import as_typed
+from dskd_compress.recipe.overrides import format_override
 from dskd_compress.recipe.sections import all_sections, keys_of, sections_of, tag_of
 from dskd_export.errors import RecipeError
 from dskd_export.files.field_faults import describe_fault, expectation, format_value
@@ -25,24 +25,20 @@ _ALL_KEYS = "All keys with their meaning and range: dskd-compress recipes init -
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: `ORIGIN: section.key: what`.
-
-    Attributes:
-        way_out: option that fixes it, where there is one.
-    """
+    """One fault: `ORIGIN: section.key: what`."""
 
     origin: str
     path: KeyPath
     what: str
-    way_out: str | None = None
+    way_out: str | None = None  # option that fixes it, where there is one
 
     def __str__(self) -> str:
-        key = dotted(self.path)
+        key = format_key(self.path)
         return f"{self.origin}: {key}: {self.what}" if key else f"{self.origin}: {self.what}"
 
 
-def dotted(path: KeyPath) -> str:
-    """`("data", "augment", "scale", 0)` -> `data.augment.scale[0]`."""
+def format_key(path: KeyPath) -> str:
+    """Format a path: `("data", "augment", "scale", 0)` becomes `data.augment.scale[0]`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -75,7 +71,7 @@ class Origins:
         """Note that an override sets this key and all below it."""
         for known in [known for known in self.lines if known[: len(path)] == path]:
             del self.lines[known]
-        self.overrides[path] = as_typed(text)
+        self.overrides[path] = format_override(text)
 
     def is_set(self, path: KeyPath) -> bool:
         """Check whether an override sets this key, or one below it."""
@@ -102,17 +98,10 @@ class Origins:
         return f"{self.where}:1" if self.lines else self.where
 
 
-def faults_of(
+def list_faults(
     error: ValidationError, settings: Mapping[str, Any], origins: Origins, root: type[Section] = Recipe
 ) -> list[Fault]:
-    """Translate a validation error into words that name each key as it is written in the recipe.
-
-    Args:
-        error: of `root.model_validate`.
-        settings: what was validated.
-        origins: where each value was written.
-        root: the model that was validated.
-    """
+    """Translate a validation error into words that name each key as it is written in the recipe."""
     found: dict[KeyPath, list[tuple[Mapping[str, Any], list[type[Section]]]]] = {}
     for details in error.errors(include_url=False):
         path, owners = _resolve(details["loc"], settings, root)
@@ -144,7 +133,7 @@ def _fault(details: Mapping[str, Any], path: KeyPath, what: str, origins: Origin
     error = details["ctx"]["error"]
     ways = error.ways_out if isinstance(error, KeyConflict) else ()
     free = [way for way in ways if not origins.is_set((*path, way.partition("=")[0]))]
-    way_out = f"--set {dotted((*path, (free or ways)[0]))}" if ways else None
+    way_out = f"--set {format_key((*path, (free or ways)[0]))}" if ways else None
     return Fault(origins.of_conflict(path, what), path, what, way_out)
 
 
@@ -200,7 +189,7 @@ def _unknown_key(path: KeyPath, owners: Sequence[type[Section]]) -> str:
     key = str(path[-1])
     kind = "section" if len(path) == 1 else "key"
     known = keys_of(owners[0]) if owners else []
-    elsewhere = [dotted((*place, key)) for place, section in all_sections(Recipe) if key in keys_of(section)]
+    elsewhere = [format_key((*place, key)) for place, section in all_sections(Recipe) if key in keys_of(section)]
     # A slip of the pen first, then the same key in another section: of several the one nearest to the top.
     meant = close_match(key, known, least=0.8)
     if not meant and elsewhere:

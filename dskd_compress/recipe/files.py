@@ -1,4 +1,4 @@
-"""Recipe files: those that come with the tool, and the user's own."""
+"""Recipe files: those that come with the tool, and the user's own; a recipe as text and as digests."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import Recipe, Section
 from dskd_compress.recipe.build import recipe_from_mapping
 from dskd_compress.recipe.faults import Fault, raise_faults
-from dskd_compress.recipe.yaml_text import MAX_BYTES, parse_yaml
+from dskd_compress.recipe.yaml_text import MAX_BYTES, dump_yaml, parse_yaml
 from dskd_export.errors import DataError, DskdError, EnvironmentProblem, RecipeError
 from dskd_export.files.bounded import read_bounded
+from dskd_export.files.json_text import digest
 
 DEFAULT_RECIPE = "digits/resnet18-to-mobilenetv3_small_050"
 """What the demo runs: real images that need no download, on two CPU cores."""
@@ -27,7 +28,7 @@ class RecipeInfo:
     recipe: Recipe
 
 
-def recipe_folder() -> Path:
+def find_recipe_folder() -> Path:
     """Find the folder of recipes: package data, or the repository's in an editable install.
 
     Raises:
@@ -40,16 +41,16 @@ def recipe_folder() -> Path:
     raise EnvironmentProblem(f"{package / 'recipes'} is missing.", "Install dskd-compress again.")
 
 
-def recipe_names() -> list[str]:
+def list_recipe_names() -> list[str]:
     """List names like `digits/resnet18-to-mobilenetv3_small_050`, sorted; no file is opened."""
-    folder = recipe_folder()
+    folder = find_recipe_folder()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def list_recipes() -> list[RecipeInfo]:
     """Load all recipes that come with the tool, sorted by name."""
-    folder = recipe_folder()
-    return [RecipeInfo(name, folder / f"{name}.yaml", load_recipe(name)) for name in recipe_names()]
+    folder = find_recipe_folder()
+    return [RecipeInfo(name, folder / f"{name}.yaml", load_recipe(name)) for name in list_recipe_names()]
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -77,7 +78,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe_from_mapping(parsed.value, overrides, where, parsed.lines, parsed.faults)
 
 
-def recipe_text(name_or_path: str) -> str:
+def read_recipe_text(name_or_path: str) -> str:
     """Read a recipe as written, with its comments.
 
     Raises:
@@ -86,14 +87,26 @@ def recipe_text(name_or_path: str) -> str:
     return _read(_find(name_or_path))
 
 
+def dump_recipe(recipe: Recipe) -> str:
+    """Write every key with its value, in the order of the sections; loads back to an equal recipe."""
+    values = recipe.model_dump(mode="json", by_alias=True)
+    return dump_yaml(values)
+
+
+def section_digests(recipe: Section) -> dict[str, str]:
+    """Hash each top-level key, as written in the file: key -> sha256 of its canonical JSON."""
+    values = recipe.model_dump(mode="json", by_alias=True)
+    return {key: digest(value) for key, value in values.items()}
+
+
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    names = recipe_names()
+    names = list_recipe_names()
     name = name_or_path[: -len(".yaml")] if name_or_path.endswith(".yaml") else name_or_path
     if name in names:
-        return recipe_folder() / f"{name}.yaml"
+        return find_recipe_folder() / f"{name}.yaml"
     raise _not_found(name_or_path, path, name, names)
 
 

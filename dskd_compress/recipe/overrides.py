@@ -14,13 +14,9 @@ from dskd_compress.recipe.sections import sections_of
 
 
 class FlagOverride(str):
-    """`key=value` that a flag stands for.
+    """`key=value` that a flag stands for."""
 
-    Attributes:
-        flag: as it was typed, for example `--epochs 1`; errors show it.
-    """
-
-    flag: str
+    flag: str  # as it was typed, for example `--epochs 1`; errors show it
 
     def __new__(cls, text: str, flag: str) -> FlagOverride:
         """Make one of the setting and the flag."""
@@ -38,8 +34,8 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else list(value)
 
 
-def as_typed(override: str) -> str:
-    """An override as it stands on the command line."""
+def format_override(override: str) -> str:
+    """Format an override as it stands on the command line."""
     return override.flag if isinstance(override, FlagOverride) else f"--set {override}"
 
 

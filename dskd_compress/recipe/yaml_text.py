@@ -82,7 +82,6 @@ def parse_yaml(text: str, where: str, *, number_keys: bool = False) -> YamlText:
     """Read one YAML document of mappings, lists, text, numbers, booleans and nulls.
 
     Args:
-        where: file name for the faults.
         number_keys: take `7: x` as `"7": x`; a recipe has no such keys, and there it is a mistake.
 
     Returns:

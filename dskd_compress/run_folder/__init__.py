@@ -24,9 +24,9 @@ from dskd_compress.run_folder.stages import (
     STAGES,
     TEACHER_PROBE,
     Stage,
-    stage_named,
-    stages_of,
-    tuned_weights,
+    find_stage,
+    list_stages,
+    name_tuned_weights,
 )
 from dskd_export.files.json_text import digest
 
@@ -45,11 +45,11 @@ __all__ = [
     "RunFolder",
     "Stage",
     "digest",
+    "find_stage",
+    "list_stages",
+    "name_tuned_weights",
     "names_a_run",
     "recipe_sha256",
     "resolve_run",
-    "stage_named",
-    "stages_of",
-    "tuned_weights",
     "writes_run",
 ]

@@ -15,7 +15,7 @@ from dskd_compress.config import Recipe, Section
 from dskd_compress.console import Output
 from dskd_compress.launch import get_process_rank
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
-from dskd_compress.run_folder.stages import WRITTEN, WRITTEN_FOLDERS, Stage, hash_outside_files, stage_named
+from dskd_compress.run_folder.stages import WRITTEN, WRITTEN_FOLDERS, Stage, find_stage, hash_outside_files
 from dskd_export.bundle.results import Measurement
 from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem
@@ -32,19 +32,13 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.bundle = path / "bundle"  # what goes to the device
+        self.engines = path / "engines"  # of TensorRT, one folder in it for each device
+        self.teacher_cache = path / "teacher_cache"  # where the recipe names no other
+        self.trackers = path / "trackers"  # the experiment trackers' own files
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
-
-    @property
-    def bundle(self) -> Path:
-        """The folder that goes to the device."""
-        return self.path / "bundle"
-
-    @property
-    def engines(self) -> Path:
-        """The folder of TensorRT engines, one folder in it for each device."""
-        return self.path / "engines"
 
     def weights(self, role: str) -> Path:
         """`teacher.safetensors` or `student.safetensors`."""
@@ -54,19 +48,9 @@ class RunFolder:
         """The training log of a role, one JSON record a line."""
         return self.path / ("train.jsonl" if role == "student" else f"{role}.train.jsonl")
 
-    @property
-    def teacher_cache(self) -> Path:
-        """The folder of teacher outputs, where the recipe names no other."""
-        return self.path / "teacher_cache"
-
     def checkpoints(self, role: str) -> Path:
         """The folder of a role's checkpoints."""
         return self.path / "checkpoint" / role
-
-    @property
-    def trackers(self) -> Path:
-        """The folder of the experiment trackers' own files."""
-        return self.path / "trackers"
 
     def create(self) -> None:
         """Create the folder and check that it can be written to.
@@ -114,10 +98,6 @@ class RunFolder:
         """Write sections of a recipe into that of the run, so that the next command uses the same settings.
 
         Other sections stay: a command that changes a key of the training has not trained with it.
-
-        Args:
-            recipe: what a command ran with.
-            sections: by their names in the file.
         """
         if not (self / "recipe.yaml").is_file():
             self.write_recipe(recipe)
@@ -171,7 +151,7 @@ class RunFolder:
 
     def inputs(self, stage_name: str, recipe: Recipe) -> dict[str, str]:
         """Hash the inputs of a stage; call it before the stage reads, so that a later change shows."""
-        stage = stage_named(stage_name)
+        stage = find_stage(stage_name)
         within = {name: sha256_file(self / name) for name in stage.inputs if (self / name).is_file()}
         return {**within, **hash_outside_files(stage, recipe)}
 
@@ -180,18 +160,16 @@ class RunFolder:
 
     def settings_digest(self, stage_name: str, recipe: Recipe, inputs: Mapping[str, str]) -> str:
         """Digest everything that shapes a stage's result; checkpoints are bound to it."""
-        stage = stage_named(stage_name)
+        stage = find_stage(stage_name)
         return digest([self._settings(stage, recipe), {**hash_outside_files(stage, recipe), **inputs}])
 
     def why_rerun(self, stage_name: str, recipe: Recipe, data_sha256: str | None = None) -> str | None:
         """Return the reason why a stage has to run; None where it is up to date.
 
         Args:
-            stage_name: one of `STAGE_NAMES`.
-            recipe: of the current command.
             data_sha256: of the current images; None: not compared.
         """
-        stage = stage_named(stage_name)
+        stage = find_stage(stage_name)
         path = self / f"stages/{stage_name}.json"
         if not path.exists():
             return "it has not run yet"
@@ -226,13 +204,10 @@ class RunFolder:
         """Record what a finished stage read and wrote, and keep its settings in the run's recipe.
 
         Args:
-            stage_name: one of `STAGE_NAMES`.
-            recipe: it ran with.
-            provenance: of the result.
             inputs: as `inputs` gave them before the stage read anything.
             data_sha256: of its images; None: it used none.
         """
-        stage = stage_named(stage_name)
+        stage = find_stage(stage_name)
         self.keep(recipe, stage.settings(recipe))
         data = {} if data_sha256 is None else {"data": data_sha256}
         there = [name for name in stage.outputs + stage.optional if (self / name).is_file()]
@@ -252,14 +227,7 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class RunResults:
-    """The run folder for one stage: a `ResultsFolder`.
-
-    Attributes:
-        folder: of the run.
-        stage: one of `STAGE_NAMES`.
-        recipe: that the stage runs.
-        inputs: sha256 of what it reads.
-    """
+    """The run folder for one stage: a `ResultsFolder`."""
 
     folder: RunFolder
     stage: str
@@ -273,7 +241,7 @@ class RunResults:
 
     def write(self, document: Measurement, data_sha256: str | None = None) -> None:
         """See `ResultsFolder.write`; also keeps the settings that the stage was given."""
-        write_atomic(self.folder / stage_named(self.stage).outputs[0], document.model_dump_json(indent=2) + "\n")
+        write_atomic(self.folder / find_stage(self.stage).outputs[0], document.model_dump_json(indent=2) + "\n")
         self.folder.record_stage(self.stage, self.recipe, document.provenance, self.inputs, data_sha256)
 
 

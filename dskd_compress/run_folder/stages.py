@@ -18,12 +18,12 @@ TEACHER_PROBE = "teacher_probe.safetensors"
 MODEL_CARD = "MODEL_CARD.md"
 
 
-def tuned_weights(precision: str) -> str:
+def name_tuned_weights(precision: str) -> str:
     """Name the weights of a student that was tuned for a precision."""
     return f"student.{precision}.safetensors"
 
 
-TUNED_WEIGHTS = tuple(tuned_weights(precision) for precision in ("int8", "fp8"))
+TUNED_WEIGHTS = tuple(name_tuned_weights(precision) for precision in ("int8", "fp8"))
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,14 @@ class Stage:
     """Inputs, settings and outputs of a stage.
 
     Attributes:
-        settings: recipe -> the parts of it that shape the result.
-        inputs: files of earlier stages, relative to the run folder; missing ones are ignored.
-        outputs: files that it always writes.
-        optional: files that it may write.
         roles: models whose files the recipe may name outside the run folder.
     """
 
     name: str
-    settings: Callable[[Recipe], Mapping[str, Any]]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    optional: tuple[str, ...] = ()
+    settings: Callable[[Recipe], Mapping[str, Any]]  # recipe -> the parts of it that shape the result
+    inputs: tuple[str, ...]  # files of earlier stages, relative to the run folder; missing ones are ignored
+    outputs: tuple[str, ...]  # files that it always writes
+    optional: tuple[str, ...] = ()  # files that it may write
     roles: tuple[Literal["teacher", "student"], ...] = ()
 
 
@@ -207,12 +203,12 @@ WRITTEN_FOLDERS = (
 )
 
 
-def stage_named(name: str) -> Stage:
+def find_stage(name: str) -> Stage:
     """Find a stage by its name in `STAGE_NAMES`."""
     return next(stage for stage in STAGES if stage.name == name)
 
 
-def stages_of(recipe: Recipe) -> list[Stage]:
+def list_stages(recipe: Recipe) -> list[Stage]:
     """List the stages of a recipe: `train` only where it trains the teacher, `tune` only where it tunes."""
     left_out = {name for name, section in ((TRAIN, recipe.teacher.train), (TUNE, recipe.tune)) if section is None}
     return [stage for stage in STAGES if stage.name not in left_out]

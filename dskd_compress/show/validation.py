@@ -64,7 +64,6 @@ def refuse_failed(document: ValidationDocument, accept_unproven: bool = False) -
     """End with the gate's exit code unless the validation passed.
 
     Args:
-        document: the validation.
         accept_unproven: NOT SHOWN is accepted.
 
     Raises:

@@ -115,7 +115,7 @@ def _benchmark(
 
 def _plan(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> BenchmarkPlan:
     """Plan the teacher, then the student, each in torch, ONNX Runtime and TensorRT."""
-    from dskd_compress.stages.export import TEACHER_ONNX, teacher_spec_of
+    from dskd_compress.stages.export import TEACHER_ONNX, make_teacher_spec
     from dskd_compress.teachers.load import load_teacher
     from dskd_compress.torch_runner import find_torch
     from dskd_compress.weights import load_trained
@@ -136,7 +136,7 @@ def _plan(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> 
             f"Set export.teacher and run: dskd-compress export {folder.path}. Or set benchmark.teacher=false.",
         )
     teacher = load_teacher(recipe, folder, sets)
-    spec = teacher_spec_of(recipe, sets, teacher, student, info)
+    spec = make_teacher_spec(recipe, sets, teacher, student, info)
     files = [onnx, folder / weights_name(TEACHER_ONNX)]
     loaders: list[Loader] = []
     if "torch" in settings.runners:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dskd_compress.comparison import check_fair, compute_differences, format_markdown, mean_with_interval
+from dskd_compress.comparison import check_fair, compute_differences, compute_mean_interval, format_markdown
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import dump_recipe
@@ -36,14 +36,10 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with its settings, under a name.
-
-    Attributes:
-        overrides: what it changes in the recipe, `section.key=value`.
-    """
+    """A method with its settings, under a name."""
 
     label: str
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # what it changes in the recipe, `section.key=value`
 
     @classmethod
     def parse(cls, text: str) -> Variant:
@@ -62,11 +58,6 @@ class Variant:
         changes = [word if "." in word.partition("=")[0] else f"method.{word}" for word in words[1:]]
         return cls(label, (f"method.name={words[0]}", *changes))
 
-    @classmethod
-    def of_method(cls, name: str) -> Variant:
-        """Make the variant of a method as the recipe has it, or with its defaults."""
-        return cls(name, (f"method.name={name}",))
-
 
 def parse_variants(methods: str, variants: Sequence[str], against: str | None) -> list[Variant]:
     """Read `--methods` and `--variant`.
@@ -74,8 +65,9 @@ def parse_variants(methods: str, variants: Sequence[str], against: str | None) -
     Raises:
         UsageError: a variant cannot be read, or `against` is none of them.
     """
-    named = [Variant.of_method(word.strip()) for word in methods.split(",") if word.strip()]
-    found = [*named, *(Variant.parse(text) for text in variants)]
+    names = [word.strip() for word in methods.split(",") if word.strip()]
+    found = [Variant(name, (f"method.name={name}",)) for name in names]
+    found += [Variant.parse(text) for text in variants]
     labels = [variant.label for variant in found]
     if against is not None and against not in labels:
         raise UsageError(f"--against: '{against}' is none of the methods.", f"Choose one of: {', '.join(labels)}.")
@@ -143,8 +135,6 @@ def run_comparison(
     """Train the missing runs and write the table.
 
     Args:
-        runs: what `plan_runs` gave.
-        out: folder of the comparison.
         epoch: whose accuracy counts. The best epoch is chosen on the images that it is measured on.
         against: the method that the table compares the others with.
         jobs: trainings at the same time. They share cores or a GPU, which shows in their seconds.
@@ -247,7 +237,7 @@ def _comparison(
                 seeds=seeds,
                 top1=top1,
                 mean=sum(top1) / len(top1),
-                interval=mean_with_interval(top1),
+                interval=compute_mean_interval(top1),
                 seconds=[count / document.images_per_s for count, document in zip(images, mine, strict=True)],
                 images_per_s=[document.images_per_s for document in mine],
                 peak_memory_mb=[document.peak_memory_mb for document in mine],

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.methods import create_task, needs_teacher, statistics_batches
+from dskd_compress.methods import create_task, statistics_batches
 from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
@@ -65,12 +65,7 @@ def _distill(
     initial_sha256 = state_sha256(student)
 
     task = create_task(
-        method,
-        student,
-        pair if needs_teacher(method) else None,
-        label_smoothing=section.label_smoothing,
-        seed=recipe.seed,
-        device=device,
+        method, student, pair, label_smoothing=section.label_smoothing, seed=recipe.seed, device=device
     )
     cache = cached = None
     if recipe.teacher.cache.enabled and task.teacher is not None:

@@ -13,16 +13,16 @@ from dskd_compress.console import Output
 from dskd_compress.data import DataSets, iter_images
 from dskd_compress.label_space import names_for_device
 from dskd_compress.precisions import (
-    build,
-    bundled,
-    calibration_facts,
+    collect_calibration_facts,
+    collect_precision_facts,
+    collect_settings,
     draw_calibration,
     list_bundled_precisions,
     list_requested_precisions,
-    precision_facts,
+    wrap_for_bundle,
 )
 from dskd_compress.required_packages import check_tools
-from dskd_compress.run_folder import EXPORT, RunFolder, recipe_sha256, tuned_weights, writes_run
+from dskd_compress.run_folder import EXPORT, RunFolder, name_tuned_weights, recipe_sha256, writes_run
 from dskd_compress.stages.setup import make_pair, open_checked_data
 from dskd_compress.teachers.load import TeacherModel, load_teacher
 from dskd_compress.torch_runner import TorchRunner
@@ -35,7 +35,7 @@ from dskd_export.documents.precision import Precision
 from dskd_export.errors import DataError, ModelError
 from dskd_export.files.atomic import sha256_file
 from dskd_export.onnx_from_torch import Exported, onnx_from_torch, wrap_for_deployment
-from dskd_export.precision.build import PrecisionModel
+from dskd_export.precision.build import PrecisionModel, build_precision
 from dskd_export.provenance import Stopwatch, versions
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.images import pixel_sha256
@@ -45,7 +45,7 @@ from dskd_export.spec import ModelSpec
 TEACHER_ONNX = "teacher.fp32.onnx"
 
 
-def spec_of(info: WeightsInfo, section: ExportSection, student_sha256: str) -> ModelSpec:
+def make_spec(info: WeightsInfo, section: ExportSection, student_sha256: str) -> ModelSpec:
     """Make the model spec of a student."""
     classes, descriptions = names_for_device(info.classes)
     return ModelSpec(
@@ -56,11 +56,7 @@ def spec_of(info: WeightsInfo, section: ExportSection, student_sha256: str) -> M
         height=info.input_size[1],
         width=info.input_size[2],
         dynamic_size=section.dynamic_size,
-        mean=info.mean,
-        std=info.std,
-        interpolation=info.interpolation,
-        crop_pct=info.crop_pct,
-        crop_mode=info.crop_mode,
+        **info.model_dump(include={"mean", "std", "interpolation", "crop_pct", "crop_mode"}),
         classes=classes,
         class_descriptions=descriptions,
         opset=section.opset,
@@ -68,14 +64,14 @@ def spec_of(info: WeightsInfo, section: ExportSection, student_sha256: str) -> M
     )
 
 
-def teacher_spec_of(
+def make_teacher_spec(
     recipe: Recipe, sets: DataSets, teacher: TeacherModel, student: nn.Module, info: WeightsInfo
 ) -> ModelSpec:
     """Make the model spec of the exported teacher: normalised images in, logits out."""
     size = make_pair(student, info.preprocessing, teacher).teacher_size
     of_teacher = WeightsInfo.of(recipe.teacher, sets.classes, teacher.format)
     plain = ExportSection(opset=recipe.export.opset, exporter=recipe.export.exporter)
-    return spec_of(of_teacher.model_copy(update={"input_size": size}), plain, "")
+    return make_spec(of_teacher.model_copy(update={"input_size": size}), plain, "")
 
 
 @writes_run
@@ -93,7 +89,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     inputs = folder.inputs(EXPORT, recipe)
     student, info = load_trained(path)
     section = recipe.export
-    spec = spec_of(info, section, inputs["student.safetensors"])
+    spec = make_spec(info, section, inputs["student.safetensors"])
     sets = open_checked_data(recipe, output, every_class=False)
     facts = sets.facts()
     check_classes(info.classes, sets, path, "distill")
@@ -110,7 +106,14 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
             assert images is not None
             progress.update(description=f"Exporting {precision}")
             tuned = _export_tuned(recipe, folder, spec, precision, golden)
-            built[precision] = build(_require_one_file(tuned or exported), precision, section, images)
+            calibration = images.calibration
+            built[precision] = build_precision(
+                _require_one_file(tuned or exported),
+                precision,
+                calibration,
+                calibration.first(section.quantize.search_images),  # the search scores on the first of them
+                collect_settings(section),
+            )
             progress.advance(1)
         installed = versions()
         dropped = [name for name in list_bundled_precisions(folder) if name not in ("fp32", *built)]
@@ -127,10 +130,10 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
                     weights=exported.model.weights,
                     details=exported.provenance(),
                 ),
-                **{precision: bundled(one) for precision, one in built.items()},
+                **{precision: wrap_for_bundle(one) for precision, one in built.items()},
             },
             golden=golden,
-            calibration=calibration_facts(built, images, section) if built and images is not None else None,
+            calibration=None if images is None else collect_calibration_facts(built, images, section),
             provenance=BundleProvenance(
                 student=info.name,
                 student_sha256=spec.student_sha256,
@@ -150,7 +153,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
             teacher = load_teacher(recipe, folder, sets)
             onnx_from_torch(
                 teacher.model,
-                teacher_spec_of(recipe, sets, teacher, student, info),
+                make_teacher_spec(recipe, sets, teacher, student, info),
                 exporter=section.exporter,
                 metadata={"role": "teacher, for comparison only", "architecture": recipe.teacher.name},
                 file_name=TEACHER_ONNX,
@@ -162,7 +165,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     provenance = watch.provenance(seed=recipe.seed, device="cpu", recipe_sha256=recipe_sha256(recipe))
     document = ExportDocument(
         target=section.target,
-        precisions=[precision_facts(one) for one in built.values()],
+        precisions=[collect_precision_facts(one) for one in built.values()],
         calibration_images=None if images is None else len(images.calibration),
         left_out_images=None if images is None else images.left_out,
         bundle_sha256=sha256_file(folder.bundle / "manifest.json"),
@@ -184,7 +187,7 @@ def _export_tuned(
     recipe: Recipe, folder: RunFolder, spec: ModelSpec, precision: Precision, golden: Golden
 ) -> Exported | None:
     """Export the student that was tuned for a precision in fp32; None where none was."""
-    path = folder / tuned_weights(precision)
+    path = folder / name_tuned_weights(precision)
     if recipe.tune is None or recipe.tune.precision != precision:
         return None
     if not path.exists():
@@ -198,11 +201,7 @@ def _export_tuned(
 
 
 def _require_one_file(exported: Exported) -> bytes:
-    """Return the model that other precisions are made from.
-
-    Raises:
-        ModelError: its weights are too many for one protobuf.
-    """
+    """Return the model that other precisions are made from; its weights have to fit one protobuf."""
     if exported.model.weights is not None:
         raise ModelError(
             f"The model has {exported.model.size_bytes / 1e9:.1f} GB; other precisions are made of up to 1.9 GB.",

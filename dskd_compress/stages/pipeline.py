@@ -18,7 +18,7 @@ from dskd_compress.run_folder import (
     TUNE,
     VALIDATE,
     RunFolder,
-    stages_of,
+    list_stages,
 )
 from dskd_compress.show.benchmark import print_judgements
 from dskd_compress.show.validation import decision_in, print_validation
@@ -70,7 +70,7 @@ def select_stages(recipe: Recipe, first: str | None, last: str | None) -> list[s
     if begin > end:
         raise UsageError(f"--from {first} comes after --to {last}.", f"The order is: {', '.join(STAGE_NAMES)}.")
     wanted = STAGE_NAMES[begin : end + 1]
-    return [stage.name for stage in stages_of(recipe) if stage.name in wanted]
+    return [stage.name for stage in list_stages(recipe) if stage.name in wanted]
 
 
 def run_pipeline(

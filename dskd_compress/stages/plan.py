@@ -10,9 +10,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from dskd_compress.config import DskdMethod, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import ImageSet, StreamSet, TrainLoader
-from dskd_compress.methods import MethodTask, Pair, create_task, needs_teacher
+from dskd_compress.methods import MethodTask, create_task
 from dskd_compress.models import model_facts, recompute_activations, state_sha256
-from dskd_compress.run_folder import RunFolder, stages_of
+from dskd_compress.run_folder import RunFolder, list_stages
 from dskd_compress.stages.setup import create_student, create_untrained_teacher, make_pair, open_checked_data
 from dskd_compress.teachers.cache.disk import format_bytes
 from dskd_compress.teachers.cache.plan import TeacherCache, TeacherCachePlan
@@ -75,13 +75,15 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     else:
         teacher = load_own_teacher(recipe, folder, sets)
         if recipe.teacher.probe is not None:
-            teacher = _add_probe(teacher, make_pair(student, format, teacher), classes, recipe.seed)
+            size = make_pair(student, format, teacher).teacher_size
+            model = attach_unfitted_probe(teacher.model, size, classes, recipe.seed)
+            weights = f"{teacher.weights}, classifier to be fitted by this run"
+            teacher = TeacherModel(model, teacher.format, weights)
     if recipe.train.grad_checkpointing:
         recompute_activations(student)
     pair = make_pair(student, format, teacher)
-    used = pair if needs_teacher(recipe.method) else None
     cpu = torch.device("cpu")
-    task = create_task(recipe.method, student, used, label_smoothing=0.0, seed=recipe.seed, device=cpu)
+    task = create_task(recipe.method, student, pair, label_smoothing=0.0, seed=recipe.seed, device=cpu)
     loader = TrainLoader(
         sets, recipe.data, format, batch_size=recipe.train.batch_size, seed=recipe.seed, device=device
     )
@@ -108,7 +110,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         classes=classes,
         train_images=_count(sets.train),
         val_images=_count(sets.val),
-        teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights) if used else None,
+        teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights) if task.teacher else None,
         student=model_facts(student, format.input_size, "to be trained by this run"),
         taps={role: tap.facts() for role, tap in task.taps.items()},
         training_only_parameters=task.discarded(),
@@ -116,7 +118,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         steps=steps_per_epoch * recipe.train.epochs,
         memory=estimate_memory(task, format.input_size, classes, recipe),
         teacher_cache=None if cache is None else cache.plan(),
-        stages=[stage.name for stage in stages_of(recipe)],
+        stages=[stage.name for stage in list_stages(recipe)],
         writes={
             "weights": str(folder.weights("student")),
             "log": str(folder.log("student")),
@@ -125,11 +127,6 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
             "report": str(folder / "report.html"),
         },
     )
-
-
-def _add_probe(teacher: TeacherModel, pair: Pair, classes: int, seed: int) -> TeacherModel:
-    model = attach_unfitted_probe(teacher.model, pair.teacher_size, classes, seed)
-    return TeacherModel(model, teacher.format, f"{teacher.weights}, classifier to be fitted by this run")
 
 
 def _count(images: ImageSet | StreamSet) -> int | None:

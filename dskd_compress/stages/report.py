@@ -64,10 +64,7 @@ def report_several(folders: Sequence[Path], out: Path | None, overrides: list[st
     """Write a report of several folders.
 
     Args:
-        folders: run folders, and results of bundles on devices.
         out: the HTML file; the others get its name with another ending.
-        overrides: of the recipe's section `report`.
-        output: for warnings.
 
     Raises:
         DataError: a folder holds no results.

@@ -135,9 +135,7 @@ def train(
 
     Args:
         role: `teacher` or `student`; names the log and the checkpoints.
-        recipe: to keep in the folder.
         settings_sha256: checkpoints of other settings are not resumed.
-        diagnosis: checks for faults during training.
         statistics_batches: training batches for the statistics of the task before the first step.
 
     Raises:
@@ -209,8 +207,8 @@ def _log_training(
     """Train, log every record and show progress."""
     if not (folder / "recipe.yaml").exists():
         folder.write_recipe(recipe)
-    beside = temporary_path(place, place.suffix) if trainer.progress.step == 0 and place.exists() else place
-    log = TrainingLog(beside, trainer.progress.step, trainer.progress.epoch)
+    written_to = temporary_path(place, place.suffix) if trainer.progress.step == 0 and place.exists() else place
+    log = TrainingLog(written_to, trainer.progress.step, trainer.progress.epoch)
     trackers = open_trackers(
         recipe.tracking,
         folder.trackers,
@@ -222,13 +220,13 @@ def _log_training(
     )
     journal = Journal(log, trackers, diagnosis, output)
 
-    def before_a_checkpoint_counts() -> None:
+    def commit_log() -> None:
         log.sync()  # after a power cut no record may be missing from before the checkpoint
-        if beside.exists():
-            beside.replace(place)
+        if written_to.exists():
+            written_to.replace(place)
         folder.write_recipe(recipe)
 
-    trainer.store.before_commit = before_a_checkpoint_counts
+    trainer.store.before_commit = commit_log
     with output.progress(f"Training the {role}", trainer.total_steps, unit="step") as progress:
         progress.advance(trainer.progress.step)
         try:
@@ -242,8 +240,8 @@ def _log_training(
                     else:
                         _announce(record, section, output)
         finally:
-            if beside != place:
-                beside.unlink(missing_ok=True)
+            if written_to != place:
+                written_to.unlink(missing_ok=True)
     folder.write_recipe(recipe)
 
 

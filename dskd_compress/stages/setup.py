@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import ModelSection, Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, Preprocessing, check_data, open_data, resolve_preprocessing
 from dskd_compress.methods import Pair
@@ -19,7 +19,6 @@ def open_checked_data(recipe: Recipe, output: Output | None = None, *, every_cla
     """Open the recipe's images and check all that can be checked without a model.
 
     Args:
-        recipe: names them.
         output: gets one line about what the scan left out; None: nothing is shown.
         every_class: a class without images is refused, as a training has to.
 
@@ -43,17 +42,9 @@ def create_student(
     """Create the untrained student; the same seed gives the same weights.
 
     Args:
-        recipe: names it, and the weights that it starts from.
-        classes: of the data.
         on_new_classifier: called with a sentence where the checkpoint's classifier is of other classes.
     """
-    torch.manual_seed(recipe.seed)
-    student = create_model(
-        recipe.student,
-        num_classes=classes,
-        input_size=recipe.data.input_size,
-        on_new_classifier=on_new_classifier,
-    )
+    student = _create(recipe.student, recipe.seed, classes, recipe.data.input_size, on_new_classifier)
     return student, resolve_preprocessing(recipe.data, student)
 
 
@@ -63,19 +54,17 @@ def create_untrained_teacher(
     """Create the untrained teacher; its training shows it the images as the student gets them.
 
     Args:
-        recipe: names it, and the weights that it starts from.
-        classes: of the data.
-        on_new_classifier: called with a sentence where the checkpoint's classifier is of other classes.
+        on_new_classifier: as for `create_student`.
     """
     _, format = create_student(recipe, classes)
-    torch.manual_seed(recipe.seed)
-    teacher = create_model(
-        recipe.teacher,
-        num_classes=classes,
-        input_size=format.input_size[1],
-        on_new_classifier=on_new_classifier,
-    )
-    return teacher, format
+    return _create(recipe.teacher, recipe.seed, classes, format.input_size[1], on_new_classifier), format
+
+
+def _create(
+    section: ModelSection, seed: int, classes: int, size: int | None, on_new_classifier: Callable[[str], None]
+) -> nn.Module:
+    torch.manual_seed(seed)
+    return create_model(section, num_classes=classes, input_size=size, on_new_classifier=on_new_classifier)
 
 
 def make_pair(student: nn.Module, student_format: Preprocessing, teacher: TeacherModel) -> Pair:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dskd_compress.config import Recipe, TrainSection, TuneSection
 from dskd_compress.console import Output
-from dskd_compress.methods import MethodTask, create_task, needs_teacher, statistics_batches
+from dskd_compress.methods import MethodTask, create_task, statistics_batches
 from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.required_packages import check_tools
-from dskd_compress.run_folder import DISTILL, TUNE, RunFolder, recipe_sha256, tuned_weights
+from dskd_compress.run_folder import DISTILL, TUNE, RunFolder, name_tuned_weights, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import make_pair, open_checked_data
 from dskd_compress.teachers.load import load_teacher
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.device import configure
 from dskd_compress.training.distributed import Group, join
-from dskd_compress.training.fake_quant import insert_fake_quant, plain_state
+from dskd_compress.training.fake_quant import insert_fake_quant, strip_quantisers
 from dskd_compress.weights import check_classes, load_trained, save_weights
 from dskd_export.documents.training import TrainingDocument
 from dskd_export.errors import CheckpointError, UsageError
@@ -86,12 +86,7 @@ def _tune(
     before = group.run_on_main(lambda: loaders.accuracy(student.eval())[0])
     # The taps are found in the plain model; after that its layers get their quantisers, in place.
     task = create_task(
-        method,
-        student,
-        pair if needs_teacher(method) else None,
-        label_smoothing=section.label_smoothing,
-        seed=recipe.seed,
-        device=device,
+        method, student, pair, label_smoothing=section.label_smoothing, seed=recipe.seed, device=device
     )
     insert_fake_quant(student, tune.precision, loaders.some_images(tune.calibration_batches))
     rounded = group.run_on_main(lambda: loaders.accuracy(student.eval())[0])
@@ -115,8 +110,8 @@ def _tune(
     )
 
     def write() -> TrainingDocument:
-        target = folder / tuned_weights(tune.precision)
-        save_weights(target, plain_state(trained.state, names), info)
+        target = folder / name_tuned_weights(tune.precision)
+        save_weights(target, strip_quantisers(trained.state, names), info)
         provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
         document = TrainingDocument(
             role="student",
@@ -138,11 +133,7 @@ def _tune(
 
 
 def _take_heads(task: MethodTask, folder: RunFolder, settings_sha256: str) -> bool:
-    """Load the training-only modules from the last checkpoint of the distillation.
-
-    Returns:
-        False where that checkpoint is missing or of another distillation: they then start anew.
-    """
+    """Load the training-only modules from the distillation's last checkpoint; False: they start anew."""
     try:
         found = CheckpointStore(folder.checkpoints("student"), settings_sha256).load(task.device)
     except CheckpointError:

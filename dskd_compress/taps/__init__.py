@@ -18,8 +18,8 @@ model's own logits is proven on real ones.
 from __future__ import annotations
 
 from dskd_compress.taps.choice import choose_tap
-from dskd_compress.taps.head import TapHead, find_head, find_teacher_tap, head_paths
-from dskd_compress.taps.probe import Probe, evaluating, pooled_width, probe
+from dskd_compress.taps.head import TapHead, find_head, find_head_paths, find_teacher_tap
+from dskd_compress.taps.probe import Probe, eval_mode, measure_pooled_width, probe
 from dskd_compress.taps.tap import Tap, TapKind, find_tap
 
 __all__ = [
@@ -28,11 +28,11 @@ __all__ = [
     "TapHead",
     "TapKind",
     "choose_tap",
-    "evaluating",
+    "eval_mode",
     "find_head",
+    "find_head_paths",
     "find_tap",
     "find_teacher_tap",
-    "head_paths",
-    "pooled_width",
+    "measure_pooled_width",
     "probe",
 ]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dskd_compress.label_space import ClassMappedModel
 from dskd_compress.models import architecture
-from dskd_compress.taps.probe import REFUSALS, Probe, evaluating
+from dskd_compress.taps.probe import REFUSALS, Probe, eval_mode
 from dskd_compress.taps.tap import Tap, TapKind, find_prefix_tap, find_tap
 from dskd_export.errors import TapError
 
@@ -64,13 +64,13 @@ class TapHead:
         return self._model.forward_head(self._tap.restore(feat, prefix_BPC))  # type: ignore[no-any-return,operator]
 
 
-def head_paths(model: nn.Module, seen: Probe, tap: Tap) -> list[TapHead]:
-    """The ways from a tap that give logits of the right shape, simplest first; needs no values.
+def find_head_paths(model: nn.Module, seen: Probe, tap: Tap) -> list[TapHead]:
+    """Find the ways from a tap that give logits of the right shape, simplest first; needs no values.
 
     Args:
         model: in any mode; left in it.
     """
-    with evaluating(model):
+    with eval_mode(model):
         feat, prefix_BPC = tap.read(model, seen.features)
         return [head for head in _candidates(model, seen, tap) if _fits(head, feat, prefix_BPC, seen.logits_BK)]
 
@@ -83,8 +83,8 @@ def find_head(model: nn.Module, seen: Probe, tap: Tap) -> TapHead:
     """
     if not seen.real:
         raise ValueError("a head cannot be proven on the meta device")
-    paths = head_paths(model, seen, tap)
-    with evaluating(model):
+    paths = find_head_paths(model, seen, tap)
+    with eval_mode(model):
         feat, prefix_BPC = tap.read(model, seen.features)
         for head in paths:
             if _is_proven(head, feat, prefix_BPC, seen.logits_BK):
@@ -111,7 +111,7 @@ def find_teacher_tap(model: nn.Module, seen: Probe, kind: TapKind) -> tuple[Tap,
         return tap, find_head(model, seen, tap)
     except TapError:
         prefix = find_prefix_tap(seen) if kind == "vector" else None
-        if prefix is None or not head_paths(model, seen, prefix):
+        if prefix is None or not find_head_paths(model, seen, prefix):
             raise
         try:
             return prefix, find_head(model, seen, prefix)
@@ -124,7 +124,7 @@ def _candidates(model: nn.Module, seen: Probe, tap: Tap) -> list[TapHead]:
     if tap.layout == "vector":
         return [
             TapHead(model, tap, head, head if isinstance(head, nn.Linear) else None, path)
-            for path, head in [*vector_heads(model), *_heads_of_parts(model, seen)]
+            for path, head in [*list_vector_heads(model), *_heads_of_parts(model, seen)]
         ]
     whole = TapHead(model, tap, None, None)
     classifier = _classifier(model)
@@ -161,11 +161,11 @@ def _classifier(model: nn.Module) -> Any:
     return model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
 
 
-def vector_heads(model: nn.Module) -> list[tuple[str, VectorHead]]:
-    """Candidates for vector -> logits with their names, simplest first."""
+def list_vector_heads(model: nn.Module) -> list[tuple[str, VectorHead]]:
+    """List candidates for vector -> logits with their names, simplest first."""
     if isinstance(model, ClassMappedModel):
-        relabel = model.class_map
-        return [(f"{path}, classes mapped", _compose(head, relabel)) for path, head in vector_heads(model.model)]
+        own = list_vector_heads(model.model)
+        return [(f"{path}, classes mapped", _compose(head, model.class_map)) for path, head in own]
     classifier = _classifier(model)
     if isinstance(classifier, (tuple, list, nn.ModuleList)):
         heads = list(classifier)

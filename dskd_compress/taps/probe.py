@@ -45,7 +45,7 @@ def probe(model: nn.Module, input_size: tuple[int, int, int]) -> Probe:
     Raises:
         TapError: it is not a classifier with timm's feature interface, or does not take this size.
     """
-    with evaluating(model):
+    with eval_mode(model):
         images_BCHW = _random_images(model, input_size)
         features = _features(model, images_BCHW)
         vector_BC = _vector(model, features)
@@ -54,18 +54,18 @@ def probe(model: nn.Module, input_size: tuple[int, int, int]) -> Probe:
     return Probe(features, vector_BC, logits_BK, grid)
 
 
-def pooled_width(model: nn.Module, input_size: tuple[int, int, int]) -> int:
-    """Channels of the pooled vector; the model need not have a classifier.
+def measure_pooled_width(model: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """Measure the channels of the pooled vector; the model need not have a classifier.
 
     Raises:
         TapError: it gives no vector, or does not take this size.
     """
-    with evaluating(model):
+    with eval_mode(model):
         return _vector(model, _features(model, _random_images(model, input_size))).shape[1]
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put a model into eval mode, without a graph, and back."""
     was_training = model.training
     model.eval()

@@ -24,18 +24,14 @@ class Tap:
     """A place in a model where a feature is read.
 
     Attributes:
-        kind: what shape it has.
-        channels: C.
-        grid: height and width of a map.
         layout: of the model's features; `prefix` is a vector of the tokens before the grid.
-        prefix_tokens: P, the tokens before the grid.
     """
 
     kind: TapKind
-    channels: int
-    grid: tuple[int, int] | None
+    channels: int  # C
+    grid: tuple[int, int] | None  # height and width of a map
     layout: Literal["vector", "prefix", "NCHW", "NHWC", "tokens"]
-    prefix_tokens: int = 0
+    prefix_tokens: int = 0  # P, the tokens before the grid
 
     def read(self, model: nn.Module, features: Any) -> tuple[Tensor, Tensor | None]:
         """Output of `forward_features` -> the tap, and the prefix tokens that a map leaves out.

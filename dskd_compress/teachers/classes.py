@@ -39,8 +39,6 @@ def map_classes(
 
     Args:
         model: with the classifier of its weights.
-        section: `class_map` is set.
-        info: metadata of its weights, if dskd-compress wrote them.
 
     Raises:
         RecipeError: the map names unknown classes, or leaves out classes of the data.
@@ -120,12 +118,6 @@ def read_class_map(path: Path) -> dict[str, str | int]:
 
 def refuse_other_classes(recipe: Recipe, folder: RunFolder, classes: Sequence[str], teacher: ClassNames) -> None:
     """Refuse a teacher with another number of classes; the hint lists commands with the options of the run.
-
-    Args:
-        recipe: of the run.
-        folder: of the run.
-        classes: of the data.
-        teacher: the number and, if known, the names of its classes.
 
     Raises:
         DataError: it has another number of classes, or no classifier.

@@ -30,15 +30,13 @@ class TeacherModel:
     """A teacher and its preprocessing.
 
     Attributes:
-        weights: source of the weights, in words.
-        origin: source of the preprocessing, in words; None: it is known to be right.
         outputs: the classes of the weights behind each output; None: those of the data.
     """
 
     model: nn.Module
     format: Preprocessing
-    weights: str
-    origin: str | None = None
+    weights: str  # source of the weights, in words
+    origin: str | None = None  # source of the preprocessing, in words; None: it is known to be right
     outputs: list[list[str]] | None = None
 
 

@@ -17,9 +17,9 @@ from dskd_compress.training.diagnosis.symptom import Symptom
 from dskd_compress.training.diagnosis.teacher_input import (
     USUAL,
     Formats,
+    find_right_answers,
+    is_same_norm,
     normalisation_symptom,
-    right_answers,
-    same_norm,
 )
 
 _MOST_IMAGES = 256
@@ -28,12 +28,7 @@ _BATCH = 32
 
 
 def describe_input(pair: Pair, origin: str) -> str:
-    """Describe the input of the teacher: `fed 128 px, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 (timm's)`.
-
-    Args:
-        pair: student and teacher.
-        origin: source of the preprocessing, in words.
-    """
+    """Describe the input of the teacher: `fed 128 px, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 (timm's)`."""
     size = pair.teacher_size[1:]
     pixels = f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"
     mean, std = (
@@ -49,8 +44,6 @@ def compare_normalisations(sets: DataSets, pair: Pair, device: torch.device) -> 
 
     Args:
         sets: with the labelled images. A stream is not tried, as its first images may be of one class.
-        pair: student and teacher, the latter in eval mode on the device.
-        device: to compute on.
 
     Returns:
         The fault, if the teacher is clearly better with another normalisation than its own.
@@ -58,14 +51,14 @@ def compare_normalisations(sets: DataSets, pair: Pair, device: torch.device) -> 
     if isinstance(sets.val, StreamSet):
         return None
     own = (pair.teacher_format.mean, pair.teacher_format.std)
-    live = {name: norm for name, norm in USUAL.items() if not same_norm(norm, own)}
+    live = {name: norm for name, norm in USUAL.items() if not is_same_norm(norm, own)}
     formats = Formats((pair.student_format.mean, pair.student_format.std), own)
     size = pair.adapter().size
     right: dict[str, list[np.ndarray]] = {name: [] for name in ("", *live)}
     seen = 0
     for images_BCHW, labels_B in _read_batches(sets, pair.student_format):
         images, labels = images_BCHW.to(device), labels_B.to(device)
-        for name, answers_B in right_answers(
+        for name, answers_B in find_right_answers(
             pair.teacher, images, labels, formats, size, {"": own, **live}
         ).items():
             right[name].append(answers_B)

@@ -25,7 +25,7 @@ from dskd_compress.label_space import ProbedModel, fit_linear_probe
 from dskd_compress.methods import Pair
 from dskd_compress.models import read_weights, state_sha256
 from dskd_compress.run_folder import TEACHER_PROBE, RunFolder, digest
-from dskd_compress.taps import pooled_width
+from dskd_compress.taps import measure_pooled_width
 from dskd_compress.timm_import import import_timm
 from dskd_compress.weights import find_info
 from dskd_export.documents.training import TeacherProbeFacts
@@ -98,7 +98,7 @@ def attach_unfitted_probe(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ProbedModel(model, nn.Linear(pooled_width(model, input_size), classes)).eval()
+        return ProbedModel(model, nn.Linear(measure_pooled_width(model, input_size), classes)).eval()
 
 
 def load_probe(path: Path) -> tuple[nn.Linear, TeacherProbeFacts]:
@@ -161,7 +161,7 @@ def ensure_probe(
             facts = None
         if facts is not None and facts.key == key:
             return facts
-    pooled_width(pair.teacher, pair.teacher_size)  # refuses a teacher without a vector before any image is read
+    measure_pooled_width(pair.teacher, pair.teacher_size)  # refuses a teacher without a vector at once
     feat_NC, labels_N = _read_features(recipe, sets, pair, device, output)
     missing = sorted(set(range(len(sets.classes))) - set(labels_N.tolist()))
     if missing:

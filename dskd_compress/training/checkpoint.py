@@ -1,10 +1,10 @@
-"""The state of a training on disk: what an interrupted run goes on from, and the best student.
+"""The state of a training on disk: where an interrupted run resumes, and the best student.
 
     last.pt              the newest complete state
     step-0000001200.pt   older states, where more than one is kept
-    best-0007.pt         the student of epoch 7, the best one of the states beside it
+    best-0007.pt         the student of epoch 7, the best one of the states here
 
-No file is ever edited: each is written beside its place, synced, and renamed. The best student has its
+No file is ever edited: each is written next to its place, synced, and renamed. The best student has its
 epoch in its name, so that a state always finds the one that it speaks of, wherever a kill came in between.
 """
 
@@ -45,7 +45,6 @@ class CheckpointStore:
     """The states of one training in one folder.
 
     Args:
-        folder: made when the first checkpoint is written.
         settings_sha256: digest of all that shapes the training. A checkpoint of other settings is
             not continued.
         keep: how many states stay.
@@ -179,7 +178,7 @@ class CheckpointStore:
 
 def _write(path: Path, content: dict[str, Any], before_commit: Callable[[], None] | None = None) -> None:
     """Write atomically; the callback runs when all is written, before the new file takes its name."""
-    buffer = io.BytesIO()  # torch.save tells a full disk by a RuntimeError of its own
+    buffer = io.BytesIO()  # torch.save reports a full disk as a RuntimeError
     torch.save(content, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())

@@ -10,7 +10,7 @@ import torch
 
 from dskd_compress.config import TrainSection
 from dskd_compress.launch import ProcessRank
-from dskd_compress.shortages import cannot_compile
+from dskd_compress.shortages import make_compiler_error
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.telemetry.host import usable_cores
 
@@ -19,7 +19,6 @@ def resolve_device(requested: str, process: ProcessRank | None = None) -> torch.
     """Resolve `auto`, `cpu`, `cuda` or `cuda:N` to a device of this machine.
 
     Args:
-        requested: the recipe's `train.device`.
         process: this one of several, each of which takes the GPU of its local rank.
 
     Raises:
@@ -76,7 +75,7 @@ def _try_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.nn.Softplus())(torch.ones(64, device=device))
     except Exception as error:  # what is missing, and who says so, depends on device and version
-        raise cannot_compile(error) from error
+        raise make_compiler_error(error) from error
 
 
 def autocast(section: TrainSection, device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -33,12 +33,7 @@ T = TypeVar("T")
 
 
 class Group:
-    """The processes of one training. A single process communicates nothing.
-
-    Args:
-        process: this one.
-        device: of the tensors that are communicated.
-    """
+    """The processes of one training. A single process communicates nothing."""
 
     def __init__(self, process: ProcessRank, device: torch.device) -> None:
         self.process, self.device = process, device
@@ -162,11 +157,7 @@ def join(section: TrainSection) -> Iterator[Group]:
 
 @contextlib.contextmanager
 def _explain_lost_process(timeout_s: float) -> Iterator[None]:
-    """Turn the errors of gloo and NCCL into one line.
-
-    Raises:
-        ProcessLost: another process ended, or did not answer in time.
-    """
+    """Turn the errors of gloo and NCCL into one line, a ProcessLost."""
     try:
         yield
     except RuntimeError as error:

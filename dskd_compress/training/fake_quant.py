@@ -1,6 +1,6 @@
 """Fake quantisation: a student that rounds its weights and activations as its 8-bit export will.
 
-By ModelOpt (NVIDIA), whose quantisers sit beside the layers: the layers keep their parameters, and
+By ModelOpt (NVIDIA), whose quantisers are added to the layers: the layers keep their parameters, and
 the state dict keeps the plain model's keys, with the quantisers' own between them.
 """
 
@@ -26,7 +26,6 @@ def insert_fake_quant(student: nn.Module, precision: Literal["int8", "fp8"], bat
     which leaves rounding by channel as it is.
 
     Args:
-        student: trained; on its device.
         precision: `int8` or `fp8` (E4M3).
         batches: images [B, C, H, W] that the activations' ranges are measured on.
 
@@ -61,8 +60,8 @@ def insert_fake_quant(student: nn.Module, precision: Literal["int8", "fp8"], bat
     return sum(name.endswith("weight_quantizer") and module.is_enabled for name, module in student.named_modules())
 
 
-def plain_state(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """The plain model's part of a state dict that holds quantisers as well.
+def strip_quantisers(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """Take the plain model's part of a state dict that holds quantisers as well.
 
     Raises:
         ModelError: a name is missing.

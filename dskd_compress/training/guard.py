@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from dskd_compress.methods.base import MethodTask
 
-_LARGE = 1 << 16  # elements, from which on a kernel of its own costs less than to go through a block
+_LARGE = 1 << 16  # elements, from which on a separate kernel costs less than a block
 
 
 def spread_nonfinite(loss: Tensor) -> Tensor:
@@ -35,8 +35,6 @@ class UpdateGuard:
     running statistics of batch norms are those of the step before it.
 
     Args:
-        task: whose trainable module is updated, and its average.
-        optimizer: of the trainable module.
         on_host: decide on the host; None: where that waits for nothing.
     """
 
@@ -53,12 +51,7 @@ class UpdateGuard:
         self._statistics.hold()
 
     def update(self, grad_norm: Tensor, step: int) -> None:
-        """Update weights and average for a step, unless its gradients or those of an earlier one are not finite.
-
-        Args:
-            grad_norm: over all gradients, on the device.
-            step: number of the update, 1-based.
-        """
+        """Update weights and average for a step, unless its gradients or earlier ones are not finite."""
         self.finite &= grad_norm.isfinite()
         if self.on_host:
             if self.finite:
@@ -89,11 +82,7 @@ class UpdateGuard:
 
 
 class HeldTensors:
-    """Tensors with a copy of each; the copies of small ones are one block for each dtype, for few kernels.
-
-    Args:
-        tensors: of one device.
-    """
+    """Tensors with a copy of each; the copies of small ones are one block for each dtype, for few kernels."""
 
     def __init__(self, tensors: list[Tensor]) -> None:
         self.tensors = tensors

@@ -16,10 +16,7 @@ class Journal:
     """Writes every record to all places that want it, in the order of their steps.
 
     Args:
-        log: always written.
-        trackers: told as well.
         diagnosis: its records follow those of their steps; None where nobody looks.
-        output: shows the findings.
     """
 
     def __init__(self, log: TrainingLog, trackers: Trackers, diagnosis: Diagnosis | None, output: Output) -> None:
@@ -49,7 +46,7 @@ class Journal:
             look = self._looks.popleft()
             self._write(look)
             for finding in look.findings:
-                if finding.severity == "warning":  # one that stops is told by the error
+                if finding.severity == "warning":  # one that stops is in the error
                     when = f"step {finding.step}: " if finding.step else ""
                     self._output.warn(f"{when}{finding.seen} {finding.means} {finding.cure}")
 

@@ -17,7 +17,6 @@ class TrainingLog:
     """Append-only JSON lines. Opening it for a resumed run drops what was logged after the checkpoint.
 
     Args:
-        path: the file.
         keep_steps: records of later steps are dropped; 0 starts anew.
         keep_epochs: records of the ends of so many epochs are kept.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dskd_compress.config import TrainSection
 from dskd_compress.data import BatchShard, TrainLoader
-from dskd_compress.data.randomness import seed_of_text
+from dskd_compress.data.randomness import mix_step_seed
 from dskd_compress.launch import ProcessRank
 from dskd_compress.methods.base import MONITOR_EVERY, MethodTask, StepContext
 from dskd_compress.models import recompute_activations
@@ -42,12 +42,9 @@ class Trainer:
     """One training of one task.
 
     Args:
-        task: student, method and teacher, on their device.
         loader: training batches on that device.
         validate: the student in eval form -> accuracy and loss on the validation set.
-        section: how to train.
         seed: of all randomness within a step.
-        store: where checkpoints go.
         group: the processes that train together; None: only this one. The main process validates and saves.
         after_backward: called with the step's context once the gradients are there, unscaled and not yet
             clipped; it changes nothing.
@@ -188,7 +185,7 @@ class Trainer:
             step / self.total_steps,
             (epoch, self.progress.batch),
             self._rows,
-            seed_of_text(self.seed, step),
+            mix_step_seed(self.seed, step),
             step % MONITOR_EVERY == 0,
         )
         if self.section.channels_last:
@@ -225,7 +222,7 @@ class Trainer:
             first += images.shape[0]
             weight = images.shape[0] / images_BCHW.shape[0]
             part = rank * count + number  # what is drawn within a model (dropout) differs in each
-            torch.manual_seed(seed_of_text(self.seed, context.step, *([part] if part else [])))
+            torch.manual_seed(mix_step_seed(self.seed, context.step, *([part] if part else [])))
             # Processes add up their gradients once, with the last micro-batch.
             with contextlib.nullcontext() if number == count - 1 else self.task.no_sync():
                 with self.autocast:

@@ -30,7 +30,7 @@ class Optimization:
 
 
 def create_optimization(module: nn.Module, section: TrainSection, steps_per_epoch: int) -> Optimization:
-    """Optimise every trainable parameter of `module`: the student and what is trained beside it.
+    """Optimise every trainable parameter of `module`: the student and its training-only heads.
 
     Raises:
         RecipeError: timm knows no such optimiser.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from dskd_compress.interrupt import ctrl_c_came
@@ -13,7 +13,7 @@ from dskd_compress.interrupt import ctrl_c_came
 class StopRequest:
     """Context manager: the first signal asks for a clean stop, a second Ctrl-C ends at once.
 
-    Signals can be caught in the main thread only; elsewhere it never fires by itself.
+    Signals can be caught in the main thread only; elsewhere it never fires.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,9 +33,7 @@ class StopRequest:
             self._previous = {number: signal.signal(number, self._catch) for number in self._SIGNALS}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

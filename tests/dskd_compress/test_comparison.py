@@ -11,10 +11,10 @@ from dskd_compress import __version__
 from dskd_compress.comparison import (
     check_fair,
     compute_differences,
+    compute_mean_interval,
     find_difference,
     format_markdown,
     format_rows,
-    mean_with_interval,
 )
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparedMethod, ComparisonDocument, TrainingDocument
@@ -29,7 +29,7 @@ def method(label: str, top1: list[float]) -> ComparedMethod:
         seeds=list(range(len(top1))),
         top1=top1,
         mean=sum(top1) / len(top1),
-        interval=mean_with_interval(top1),
+        interval=compute_mean_interval(top1),
         seconds=[10.0] * len(top1),
         images_per_s=[100.0] * len(top1),
         peak_memory_mb=[None, *[5.0] * (len(top1) - 1)],
@@ -120,7 +120,7 @@ def test_another_seed_may_start_from_another_student(trained: TrainingDocument) 
 
 def test_agrees_with_scipys_one_sample_t_test() -> None:
     values = [0.41, 0.43, 0.40, 0.47, 0.44]
-    found = mean_with_interval(values)
+    found = compute_mean_interval(values)
     expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
     assert found is not None
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
@@ -129,19 +129,19 @@ def test_agrees_with_scipys_one_sample_t_test() -> None:
 
 def test_paired_differences_agree_with_scipys_paired_test() -> None:
     first, second = [0.41, 0.43, 0.40], [0.40, 0.41, 0.39]
-    found = mean_with_interval([a - b for a, b in zip(first, second, strict=True)])
+    found = compute_mean_interval([a - b for a, b in zip(first, second, strict=True)])
     expected = stats.ttest_rel(first, second).confidence_interval(0.95)
     assert found is not None
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_one_value_tells_nothing_of_its_spread() -> None:
-    assert mean_with_interval([0.4]) is None
-    assert mean_with_interval([]) is None
+    assert compute_mean_interval([0.4]) is None
+    assert compute_mean_interval([]) is None
 
 
 def test_covers_the_truth_95_times_of_100() -> None:
     draws = np.random.default_rng(0).normal(1.0, 2.0, (2000, 4))
-    found = [mean_with_interval(row.tolist()) for row in draws]
+    found = [compute_mean_interval(row.tolist()) for row in draws]
     share = np.mean([interval is not None and interval.low <= 1.0 <= interval.high for interval in found])
     assert share == pytest.approx(0.95, abs=0.015)

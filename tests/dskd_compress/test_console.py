@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dskd_compress import console
-from dskd_compress.console import PLAIN_EVERY_S, Output, document_written
+from dskd_compress.console import PLAIN_EVERY_S, Output, is_document_written
 from dskd_compress.recipe import load_recipe
 from dskd_export.documents.base import Interval
 from dskd_export.settings import ValidateSettings
@@ -35,7 +35,7 @@ def test_text_goes_to_stdout(capsys):
     out, err = capsys.readouterr()
     assert out == "name: " + "x" * 200 + "\n"
     assert err == ""
-    assert not document_written()
+    assert not is_document_written()
 
 
 def test_with_json_stdout_holds_the_document_alone(capsys):
@@ -57,7 +57,7 @@ def test_with_json_stdout_holds_the_document_alone(capsys):
     assert json.loads(out) == {"n": 1, "path": "a/b", "interval": {"value": 0.5, "low": None, "high": None}}
     for word in ("words", "T", "work: 2/2", "warning: careful"):
         assert word in err
-    assert document_written()
+    assert is_document_written()
 
 
 def test_the_document_is_ascii_and_uses_the_names_of_the_file(capsys):

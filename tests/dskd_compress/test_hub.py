@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard
 from run_support import Finished
 
 from dskd_compress.cli import main
-from dskd_compress.hub import check_repository, files_of, hub_folder
+from dskd_compress.hub import check_repository, hub_folder, list_files
 from dskd_compress.timm_import import import_timm
 from dskd_compress.weights import load_trained
 from dskd_export.errors import UsageError
@@ -83,7 +83,7 @@ def test_timm_loads_the_folder_and_gives_the_same_logits(finished: Finished) -> 
 
 def test_the_bundle_and_the_report_come_along_and_no_pickle(finished: Finished) -> None:
     with hub_folder(finished.folder, NAME) as made:
-        names = {file.name for file in files_of(made)}
+        names = {file.name for file in list_files(made)}
         assert (made / "bundle" / "manifest.json").read_bytes() == (
             finished.folder.bundle / "manifest.json"
         ).read_bytes()

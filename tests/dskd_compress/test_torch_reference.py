@@ -8,7 +8,7 @@ from PIL import Image
 
 from dskd_compress.config import ExportSection
 from dskd_compress.data import Preprocessing, eval_transform
-from dskd_compress.stages.export import spec_of
+from dskd_compress.stages.export import make_spec
 from dskd_compress.torch_reference import TimmBatch, spec_differences, timm_batches
 from dskd_compress.weights import WeightsInfo
 from dskd_export.bundle.golden import Golden
@@ -130,11 +130,11 @@ def _info(classes: tuple[str, ...]) -> WeightsInfo:
 def test_what_export_writes_is_what_validate_expects(classes: tuple[str, ...]) -> None:
     """Also where the classes are numbers, which get the names of ImageNet's."""
     info = _info(classes)
-    spec = spec_of(info, ExportSection(), "a" * 64)
+    spec = make_spec(info, ExportSection(), "a" * 64)
     assert spec_differences(spec, info) == []
 
 
 def test_other_classes_are_named() -> None:
-    spec = spec_of(_info(("cat", "dog")), ExportSection(), "a" * 64)
+    spec = make_spec(_info(("cat", "dog")), ExportSection(), "a" * 64)
     (text,) = spec_differences(spec, _info(("dog", "cat")))
     assert "classes" in text

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dskd_compress.recipe import DEFAULT_RECIPE, dump_recipe, list_recipes, load_recipe
-from dskd_compress.recipe.files import recipe_names
+from dskd_compress.recipe.files import list_recipe_names
 from dskd_export.validation.intervals import paired_interval
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
@@ -17,7 +17,7 @@ NAMES = [path.relative_to(FOLDER).with_suffix("").as_posix() for path in FILES]
 
 def test_none_is_left_out():
     assert len(FILES) >= 3
-    assert recipe_names() == NAMES
+    assert list_recipe_names() == NAMES
     assert [info.name for info in list_recipes()] == NAMES
     assert DEFAULT_RECIPE in NAMES
 

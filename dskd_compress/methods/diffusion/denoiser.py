@@ -104,12 +104,8 @@ class MapDenoiser(nn.Module):
     """eps_theta for maps; the cost is at most 3.1 C^2 multiply-accumulates a place.
 
     Args:
-        channels: C.
-        norm: normalisation between the layers.
-        skip: predict a correction to the input.
         max_hidden: four times the largest width of the 3x3 convolutions, and of the rank of the last one
             where there are more channels than this.
-        time: embedding of the step.
     """
 
     def __init__(self, channels: int, norm: NormKind, skip: bool, max_hidden: int, time: TimeKind) -> None:
@@ -144,13 +140,9 @@ class VectorDenoiser(nn.Module):
     """eps_theta for pooled features: two MLPs in a row.
 
     Args:
-        channels: C.
         width: hidden size as a multiple of C. DiffKD has 4; 4 C^2 `width` weights in all.
-        norm: normalisation between the layers.
-        skip: predict a correction to the input.
         max_hidden: largest hidden size. Without a limit the denoiser of a teacher with 2048 channels has
             more weights than most students, and costs as much as they do.
-        time: embedding of the step.
     """
 
     def __init__(

@@ -21,9 +21,9 @@ Guide = Callable[[Tensor, Tensor, float], Tensor]
 """(z_t, eps, abar_t) -> what to subtract from eps."""
 
 
-def linear_alphas_cumprod(steps: int = TRAIN_STEPS, first: float = 1e-4, last: float = 0.02) -> Tensor:
-    """abar_t = prod_{s <= t} (1 - beta_s), fp32, shape [steps], falling from near 1 to near 0."""
-    betas = torch.linspace(first, last, steps, dtype=torch.float64)
+def linear_alphas_cumprod() -> Tensor:
+    """abar_t = prod_{s <= t} (1 - beta_s), fp32, shape [T], falling from near 1 to near 0."""
+    betas = torch.linspace(1e-4, 0.02, TRAIN_STEPS, dtype=torch.float64)
     return torch.cumprod(1.0 - betas, dim=0).float()
 
 
@@ -111,7 +111,6 @@ class Diffusion(nn.Module):
         Args:
             denoiser: (noisy, steps [B]) -> noise.
             clean: z_0, any shape with the batch first.
-            noise: source of t and eps.
         """
         clean = clean.detach()
         step_B = noise.randint(TRAIN_STEPS, like=clean)

@@ -16,30 +16,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dskd_compress.methods.base import labels_of
-from dskd_compress.methods.features import channels_like
+from dskd_compress.methods.base import get_labels
+from dskd_compress.methods.features import broadcast_channels
 from dskd_compress.taps import TapHead
 
 
 @dataclass(frozen=True)
 class TeacherHead:
-    """c_T in the standardised space: z -> logits.
+    """c_T in the standardised space: z -> logits."""
 
-    Attributes:
-        head: the teacher's head from the tap onwards, frozen and in eval mode.
-        mean_C: m, mean of the teacher's feature in each channel.
-        std_C: sigma, its standard deviation.
-        prefix_BPC: the prefix tokens that a map tap leaves out, of this batch.
-    """
-
-    head: TapHead
-    mean_C: Tensor
-    std_C: Tensor
-    prefix_BPC: Tensor | None = None
+    head: TapHead  # the teacher's head from the tap onwards, frozen and in eval mode
+    mean_C: Tensor  # m, mean of the teacher's feature in each channel
+    std_C: Tensor  # sigma, its standard deviation
+    prefix_BPC: Tensor | None = None  # the prefix tokens that a map tap leaves out, of this batch
 
     def logits(self, z: Tensor) -> Tensor:
         """Map a standardised feature BxC or BxCxHxW to logits BxK; differentiable in z."""
-        feat = z * channels_like(self.std_C, z) + channels_like(self.mean_C, z)
+        feat = z * broadcast_channels(self.std_C, z) + broadcast_channels(self.mean_C, z)
         return self.head(feat, self.prefix_BPC)
 
     def gradient(self, z: Tensor, target_BK: Tensor) -> Tensor:
@@ -79,22 +72,18 @@ class Guide:
     """What guidance subtracts from the predicted noise: s sqrt(1 - abar_t) grad l, limited.
 
     Attributes:
-        teacher: the head that guides.
-        target_BK: q, rows sum to 1.
-        scale: s; 0 never calls the head.
         on: `xt` reads the head at z_t, `x0` at the one-step estimate of the clean feature, with the
             denoiser's own Jacobian left out.
         spatial: `pooled` multiplies the gradient on a map by H W. A mean-pooling head divides the
             gradient of every place by H W, and s = 1 then does next to nothing.
-        clip: limit on the rms of the guidance relative to the rms of the noise; None for none.
     """
 
-    teacher: TeacherHead
-    target_BK: Tensor
-    scale: float
+    teacher: TeacherHead  # the head that guides
+    target_BK: Tensor  # q, rows sum to 1
+    scale: float  # s; 0 never calls the head
     on: Literal["x0", "xt"]
     spatial: Literal["pooled", "raw"]
-    clip: float | None
+    clip: float | None  # limit on the rms of the guidance relative to the rms of the noise; None for none
 
     def __call__(self, z: Tensor, noise: Tensor, abar: float) -> Tensor:
         """z_t, eps and abar_t -> the guidance, shaped as z; no gradient flows through it."""
@@ -130,5 +119,5 @@ def guide_target(
     teacher_BK = (teacher_logits_BK.float() / temperature).softmax(dim=1)
     if kind == "teacher":
         return teacher_BK
-    right_B = teacher_logits_BK.argmax(dim=1) == labels_of(target)
+    right_B = teacher_logits_BK.argmax(dim=1) == get_labels(target)
     return torch.where(right_B[:, None], teacher_BK, label_BK)

@@ -32,11 +32,7 @@ def measure_teacher_accuracy(
     device: torch.device,
     measure: Callable[[], Accuracy],
 ) -> Accuracy:
-    """Measure the teacher's accuracy on the validation images; with a cache, only once.
-
-    Args:
-        measure: called where the cache does not have it.
-    """
+    """Measure the teacher's accuracy on the validation images; with a cache, only once."""
     if not recipe.teacher.cache.enabled:
         return measure()
     made_of = {
@@ -56,7 +52,6 @@ def recall_accuracy(place: Path, made_of: Mapping[str, Any], measure: Callable[[
     """Read the accuracy, or measure and keep it.
 
     Args:
-        place: folder of caches.
         made_of: all that the accuracy depends on, as JSON values; each value has a file.
         measure: called where the file is missing or damaged.
     """

@@ -19,17 +19,11 @@ RESERVE_BYTES = 500_000_000
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Disk space of a cache, in bytes.
+    """Disk space of a cache, in bytes."""
 
-    Attributes:
-        total: of the whole cache.
-        new: not on the disk yet.
-        free: on the disk.
-    """
-
-    total: int
-    new: int
-    free: int
+    total: int  # of the whole cache
+    new: int  # not on the disk yet
+    free: int  # on the disk
 
 
 def format_bytes(count: float) -> str:
@@ -53,8 +47,6 @@ def check_disk(place: Path, outputs: Sequence[CachedOutput], images: ImageFacts,
 
     Args:
         place: folder of caches; may be missing.
-        outputs: what is kept of an image.
-        images: how many rows there are.
         max_gb: largest cache; None: the free space.
 
     Raises:

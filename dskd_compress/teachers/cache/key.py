@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,15 +34,13 @@ class CachedOutput:
     """One output of a teacher, as it is stored.
 
     Attributes:
-        name: field of `TeacherOutput`.
         shape, dtype: of one image.
-        made_of: all that it depends on.
     """
 
-    name: str
+    name: str  # field of `TeacherOutput`
     shape: tuple[int, ...]
     dtype: str
-    made_of: Mapping[str, Any]
+    made_of: Mapping[str, Any]  # all that it depends on
 
     @property
     def key(self) -> str:
@@ -58,19 +55,11 @@ class CachedOutput:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Images of the rows.
-
-    Attributes:
-        data_sha256: of the data set.
-        augmentation_sha256: of everything that determines an image's augmentation, the seed included.
-        preprocessing: of the student; the teacher gets the same images.
-        images: in the training set.
-        views: augmentations of an image.
-    """
+    """Images of the rows."""
 
     data_sha256: str
-    augmentation_sha256: str
-    preprocessing: Mapping[str, Any]
+    augmentation_sha256: str  # of everything that determines an image's augmentation, the seed included
+    preprocessing: Mapping[str, Any]  # of the student; the teacher gets the same images
     images: int
     views: int
 
@@ -95,10 +84,6 @@ def describe_outputs(
     """Describe the outputs that a method reads of a teacher, found with one grey image.
 
     Args:
-        teacher: on any device.
-        teacher_sha256: of its weights and buffers.
-        images: that it will get.
-        section: how its outputs are stored.
         precision: of the training; autocast changes the outputs.
         device: of the training; only its type counts.
     """
@@ -151,8 +136,3 @@ def read_versions() -> dict[str, str]:
 def round_to_stored(value: Tensor, dtype: str) -> Tensor:
     """Round a tensor to its stored type; float16 has a relative error of at most 2^-11."""
     return value.to({"float16": torch.float16, "float32": torch.float32}[dtype])
-
-
-def copy_to_host(value: Tensor) -> np.ndarray[Any, Any]:
-    """Copy a tensor into a contiguous array on the host."""
-    return value.contiguous().cpu().numpy()

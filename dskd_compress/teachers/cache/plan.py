@@ -140,12 +140,7 @@ class TeacherCache:
         )
 
     def facts(self, teacher: CachedTeacher, counts: Sequence[tuple[int, int]]) -> TeacherCacheFacts:
-        """Summarize the cache after the training, for the documents.
-
-        Args:
-            teacher: of this process.
-            counts: images that each process has read and computed.
-        """
+        """Summarize the cache after the training, for the documents."""
         return TeacherCacheFacts(
             keys={output.name: output.key for output in self.outputs},
             features=self.recipe.teacher.cache.features,

@@ -107,11 +107,7 @@ class RowStore:
 
 
 def _map_array(path: Path) -> NDArray[Any]:
-    """Map the array of a file.
-
-    Raises:
-        ValueError: no array of numpy, or not all of it.
-    """
+    """Map the array of a file; ValueError: no array of numpy, or not all of it."""
     if path.is_symlink():  # the target would be written to
         raise ValueError(f"{path} is a link")
     with path.open("rb") as file:
@@ -141,10 +137,6 @@ def open_rows(
 
     Args:
         folder: named by a key of all that the rows depend on.
-        rows: of the array.
-        shape: of a row.
-        dtype: of the array.
-        manifest: written next to the array, for people.
 
     Raises:
         DataError: the folder is damaged.

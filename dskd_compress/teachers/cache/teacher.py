@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dskd_compress.methods.base import Position, Teacher, TeacherOutput
-from dskd_compress.teachers.cache.key import copy_to_host, list_output_tensors, round_to_stored
+from dskd_compress.teachers.cache.key import list_output_tensors, round_to_stored
 from dskd_compress.teachers.cache.rows import RowStore
 from dskd_export.errors import DataError, ModelError
 
@@ -47,15 +47,7 @@ class CachedTeacher(Teacher):
         images: int,
         precision: str = "fp32",
     ) -> None:
-        """Wrap a teacher.
-
-        Args:
-            teacher: computes what is missing.
-            stores: field of `TeacherOutput` -> its rows, view by view, `images` in each.
-            keys: of the training loader.
-            images: in the training set.
-            precision: of the training.
-        """
+        """Wrap a teacher; `stores`: field of `TeacherOutput` -> its rows, view by view, `images` in each."""
         super().__init__(teacher.model, teacher.adapt, teacher.tap, teacher.head)
         self.stores = dict(stores)
         self.keys, self.images = keys, images
@@ -125,7 +117,7 @@ class CachedTeacher(Teacher):
         for name, value in list_output_tensors(self(images_BCHW)).items():
             store = self.stores[name]
             stored = round_to_stored(value, store.dtype.name)
-            values = copy_to_host(stored)
+            values = stored.contiguous().cpu().numpy()
             if not np.isfinite(values).all():
                 raise ModelError(
                     f"The teacher's {name} reaches {float(value.abs().max()):g}, "

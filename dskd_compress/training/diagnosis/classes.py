@@ -27,11 +27,6 @@ _SHOWN = 5
 def find_permutation(labels_N: Ints, predicted_N: Ints, classes: int) -> Ints:
     """The class that each output of the teacher means: the assignment with the most right answers.
 
-    Args:
-        labels_N: class indices.
-        predicted_N: the teacher's outputs.
-        classes: K.
-
     Returns:
         K class indices, a permutation. Where the images say nothing, an output means its own class if that
         is left over.
@@ -55,8 +50,6 @@ def class_order_symptom(
     """A teacher whose answers become right when its outputs are put into another order.
 
     Args:
-        labels_N: class indices of training images.
-        predicted_N: the teacher's first class for each.
         confidence: mean probability of that class.
         names: of the K classes.
         outputs: the teacher's own classes behind each of its K outputs, as `teacher.class_map` spells them;

@@ -19,13 +19,17 @@ from dskd_compress.config import DiagnosisSection
 from dskd_compress.label_space import class_map_override
 from dskd_compress.methods.base import OUTSIDE, MethodTask, StepContext
 from dskd_compress.training.diagnosis.gradients import TermGradients
-from dskd_compress.training.diagnosis.optimizer import not_optimized_symptom
 from dskd_compress.training.diagnosis.symptom import Symptom
-from dskd_compress.training.diagnosis.target import collapsed_symptom
-from dskd_compress.training.diagnosis.teacher import frozen_symptom
+from dskd_compress.training.diagnosis.teacher import frozen_symptom, not_optimized_symptom
 from dskd_compress.training.diagnosis.teacher_checks import CheckedBatch, TeacherChecks
 from dskd_compress.training.diagnosis.teacher_input import Formats
-from dskd_compress.training.diagnosis.terms import Snapshot, dead_symptoms, exploding_symptoms, unreached_symptoms
+from dskd_compress.training.diagnosis.terms import (
+    Snapshot,
+    collapsed_symptom,
+    dead_symptoms,
+    exploding_symptoms,
+    unreached_symptoms,
+)
 from dskd_export.documents.training import DiagnosisRecord, Finding
 from dskd_export.errors import DiagnosisError
 
@@ -36,9 +40,6 @@ class Diagnosis:
     """Checks one distillation for faults.
 
     Args:
-        section: how often, and which faults end the training.
-        task: student, method and teacher.
-        formats, classes, known_accuracy, outputs, as_option: see `TeacherChecks`.
         seen_before: a fault that was found before the training.
     """
 
@@ -81,7 +82,6 @@ class Diagnosis:
 
         Args:
             step: updates that are done already.
-            optimizer: of the trainable module.
             scale: factor of the loss in half precision.
             last: number of the last step, 1-based, which is checked in any case; None: unknown.
             earlier: records of the same training before it was interrupted.

@@ -1,4 +1,4 @@
-"""How hard each loss term pulls: the norm of its own gradient, at one layer that all of them share.
+"""How hard each loss term pulls: the norm of its gradient, at one layer that all of them share.
 
 GradNorm (arXiv 1711.02257, section 3) weighs terms by their gradients on the last shared layer: the
 gradients of all layers before it come through there, and it costs a small part of a backward pass. Which

@@ -19,8 +19,6 @@ def probably_better(before_N: Right, after_N: Right, tried: int) -> bool:
     """McNemar's exact test, one-sided, of a way that was chosen from several; enough for a warning.
 
     Args:
-        before_N: right answers.
-        after_N: of the other way, on the same images.
         tried: how many ways were tried; the level of 1 % is divided among them (Bonferroni).
     """
     gained, lost = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())

@@ -9,14 +9,10 @@ from dskd_export.documents.training import FindingKind
 
 @dataclass(frozen=True)
 class Symptom:
-    """A fault, in three sentences: what was seen, what it means, what to change.
-
-    Attributes:
-        term: loss term, module or monitor that shows it.
-    """
+    """A fault, in three sentences: what was seen, what it means, what to change."""
 
     kind: FindingKind
-    term: str | None
+    term: str | None  # loss term, module or monitor that shows it
     seen: str
     means: str
     cure: str

@@ -1,4 +1,4 @@
-"""The teacher's own state: in eval mode, frozen, and the same as at the start."""
+"""State of teacher and optimizer: eval mode, frozen, unchanged weights, no parameter left out."""
 
 from __future__ import annotations
 
@@ -59,7 +59,6 @@ def changed_symptom(name: str | None, since: str) -> Symptom:
 
     Args:
         name: the first parameter or buffer that differs, where it is known.
-        since: when it was last known to be the same, in words.
     """
     which = "" if name is None else f"; the first that differs is {name}"
     return Symptom(
@@ -72,9 +71,32 @@ def changed_symptom(name: str | None, since: str) -> Symptom:
     )
 
 
-def first_difference(model: nn.Module, before: Tensor, after: Tensor) -> str | None:
-    """Name of the first tensor whose checksum differs; None where all are alike."""
+def find_difference(model: nn.Module, before: Tensor, after: Tensor) -> str | None:
+    """Name the first tensor whose checksum differs; None where all are alike."""
     if torch.equal(before, after):
         return None
     names = list(model.state_dict())
     return names[int((before != after).nonzero()[0])]
+
+
+def not_optimized_symptom(module: nn.Module, optimizer: torch.optim.Optimizer) -> Symptom | None:
+    """A trainable parameter that the optimizer does not have: its head looks fine and teaches nothing."""
+    optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    forgotten = [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and id(parameter) not in optimized
+    ]
+    if not forgotten:
+        return None
+    heads = list(dict.fromkeys(name.split(".")[0] for name in forgotten))
+    return Symptom(
+        "not_optimized",
+        heads[0],
+        f"The optimizer has no parameter of {', '.join(heads)}: {len(forgotten)} are left out, "
+        f"the first is {forgotten[0]}."
+        if len(heads) == 1
+        else f"{len(forgotten)} parameters of {', '.join(heads)} are not in the optimizer.",
+        "They keep their random values, and what reaches the student through them is noise.",
+        "Make the optimizer from the whole trainable module, after its heads were added, not from the student.",
+    )

@@ -20,7 +20,7 @@ from dskd_compress.training.diagnosis.symptom import Symptom
 from dskd_compress.training.diagnosis.teacher import (
     changed_symptom,
     checksum,
-    first_difference,
+    find_difference,
     frozen_symptom,
     mode_symptom,
 )
@@ -28,9 +28,9 @@ from dskd_compress.training.diagnosis.teacher_input import (
     Formats,
     accuracy_symptom,
     adapter_symptom,
-    pixels_outside,
+    find_right_answers,
+    measure_outside_pixels,
     pixels_symptom,
-    right_answers,
 )
 from dskd_export.documents.training import TeacherFacts
 
@@ -54,9 +54,7 @@ class TeacherChecks:
     """Checks the state, the input and the class order of a teacher.
 
     Args:
-        teacher: of the task, as it is now.
         formats: normalisations of student and teacher; None skips the checks of the input.
-        classes: names of the data's classes.
         known_accuracy: the teacher's, after its own training; None where it is unknown.
         outputs: the teacher's own classes behind each of its outputs; None: they have no names.
         as_option: a class map of the teacher -> the option that sets it.
@@ -91,7 +89,7 @@ class TeacherChecks:
         model = self.teacher.model
         symptoms = [mode_symptom(model), frozen_symptom(model, optimizer)]
         in_eval_mode = symptoms[0] is None
-        changed = first_difference(model, self._checksum, checksum(model))
+        changed = find_difference(model, self._checksum, checksum(model))
         if changed is not None:
             symptoms.append(changed_symptom(changed, "since the training began"))
         given_BCHW = self.teacher.adapt(batch.images_BCHW).float()
@@ -108,7 +106,7 @@ class TeacherChecks:
             self._tried = None  # every other explanation of the same answers would mislead
         if in_eval_mode and self.formats is not None and self._tried is not None:
             size, images_BCHW = self.teacher.adapt.size, batch.images_BCHW
-            others = right_answers(model, images_BCHW, batch.labels_B, self.formats, size)
+            others = find_right_answers(model, images_BCHW, batch.labels_B, self.formats, size)
             self._tried.append((right_B.cpu().numpy(), others))
             symptoms += self._check_input(images_BCHW, given_BCHW, facts, self.formats, self._tried)
         return facts, symptoms
@@ -140,7 +138,7 @@ class TeacherChecks:
         adapt = TeacherInput(formats.student, formats.teacher, self.teacher.adapt.size)
         wanted_BCHW = adapt.to(images_BCHW.device)(images_BCHW)
         symptoms = [
-            pixels_symptom(pixels_outside(images_BCHW, formats.student)),
+            pixels_symptom(measure_outside_pixels(images_BCHW, formats.student)),
             adapter_symptom(given_BCHW, wanted_BCHW.float()),
         ]
         given_N = np.concatenate([given for given, _ in tried])

@@ -47,8 +47,8 @@ class Formats:
     teacher: Norm
 
 
-def pixels_outside(images_BCHW: Tensor, norm: Norm) -> float:
-    """Share of the values that are no pixels in [0, 1] once the normalisation is undone."""
+def measure_outside_pixels(images_BCHW: Tensor, norm: Norm) -> float:
+    """Measure the share of the values that are no pixels in [0, 1] once the normalisation is undone."""
     mean, std = (torch.tensor(values, device=images_BCHW.device).view(1, -1, 1, 1) for values in norm)
     pixels_BCHW = images_BCHW.float() * std + mean
     return float(((pixels_BCHW < -0.05) | (pixels_BCHW > 1.05)).float().mean())
@@ -91,7 +91,7 @@ def adapter_symptom(given_BCHW: Tensor, wanted_BCHW: Tensor) -> Symptom | None:
 
 
 @torch.no_grad()
-def right_answers(
+def find_right_answers(
     teacher: nn.Module,
     images_BCHW: Tensor,
     labels_B: Tensor,
@@ -99,7 +99,7 @@ def right_answers(
     size: tuple[int, int] | None,
     norms: Mapping[str, Norm] = CANDIDATES,
 ) -> dict[str, Right]:
-    """Which images the teacher gets right in each normalisation; it must be in eval mode."""
+    """Find the images that the teacher gets right in each normalisation; it must be in eval mode."""
     found = {}
     for name, norm in norms.items():
         adapt = TeacherInput(formats.student, norm, size).to(images_BCHW.device)
@@ -107,8 +107,8 @@ def right_answers(
     return found
 
 
-def same_norm(one: Norm, other: Norm) -> bool:
-    """Whether two normalisations are the same but for rounding."""
+def is_same_norm(one: Norm, other: Norm) -> bool:
+    """Check whether two normalisations are the same but for rounding."""
     return bool(np.allclose(one, other, atol=1e-3))
 
 
@@ -145,8 +145,6 @@ def accuracy_symptom(
     """A teacher that is clearly better with another normalisation, or far below what it is known to reach.
 
     Args:
-        given_N: which training images it gets right as it is given them.
-        others: the same for other normalisations, by name.
         statistics: mean and std of the values that reach it.
         known: its accuracy after its own training; None where nobody knows.
     """

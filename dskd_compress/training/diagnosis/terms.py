@@ -1,4 +1,4 @@
-"""Loss terms that teach the student nothing, or drown all others. Pure checks over numbers."""
+"""Loss terms and targets that teach the student nothing, or drown all others. Pure checks over numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ def unreached_symptoms(terms: Sequence[str], reaching: Set[str], head_terms: Set
     """Terms whose gradient cannot reach the student: something on the way is detached.
 
     Args:
-        terms: all of them.
         reaching: those with a path to a parameter of the student.
         head_terms: those that train only the training-only heads, by design.
     """
@@ -45,7 +44,7 @@ def unreached_symptoms(terms: Sequence[str], reaching: Set[str], head_terms: Set
 def dead_symptoms(snapshots: Sequence[Snapshot]) -> list[Symptom]:
     """Terms whose gradient was next to nothing at each of the last snapshots.
 
-    A gradient is compared with the value of its own term, so that a weight that rises from zero, or a loss
+    A gradient is compared with the value of the term, so that a weight that rises from zero, or a loss
     that is nearly solved, is not taken for a dead one. A value of exactly 0 counts only for a term that has
     never been alive: some have nothing to say of some batches.
     """
@@ -113,3 +112,36 @@ def _exploding(term: str, shot: Snapshot, value: float, norm: float) -> Symptom:
 
 def _plain(value: float | None) -> str:
     return "none" if value is None else f"{value:.3g}"
+
+
+SETTLED = 25  # steps after which a student's features differ from image to image
+TARGET_WINDOW = 2  # snapshots in a row
+
+LIMITS = {
+    "denoised_spread": (0.05, "the denoised features of a batch differ by {value:.2g} of what the teacher's do"),
+    "hash_bit_entropy_denoised": (0.1, "a hash bit of the denoised features holds {value:.2g} bits over a batch"),
+}
+"""Monitor -> least value, and in words what it says."""
+
+
+def collapsed_symptom(snapshots: Sequence[tuple[int, Mapping[str, float]]]) -> Symptom | None:
+    """The virtual teacher gives (nearly) one feature for all images.
+
+    Args:
+        snapshots: step and monitors of each snapshot, the newest last.
+    """
+    recent = [monitors for step, monitors in snapshots if step >= SETTLED][-TARGET_WINDOW:]
+    if len(recent) < TARGET_WINDOW:
+        return None
+    for name, (limit, words) in LIMITS.items():
+        if all(name in monitors and monitors[name] < limit for monitors in recent):
+            seen = words.format(value=recent[-1][name])
+            return Symptom(
+                "collapsed_target",
+                name,
+                f"{seen[0].upper()}{seen[1:]} (least healthy value: {limit:g}).",
+                "The denoised features have collapsed: every image pulls the student to the same point.",
+                "Lower method.guide_scale or set method.guide_clip, keep method.start_scale: teacher and "
+                "method.head_weight above 0, and see that the diffusion loss falls below 1.",
+            )
+    return None

@@ -43,13 +43,9 @@ def open_trackers(
     """Open the recipe's trackers; one that cannot be opened is left out, with a warning.
 
     Args:
-        section: which, and how.
-        folder: for their files and the id of the run; made where it is needed.
         role: `teacher` or `student`.
-        settings: the recipe, kept with the run.
         resumed: continue the same run; else begin a new one.
         reached: last record of each kind that is tracked already.
-        warn: called with a warning when a tracker fails.
 
     Raises:
         MissingExtra: see `check_trackers`.

@@ -30,8 +30,8 @@ class RunLabel:
     id: str
 
 
-def scalars_of(record: TrainingRecord) -> dict[str, float]:
-    """A record's numbers by name, the same names in every tracker; what was not measured is left out."""
+def collect_scalars(record: TrainingRecord) -> dict[str, float]:
+    """Collect a record's numbers by name, the same names in every tracker; what was not measured is left out."""
     values: dict[str, float | None]
     if isinstance(record, StepRecord):
         values = {f"train/{name}": value for name, value in record.losses.items()}
@@ -62,7 +62,7 @@ class Trackers:
     Args:
         trackers: by name.
         every_steps: step records between two that are passed on; epochs and diagnoses all are.
-        reached: last record of each kind that is tracked already. A run that was killed goes on from its
+        reached: last record of each kind that is tracked already. A run that was killed resumes from its
             checkpoint and makes the records after it again, with the same numbers.
         warn: called with a warning when a tracker fails.
     """
@@ -106,8 +106,8 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def findings_text(record: TrainingRecord) -> str:
-    """The findings of a record, one a line; empty where there are none."""
+def format_findings(record: TrainingRecord) -> str:
+    """Format the findings of a record, one a line; empty where there are none."""
     if not isinstance(record, DiagnosisRecord):
         return ""
     return "\n".join(

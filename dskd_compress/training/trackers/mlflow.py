@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dskd_compress.training.trackers.base import RunLabel, findings_text, scalars_of
+from dskd_compress.training.trackers.base import RunLabel, collect_scalars, format_findings
 from dskd_export.documents.training import TrainingRecord
 from dskd_export.errors import require
 
@@ -21,9 +21,6 @@ class MlflowTracker:
 
     Args:
         store: a folder, or the URI of a server or store.
-        label: name and id of the run.
-        settings: the recipe, as parameters.
-        project: the experiment.
     """
 
     def __init__(self, store: Path | str, label: RunLabel, settings: Mapping[str, Any], project: str) -> None:
@@ -53,9 +50,9 @@ class MlflowTracker:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, record.step) for name, value in scalars_of(record).items()]
+        metrics = [Metric(name, value, now, record.step) for name, value in collect_scalars(record).items()]
         self._client.log_batch(self._run, metrics=metrics)
-        if text := findings_text(record):
+        if text := format_findings(record):
             self._client.set_tag(self._run, f"finding.{record.step}", text)
 
     def finish(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dskd_compress.training.trackers.base import RunLabel, findings_text, scalars_of
+from dskd_compress.training.trackers.base import RunLabel, collect_scalars, format_findings
 from dskd_export.documents.training import StepRecord, TrainingRecord
 from dskd_export.errors import require
 
@@ -15,13 +15,7 @@ _FLUSH_SECONDS = 10
 
 
 class TensorboardTracker:
-    """One folder of event files a run; a resumed run adds a file to it.
-
-    Args:
-        folder: of all runs.
-        label: the id names the run's folder.
-        settings: the recipe, shown as text.
-    """
+    """One folder of event files a run; a resumed run adds a file to it."""
 
     def __init__(self, folder: Path, label: RunLabel, settings: Mapping[str, Any]) -> None:
         require("tensorboard", "tensorboard")
@@ -35,9 +29,9 @@ class TensorboardTracker:
 
     def log(self, record: TrainingRecord) -> None:
         """Write a record's numbers as scalars and its findings as text."""
-        for name, value in scalars_of(record).items():
+        for name, value in collect_scalars(record).items():
             self._writer.add_scalar(name, value, record.step)
-        if text := findings_text(record):
+        if text := format_findings(record):
             self._writer.add_text("findings", text, record.step)
         if not isinstance(record, StepRecord):
             self._writer.flush()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from dskd_compress.training.trackers.base import RunLabel, findings_text, scalars_of
+from dskd_compress.training.trackers.base import RunLabel, collect_scalars, format_findings
 from dskd_export.documents.training import TrainingRecord
 from dskd_export.errors import require
 
@@ -16,10 +16,6 @@ class WandbTracker:
     """One run of a project; a resumed run keeps its id.
 
     Args:
-        folder: for its files.
-        label: name and id of the run.
-        settings: the recipe, as the run's config.
-        project: of wandb.
         mode: `offline` writes files only.
     """
 
@@ -57,8 +53,8 @@ class WandbTracker:
 
     def log(self, record: TrainingRecord) -> None:
         """Write a record's numbers, and its findings into the summary."""
-        self._run.log(scalars_of(record), step=record.step)
-        if text := findings_text(record):
+        self._run.log(collect_scalars(record), step=record.step)
+        if text := format_findings(record):
             self._run.summary["findings"] = text
 
     def finish(self) -> None:

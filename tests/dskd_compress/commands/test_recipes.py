@@ -7,7 +7,7 @@ import pytest
 from dskd_compress import console
 from dskd_compress.cli import main
 from dskd_compress.config import Recipe
-from dskd_compress.recipe import DEFAULT_RECIPE, load_recipe, recipe_schema, recipe_text
+from dskd_compress.recipe import DEFAULT_RECIPE, load_recipe, read_recipe_text, recipe_schema
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def test_list(capsys):
 
 def test_show_prints_the_file_as_it_is(capsys):
     assert main(["recipes", "show", DEFAULT_RECIPE]) == 0
-    assert capsys.readouterr().out == recipe_text(DEFAULT_RECIPE)
+    assert capsys.readouterr().out == read_recipe_text(DEFAULT_RECIPE)
 
 
 @pytest.mark.parametrize("more", [["--resolved"], ["--set", "train.epochs=7"]])

@@ -118,10 +118,10 @@ def test_flags_stand_before_set_which_wins() -> None:
         ["train.epochs=2", 'teacher.checkpoint="a b.pth"', "teacher.train=null", "train.epochs=3"],
         [],
     ]
-    assert settings.flags_of(seen[0]) == seen[0][:3]
+    assert settings.select_flags(seen[0]) == seen[0][:3]
     assert recipe_from_mapping(SMALL, seen[0]).train.epochs == 3
 
 
 def test_the_teachers_training_has_the_same_flags() -> None:
-    (epochs,) = settings.of_teacher(settings.EPOCHS)
+    (epochs,) = settings.for_teacher(settings.EPOCHS)
     assert (epochs.key, epochs.flag) == ("teacher.train.epochs", "--epochs")

@@ -16,8 +16,8 @@ from sklearn.datasets import load_digits
 
 from dskd_compress.config import DataSection
 from dskd_compress.data import ArraySet, DataSets, check_data, open_data
-from dskd_compress.data.facts import fingerprint
-from dskd_compress.data.naming import natural_key
+from dskd_compress.data.folders import natural_key
+from dskd_compress.data.sources import fingerprint
 from dskd_compress.data.splits import split_set
 from dskd_export.errors import DataError, EnvironmentProblem
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dskd_compress.data.tar_members import tar_members
+from dskd_compress.data.tar_members import iter_tar_members
 from dskd_export.errors import DataError
 
 BLOCK = tarfile.BLOCKSIZE
@@ -36,7 +36,7 @@ def change(data: bytearray, block: int, begin: int, value: bytes) -> bytes:
 
 def names(path: Path, data: bytes) -> list[str]:
     path.write_bytes(data)
-    return [member.name for member in tar_members(path)]
+    return [member.name for member in iter_tar_members(path)]
 
 
 @pytest.fixture
@@ -83,4 +83,4 @@ def test_images_behind_a_damaged_header_are_not_lost_in_silence(path: Path) -> N
 def test_what_is_no_tar(path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(DataError, match="not a plain file"):
-        list(tar_members(path))
+        list(iter_tar_members(path))

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from dskd_compress.cli import describe
 from dskd_compress.config import DataSection
 from dskd_compress.data import ArraySet, DataSets, Preprocessing, TrainLoader, ValLoader, shared_memory, workers
-from dskd_compress.data.shared_memory import PREFETCHED_BATCHES, batches_size, check_shared_memory
+from dskd_compress.data.shared_memory import PREFETCHED_BATCHES, check_shared_memory, estimate_batches_size
 from dskd_compress.data.workers import end_workers, explain_worker_death, open_workers
 from dskd_export.errors import EnvironmentProblem
 
@@ -264,9 +264,9 @@ def sets(count: int = 64) -> DataSets:
 
 
 def test_the_size_of_what_is_prefetched() -> None:
-    assert batches_size(None, 8, (3, 10, 10), 2) == 8 * (2 * PREFETCHED_BATCHES + 1) * 300
-    assert batches_size(20, 8, (3, 10, 10), 2) == 20 * 300
-    assert batches_size(None, 8, (3, 10, 10), 0) == 0
+    assert estimate_batches_size(None, 8, (3, 10, 10), 2) == 8 * (2 * PREFETCHED_BATCHES + 1) * 300
+    assert estimate_batches_size(20, 8, (3, 10, 10), 2) == 20 * 300
+    assert estimate_batches_size(None, 8, (3, 10, 10), 0) == 0
 
 
 def test_processes_on_one_machine_share_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

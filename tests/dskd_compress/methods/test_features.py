@@ -5,7 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dskd_compress.methods.features import Projection, by_location, channel_statistics, channels_like, pool
+from dskd_compress.methods.features import (
+    Projection,
+    broadcast_channels,
+    flatten_locations,
+    measure_channels,
+    pool,
+)
 from dskd_compress.taps import Tap
 
 
@@ -13,7 +19,7 @@ from dskd_compress.taps import Tap
 def test_statistics_equal_numpy_over_all_batches(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     batches = [3 + 2 * rng.normal(size=(count, *shape[1:])) for count in (5, 2, 7)]
-    mean_C, std_C = channel_statistics(torch.tensor(batch) for batch in batches)
+    mean_C, std_C = measure_channels(torch.tensor(batch) for batch in batches)
     values = np.moveaxis(np.concatenate(batches), 1, -1).reshape(-1, 4)
     np.testing.assert_allclose(mean_C, values.mean(axis=0))
     np.testing.assert_allclose(std_C, values.std(axis=0))
@@ -22,19 +28,19 @@ def test_statistics_equal_numpy_over_all_batches(shape: tuple[int, ...]) -> None
 def test_a_channel_that_hardly_fires_is_not_blown_up() -> None:
     feat = torch.randn(50, 5, dtype=torch.float64)
     feat[:, 2] = 0.5
-    _, std_C = channel_statistics([feat])
+    _, std_C = measure_channels([feat])
     assert float(std_C[2]) == pytest.approx(0.01 * float(feat.std(dim=0, unbiased=False).median()))
-    assert torch.equal(channel_statistics([torch.ones(4, 3)])[1], torch.ones(3, dtype=torch.float64))
+    assert torch.equal(measure_channels([torch.ones(4, 3)])[1], torch.ones(3, dtype=torch.float64))
 
 
 def test_shapes() -> None:
     map_BCHW, vector_BC = torch.randn(2, 3, 4, 5), torch.randn(2, 3)
     torch.testing.assert_close(pool(map_BCHW), map_BCHW.flatten(2).sum(2) / 20)
     assert pool(vector_BC) is vector_BC
-    assert torch.equal(by_location(map_BCHW)[1 * 20 + 2 * 5 + 3], map_BCHW[1, :, 2, 3])
-    assert by_location(vector_BC) is vector_BC
-    assert (map_BCHW * channels_like(torch.arange(3.0), map_BCHW))[:, 0].abs().sum() == 0
-    assert channels_like(torch.arange(3.0), vector_BC).shape == (3,)
+    assert torch.equal(flatten_locations(map_BCHW)[1 * 20 + 2 * 5 + 3], map_BCHW[1, :, 2, 3])
+    assert flatten_locations(vector_BC) is vector_BC
+    assert (map_BCHW * broadcast_channels(torch.arange(3.0), map_BCHW))[:, 0].abs().sum() == 0
+    assert broadcast_channels(torch.arange(3.0), vector_BC).shape == (3,)
 
 
 @pytest.mark.parametrize("norm", [True, False])

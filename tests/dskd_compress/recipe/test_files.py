@@ -1,13 +1,33 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dskd_compress.config import TrainSection
-from dskd_compress.recipe import DEFAULT_RECIPE, list_recipes, load_recipe, recipe_text
+from dskd_compress.config import (
+    DskdMethod,
+    KdMethod,
+    NoneMethod,
+    Recipe,
+    StudentSection,
+    TeacherSection,
+    TrainSection,
+)
+from dskd_compress.recipe import (
+    DEFAULT_RECIPE,
+    dump_recipe,
+    list_recipes,
+    load_recipe,
+    read_recipe_text,
+    section_digests,
+)
+from dskd_compress.recipe.yaml_text import parse_yaml
 from dskd_export.errors import RecipeError
 
 FIVE_FAULTS = """\
@@ -107,7 +127,7 @@ def test_by_name_with_and_without_suffix_and_by_path():
     info = next(info for info in list_recipes() if info.name == DEFAULT_RECIPE)
     by_name = load_recipe(DEFAULT_RECIPE)
     assert by_name == load_recipe(DEFAULT_RECIPE + ".yaml") == load_recipe(str(info.path)) == info.recipe
-    assert recipe_text(DEFAULT_RECIPE) == info.path.read_text(encoding="utf-8")
+    assert read_recipe_text(DEFAULT_RECIPE) == info.path.read_text(encoding="utf-8")
 
 
 def test_overrides_are_applied_to_a_file():
@@ -139,6 +159,58 @@ def test_a_recipe_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.yaml"
     path.touch()
     os.truncate(path, 6_000_000_000)
-    for read in (load_recipe, recipe_text):
+    for read in (load_recipe, read_recipe_text):
         with pytest.raises(RecipeError, match=r"huge\.yaml.* 6,000,000,000 .* 1,048,576"):
             read(str(path))
+
+
+_RECIPES = st.builds(
+    Recipe,
+    description=st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=80),
+    seed=st.integers(0, 2**31),
+    teacher=st.builds(
+        TeacherSection,
+        name=st.just("resnet34"),
+        pretrained=st.booleans(),
+        checkpoint=st.none() | st.just("weights/a b.safetensors"),
+        kwargs=st.dictionaries(
+            st.sampled_from(["drop_rate", "img_size", "null", "1e3"]), st.none() | st.floats(-1, 1)
+        ),
+        train=st.none() | st.builds(TrainSection, lr=st.floats(1e-9, 1e3), warmup_epochs=st.integers(0, 20)),
+    ),
+    student=st.builds(StudentSection, name=st.just("resnet18"), pretrained=st.booleans()),
+    method=st.just(NoneMethod())
+    | st.builds(KdMethod, temperature=st.floats(0.1, 100))
+    | st.builds(
+        DskdMethod,
+        preset=st.sampled_from(["default", "paper"]),
+        hash_bits=st.none() | st.integers(1, 4096),
+        guide_clip=st.none() | st.floats(0.01, 10),
+    ),
+)
+
+
+@given(_RECIPES)
+def test_loads_back_to_an_equal_recipe(recipe):
+    text = dump_recipe(recipe)
+    parsed = parse_yaml(text, "f")
+    assert parsed.faults == []
+    assert Recipe.model_validate(parsed.value) == recipe
+    assert dump_recipe(Recipe.model_validate(parsed.value)) == text
+    assert yaml.safe_load(text)["validate"]["batches"] == [1, 3, 8]
+
+
+def test_through_a_file(tmp_path):
+    recipe = load_recipe("digits/resnet18-to-mobilenetv3_small_050", ["validate.images=17"])
+    (tmp_path / "r.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(str(tmp_path / "r.yaml")) == recipe
+
+
+def test_digests_change_only_where_the_recipe_does():
+    one = load_recipe("digits/resnet18-to-mobilenetv3_small_050")
+    two = load_recipe("digits/resnet18-to-mobilenetv3_small_050", ["train.lr=0.0123"])
+    before, after = section_digests(one), section_digests(two)
+    assert {key for key in before if before[key] != after[key]} == {"train"}
+    assert set(before) == set(yaml.safe_load(dump_recipe(one)))
+    # Canonical JSON by hand, for a section whose JSON is plain to see.
+    assert before["report"] == hashlib.sha256(b'{"title":null}').hexdigest()

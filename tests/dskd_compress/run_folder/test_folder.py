@@ -14,7 +14,7 @@ from run_support import SMALL, SMALL_STAGES, small_recipe
 
 from dskd_compress.config import Recipe
 from dskd_compress.recipe import dump_recipe, recipe_from_mapping
-from dskd_compress.run_folder import STAGE_NAMES, STAGES, RunFolder, recipe_sha256, stage_named, stages_of
+from dskd_compress.run_folder import STAGE_NAMES, STAGES, RunFolder, find_stage, list_stages, recipe_sha256
 from dskd_export.documents.base import StageRecord, read_document
 from dskd_export.errors import DataError, EnvironmentProblem, RecipeError
 from dskd_export.files.atomic import write_atomic
@@ -28,7 +28,7 @@ def make_run(path: Path, recipe: Recipe) -> RunFolder:
     """A folder in which every stage has run: file names and records are real, contents are not."""
     folder = RunFolder(path)
     folder.create()
-    for stage in stages_of(recipe):
+    for stage in list_stages(recipe):
         for name in stage.outputs + stage.optional:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(f"content of {name}")
@@ -39,7 +39,7 @@ def make_run(path: Path, recipe: Recipe) -> RunFolder:
 
 def reasons(folder: RunFolder, recipe: Recipe, data_sha256: str | None = DATA) -> dict[str, str]:
     """Stage -> why it would run again; nothing of a stage that would not."""
-    found = {stage.name: folder.why_rerun(stage.name, recipe, data_sha256) for stage in stages_of(recipe)}
+    found = {stage.name: folder.why_rerun(stage.name, recipe, data_sha256) for stage in list_stages(recipe)}
     return {name: why for name, why in found.items() if why is not None}
 
 
@@ -65,10 +65,10 @@ def test_a_stage_reads_only_what_an_earlier_one_writes() -> None:
 
 
 def test_only_a_recipe_that_trains_its_teacher_or_tunes_has_that_stage() -> None:
-    assert [stage.name for stage in stages_of(small_recipe())] == list(SMALL_STAGES)
-    assert [stage.name for stage in stages_of(small_recipe("teacher.train=null"))] == list(SMALL_STAGES[1:])
-    assert [stage.name for stage in stages_of(small_recipe("tune.epochs=1"))] == list(STAGE_NAMES)
-    assert stage_named("export").name == "export"
+    assert [stage.name for stage in list_stages(small_recipe())] == list(SMALL_STAGES)
+    assert [stage.name for stage in list_stages(small_recipe("teacher.train=null"))] == list(SMALL_STAGES[1:])
+    assert [stage.name for stage in list_stages(small_recipe("tune.epochs=1"))] == list(STAGE_NAMES)
+    assert find_stage("export").name == "export"
 
 
 # --- why a stage runs again

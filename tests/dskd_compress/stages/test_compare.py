@@ -9,7 +9,7 @@ import pytest
 from run_support import QUIET, Finished, small_recipe
 
 from dskd_compress.config import DskdMethod, Recipe
-from dskd_compress.stages.compare import Variant, plan_runs, run_comparison
+from dskd_compress.stages.compare import Variant, parse_variants, plan_runs, run_comparison
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparisonDocument, TrainingDocument
 from dskd_export.errors import DskdError, RecipeError, UsageError
@@ -30,14 +30,14 @@ def test_variants() -> None:
     assert Variant.parse("map=dskd tap=map train.lr=0.1") == Variant(
         "map", ("method.name=dskd", "method.tap=map", "train.lr=0.1")
     )
-    assert Variant.of_method("kd") == Variant("kd", ("method.name=kd",))
+    assert parse_variants("kd", (), None) == [Variant("kd", ("method.name=kd",))]
     for bad in ("map", "=dskd", "map=", "map=dskd tap", "../up=dskd"):
         with pytest.raises(UsageError, match="LABEL=METHOD"):
             Variant.parse(bad)
 
 
 def test_plan() -> None:
-    variants = [Variant.of_method("kd"), Variant.parse("map=dskd tap=map")]
+    variants = [*parse_variants("kd", (), None), Variant.parse("map=dskd tap=map")]
     runs = plan_runs(lambda changes: small_recipe(*changes), variants, [0, 5], Path("out"))
     assert [(run.label, run.seed, run.recipe.seed) for run in runs] == [
         ("kd", 0, 0),
@@ -56,7 +56,7 @@ def test_plan() -> None:
 
 def test_a_comparison_is_fair_and_goes_on_where_it_stopped(finished: Finished, tmp_path: Path) -> None:
     load = loader(finished.folder / "teacher.safetensors")
-    variants = [Variant.of_method("none"), Variant.of_method("kd")]
+    variants = parse_variants("none,kd", (), None)
     runs = plan_runs(load, variants, [0, 1], tmp_path)
     document = run_comparison(runs, tmp_path, QUIET, epoch="last", jobs=1, against="kd")
     assert [method.label for method in document.methods] == ["none", "kd"]

@@ -40,24 +40,19 @@ def test_the_student_itself_stays_as_it_is(tuned: RunFolder, finished: Finished)
     assert sha256_file(tuned / "student.safetensors") == sha256_file(finished.folder / "student.safetensors")
 
 
-def test_the_training_only_modules_go_on_from_the_distillation(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_training_only_modules_resume_from_the_distillation_and_the_same_tuning_gives_the_same_student(
+    tuned: RunFolder, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     took: list[bool] = []
     real = tune._take_heads
     monkeypatch.setattr(tune, "_take_heads", lambda *arguments: took.append(real(*arguments)) or took[-1])
     shutil.copytree(finished.folder.path, tmp_path / "run")
     run_tune(small_recipe(*RECIPE), RunFolder(tmp_path / "run"), QUIET)
+    name = "student.int8.safetensors"
+    assert sha256_file(tmp_path / "run" / name) == sha256_file(tuned / name)
     shutil.rmtree(tmp_path / "run/checkpoint")
     run_tune(small_recipe(*RECIPE), RunFolder(tmp_path / "run"), QUIET)
     assert took == [True, False]
-
-
-def test_the_same_tuning_gives_the_same_student(tuned: RunFolder, finished: Finished, tmp_path: Path) -> None:
-    shutil.copytree(finished.folder.path, tmp_path / "run")
-    run_tune(small_recipe(*RECIPE), RunFolder(tmp_path / "run"), QUIET)
-    name = "student.int8.safetensors"
-    assert sha256_file(tmp_path / "run" / name) == sha256_file(tuned / name)
 
 
 def test_interrupted_it_goes_on_to_the_same_student(

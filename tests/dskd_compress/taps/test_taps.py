@@ -8,7 +8,16 @@ import pytest
 import torch
 from support import CLASSES, make_model
 
-from dskd_compress.taps import Tap, TapHead, choose_tap, find_head, find_tap, find_teacher_tap, head_paths, probe
+from dskd_compress.taps import (
+    Tap,
+    TapHead,
+    choose_tap,
+    find_head,
+    find_head_paths,
+    find_tap,
+    find_teacher_tap,
+    probe,
+)
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import TapError
 
@@ -150,8 +159,8 @@ def test_shapes_are_found_without_values(name: str, size: int) -> None:
     for kind in ("vector", "map"):
         tap = find_tap(shapes, seen_meta, kind)
         assert tap == find_tap(real, seen, kind)
-        paths = [head.path for head in head_paths(shapes, seen_meta, tap)]
-        assert paths == [head.path for head in head_paths(real, seen, tap)]
+        paths = [head.path for head in find_head_paths(shapes, seen_meta, tap)]
+        assert paths == [head.path for head in find_head_paths(real, seen, tap)]
         try:
             assert find_head(real, seen, tap).path in paths
         except TapError:

@@ -70,9 +70,3 @@ def test_a_module_is_evaluated_in_eval_mode_and_given_back_as_it_was(training: b
     assert model.training == training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_tells_of_each_batch(logits_NK: Tensor, labels_N: Tensor) -> None:
-    sizes: list[int] = []
-    evaluate_model(lambda x: x, split(logits_NK, labels_N, 16), on_batch=sizes.append)
-    assert sizes == [16, 16, 5]

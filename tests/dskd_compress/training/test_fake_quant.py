@@ -5,7 +5,7 @@ import torch
 from support import make_model
 from torch import nn
 
-from dskd_compress.training.fake_quant import insert_fake_quant, plain_state
+from dskd_compress.training.fake_quant import insert_fake_quant, strip_quantisers
 from dskd_export.errors import ModelError
 
 
@@ -38,7 +38,7 @@ def test_gradients_pass_and_the_plain_keys_stay(precision: str) -> None:
     assert 0 < (model(images) - before).abs().max() / before.abs().max() < 0.2
     model.train()(images).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-    kept = plain_state(model.state_dict(), list(plain))
+    kept = strip_quantisers(model.state_dict(), list(plain))
     assert list(kept) == list(plain)
     make_model("test_resnet").load_state_dict(kept, strict=True)
 
@@ -56,4 +56,4 @@ def test_nothing_to_quantise() -> None:
 
 def test_a_key_that_is_gone() -> None:
     with pytest.raises(ModelError, match="has lost b"):
-        plain_state({"a": torch.zeros(1)}, ["a", "b"])
+        strip_quantisers({"a": torch.zeros(1)}, ["a", "b"])

@@ -22,7 +22,7 @@ def run(make_run: Callable[..., Path]) -> Path:
     return make_run(precisions=True)
 
 
-def spec_of(run: Path, **changes: object) -> ModelSpec:
+def make_spec(run: Path, **changes: object) -> ModelSpec:
     spec = ModelSpec.read(run / "bundle/spec.json")
     return ModelSpec.model_validate({**spec.model_dump(), **changes})
 
@@ -40,13 +40,13 @@ def golden(spec: ModelSpec, labels: list[int]) -> Golden:
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_normalisation_is_undone(run: Path, layout: str, dtype: str) -> None:
-    spec = spec_of(run, input_layout=layout, input_dtype=dtype)
+    spec = make_spec(run, input_layout=layout, input_dtype=dtype)
     image = preprocess(Image.fromarray(pixels(0, spec)), spec)
     np.testing.assert_array_equal(pixels_of(image, spec), pixels(0, spec))
 
 
 def test_pictures_of_the_worst_class_are_on_the_page(run: Path) -> None:
-    spec = spec_of(run)
+    spec = make_spec(run)
     (run / "bundle/golden.npz").write_bytes(golden(spec, [7, 3, 7]).to_bytes())
     found = golden_of(run / "bundle", spec)
     assert found is not None
@@ -60,5 +60,5 @@ def test_pictures_of_the_worst_class_are_on_the_page(run: Path) -> None:
 
 
 def test_without_golden_images_of_it_that_is_said(run: Path) -> None:
-    assert golden_of(run / "bundle", spec_of(run)) is None  # what the fixture wrote is none
+    assert golden_of(run / "bundle", make_spec(run)) is None  # what the fixture wrote is none
     assert "Class 7, the worst class of onnxruntime:cpu:int8: the bundle" in build_report(run).markdown

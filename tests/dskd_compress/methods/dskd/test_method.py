@@ -17,7 +17,7 @@ from dskd_compress.methods.base import StepContext
 from dskd_compress.methods.diffusion.schedule import ddim_sample, sampling_steps
 from dskd_compress.methods.dskd.guidance import TeacherHead
 from dskd_compress.methods.dskd.method import DskdModule, rescale_to
-from dskd_compress.methods.features import by_location, pool
+from dskd_compress.methods.features import flatten_locations, pool
 from dskd_compress.methods.lsh import lsh_loss
 from dskd_compress.methods.noise import StepNoise
 from dskd_compress.taps import find_head, find_tap, probe
@@ -203,7 +203,7 @@ def test_the_terms_add_up_and_the_ramp_rises(cnn_pair: Pair, images_BCHW: Tensor
 def test_statistics_are_the_teachers(tap: str, cnn_pair: Pair, images_BCHW: Tensor) -> None:
     task = make_task(DskdMethod(tap=tap, hash_bias="median"), cnn_pair)
     task.fit_statistics([images_BCHW[:3], images_BCHW[3:]])
-    places = by_location(task.teacher(images_BCHW).feat)
+    places = flatten_locations(task.teacher(images_BCHW).feat)
     torch.testing.assert_close(task.module.space.mean_C, places.mean(dim=0), rtol=1e-3, atol=1e-4)
     std = places.std(dim=0, unbiased=False)
     torch.testing.assert_close(task.module.space.std_C, std.clamp(min=0.01 * std.median()), rtol=1e-2, atol=1e-4)
@@ -393,6 +393,6 @@ def test_map_heads_are_found_in_closed_form(cnn_pair: Pair) -> None:
 def test_loss_by_location_is_the_mean_over_places() -> None:
     u, v = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3)
     planes, bias = torch.randn(8, 4), torch.zeros(8)
-    whole = lsh_loss(by_location(u), by_location(v), planes, bias).mean()
+    whole = lsh_loss(flatten_locations(u), flatten_locations(v), planes, bias).mean()
     places = [lsh_loss(u[:, :, i, j], v[:, :, i, j], planes, bias).mean() for i in range(3) for j in range(3)]
     torch.testing.assert_close(whole, torch.stack(places).mean())

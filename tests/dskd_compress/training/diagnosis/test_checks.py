@@ -19,9 +19,8 @@ from dskd_compress.recipe import recipe_from_mapping
 from dskd_compress.training.diagnosis.classes import class_order_symptom, find_permutation
 from dskd_compress.training.diagnosis.gradients import TermGradients
 from dskd_compress.training.diagnosis.paired import clearly_better
-from dskd_compress.training.diagnosis.target import collapsed_symptom
-from dskd_compress.training.diagnosis.teacher import checksum, first_difference
-from dskd_compress.training.diagnosis.terms import Snapshot, dead_symptoms, exploding_symptoms
+from dskd_compress.training.diagnosis.teacher import checksum, find_difference
+from dskd_compress.training.diagnosis.terms import Snapshot, collapsed_symptom, dead_symptoms, exploding_symptoms
 
 RNG = np.random.default_rng(0)
 
@@ -77,7 +76,7 @@ def test_the_map_works_when_it_is_pasted(names: tuple[str, ...], outputs: list[l
     groups = resolve_class_map(mapping, teacher, names)
     behind = outputs or [["0"], ["1"], ["2"], ["3"]]
     for output, label in enumerate(meaning):
-        assert [teacher.shown(member) for member in groups[label]] == behind[output]
+        assert [teacher.show(member) for member in groups[label]] == behind[output]
 
 
 def test_no_permutation_is_seen_where_there_is_none() -> None:
@@ -95,7 +94,7 @@ def test_a_checksum_sees_any_bit() -> None:
     model.register_buffer("flag", torch.tensor([True, False]))
     for name, tensor in model.state_dict().items():
         before = checksum(model)
-        assert first_difference(model, before, checksum(model)) is None
+        assert find_difference(model, before, checksum(model)) is None
         flat = tensor.view(-1)
         kept = flat[0].clone()
         if tensor.dtype == torch.bool:
@@ -104,7 +103,7 @@ def test_a_checksum_sees_any_bit() -> None:
             flat[0] = torch.nextafter(flat[0].float(), torch.tensor(9.0)) if tensor.dtype == torch.float32 else 9.0
         else:
             flat[0] += 1
-        assert first_difference(model, before, checksum(model)) == name
+        assert find_difference(model, before, checksum(model)) == name
         flat[0] = kept
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from dskd_compress.config import TrackingSection
 from dskd_compress.training.trackers import Trackers, check_trackers, open_trackers
-from dskd_compress.training.trackers.base import scalars_of
+from dskd_compress.training.trackers.base import collect_scalars
 from dskd_export.documents.training import (
     DiagnosisRecord,
     EpochRecord,
@@ -315,7 +315,7 @@ def test_a_damaged_id_begins_a_new_run(tmp_path: Path) -> None:
 
 
 def test_names_are_the_same_everywhere() -> None:
-    assert set(scalars_of(step(1))) == {
+    assert set(collect_scalars(step(1))) == {
         "train/loss", "train/ce", "train/learning_rate", "train/images_per_s", "monitor/hash_agreement"
     }  # fmt: skip
-    assert scalars_of(close_look(1))["diagnosis/findings"] == 1
+    assert collect_scalars(close_look(1))["diagnosis/findings"] == 1
