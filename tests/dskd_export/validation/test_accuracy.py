@@ -69,7 +69,7 @@ def test_what_cannot_be_counted() -> None:
         accuracy_of(logits, np.array([0, 3]))
     with pytest.raises(DataError, match="Label -1"):
         accuracy_of(logits, np.array([-1, 0]))
-    with pytest.raises(DataError, match="no images"):
+    with pytest.raises(DataError, match="data set is empty"):
         accuracy_of(logits[:0], np.array([], dtype=np.int64))
     with pytest.raises(ValueError, match="do not fit together"):
         accuracy_of(logits, np.array([0]))
@@ -88,7 +88,7 @@ def test_a_runner_in_one_pass_and_in_two(onnx_bytes: bytes, head) -> None:
         assert seen == [5, 5, 5, 5, 3]
         assert found.top1.value == np.mean(predicted_N == labels_N)
         assert accuracy_of(logits_of(runner, input_NCHW, batch=4), labels_N) == found
-        with pytest.raises(DataError, match="no images"):
+        with pytest.raises(DataError, match="data set is empty"):
             evaluate_runner(runner, [])
         with pytest.raises(ModelError, match="no output scores; it has logits"):
             evaluate_runner(runner, [(input_NCHW, labels_N)], output_name="scores")
