@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from export_support import count_nodes, export, load, make_spec, random_images, run, steps
+from export_support import count_nodes, export, exported_once, load, make_spec, random_images, run, steps
 from support import CLASSES, compare_runners, make_format, make_model
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ from dskd_compress.models import count_parameters
 from dskd_compress.torch_runner import TorchRunner
 from dskd_export.bundle.manifest import weights_name
 from dskd_export.errors import ModelError
-from dskd_export.onnx_from_torch import Exported, convert
+from dskd_export.onnx_from_torch import convert
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
 
 # CNN, depthwise CNN, norm in the head, class token, windows in NHWC, mixed.
@@ -36,12 +35,6 @@ STUDENTS = [
         for name in ("mobilenetv3_small_050", "test_convnext", "test_mambaout", "test_byobnet")
     ),
 ]
-
-
-@functools.cache
-def exported_once(name: str, size: int = 32) -> Exported:
-    """A model as it comes, exported once for all tests that only read it."""
-    return export(make_model(name).eval(), size)
 
 
 @pytest.mark.parametrize(("name", "size"), STUDENTS)
