@@ -162,7 +162,7 @@ class Rapl:
     def __init__(self, root: Path = Path("/")) -> None:
         self._counters: dict[str, _Counter] = {}
         self.total: Total | None = None
-        self.reason = "the system reports no energy counter of the CPU (powercap, RAPL)"
+        self.reason = "the system shows no energy counter of the CPU (powercap, RAPL)"
         for zone in find_paths(root, "sys/class/powercap/intel-rapl:*"):
             name = read_text(zone / "name") or ""
             if not name.startswith("package"):
