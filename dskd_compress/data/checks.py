@@ -8,8 +8,7 @@ from dskd_compress.data.folders import FolderSet
 from dskd_compress.data.sources import DataSets, Images
 from dskd_compress.data.streams import StreamSet
 from dskd_export.errors import DataError
-from dskd_export.files.names import shell_bytes
-from dskd_export.runtime.class_names import describe_difference, find_look_alikes
+from dskd_export.files.names import describe_difference, find_look_alikes, shell_bytes
 
 
 def check_data(sets: DataSets, *, every_class: bool = True) -> None:

@@ -20,7 +20,7 @@ from dskd_compress.data.streams import StreamSet, open_streams
 from dskd_compress.data.tars import open_tar
 from dskd_export.documents.base import DataFacts
 from dskd_export.errors import DataError
-from dskd_export.runtime.class_names import check_class_names
+from dskd_export.files.names import check_class_names
 from dskd_export.runtime.folder_tree import kind_of
 from dskd_export.runtime.image_scan import LeftOut
 

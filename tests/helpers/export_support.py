@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import bundle_support
 import numpy as np
 import onnx
-from support import CLASSES
+from support import CLASSES, make_model
 from torch import nn
 
 from dskd_export.onnx_from_torch import Exported, onnx_from_torch
@@ -27,6 +28,12 @@ def export(model: nn.Module, size: int = 32, **options: Any) -> Exported:
     """Export with the options of the spec and of the exporter mixed."""
     of_spec = {name: options.pop(name) for name in list(options) if name in ModelSpec.model_fields}
     return onnx_from_torch(model, make_spec(size, **of_spec), **options)
+
+
+@functools.cache
+def exported_once(name: str, size: int = 32) -> Exported:
+    """A model as it comes, exported once for all tests that only read it."""
+    return export(make_model(name).eval(), size)
 
 
 def run(model: OnnxModel, images: np.ndarray) -> np.ndarray:

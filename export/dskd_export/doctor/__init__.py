@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dskd_export.doctor.finding import Finding, Purpose
-from dskd_export.doctor.jetson import check_jetson
-from dskd_export.doctor.machine import check_disk, check_folder, check_gpu, check_memory
+from dskd_export.doctor.machine import check_disk, check_folder, check_gpu, check_jetson, check_memory
 from dskd_export.doctor.ort import check_onnxruntime, needs_gpu
 from dskd_export.doctor.packages import PACKAGES, check_packages, check_python, check_torchvision
 from dskd_export.doctor.tensorrt import check_tensorrt

@@ -3,7 +3,7 @@
     api.py           what building and running need of TensorRT, whatever its version
     versions.py      supported versions and capabilities
     generations.py   which TensorRT is installed, and its adapter
-    adapter.py       what the adapters share
+    adapter.py       what the adapters share; kernel timings, kept next to the engines of one device
     trt10.py         TensorRT 10.3 to 10.16: JetPack 6.1 to 7.1, servers
     trt11.py         TensorRT 11: JetPack 7.2.2 and later, servers
     rtx.py           TensorRT-RTX 1: GeForce and RTX GPUs; builds on a machine without a GPU
@@ -14,7 +14,6 @@
     builder.py       bundle and precision -> model.<precision>.engine and model.<precision>.build.json
     refit.py         a stripped engine and a bundle's weights -> a whole engine
     process.py       a build in a child process, which may crash
-    timing_cache.py  kernel timings, kept next to the engines of one device
     document.py      BuildDocument: what is known of an engine
     identity.py      the engines of a bundle, and whether one can be loaded here
     inspect.py       the number types that its layers run in

@@ -25,11 +25,10 @@ from pydantic import Field
 from dskd_export import codes, errors
 from dskd_export.bundle.onnx_file import opset_of
 from dskd_export.documents.base import Document
-from dskd_export.engine.adapter import TensorRtAdapter
+from dskd_export.engine.adapter import TensorRtAdapter, read_cache, write_cache
 from dskd_export.engine.api import BackendName, BuildOptions, Failure, Plan, Refusal
 from dskd_export.engine.document import TimingCacheFacts
 from dskd_export.engine.generations import open_backend
-from dskd_export.engine.timing_cache import read_cache, write_cache
 from dskd_export.errors import DskdError, EnvironmentProblem, MissingExtra, ModelError, UsageError
 
 _MIB = 1024**2

@@ -20,8 +20,7 @@ import numpy as np
 from dskd_export.documents.precision import PrecisionMetadata
 from dskd_export.errors import UsageError, require
 from dskd_export.precision import graph, modelopt
-from dskd_export.precision.calibration import Calibration
-from dskd_export.precision.ranges import tensor_ranges
+from dskd_export.precision.calibration import Calibration, tensor_ranges
 
 BF16_OPSET = 22
 # A hundredth of fp16's largest value: sums of that many tensor elements still fit.

@@ -53,7 +53,11 @@ def csv_table(sources: Sequence[Source], found: Sequence[Choice]) -> str:
                 "source": source.name,
                 "device": source.device,
                 **_of_row(row),
-                **({} if one is None else _of_choice(one)),
+                **({} if one is None else _interval("top1", one.top1)),
+                "architecture": None if one is None else one.model,
+                "method": None if one is None else one.method,
+                "verdict": None if one is None else one.verdict,
+                "verdict_reason": None if one is None else one.reason,
                 "bundle_sha256": benchmark.bundle_sha256,
                 "commit": benchmark.provenance.commit or "",
                 "measured_at": benchmark.provenance.started_at,
@@ -72,16 +76,6 @@ def _harmless(value: object) -> object:
 def _key(row: BenchmarkRow) -> tuple[object, ...]:
     """A choice stands for all batches and parts of a model: accuracy and verdict are the model's."""
     return (row.model, row.runner, row.provider, row.precision, row.threads)
-
-
-def _of_choice(one: Choice) -> dict[str, object]:
-    return {
-        "architecture": one.model,
-        "method": one.method,
-        **_interval("top1", one.top1),
-        "verdict": one.verdict,
-        "verdict_reason": one.reason,
-    }
 
 
 def _of_row(row: BenchmarkRow) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What lies in a folder, by kind: files, folders, links that lead nowhere, and what must never be opened."""
+"""List a folder by kind: files, folders, dangling links, and what must never be opened."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tree(Protocol):
     """Folders that can be listed, on a disk or in an archive. Paths are relative to its root, with `/`."""
 
     def entries(self, folder: str) -> list[Entry]:
-        """Everything directly in a folder, sorted by name.
+        """List everything directly in a folder, sorted by name.
 
         Raises:
             DataError: the folder cannot be listed.
@@ -41,19 +41,19 @@ class Tree(Protocol):
         ...
 
     def identity(self, folder: str) -> Hashable:
-        """A value that two paths share if they lead to the same folder."""
+        """Return a value that two paths share if they lead to the same folder."""
         ...
 
     def place(self, path: str) -> str:
-        """The path as messages name it."""
+        """Return the path as messages name it."""
         ...
 
     def target(self, path: str) -> str:
-        """Where a link points."""
+        """Return where a link points."""
         ...
 
     def rename_hint(self, path: str, name: str) -> str:
-        """How to give a folder another name."""
+        """Return a hint on how to rename a folder."""
         ...
 
 
@@ -64,7 +64,7 @@ class DiskTree:
     root: Path
 
     def entries(self, folder: str) -> list[Entry]:
-        """Everything directly in a folder, sorted by name.
+        """List everything directly in a folder, sorted by name.
 
         Raises:
             DataError: the folder cannot be listed.
@@ -76,7 +76,7 @@ class DiskTree:
             raise _unreadable(self.place(folder), error) from error
 
     def identity(self, folder: str) -> Hashable:
-        """Device and inode."""
+        """Return device and inode."""
         try:
             status = (self.root / folder).stat()
         except OSError as error:
@@ -84,22 +84,22 @@ class DiskTree:
         return status.st_dev, status.st_ino
 
     def place(self, path: str) -> str:
-        """The whole path."""
+        """Return the whole path."""
         return make_printable(str(self.root / path))
 
     def target(self, path: str) -> str:
-        """Where a link points."""
+        """Return where a link points."""
         return make_printable(str((self.root / path).readlink()))
 
     def rename_hint(self, path: str, name: str) -> str:
-        """The command that renames it, in bytes that no locale changes."""
+        """Return the command that renames it, in bytes that no locale changes."""
         old = self.root / path
         new = f"{shell_bytes(str(old.parent))}/{shlex.quote(name)}"
         return f"Rename it, for example: mv {shell_bytes(str(old))} {new}"
 
 
 def kind_of(path: Path) -> str:
-    """What a path leads to, without opening it; a link whose target cannot be reached is dangling."""
+    """Classify what a path leads to without opening it; a link whose target cannot be reached is dangling."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # ValueError: a null character in the name

@@ -1,4 +1,4 @@
-"""Which files are images and which folders are classes: decided here for training, validation and the device.
+"""Decide which files are images and which folders are classes, for training, validation and the device.
 
 - A file is an image if Pillow opens its suffix (`image_suffixes`). Of a format with several frames (GIF, TIFF,
   MPO, AVIF) the first frame is the image. HEIC and camera raw need other libraries: those files are left out.
@@ -64,7 +64,7 @@ _LENGTH = 40  # characters of an example
 
 
 class LeftOut:
-    """Counts what a scan leaves out, by reason."""
+    """Count what a scan leaves out, by reason."""
 
     def __init__(self) -> None:
         self._examples: dict[str, Counter[str]] = {}
@@ -74,7 +74,7 @@ class LeftOut:
         self._examples.setdefault(reason, Counter())[example] += 1
 
     def lines(self) -> list[str]:
-        """One line a reason: `3 files with no image suffix (.txt, .xml)`."""
+        """Return one line for each reason: `3 files with no image suffix (.txt, .xml)`."""
         lines = []
         for reason, plural in _PLURAL.items():
             found = self._examples.get(reason, Counter())

@@ -1,9 +1,9 @@
-"""Image files to RGB: the one place where an image is opened, in training and on the device.
+"""Open image files as RGB: the only place where an image is opened, in training and on the device.
 
 What a file becomes is what timm's datasets make of it, `Image.open(file).convert("RGB")`:
 
 - The orientation in EXIF is not applied: pixels stay as they are stored. (But Pillow's reader of TIFF
-  applies it by itself, and so does the library behind timm's `hfids/` streams.)
+  applies it itself, and so does the library behind timm's `hfids/` streams.)
 - Alpha is dropped, be it a channel or a palette's transparency: the colours beneath it are seen.
 - Of several frames or pages the first is taken; colour profiles are ignored.
 - CMYK, YCbCr and HSV become RGB by Pillow's formulas, Lab by its ICC profiles (needs LittleCMS).
@@ -37,7 +37,7 @@ _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class UnreadableImage(DataError):
-    """One image that cannot be decoded; loaders name it, count it and go on."""
+    """One image that cannot be decoded; loaders name it, count it and continue."""
 
     def __init__(self, name: str, reason: str, hint: str = _MEND) -> None:
         super().__init__(f"{name}: {reason}.", hint)
@@ -55,7 +55,7 @@ def name_unreadable(names: Sequence[str]) -> str:
 
 
 def suggest_tolerance(unreadable: int, total: int) -> str:
-    """The setting that tolerates so many unreadable images of a set, as a round share."""
+    """Suggest the setting that tolerates so many unreadable images of a set, as a round share."""
     share = next((one for one in _SHARES if unreadable <= one * total), 1)
     return f"--set data.max_unreadable={share:g}"
 
@@ -149,5 +149,5 @@ def _decode(stream: IO[bytes], name: str) -> Image.Image:
 
 
 def pixel_sha256(image: Image.Image) -> str:
-    """sha256 of the decoded pixels: the same picture under another name, or in another lossless file, is found."""
+    """Hash the decoded pixels with sha256, whatever the name or the lossless format of the file."""
     return hashlib.sha256(image.tobytes()).hexdigest()

@@ -19,8 +19,7 @@ from PIL import Image
 from dskd_export.documents.base import DataFacts
 from dskd_export.errors import DataError
 from dskd_export.files.bounded import read_bounded
-from dskd_export.files.names import make_printable
-from dskd_export.runtime.class_names import describe_difference, find_look_alikes
+from dskd_export.files.names import describe_difference, find_look_alikes, make_printable
 from dskd_export.runtime.folder_tree import DANGLING, FILE, DiskTree, kind_of
 from dskd_export.runtime.image_scan import UNLISTED, LeftOut, images_below, scan_classes
 from dskd_export.runtime.images import UnreadableImage, open_image, suggest_tolerance

@@ -2,7 +2,7 @@
 
 A stream has pinned host memory, device memory for inputs and outputs, and activation memory that all its contexts
 share, because only one call runs on it at a time. The second call of a shape is captured as a CUDA graph: copy in,
-engine, copy out. A graph belongs to the state of its context, so each shape has a context of its own. Without
+engine, copy out. A graph belongs to the state of its context, so each shape has a separate context. Without
 graphs one context switches between the profiles.
 
 CUDA graphs: https://docs.nvidia.com/deeplearning/tensorrt/latest/performance/best-practices.html

@@ -58,7 +58,7 @@ BOARDS: tuple[Board, ...] = (
 
 
 def total_of(rails: Collection[str]) -> tuple[Total | None, str]:
-    """The module's total among these rails; else None and the reason."""
+    """Find the module's total among these rails; else None and the reason."""
     if not rails:
         return None, "there are no power rails"
     board = next((board for board in BOARDS if board.marker in rails), None)
@@ -79,7 +79,7 @@ class Rail:
         self._unit_w = unit_w
 
     def power_w(self) -> float | None:
-        """Watts now; None where the monitor does not answer. An idle rail may read a little below 0."""
+        """Read the watts; None if the monitor does not answer. An idle rail may read a little below 0."""
         power = self._unit_w
         for factor in self._factors:
             value = factor.number()
@@ -95,7 +95,7 @@ class Rail:
 
 
 def open_rails(root: Path = Path("/")) -> tuple[list[Rail], list[str]]:
-    """All rails that can be read, and why others cannot.
+    """Open all rails that can be read; list why others cannot.
 
     Layouts: hwmon of the kernel's ina3221 driver (`inN_label`, `inN_input` in mV, `currN_input` in
     mA; https://docs.kernel.org/hwmon/ina3221.html) and ina238 (`power1_input` in µW;
@@ -178,7 +178,7 @@ class Rapl:
             self.total, self.reason = Total(tuple(self._counters), scope), ""
 
     def energy_j(self) -> dict[str, float]:
-        """Package -> joules since this object was made."""
+        """Read package -> joules since this object was made."""
         values = {name: counter.joules() for name, counter in self._counters.items()}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -190,7 +190,7 @@ class Rapl:
 
 
 class _Counter:
-    """One counter that is made to go on where it starts again."""
+    """A counter that continues across the overflow of the kernel's."""
 
     def __init__(self, zone: Path) -> None:
         self.attribute = Attribute(zone / "energy_uj")

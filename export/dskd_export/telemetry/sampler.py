@@ -123,9 +123,7 @@ class Sampler:
             self._cpu_s += took
             now = time.monotonic()
             # Missed polls are not repeated: two at once measure no more than one.
-            due = max(due + self._interval_s, now + took / MOST_CPU - took)
-            if due < now:
-                due = now
+            due = max(due + self._interval_s, now + took / MOST_CPU - took, now)
             self._ending.wait(due - now)
         with self._polled:
             self._polled.notify_all()

@@ -1,4 +1,4 @@
-"""Small files of the kernel that are read many times a second, and the folders they lie in."""
+"""Read small files of the kernel, many times a second, and find the folders that hold them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOST_BYTES = 4096  # a page: what an attribute of sysfs holds at most
 
 
 def read_text(path: Path) -> str | None:
-    """A small file's text without surrounding space and NULs; None where it cannot be read."""
+    """Read a small file's text without surrounding space and NULs; None if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip().strip("\0").strip()
     except OSError:
@@ -18,12 +18,12 @@ def read_text(path: Path) -> str | None:
 
 
 def read_number(path: Path) -> float | None:
-    """A file that holds one number; None where it cannot be read or holds something else."""
+    """Read a file that holds one number; None if it cannot be read or holds something else."""
     return as_number(read_text(path))
 
 
 def as_number(text: str | None) -> float | None:
-    """The number that a text is, else None."""
+    """Parse a number; None for any other text."""
     try:
         return None if text is None else float(text)
     except ValueError:
@@ -31,7 +31,7 @@ def as_number(text: str | None) -> float | None:
 
 
 def find_paths(root: Path, pattern: str) -> list[Path]:
-    """What a glob finds below `root`, hwmon10 after hwmon9, each thing once however many links lead to it."""
+    """Find what a glob matches below `root`, hwmon10 after hwmon9, each target of links once."""
     found: dict[Path, Path] = {}
     for path in sorted(root.glob(pattern), key=lambda path: _natural(str(path))):
         found.setdefault(path.resolve(), path)
@@ -50,13 +50,13 @@ class Attribute:
         """Open it.
 
         Raises:
-            OSError: it is not there or may not be read.
+            OSError: it is missing or may not be read.
         """
         self.path = path
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def number(self) -> float | None:
-        """Its value now; None where the sensor is off or does not answer."""
+        """Read its value; None if the sensor is off or does not answer."""
         try:
             text = os.pread(self._file, _MOST_BYTES, 0).decode("ascii", "replace")
         except OSError:
@@ -69,7 +69,7 @@ class Attribute:
 
 
 def open_attribute(path: Path) -> Attribute | None:
-    """An attribute, or None where it is not there or may not be read."""
+    """Open an attribute; None if it is missing or may not be read."""
     try:
         return Attribute(path)
     except OSError:

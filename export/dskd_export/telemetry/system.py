@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dskd_export.telemetry.clocks import Clocks
+from dskd_export.telemetry.clocks import Clocks, Thermal
 from dskd_export.telemetry.jetson import is_jetson
 from dskd_export.telemetry.rails import Rapl, open_rails, total_of
 from dskd_export.telemetry.reading import Reading, Total
-from dskd_export.telemetry.thermal import Thermal
 
 
 class SystemSource:

@@ -180,7 +180,7 @@ def test_the_timing_cache(generation, make_machine, bundle):
 
 
 def test_a_cache_that_another_build_wrote_meanwhile_is_joined(make_machine, tmp_path):
-    from dskd_export.engine.timing_cache import read_cache, write_cache
+    from dskd_export.engine.adapter import read_cache, write_cache
 
     machine = make_machine(ONE)
     version = ONE.split()[1]

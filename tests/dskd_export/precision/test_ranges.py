@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dskd_export.precision.ranges import tensor_ranges
+from dskd_export.precision.calibration import tensor_ranges
 
 
 def _numpy_conv1(model, images):

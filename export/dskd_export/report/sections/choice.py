@@ -90,10 +90,11 @@ def _figures(found: Sequence[Choice], several: bool) -> list[Block]:
 def _matrix(found: Sequence[Choice], chosen: set[int], several: bool) -> list[Block]:
     """Make the table; a column without any value becomes a note below it."""
     ordered = sorted(found, key=_order)
+    no_energy = "; ".join(dict.fromkeys(one.row.energy_reason for one in ordered if one.row.energy_reason))
     absent = {
         title: why
         for title, values, why in (
-            ("energy (mJ/image)", [one.row.energy_per_image_mj for one in ordered], _why_no_energy(ordered)),
+            ("energy (mJ/image)", [one.row.energy_per_image_mj for one in ordered], no_energy or "not requested"),
             ("size (MB)", [one.row.size_mb for one in ordered], "no timed model is a file"),
             ("memory (MB)", [one.memory_mb for one in ordered], "not requested"),
         )
@@ -130,13 +131,6 @@ def _reasons(found: Sequence[Choice], several: bool) -> Iterator[Note]:
             sharing.setdefault((one.verdict, one.reason), []).append(_name(one, several))
     for (verdict, reason), names in sharing.items():
         yield Note(f"{verdict}: {reason} ({'; '.join(dict.fromkeys(names))}).")
-
-
-def _why_no_energy(found: Sequence[Choice]) -> str:
-    return (
-        "; ".join(dict.fromkeys(one.row.energy_reason for one in found if one.row.energy_reason))
-        or "not requested"
-    )
 
 
 def _model(one: Choice, several: bool) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 from dskd_export.documents.training import DiagnosisRecord, Finding, StepRecord
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Block, Figure, Gallery, Note, Section, missing_file
+from dskd_export.report.charts import step_figure, value_cells
 from dskd_export.report.load import Run
-from dskd_export.report.sections.curves import step_figure, value_cells
 from dskd_export.report.series import Array
 from dskd_export.report.tables import Cell, Table, make_table
 

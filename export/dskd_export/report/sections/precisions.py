@@ -1,14 +1,16 @@
-"""How the precisions of the bundle were made, and which layers cost them their accuracy."""
+"""How the precisions of the bundle and the TensorRT engines were made, and what their layers cost and run in."""
 
 from __future__ import annotations
 
 import math
 
 from dskd_export.documents.export import LayerSensitivity, PrecisionFacts, ScoreFacts, SearchFacts
+from dskd_export.engine.document import BuildDocument
+from dskd_export.engine.inspect import format_shares
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Block, Note, Section, missing_file
 from dskd_export.report.load import Run
-from dskd_export.report.tables import Cell, make_table, missing, number
+from dskd_export.report.tables import Cell, code, make_table, missing, number
 
 _SHOWN = 30  # layers of a table; the rest cost less than these
 
@@ -78,3 +80,36 @@ def _score(score: ScoreFacts) -> str:
     kl = fmt.significant(score.kl) if math.isfinite(score.kl) else "not finite"
     lost = f"{100 * score.top1_drop:.2f}".replace("-", "−")
     return f"KL {kl} nats, same top-1 {fmt.percent(score.agreement)}, {lost} points lost"
+
+
+def engines_from_run(run: Run) -> Section:
+    """List the engines of the run, a row each."""
+    if not run.engines:
+        return Section("engines", "Engines", [Note("No TensorRT engine. Run: dskd-compress build", "missing")])
+    rows = [_engine_row(name, document) for name, document in run.engines.items()]
+    note = (
+        "Runs in: layer times of the inspector where the engine was run; the builder's log where it was built "
+        "ahead of time. build exits with code 5 where less than 80 % of the time is in the requested precision."
+    )
+    return Section("engines", "Engines", [make_table("engines-table", "Engines of this run", rows, note)])
+
+
+def _engine_row(name: str, document: BuildDocument) -> dict[str, Cell]:
+    truth = document.truth
+    runs_in = reformat = missing(document.no_truth or "not inspected")
+    if truth is not None:
+        share = truth.reformat_time_share
+        time = "" if share is None else f", {fmt.percent(share)} of the time"
+        runs_in, reformat = Cell(format_shares(truth)), Cell(f"{len(truth.reformat_layers)}{time}")
+    return {
+        "engine": Cell(name.removesuffix(".build.json")),
+        "built by": Cell(f"{document.backend} {document.version}"),
+        "for": Cell(", ".join(document.targets) if document.gpu is None else document.gpu.name),
+        "batches": Cell(document.batches or "the model's own"),
+        "runs in": runs_in,
+        "reformat layers": reformat,
+        "size": number(fmt.megabytes(document.engine_bytes / 1e6)),
+        "build time": number(fmt.duration(document.build_seconds)),
+        "peak memory": number(fmt.megabytes(document.peak_memory_mb)),
+        "sha256": code(document.engine_sha256),
+    }

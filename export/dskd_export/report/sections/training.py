@@ -10,8 +10,8 @@ from dskd_export.report import chart_parts as parts
 from dskd_export.report import charts
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Block, Figure, Gallery, Heading, Key, Note, Section, missing_file
+from dskd_export.report.charts import step_figure, value_cells
 from dskd_export.report.load import History, Run
-from dskd_export.report.sections.curves import step_figure, value_cells
 from dskd_export.report.sections.diagnosis import DRAWN_HERE
 from dskd_export.report.series import Array, window_for
 from dskd_export.report.tables import Cell, Table, make_table, missing, number

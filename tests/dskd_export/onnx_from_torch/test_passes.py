@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from export_support import count_nodes, export, make_spec, steps
+from export_support import count_nodes, export, exported_once, make_spec, steps
 from support import make_model
 from torch import nn
 
@@ -53,7 +53,7 @@ def test_attention_is_taken_apart() -> None:
 
 def test_taken_apart_it_has_fewer_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model("test_vit").eval()
-    apart = export(model, 160)
+    apart = exported_once("test_vit", 160)
     monkeypatch.setattr(surgery, "SURGERIES", [s for s in SURGERIES if s.name != "unfused attention"])
     fused = export(model, 160)
     assert "unfused attention" not in steps(fused)

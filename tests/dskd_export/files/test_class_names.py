@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dskd_export.errors import DataError
-from dskd_export.runtime.class_names import check_class_names, describe_difference, find_look_alikes
+from dskd_export.files.names import check_class_names, describe_difference, find_look_alikes
 
 
 @pytest.mark.parametrize(
