@@ -214,7 +214,7 @@ def _transform(preprocessing: Preprocessing) -> Callable[[Sequence[Image.Image]]
 
 
 def normalise(pixels_BCHW: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    """Compute what timm's transform makes of its own pixels, bit by bit.
+    """Compute what timm's transform makes of the same pixels, bit by bit.
 
     Without torch: in another thread than its models it would start a second team of threads.
     """
