@@ -155,7 +155,7 @@ def test_levels_are_named_as_trtexec_does(bundle, level, kept, monkeypatch):
 
     seen = []
 
-    def build(bundle, precision, engines, settings):
+    def build(bundle, precision, engines, settings, target):
         seen.append(settings.hardware)
         raise GateFailed("seen", "x")
 

@@ -218,11 +218,6 @@ def test_erasing_paints_the_mean() -> None:
         assert (after[changed] == 0).all()
 
 
-def test_dtype() -> None:
-    images, _ = next(loader(arrays(), dtype=torch.bfloat16).epoch(0))
-    assert images.dtype == torch.bfloat16
-
-
 @pytest.mark.parametrize(("images", "most"), [(7, 4), (5, 4), (4, 4), (2, 2), (1, None)])
 def test_fewer_images_than_a_batch(images: int, most: int | None) -> None:
     with pytest.raises(DataError, match=rf"{images} training images.*one batch of 8") as caught:

@@ -219,7 +219,7 @@ def test_a_batch_outside_of_the_training_is_computed_and_not_kept(tmp_path: Path
         one.fit_statistics(batches)
     assert (ours.read, ours.computed) == (0, 0)
     assert all(store.count_filled() == 0 for store in ours.stores.values())
-    assert torch.equal(task.module.mean_C, plain.module.mean_C)
+    assert torch.equal(task.module.space.mean_C, plain.module.space.mean_C)
     assert task.taps == plain.taps
 
 
