@@ -150,7 +150,7 @@ def build(
       dskd-compress build bundle --compute-capability sm86,sm89,sm120
       dskd-compress build bundle --precision fp16 --useDLACore 0 --batch 1
       dskd-compress build bundle --precision fp16 --stripWeights new-weights
-      dskd-compress build retrained --precision fp16 --refit-from bundle.engines/orin/model.fp16.stripped.engine
+      dskd-compress build retrained --precision fp16 --refit-from bundle.engines/BOARD/model.fp16.stripped.engine
     """
     from dskd_compress.console import Output
     from dskd_export.engine.builder import BuildTarget

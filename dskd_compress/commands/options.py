@@ -101,6 +101,7 @@ _FLAGS = {
     "validate.precisions": "--precision",
     "validate.runners": "--runner",
     "validate.providers": "--provider",
+    "validate.images": "--max-images",
     "benchmark.precisions": "--precision",
     "benchmark.runners": "--runner",
     "benchmark.providers": "--provider",

@@ -10,7 +10,31 @@ import typer
 from dskd_compress.commands import options
 
 if TYPE_CHECKING:
-    from dskd_compress.run_folder import RunFolder
+    from dskd_compress.console import Output
+    from dskd_export.documents.validation import ValidationDocument
+
+Images = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--images",
+        metavar="FOLDER",
+        help="Labelled images for a bundle: CLASS/IMAGE, or with a labels.csv. A run has its own.",
+    ),
+]
+MaxImages = Annotated[
+    Optional[int], typer.Option("--max-images", metavar="N", help="Number of images to use. Default: all.")
+]
+Pair = Annotated[
+    Optional[tuple[str, str]],
+    typer.Option(
+        "--pair",
+        metavar="REFERENCE CANDIDATE",
+        help="Compare these two, for example torch:cpu:fp32 onnxruntime:cpu:int8.",
+    ),
+]
+Junit = Annotated[
+    Optional[Path], typer.Option("--junit", metavar="FILE", help="Also write the verdict as JUnit XML.")
+]
 
 
 def validate(
@@ -19,26 +43,10 @@ def validate(
     runner: options.Runners = None,
     provider: options.Providers = None,
     allow_cpu: options.AllowCpu = None,
-    images: Annotated[
-        Optional[str],
-        typer.Option(
-            "--images",
-            metavar="N|FOLDER",
-            help="Of a run: so many images of the validation set, default all. Of a bundle: a folder of labelled "
-            "images, CLASS/IMAGE or with a labels.csv.",
-        ),
-    ] = None,
-    pair: Annotated[
-        Optional[tuple[str, str]],
-        typer.Option(
-            "--pair",
-            metavar="REFERENCE CANDIDATE",
-            help="Compare these two, for example torch:cpu:fp32 onnxruntime:cpu:int8.",
-        ),
-    ] = None,
-    junit: Annotated[
-        Optional[Path], typer.Option("--junit", metavar="FILE", help="Write the verdict as JUnit XML as well.")
-    ] = None,
+    images: Images = None,
+    max_images: MaxImages = None,
+    pair: Pair = None,
+    junit: Junit = None,
     accept_unproven: options.AcceptUnproven = False,
     out: options.Results = None,
     set_: options.Overrides = None,
@@ -60,60 +68,55 @@ def validate(
       dskd-compress validate runs/r18
       dskd-compress validate runs/r18 --precision int8 --set budget.int8.top1_drop=0.01
       dskd-compress validate runs/r18 --pair onnxruntime:cpu:fp32 onnxruntime:cuda:fp16
-      dskd-compress validate runs/r18 --images 512 --junit validation.xml
+      dskd-compress validate runs/r18 --max-images 512 --junit validation.xml
       dskd-compress validate r18.tar.gz --images photos/val
       dskd-compress validate bundle --runner tensorrt --out results/orin
     """
     from dskd_compress.console import Output
     from dskd_compress.show.validation import decision_in, print_validation, refuse_failed
-    from dskd_export.bundle.source import is_bundle
     from dskd_export.files.atomic import write_atomic
 
     output = Output(json_output)
-    flags = options.as_overrides(
+    if images is not None and str(images).isdecimal() and not images.exists():
+        output.warn(f"--images {images} is now called --max-images {images}")
+        images, max_images = None, int(str(images))
+    changes = options.as_overrides(
         validate__precisions=precision,
         validate__runners=runner,
         validate__providers=provider,
         validate__allow_cpu=options.operators(allow_cpu),
+        validate__images=max_images,
         validate__pair=pair,
     )
-    written = None
-    if is_bundle(source):
-        from dskd_compress.stages.validate import validate_source
-
-        folder = None if images is None else Path(images)
-        document, written = validate_source(source, [*flags, *(set_ or [])], folder, out, output)
-    else:
-        from dskd_compress.run_folder import RunFolder
-
-        run = RunFolder(source)
-        changes = [*flags, *_count(images, run), *(set_ or [])]
-        recipe = run.read_recipe(changes)
-        options.refuse_out(out)
-        options.say_chosen(recipe.validation.precisions, "validate.precisions", changes, output)
-
-        from dskd_compress.stages.validate import run_validate
-
-        document = run_validate(recipe, run, output)
-    print_validation(document, decision_in(written or source), output)
+    document, folder = _validate(source, [*changes, *(set_ or [])], images, out, output)
+    print_validation(document, decision_in(folder), output)
     if junit is not None:
         from dskd_export.ci.junit import junit_xml
 
         write_atomic(junit, junit_xml(document, accept_unproven=accept_unproven))
-    options.say_where(written, output)
+    options.say_where(None if folder == source else folder, output)
     output.result(document)
     refuse_failed(document, accept_unproven)
 
 
-def _count(images: str | None, run: RunFolder) -> list[str]:
+def _validate(
+    source: Path, changes: list[str], images: Path | None, out: Path | None, output: Output
+) -> tuple[ValidationDocument, Path]:
+    """Validate a run or a bundle; the document, and the folder that it is in."""
+    from dskd_compress.run_folder import RunFolder
+    from dskd_compress.stages.validate import run_validate, validate_source
+    from dskd_export.bundle.source import is_bundle
     from dskd_export.errors import UsageError
 
-    if images is None:
-        return []
-    if not images.isdecimal():
-        run.read_recipe()  # what is no run says so
+    if is_bundle(source):
+        return validate_source(source, changes, images, out, output)
+    run = RunFolder(source)
+    recipe = run.read_recipe(changes)
+    options.refuse_out(out)
+    if images is not None:
         raise UsageError(
             f"--images {images}: a run is validated on its own images.",
-            f"Give their number, or {options.of_bundle('validate', run, images)}",
+            f"Leave --images out, or {options.of_bundle('validate', run, str(images))}",
         )
-    return options.as_overrides(validate__images=int(images))
+    options.say_chosen(recipe.validation.precisions, "validate.precisions", changes, output)
+    return run_validate(recipe, run, output), source

@@ -123,7 +123,7 @@ class OnnxRuntimeRunner:
     ) -> None:
         ort = _onnxruntime()
         if threads is not None and threads < 1:
-            raise UsageError("threads must be at least 1.", "Use --threads 1 or more, or leave it out.")
+            raise UsageError("threads must be at least 1.", "For example: --set 'benchmark.threads=[1]'")
         check_provider(provider)
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_ERRORS

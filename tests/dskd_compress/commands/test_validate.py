@@ -19,12 +19,13 @@ pytestmark = pytest.mark.usefixtures("no_document_yet")
 
 def test_it_passes(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = finished.copy(tmp_path / "run")
-    assert main(["validate", str(folder.path), "--set", "validate.images=50", "--json"]) == 0
+    assert main(["validate", str(folder.path), "--images", "50", "--json"]) == 0  # the old name of --max-images
     out, err = capsys.readouterr()
     assert out.count("\n") == 1
     document = ValidationDocument.model_validate_json(out)
     assert document == read_document(folder / "validation.json", ValidationDocument)
     assert document.preprocess.images == 50
+    assert "--max-images 50" in err
     (judgement,) = document.judgements
     assert document.student is not None
     shown = len(document.student.checks) + len(document.checks) + len(judgement.checks)
@@ -73,7 +74,7 @@ def test_other_images_than_the_runs_own(
 
     export = ["dskd-compress", "export", str(run.path)]
     code, message, line = refused(run / "bundle")
-    assert (code, "no bundle" in message, line) == (3, True, export)
+    assert (code, str(run / "bundle") in message, line) == (3, True, export)
     code, message, line = refused(run.path)
     assert (code, "own images" in message, line) == (2, True, export)
     (run / "bundle").mkdir()
