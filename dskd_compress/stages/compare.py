@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import dump_recipe
 from dskd_compress.run_folder import DISTILL, TRAIN, RunFolder, recipe_sha256
+from dskd_export.child_process import make_module_command
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparedMethod, ComparisonDocument, TrainingDocument
 from dskd_export.errors import DskdError, Interrupted, UsageError
@@ -199,7 +199,7 @@ def _train(run: Run, stage: str) -> None:
     recipe = run.folder.path.with_suffix(".yaml")
     log = run.folder.path.with_suffix(".log")
     write_atomic(recipe, dump_recipe(run.recipe))
-    command = [sys.executable, "-m", "dskd_compress", stage, str(recipe), "--out", str(run.folder.path)]
+    command = make_module_command("dskd_compress", stage, str(recipe), "--out", str(run.folder.path))
     with open_log(log, append=False) as file:
         code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     if code == 0:

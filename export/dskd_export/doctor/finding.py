@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any, Literal, Optional
 
 from pydantic import Field
 
+from dskd_export.child_process import make_script_command
 from dskd_export.codes import Code, plain
 from dskd_export.documents.base import Document
 
@@ -27,7 +27,7 @@ def run_script(script: str) -> Any:
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-c", script],
+            make_script_command(script),
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,

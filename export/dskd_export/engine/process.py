@@ -24,6 +24,7 @@ from pydantic import Field
 
 from dskd_export import codes, errors
 from dskd_export.bundle.onnx_file import opset_of
+from dskd_export.child_process import make_module_command
 from dskd_export.documents.base import Document
 from dskd_export.engine.adapter import TensorRtAdapter, read_cache, write_cache
 from dskd_export.engine.api import BackendName, BuildOptions, Failure, Plan, Refusal
@@ -101,7 +102,7 @@ def run_in_child_process(request: BuildRequest) -> BuildOutcome:
         folder = Path(name)
         (folder / "request.json").write_text(request.model_dump_json(), encoding="utf-8")
         child = subprocess.run(
-            [sys.executable, "-m", __spec__.name, name],
+            make_module_command(__spec__.name, name),
             capture_output=True,
             text=True,
             errors="replace",

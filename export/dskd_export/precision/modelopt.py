@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dskd_export.child_process import make_module_command
 from dskd_export.errors import MissingExtra, ModelError
 
 Task = Literal["autocast", "quantize", "half_rest"]
@@ -64,7 +65,7 @@ def run(task: Task, model: Any, *, inputs: dict[str, NDArray[Any]] | None = None
         if inputs is not None:
             np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]
         (folder / "request.json").write_text(json.dumps({"task": task, **options}), encoding="utf-8")
-        command = [sys.executable, "-m", __spec__.name, str(folder)]
+        command = make_module_command(__spec__.name, str(folder))
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         made = folder / "made.onnx"
         if done.returncode or not made.is_file():

@@ -11,10 +11,10 @@ import importlib.util
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from dskd_export.child_process import make_script_command
 from dskd_export.runtime.elf import NotElf, read_needed
 
 _LOAD = """
@@ -83,7 +83,7 @@ def find_load_errors(names: tuple[str, ...]) -> Mapping[str, str]:
     """Try libraries with the system's loader: name -> message of those that fail."""
     if not names:
         return {}
-    command = [sys.executable, "-c", _LOAD, *names]
+    command = make_script_command(_LOAD, *names)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         lines, ended = done.stdout.splitlines(), f"the process that loaded it exited with {done.returncode}"
