@@ -21,6 +21,7 @@ from dskd_compress.cli import main
 from dskd_compress.methods.base import MethodTask
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.log import TrainingLog
+from dskd_export.child_process import make_module_command
 from dskd_export.documents.training import StepRecord
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -77,8 +78,9 @@ def exit_codes(*processes: BaseProcess, timeout_s: float = 300) -> list[int | No
 
 def run_forked(command: list[str], *, stdout: IO[str], **_: Any) -> subprocess.CompletedProcess[str]:
     """In place of `subprocess.run` for a command line of this program: without three seconds of imports."""
-    assert command[:3] == [sys.executable, "-m", "dskd_compress"]
-    (code,) = exit_codes(start(command[3:], Path(f"/proc/self/fd/{stdout.fileno()}").resolve()))
+    words = command[command.index("dskd_compress") + 1 :]
+    assert command == make_module_command("dskd_compress", *words)
+    (code,) = exit_codes(start(words, Path(f"/proc/self/fd/{stdout.fileno()}").resolve()))
     assert code is not None
     return subprocess.CompletedProcess(command, code)
 
