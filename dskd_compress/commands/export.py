@@ -45,7 +45,7 @@ def export(
         from dskd_compress.stages.validate import run_validate
 
         document = run_validate(recipe, folder, output)
-        decision = decision_in(folder.path)
+        decision = decision_in(folder.path, document)
         print_validation(document, decision, output)
         output.result(document)
         refuse_undecided(decision, accept_unproven)

@@ -1,7 +1,8 @@
 """Flags that stand for recipe keys, and how a command takes them.
 
 Every flag that stands for a key is a setting: it is kept in the run's recipe where the stage that it shapes has
-written. Flags such as `--out`, `--json` and `--junit` stand for none, shape no result, and hold for one call.
+written. `--pair` is none: it is the question of one call. Flags such as `--out`, `--json` and `--junit` stand for
+no key, shape no result, and hold for one call.
 """
 
 from __future__ import annotations

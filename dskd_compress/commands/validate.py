@@ -61,7 +61,7 @@ def validate(
     [bold]validate[/bold], every other precision by the [bold]budget[/bold]. A bundle is validated
     without torch: fp32 on the CPU has to give torch's logits of the golden images, and is the reference
     for all others on the images of --images. TensorRT engines that [bold]build[/bold] made are judged as well,
-    where they can be run.
+    where they can be run. --pair is a question of one call: it decides nothing, and a run keeps no trace of it.
 
     [bold]Examples[/bold]
 
@@ -89,7 +89,7 @@ def validate(
         validate__pair=pair,
     )
     document, folder = _validate(source, [*changes, *(set_ or [])], images, out, output)
-    print_validation(document, decision_in(folder), output)
+    print_validation(document, decision_in(folder, document), output)
     if junit is not None:
         from dskd_export.ci.junit import junit_xml
 

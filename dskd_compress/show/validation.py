@@ -18,11 +18,18 @@ from dskd_export.validation.verdicts import format_limit, iter_checks, list_caus
 _CHECK_LIMITS = "Check validation.json, or change the limits in validate and budget."
 
 
-def decision_in(folder: Path) -> Decision:
-    """Decide what to ship, by the validation and the benchmark in a run folder or a folder of results."""
+def decision_in(folder: Path, document: ValidationDocument | None = None) -> Decision:
+    """Decide what to ship, by the validation and the benchmark in a run folder or a folder of results.
+
+    Args:
+        folder: of both.
+        document: the validation, which the folder need not hold; None: the one that is there.
+    """
     validation, benchmark = folder / "validation.json", folder / "benchmark.json"
+    if document is None and validation.is_file():
+        document = read_document(validation, ValidationDocument)
     return decide(
-        read_document(validation, ValidationDocument) if validation.is_file() else None,
+        document,
         read_document(benchmark, BenchmarkDocument) if benchmark.is_file() else None,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from dskd_compress.config import Recipe
@@ -83,7 +84,13 @@ def run_pipeline(
     Raises:
         EnvironmentProblem: another process writes to the run folder.
         MissingExtra: a package that one of the stages needs is not installed; nothing has run yet.
+        UsageError: no such stage, an empty range, or a pair to compare in place of the student.
     """
+    if recipe.validation.pair is not None:
+        raise UsageError(
+            "validate.pair compares two models in place of the student, which a run judges.",
+            "Leave it out: --set validate.pair=null",
+        )
     with folder.writing(output.warn):
         yield from _run_stages(recipe, folder, output, first, last)
 
@@ -115,15 +122,23 @@ def _run_stages(
 def print_outcomes(
     outcomes: Sequence[StageOutcome], folder: RunFolder, output: Output
 ) -> tuple[ValidationDocument | None, BenchmarkDocument | None]:
-    """Print what the stages of `run` found, and give their verdicts; None of a stage that was not among them."""
+    """Print what the stages of `run` found and what its report shows, and give the verdicts.
+
+    A document is None where neither its stage nor the report was part of the run, and where it is outdated.
+    """
     stages = {outcome.stage: outcome for outcome in outcomes}
-    document = read_document(folder / "validation.json", ValidationDocument) if VALIDATE in stages else None
-    timed = read_document(folder / "benchmark.json", BenchmarkDocument) if BENCHMARK in stages else None
-    decision = decision_in(folder.path)
+    outdated = _find_outdated(folder, stages) if REPORT in stages else {}
+    shown = {VALIDATE, BENCHMARK} - outdated.keys() if REPORT in stages else stages.keys()
+    document = read_document(folder / "validation.json", ValidationDocument) if VALIDATE in shown else None
+    timed = read_document(folder / "benchmark.json", BenchmarkDocument) if BENCHMARK in shown else None
+    decision = decision_in(folder.path, document)
     if timed is not None:
         print_judgements("Budget", timed.judgements, output)
     if document is not None:
         print_validation(document, decision, output)
+    elif VALIDATE in outdated:
+        run = shlex.quote(str(folder.path))
+        output.plain(f"Not checked: validate: {outdated[VALIDATE]}. Run: dskd-compress validate {run}")
     report = folder / "report.html"
     if REPORT in stages and stages[REPORT].ran:  # an older one does not show this run
         output.plain(f"Report: {report}")
@@ -138,3 +153,10 @@ def print_outcomes(
         }
     )
     return document, timed
+
+
+def _find_outdated(folder: RunFolder, stages: Container[str]) -> dict[str, str]:
+    """Find why what `validate` and `benchmark` wrote does not hold, where the stage was not part of the run."""
+    recipe = folder.read_recipe()
+    found = {name: folder.why_rerun(name, recipe) for name in (VALIDATE, BENCHMARK) if name not in stages}
+    return {name: why for name, why in found.items() if why is not None}

@@ -11,11 +11,12 @@ from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import bundle_settings
 from dskd_compress.run_folder import VALIDATE, RunFolder, digest, recipe_sha256, writes_run
-from dskd_export.bundle import open_bundle
+from dskd_export.bundle import Bundle, open_bundle
 from dskd_export.bundle.results import BundleResults, open_results
+from dskd_export.documents.base import read_document
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.engine.document import engines_folder
-from dskd_export.errors import BundleError, DataError, ModelError, RecipeError
+from dskd_export.errors import BundleError, DataError, ModelError, RecipeError, UsageError
 from dskd_export.files.atomic import sha256_file
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import open_images
@@ -33,7 +34,7 @@ ENOUGH_IMAGES = 256
 
 @writes_run
 def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> ValidationDocument:
-    """Validate the bundle of a run; writes `validation.json`. The caller judges `passed`.
+    """Validate the bundle of a run; writes `validation.json`, but not of a pair. The caller judges `passed`.
 
     Raises:
         DataError: there is no bundle, it is not of this student, or its classes are not those of the data.
@@ -86,7 +87,8 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     used = next(iter(document.accuracy.values())).images
     if used < ENOUGH_IMAGES and used < (document.data.val_images or used):
         output.warn(f"{used} images are few: validate.images should be at least {ENOUGH_IMAGES}, or all.")
-    results.write(document, document.data.sha256)
+    if settings.pair is None:  # else it says nothing of the student, and would replace a verdict on it
+        results.write(document, document.data.sha256)
     return document
 
 
@@ -94,6 +96,8 @@ def validate_source(
     source: Path, overrides: list[str], images: Path | None, out: Path | None, output: Output
 ) -> tuple[ValidationDocument, Path]:
     """Validate a bundle; writes `validation.json` into the folder of results, which is returned.
+
+    A pair does not replace a validation of the whole bundle.
 
     Args:
         source: the bundle, packed or not.
@@ -106,12 +110,20 @@ def validate_source(
         BundleError: this is no bundle, or a damaged one.
         DataError: there are no images, or too many cannot be read.
         EnvironmentProblem: a requested provider or precision cannot run here, or none can.
-        UsageError: a key without a meaning for a bundle is set, or `out` is in the bundle.
+        UsageError: a key without a meaning for a bundle is set, `out` is in the bundle, or it holds a verdict on
+            labelled images and there are none now.
     """
     watch = Stopwatch()
     with open_results(source, out, device_name(), output.warn) as (bundle, folder):
         recipe = bundle_settings(overrides, seed=bundle.manifest.provenance.seed)
         settings = recipe.validation
+        older = _read_older(folder, bundle)
+        keep_older = older is not None and older.student is not None and settings.pair is not None
+        if older is not None and older.accuracy and images is None and not keep_older:
+            raise UsageError(
+                f"{folder} holds a verdict on the labelled images of {older.data.source}; now none are given.",
+                "Give them: --images FOLDER, or write to another folder: --out FOLDER",
+            )
         labelled = open_images(images, bundle.spec.classes, settings.images, recipe.seed, output.once)
         total = len(bundle.golden().labels) if labelled is None else len(labelled.files)
         with output.progress("Validating", total, unit="image") as progress:
@@ -136,8 +148,21 @@ def validate_source(
             "budget": digest(recipe.budget.model_dump()),
         }
         results = BundleResults(folder, bundle, VALIDATE, ("validation.json",), digests)
-        results.write(document, None if labelled is None else document.data.sha256)
+        if keep_older:
+            output.print(f"{folder} holds a validation of the whole bundle, which the pair does not replace.")
+        else:
+            results.write(document, None if labelled is None else document.data.sha256)
     return document, folder
+
+
+def _read_older(folder: Path, bundle: Bundle) -> ValidationDocument | None:
+    """Read the validation of the same bundle in a folder of results; None: there is none that can be read."""
+    path = folder / "validation.json"
+    try:
+        found = read_document(path, ValidationDocument) if path.is_file() else None
+    except DataError:
+        return None
+    return found if found is not None and found.bundle_sha256 == bundle.sha256 else None
 
 
 def _open_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets, stack: ExitStack) -> OpenTeacher:

@@ -62,7 +62,8 @@ class ValidateSettings(Section):
     allow_cpu: Operators = ()
     pair: tuple[RunnerChoice, RunnerChoice] | None = Field(
         None,
-        description="reference and candidate in place of torch and the bundle's models, for example "
+        description="of one call of validate: reference and candidate in place of torch and the bundle's models, "
+        "not kept in a run, for example "
         "[onnxruntime:cpu:fp32, onnxruntime:cpu:int8]",
     )
     max_abs_relative: Positive = Field(1e-4, description="largest logit difference / largest logit")

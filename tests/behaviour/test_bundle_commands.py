@@ -110,6 +110,23 @@ def test_a_packed_bundle_gives_the_same(bundle: Path) -> None:
     assert results_folder(packed, device_name()) == written
 
 
+def test_a_verdict_on_labelled_images_is_not_replaced_by_less(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = ("--images", bundle.parent / "photos", "--set", "budget.int8.top1_drop=0.2")
+    validation(bundle)
+    labelled = validation(bundle, *photos)
+    assert validation(bundle, code=2) == labelled
+    message = capsys.readouterr().err
+    assert "--images FOLDER" in message
+    assert "--out FOLDER" in message
+    for more in ((), photos):
+        loose = ("--set", "budget.int8.mean_abs_relative=0.5")
+        assert validation(bundle, "--pair", FP32, INT8, *loose, *more) == labelled
+        assert f"Not checked: {INT8} was compared with {FP32} alone" in capsys.readouterr().out
+    assert validation(bundle, *photos).judgements == labelled.judgements
+
+
 def test_a_pair(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = validation(bundle, "--pair", FP32, INT8, "--set", "budget.int8.mean_abs_relative=0.5")
     assert (document.reference, [one.runner for one in document.judgements]) == (FP32, [INT8])

@@ -43,6 +43,40 @@ def test_a_student_far_below_its_teacher_is_not_shipped_and_the_report_is_writte
     ).replace("\u00a0", " ")
 
 
+PAIR = ("torch:cpu:fp32", "onnxruntime:cpu:fp32")
+
+
+def test_a_pair_is_a_question_of_one_call(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished.copy(tmp_path / "run")
+    path, report = str(folder.path), folder / "report.md"
+    before = {one: one.read_bytes() for one in folder.path.rglob("*") if one.is_file()}
+    assert main(["validate", path, "--pair", *PAIR, "--set", "budget.student_drop=0.02"]) == 0
+    assert last_line(capsys).startswith("Not checked: onnxruntime:cpu:fp32 was compared with torch:cpu:fp32 alone")
+    assert {one: one.read_bytes() for one in folder.path.rglob("*") if one.is_file()} == before
+
+    # Also where an earlier version kept it: the student is judged again, and fails.
+    recipe = folder.read_recipe([f"validate.pair={list(PAIR)}"])
+    assert recipe.validation.pair == PAIR
+    folder.write_recipe(recipe)
+    assert main(["validate", path, "--set", "budget.student_drop=0.02"]) == 5
+    assert last_line(capsys).startswith("Do not ship: the student is ")
+    # The report alone, and a run from a later stage, end with what is recorded.
+    for first in ("benchmark", "report"):
+        monkeypatch.setattr(console, "_document_written", False)
+        assert main(["run", path, "--from", first]) == 5
+        assert last_line(capsys).startswith("Do not ship: the student is ")
+    assert "Do not ship" in report.read_text(encoding="utf-8")
+    # It is not, where the settings have changed since.
+    changed = ["--set", "report.title=Bolts", "--set", "budget.student_drop=0.9"]
+    assert main(["run", path, "--from", "report", *changed]) == 0
+    assert last_line(capsys) == (
+        f"Not checked: validate: budget changed in the recipe. Run: dskd-compress validate {path}"
+    )
+    assert main(["run", path, "--set", f"validate.pair={list(PAIR)}"]) == 2
+
+
 def test_a_student_that_always_says_the_commonest_class_is_not_shipped(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,8 +88,8 @@ class Decision:
 
     Attributes:
         verdict: PASS: ship `model`; NOT SHOWN: `model` would be the one if more images or calls show it;
-            FAIL: do not ship; NOT JUDGED: nothing was validated, or the student itself was not judged: `model`
-            would be the one if it passes.
+            FAIL: do not ship; NOT JUDGED: nothing or only a pair was validated, or the student itself was not
+            judged: `model` would be the one if it passes.
         model: the winner; None: there is none.
         timed: the winner is the fastest that was timed, not the smallest.
         sentence: for people.
@@ -112,6 +112,8 @@ def decide(validation: ValidationDocument | None, benchmark: BenchmarkDocument |
         return Decision("NOT JUDGED", None, False, "Not validated: nothing is known to be good enough to ship.")
     if validation.student is None and validation.verdict == "NOT JUDGED":
         return Decision("NOT JUDGED", None, False, f"Nothing is decided: {validation.reason}.")
+    if validation.student is None:
+        return Decision("NOT JUDGED", None, False, _describe_pair(validation))
     if benchmark is not None and benchmark.bundle_sha256 != validation.bundle_sha256:
         benchmark = None
     models = list(models_of(validation, benchmark))
@@ -145,6 +147,8 @@ def models_of(validation: ValidationDocument, benchmark: BenchmarkDocument | Non
     for one in validation.judgements:
         if one.runner not in tried and one.verdict != "NOT RUN":
             verdict, reason = _worst([student_verdict(validation), (one.verdict, one.reason)])
+            if validation.student is None:
+                verdict, reason = "NOT JUDGED", NOT_VALIDATED
             yield Model(one.runner, verdict, reason, one.size_mb)
 
 
@@ -170,6 +174,8 @@ def verdict_on(
     """
     if row.latency is None:
         return "NOT JUDGED", row.unavailable or "not measured"
+    if validation is not None and validation.student is None:
+        validation = None  # of a pair: whatever it says, the model may be no good
     judgement = None if validation is None else judgement_on(row, validation.judgements)
     speed = [one for one in benchmark.judgements if _same_model(one, row)] if benchmark is not None else []
     parts = [(verdict_of_model(one), reason_of_model(one)) for one in speed]
@@ -201,11 +207,20 @@ def name_of(row: BenchmarkRow | RowJudgement) -> RunnerName:
     return RunnerName.of(row.runner, row.provider, row.precision)
 
 
+def _describe_pair(validation: ValidationDocument) -> str:
+    """Say that the validation of a pair decides nothing, and what would."""
+    candidates = ", ".join(one.runner for one in validation.judgements)
+    return (
+        f"Not checked: {candidates} was compared with {validation.reference} alone, the student was not judged. "
+        "Run: dskd-compress validate RUN, without --pair."
+    )
+
+
 def _unknown_of_student(validation: ValidationDocument) -> str:
     """Why the student was not compared with its teacher or on labelled images; empty where it was."""
     student = validation.student
     if student is None:
-        return ""
+        return "a pair was compared"
     if student.verdict == "NOT JUDGED":
         return student.reason
     return next((check.detail for check in student.checks if check.verdict == "NOT JUDGED"), "")

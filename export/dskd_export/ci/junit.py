@@ -17,12 +17,15 @@ from dskd_export.validation.verdicts import describe_check
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+NOT_JUDGED = "not judged: a pair was compared"
+
+
 def junit_xml(document: ValidationDocument, accept_unproven: bool = False) -> str:
     """Format a validation: suites of the student, the bundle and each model on its provider, one case per check.
 
     A check that is NOT SHOWN is a `failure` of that type, as the command then ends with 6. With `accept_unproven`,
     which makes that 0, it is `skipped`, and its message begins with NOT SHOWN. A check that could not be judged,
-    and a model that could not be run, is `skipped`: never a pass.
+    and a model that could not be run, is `skipped`: never a pass. So is the student where a pair was compared.
 
     Args:
         document: the validation.
@@ -33,6 +36,8 @@ def junit_xml(document: ValidationDocument, accept_unproven: bool = False) -> st
     if document.student is not None:
         facts = {"verdict": document.student.verdict, "reason": document.student.reason}
         _add_checks(root, started, "student", document.student.checks, (), facts, accept_unproven)
+    else:
+        add_case(add_suite(root, "student", started), "student", "verdict", skipped=NOT_JUDGED)
     facts = {"bundle_sha256": document.bundle_sha256, "reference": document.reference}
     facts |= {"verdict": document.verdict, "reason": document.reason}
     _add_checks(root, started, "bundle", document.checks, document.causes, facts, accept_unproven)

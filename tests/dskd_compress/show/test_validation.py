@@ -110,16 +110,19 @@ def test_the_hint_is_the_likely_cause(finished: Finished) -> None:
 
 
 def test_export_needs_one_model_to_ship(finished: Finished) -> None:
+    student = StudentJudgement(verdict="PASS", reason="good", checks=[])
     bad, few = judged(finished, BAD, runner=RunnerName("onnxruntime:cpu:int8")), judged(finished, FEW)
-    refuse_undecided(decide(of(finished, judged(finished, GOOD), bad), None), False)
-    unproven = decide(of(finished, few, bad), None)
+    refuse_undecided(decide(of(finished, judged(finished, GOOD), bad, student=student), None), False)
+    unproven = decide(of(finished, few, bad, student=student), None)
     assert unproven.model is not None
     assert unproven.model.name == few.runner
     with pytest.raises(NotShown):
         refuse_undecided(unproven, False)
     refuse_undecided(unproven, True)
     with pytest.raises(GateFailed):
-        refuse_undecided(decide(of(finished, bad), None), True)
+        refuse_undecided(decide(of(finished, bad, student=student), None), True)
+    with pytest.raises(GateFailed, match="Not checked"):  # of a pair
+        refuse_undecided(decide(of(finished, judged(finished, GOOD)), None), True)
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,19 @@ def test_what_is_not_shown_is_a_candidate_and_no_winner() -> None:
     assert "about the student" in unproven.sentence
 
 
+@pytest.mark.parametrize("benchmark", [None, timed(*ROWS)])
+@pytest.mark.parametrize("verdict", ["PASS", "NOT SHOWN", "FAIL"])
+def test_nothing_is_decided_by_a_pair(verdict: str, benchmark: BenchmarkDocument | None) -> None:
+    candidate = judgement("int8", verdict)
+    found, reason = conclude(None, [check("PASS")], [candidate])
+    pair = validated(candidate).model_copy(update={"student": None, "verdict": found, "reason": reason})
+    assert named(pair, benchmark) is None
+    decision = decide(pair, benchmark)
+    assert (decision.verdict, decision.model) == ("NOT JUDGED", None)
+    assert decision.sentence.startswith("Not checked: onnxruntime:cpu:int8 was compared with torch:cpu:fp32 alone")
+    assert "dskd-compress validate RUN" in decision.sentence
+
+
 def test_nothing_is_decided_without_a_validation() -> None:
     assert decide(None, timed(*ROWS)).verdict == "NOT JUDGED"
 

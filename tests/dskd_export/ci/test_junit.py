@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dskd_export.ci.junit import junit_xml
+from dskd_export.ci.junit import NOT_JUDGED, junit_xml
 from dskd_export.documents.validation import ValidationDocument
 
 INTERVAL = {"value": 0.9, "low": 0.8, "high": 0.95}
@@ -89,7 +89,8 @@ def root() -> ElementTree.Element:
 def test_one_suite_a_model_and_one_case_a_check(root: ElementTree.Element) -> None:
     assert root.tag == "testsuites"
     suites = {suite.get("name"): suite for suite in root}
-    assert list(suites) == ["bundle", "onnxruntime:cpu:fp32", "onnxruntime:cpu:int8", "onnxruntime:cpu:bf16"]
+    models = ["onnxruntime:cpu:fp32", "onnxruntime:cpu:int8", "onnxruntime:cpu:bf16"]
+    assert list(suites) == ["student", "bundle", *models]
     names = {name: [case.get("name") for case in suite.iter("testcase")] for name, suite in suites.items()}
     assert names["onnxruntime:cpu:fp32"] == ["cosine", "KL"]
     assert names["onnxruntime:cpu:int8"] == ["top-1 drop", "top-1 agreement", "worst class drop"]
@@ -100,15 +101,15 @@ def test_one_suite_a_model_and_one_case_a_check(root: ElementTree.Element) -> No
         assert suite.get("skipped") == str(len(list(suite.iter("skipped"))))
         assert suite.get("timestamp") == "2026-03-14T09:00:07"
     for field, expected in {
-        "tests": "7",
+        "tests": "8",
         "failures": "2",
-        "skipped": "2",
+        "skipped": "3",
         "errors": "0",
         "time": "12.500",
     }.items():
         assert root.get(field) == expected
     classes = {case.get("classname") for case in root.iter("testcase")}
-    assert len(classes) == 4
+    assert len(classes) == 5
     cases = [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
     assert len(set(cases)) == len(cases)
 
@@ -124,7 +125,7 @@ def test_what_is_not_shown_is_skipped_where_that_is_accepted() -> None:
     root = ElementTree.fromstring(junit_xml(DOCUMENT, accept_unproven=True))
     assert [one.get("type") for one in root.iter("failure")] == ["FAIL"]
     messages = [str(one.get("message")) for one in root.iter("skipped")]
-    assert messages[0].startswith("NOT SHOWN: top-1 drop is 0.5, the limit is <= 1: 0 of 256 images lost")
+    assert messages[1].startswith("NOT SHOWN: top-1 drop is 0.5, the limit is <= 1: 0 of 256 images lost")
 
 
 def test_the_student_is_a_suite_of_its_own() -> None:
@@ -138,6 +139,7 @@ def test_the_student_is_a_suite_of_its_own() -> None:
 def test_what_was_not_judged_or_not_run_is_skipped(root: ElementTree.Element) -> None:
     messages = [str(skipped.get("message")) for skipped in root.iter("skipped")]
     assert messages == [
+        NOT_JUDGED,  # the student, as these are of a pair
         "no class has 10 images; the largest has 3",
         "ONNX Runtime cannot run model.bf16.onnx on cpu",
     ]
