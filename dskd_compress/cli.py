@@ -212,7 +212,7 @@ def describe(error: BaseException) -> DskdError:
     if hasattr(error, "format_message") and hasattr(error, "show"):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else PROGRAM
-        return UsageError(error.format_message(), f"See: {command} --help")
+        return UsageError(error.format_message().replace("Value error, ", "", 1), f"See: {command} --help")
     return Bug(
         f"this is a bug in dskd-compress: {type(error).__name__}: {first_line(error)}",
         "Run the same command with --debug and report the traceback.",

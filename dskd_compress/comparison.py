@@ -11,6 +11,8 @@ from dskd_export.documents.base import Interval
 from dskd_export.documents.training import ComparedMethod, ComparisonDocument, PairedDifference, TrainingDocument
 from dskd_export.errors import DataError
 
+_LEAST_SEEDS = 3  # of an interval that is printed: two seeds that happen to agree make one of no width
+
 
 def check_fair(documents: Mapping[tuple[str, int], TrainingDocument]) -> None:
     """Check that runs are comparable: same images, steps, teacher, student, and initial student of a seed.
@@ -107,7 +109,8 @@ def format_rows(document: ComparisonDocument, against: str) -> list[list[str]]:
     """Format the rows: method, accuracy, difference of `against` from it, cost; in percent and points."""
     rows = []
     for method in document.methods:
-        spread = method.interval
+        few = len(method.seeds) < _LEAST_SEEDS
+        spread = None if few else method.interval
         accuracy = f"{100 * method.mean:.2f}"
         if spread is not None:
             accuracy += f" ± {100 * (spread.high - spread.value):.2f}"
@@ -115,7 +118,9 @@ def format_rows(document: ComparisonDocument, against: str) -> list[list[str]]:
         if method.label != against:
             pair = find_difference(document, against, method.label)
             difference = f"{100 * pair.mean:+.2f}"
-            if pair.interval is not None:
+            if few:
+                difference += f" ({len(pair.seeds)} seed{'' if len(pair.seeds) == 1 else 's'})"
+            elif pair.interval is not None:
                 difference += f" ({100 * pair.interval.low:+.2f} to {100 * pair.interval.high:+.2f})"
         memory = [value for value in method.peak_memory_mb if value is not None]
         rows.append(

@@ -94,8 +94,10 @@ class Output:
         self._errors.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Show a table. Cells are plain text or Rich renderables; columns of numbers align right."""
+        """Show a table with rows. Cells are plain text or Rich renderables; columns of numbers align right."""
         cells = [[_cell(value) for value in row] for row in rows]
+        if not cells:
+            return
         table = Table(title=Text(title, style="bold"), title_justify="left")
         for index, column in enumerate(columns):
             numbers = bool(cells) and all(_is_number(row[index]) for row in cells)

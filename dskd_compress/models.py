@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
+import logging
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,8 @@ def create_model(
     if input_size is not None and _find_fixed_input(section.name) not in (None, input_size):
         arguments.setdefault("img_size", input_size)
     try:
-        model: nn.Module = timm.create_model(section.name, pretrained=section.pretrained, **arguments)
+        with _quiet_hub():
+            model: nn.Module = timm.create_model(section.name, pretrained=section.pretrained, **arguments)
     except (TypeError, AssertionError, ValueError) as error:
         raise ModelError(
             f"timm.create_model('{section.name}') does not accept {arguments}: {error}",
@@ -102,16 +105,33 @@ def _explain_creation_error(section: ModelSection, error: Exception) -> ModelErr
     timm = import_timm()
     name = section.name
     if ":" not in name and not timm.is_model(name.split(".")[0]):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        meant = f"Did you mean {', '.join(close)}?" if close else "See: dskd-compress models list"
-        return ModelError(f"timm {timm.__version__} has no model '{name}'.", meant)
+        return ModelError(f"timm {timm.__version__} has no model '{name}'.", advise_name(name))
     if section.pretrained or ":" in name:
+        role = "teacher" if isinstance(section, TeacherSection) else "student"
+        option = "--teacher-checkpoint FILE" if role == "teacher" else "--set student.checkpoint=FILE"
         return ModelError(
             f"The pretrained weights of '{name}' could not be loaded: {_read_first_line(error)}",
-            "Check the network, give local weights with --teacher-checkpoint or checkpoint:, "
-            "or set pretrained: false.",
+            f"Check the network, give local weights with {option}, or add --set {role}.pretrained=false",
         )
     return ModelError(f"timm could not create '{name}': {_read_first_line(error)}", "Change kwargs in the recipe.")
+
+
+def advise_name(name: str) -> str:
+    """Write the hint for a name that timm has not: the closest names, else the command that lists all."""
+    close = difflib.get_close_matches(name, import_timm().list_models(), n=3, cutoff=0.5)
+    return f"Did you mean {', '.join(close)}?" if close else "See: dskd-compress models list"
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep the hub's log of failed requests off the terminal: the error that follows explains them."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _read_first_line(error: BaseException) -> str:

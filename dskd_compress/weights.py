@@ -116,7 +116,8 @@ def check_classes(classes: tuple[str, ...], sets: DataSets, path: Path, stage: s
     """
     if classes != tuple(sets.classes):
         in_run = (path.parent / "recipe.yaml").is_file()
-        again = f"dskd-compress {stage}{f' {shlex.quote(str(path.parent))}' if in_run else ''}"
+        run = shlex.quote(str(path.parent)) if in_run else "RECIPE"
+        again = f"dskd-compress {stage} {run} --data {shlex.quote(sets.source)}"
         raise DataError(
             f"{path} was trained on other classes than {sets.source} has.",
             f"Give the images of that training: --set data.source=FOLDER; or train again: {again}",

@@ -29,6 +29,7 @@ def ab(
 
     Calls of both are interleaved in one process, so that both see the same clocks and the same load. A model is
     faster or slower where the whole 95 % interval of the ratio of medians is, by more than 1 %.
+    The result goes to ab.json in --out, by default the results folder of B on this machine.
 
     [bold]Examples[/bold]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dskd_export.errors import GateFailed
     from dskd_export.settings import BuildSettings
 
-_PANEL = "TensorRT settings, named as in trtexec (default: section build of the recipe)"
+_PANEL = "TensorRT settings, named as in trtexec"
 _SPECIAL = "Special engines"
 _HARDWARE = {"ampere+": "ampere-plus", "sameComputeCapability": "same-compute-capability"}
 _UNITS = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -46,14 +46,19 @@ MemPoolSize = Annotated[
     Optional[str],
     typer.Option(
         "--memPoolSize",
-        metavar="workspace:MIB",
-        help="Largest scratch memory of a layer; or with a unit: workspace:1G.",
+        metavar="SIZE",
+        help="Largest scratch memory of a layer: workspace:MIB, or workspace:1G.",
         rich_help_panel=_PANEL,
     ),
 ]
 OptimizationLevel = Annotated[
     Optional[int],
-    typer.Option("--builderOptimizationLevel", help="Search effort for kernels, 0 to 5.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--builderOptimizationLevel",
+        metavar="0-5",
+        help="Search effort for kernels.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 Tf32 = Annotated[Optional[bool], typer.Option("--tf32/--noTF32", help="Allow TF32 in fp32 layers.", hidden=True)]
 VersionCompatible = Annotated[
@@ -61,7 +66,7 @@ VersionCompatible = Annotated[
     typer.Option(
         "--versionCompatible/--noVersionCompatible",
         help="Also load in later TensorRT versions; may be slower.",
-        rich_help_panel=_PANEL,
+        hidden=True,  # its two long names would cut those of the others at 80 columns
     ),
 ]
 Hardware = Annotated[
@@ -141,7 +146,10 @@ def build(
     """Build TensorRT engines from a bundle, on the machine that will run them.
 
     On this machine's GPU each engine then runs once. Exit code 5: its layers do not run in their precision.
-    Also: --tf32 or --noTF32 for fp32 layers; --timing-cache SHA256 to repeat a build with its timing cache.
+    Without an option, the recipe's section build decides.
+
+    Also: --tf32 or --noTF32 for fp32 layers; --timing-cache SHA256 to repeat a build with its timing cache;
+    --versionCompatible or --noVersionCompatible: also load in later TensorRT versions, which may be slower.
 
     [bold]Examples[/bold]
 

@@ -31,7 +31,7 @@ class AugmentSection(Section):
     views: int | None = Field(
         None,
         ge=1,
-        description="augmentations per image: epoch e shows number e mod views; none: a new one every epoch. "
+        description="augmentations per image: epoch e shows number e mod views; null: a new one every epoch. "
         "Order, mixing, cutmix and erasing still change every epoch",
     )
 
@@ -55,7 +55,7 @@ class DataSection(Section):
     train_split: str = Field("train", description="name of the training split or folder")
     val_split: str | None = Field(
         None,
-        description="name of the validation split or folder; none: val, validation or test, whichever is there",
+        description="name of the validation split or folder; null: val, validation or test, whichever is there",
     )
     val_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of each class held out if the source has no validation split"
@@ -64,16 +64,16 @@ class DataSection(Section):
     train_per_class: int | None = Field(
         None,
         ge=1,
-        description="training images per class, drawn by split_seed, for experiments with few labels; none: all",
+        description="training images per class, drawn by split_seed, for experiments with few labels; null: all",
     )
-    input_size: int | None = Field(None, ge=8, description="square input in pixels; none: the student's own size")
-    interpolation: Interpolation | None = Field(None, description="none: the student's own")
+    input_size: int | None = Field(None, ge=8, description="square input in pixels; null: the student's own size")
+    interpolation: Interpolation | None = Field(None, description="null: the student's own")
     mean: tuple[float, float, float] | None = Field(
-        None, description="RGB mean in [0, 1]; none: the student's own"
+        None, description="RGB mean in [0, 1]; null: the student's own"
     )
-    std: tuple[Positive, Positive, Positive] | None = Field(None, description="RGB std; none: the student's own")
-    crop_pct: float | None = Field(None, gt=0, le=1, description="centre crop; none: the student's own")
-    crop_mode: CropMode | None = Field(None, description="none: the student's own")
+    std: tuple[Positive, Positive, Positive] | None = Field(None, description="RGB std; null: the student's own")
+    crop_pct: float | None = Field(None, gt=0, le=1, description="centre crop; null: the student's own")
+    crop_mode: CropMode | None = Field(None, description="null: the student's own")
     loader: Literal["workers", "resident"] = Field(
         "workers",
         description="workers: processes decode and augment each image | resident: all images are decoded once to "

@@ -76,7 +76,7 @@ class DskdMethod(Section):
     )
     guide_clip: Positive | None = Field(
         1.0,
-        description="largest rms of the guidance relative to the rms of the predicted noise; none: no limit",
+        description="largest rms of the guidance relative to the rms of the predicted noise; null: no limit",
     )
     guide_temperature: Positive = Field(1.0, description="softens the teacher's target")
     start: Literal["scaled", "raw", "sdedit"] = Field(

@@ -34,7 +34,7 @@ StatsBatches = Annotated[int, Field(ge=1, description="training batches for thos
 
 HashKind = Annotated[Literal["lshl2", "lsh", "l2"], Field(description="hash loss, squared error, or both")]
 HashOn = Annotated[Literal["pooled", "location"], Field(description="for map taps: pool first or hash each place")]
-HashBits = Annotated[int | None, Field(ge=1, description="none: 32 a channel up to 256 channels, else 2048")]
+HashBits = Annotated[int | None, Field(ge=1, description="null: 32 a channel up to 256 channels, else 2048")]
 HashStd = Annotated[
     Literal["auto", "fc"],
     Field(
@@ -142,7 +142,7 @@ class DiffKdMethod(Section):
         None,
         ge=8,
         description="channels of a linear autoencoder that the teacher's features go through (published: 1024); "
-        "none: no autoencoder. The denoiser of a teacher with 2048 channels costs more than the student",
+        "null: no autoencoder. The denoiser of a teacher with 2048 channels costs more than the student",
     )
     start_step: StartStep = 400
     sample_steps: SampleSteps = 5

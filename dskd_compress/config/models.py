@@ -34,12 +34,12 @@ class TeacherCacheSection(Section):
 
     enabled: bool = Field(False, description="use the cache; needs data.augment.views or a shared folder")
     folder: Path | None = Field(
-        None, description="folder shared by runs of one teacher and data set; none: in the run folder"
+        None, description="folder shared by runs of one teacher and data set; null: in the run folder"
     )
     features: Literal["float16", "float32"] = Field(
         "float16", description="type of taps on disk: half the size, or exact; logits are always float32"
     )
-    max_gb: Positive | None = Field(None, description="largest cache, 1 GB = 10^9 bytes; none: the free space")
+    max_gb: Positive | None = Field(None, description="largest cache, 1 GB = 10^9 bytes; null: the free space")
 
 
 class TeacherProbeSection(Section):
@@ -55,7 +55,7 @@ class TeacherSection(ModelSection):
     """The model that teaches."""
 
     train: TrainSection | None = Field(
-        None, description="train the teacher on the data first; none: its weights are ready"
+        None, description="train the teacher on the data first; null: its weights are ready"
     )
     class_map: Literal["by_name"] | Path | dict[str, str | int] | None = Field(
         None,
@@ -64,7 +64,7 @@ class TeacherSection(ModelSection):
     )
     class_names: str | None = Field(
         None,
-        description="names of the teacher's classes: a text file with one per line, or imagenet-1k; none: those "
+        description="names of the teacher's classes: a text file with one per line, or imagenet-1k; null: those "
         "of its weights",
     )
     probe: TeacherProbeSection | None = Field(
@@ -72,10 +72,10 @@ class TeacherSection(ModelSection):
         description="fit a linear classifier of the data's classes on the teacher's features; true: defaults",
     )
     mean: tuple[float, float, float] | None = Field(
-        None, description="RGB mean in [0, 1] of its training; none: from its weights or timm"
+        None, description="RGB mean in [0, 1] of its training; null: from its weights or timm"
     )
     std: tuple[Positive, Positive, Positive] | None = Field(
-        None, description="RGB std of its training; none: from its weights or timm"
+        None, description="RGB std of its training; null: from its weights or timm"
     )
     cache: TeacherCacheSection = TeacherCacheSection()
 

@@ -42,7 +42,7 @@ class Recipe(Section):
     student: StudentSection
     method: Method = DskdMethod()
     train: TrainSection = Field(TrainSection(), description="training of the student")
-    tune: TuneSection | None = Field(None, description="quantisation-aware tuning; none: quantise without it")
+    tune: TuneSection | None = Field(None, description="quantisation-aware tuning; null: quantise without it")
     diagnosis: DiagnosisSection = DiagnosisSection()
     tracking: TrackingSection = TrackingSection()
     export: ExportSection = ExportSection()

@@ -16,7 +16,7 @@ class CalibrationSection(Section):
     """Training images that ranges are measured on; evaluation images are never among them."""
 
     images: int = Field(512, ge=1, le=10_000, description="spread over the classes; all are in memory at once")
-    seed: int | None = Field(None, description="that draws them; none: the recipe's")
+    seed: int | None = Field(None, description="that draws them; null: the recipe's")
 
 
 class QuantizeSection(Section):
@@ -66,7 +66,7 @@ class ExportSection(Section):
     golden_images: int = Field(16, ge=1, le=256, description="real inputs kept with their reference logits")
     teacher: bool = Field(True, description="also export the teacher, next to the bundle, to compare it")
     license: str | None = Field(
-        None, min_length=1, description="licence of the exported weights, for example Apache-2.0; none: unknown"
+        None, min_length=1, description="licence of the exported weights, for example Apache-2.0; null: unknown"
     )
 
     @field_validator("license")
@@ -80,4 +80,4 @@ class ExportSection(Section):
 class ReportSection(Section):
     """The report."""
 
-    title: str | None = Field(None, description="none: made from the teacher's and the student's names")
+    title: str | None = Field(None, description="null: made from the teacher's and the student's names")

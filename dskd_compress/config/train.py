@@ -44,9 +44,9 @@ class TrainSection(Section):
     label_smoothing: Fraction = Field(0.0)
     clip_grad: Positive | None = Field(
         5.0,
-        description="largest gradient norm over student and training-only modules together; none: no clipping",
+        description="largest gradient norm over student and training-only modules together; null: no clipping",
     )
-    ema_decay: float | None = Field(None, gt=0, lt=1, description="decay of the weight average; none: no average")
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="decay of the weight average; null: no average")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="autocast type; fp16 adds a loss scaler"
     )
@@ -61,13 +61,13 @@ class TrainSection(Section):
         "auto", description="auto | cpu | cuda | cuda:1; under torchrun each process takes its own GPU"
     )
     threads: int | None = Field(
-        None, ge=1, description="torch threads on the CPU; none: one for each core that this process may use"
+        None, ge=1, description="torch threads on the CPU; null: one for each core that this process may use"
     )
     validate_every: int = Field(
         1, ge=1, description="epochs between two validations; the last epoch is always validated"
     )
     checkpoint_steps: int | None = Field(
-        None, ge=1, description="also save within an epoch every so many steps; none: at each epoch's end"
+        None, ge=1, description="also save within an epoch every so many steps; null: at each epoch's end"
     )
     keep_checkpoints: int = Field(
         1, ge=1, description="complete states to keep: the newest, and older ones should it turn out damaged"
@@ -107,9 +107,9 @@ class TuneSection(Section):
 
     precision: Literal["int8", "fp8"] = Field("int8", description="target precision of the tuning")
     epochs: int = Field(2, ge=1)
-    lr: Positive | None = Field(None, description="none: a hundredth of train.lr")
+    lr: Positive | None = Field(None, description="null: a hundredth of train.lr")
     amp: Literal["fp32", "bf16", "fp16"] | None = Field(
-        None, description="autocast type of the tuning; none: train.precision"
+        None, description="autocast type of the tuning; null: train.precision"
     )
     calibration_batches: int = Field(8, ge=1, description="training batches that calibrate the activation ranges")
 
@@ -138,8 +138,8 @@ class TrackingSection(Section):
     )
     every_steps: int = Field(10, ge=1, description="steps between two records of the losses")
     project: str = Field("dskd-compress", min_length=1, description="project of wandb, experiment of mlflow")
-    run_name: str | None = Field(None, description="none: the recipe's name")
+    run_name: str | None = Field(None, description="null: the recipe's name")
     wandb_mode: Literal["offline", "online"] = Field("offline", description="online sends to the wandb server")
     mlflow_uri: str | None = Field(
-        None, description="tracking server or store of mlflow; none: trackers/mlflow of the run folder"
+        None, description="tracking server or store of mlflow; null: trackers/mlflow of the run folder"
     )

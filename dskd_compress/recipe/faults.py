@@ -111,6 +111,11 @@ def list_faults(
         if any(len(other) > len(path) and other[: len(path)] == path for other in found):
             continue  # of the kinds that a value may have it is the one whose items are wrong
         words = [_what(details, path, owners) for details, owners in entries]
+        # A word may also stand in the place of the whole list.
+        lists = [details for details, _ in found.get(path[:-1], []) if details["type"] == "literal_error"]
+        words = [
+            f"{word} (or {expectation(one).removeprefix('must be ')} alone)" for word in words for one in lists
+        ] or words
         faults.append(_fault(entries[0][0], path, _either(words, [details for details, _ in entries]), origins))
     return faults
 

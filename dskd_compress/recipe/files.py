@@ -121,7 +121,9 @@ def _not_found(given: str, path: Path, name: str, names: list[str]) -> DskdError
     part = [last[close] for close in difflib.get_close_matches(name.rpartition("/")[2], last, n=2, cutoff=0.5)]
     close = list(dict.fromkeys(whole + part))
     meant = f"Did you mean {' or '.join(close)}? " if close else ""
-    return RecipeError(f"There is no recipe '{given}'.", f"{meant}All recipes: dskd-compress recipes list")
+    return RecipeError(
+        f"There is no recipe, file or run folder '{given}'.", f"{meant}All recipes: dskd-compress recipes list"
+    )
 
 
 def _read(path: Path) -> str:

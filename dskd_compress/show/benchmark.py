@@ -29,8 +29,6 @@ def print_benchmark(document: BenchmarkDocument, output: Output) -> None:
 
 def print_scenarios(document: BenchmarkDocument, output: Output) -> None:
     """Print the value of each scenario, with its interval."""
-    if not document.scenarios:
-        return
     output.table(
         "Scenarios",
         ["scenario", "model", "runner", "images", "value", "95 %", "unit", ""],
@@ -81,8 +79,6 @@ def print_rows(documents: Sequence[tuple[str, BenchmarkDocument]], output: Outpu
 
 def print_cross_checks(document: BenchmarkDocument, output: Output) -> None:
     """Print the times of both clocks, side by side."""
-    if not document.cross_checks:
-        return
     output.table(
         "Cross-check",
         ["engine", "batch", "p50 ms", "p99 ms", "tool", "p50 ms", "p99 ms", "ratio of p50"],
@@ -106,7 +102,7 @@ def print_comparisons(document: AbDocument, output: Output) -> None:
     """Print the verdict on the second bundle against the first, model by model."""
     output.table(
         f"{document.second} against {document.first}",
-        ["model", "batch", "time ratio", "95 %", "verdict", ""],
+        ["model", "batch", "B / A", "95 %", "verdict", ""],
         [
             [
                 one.second,

@@ -96,7 +96,7 @@ def _benchmark(
 ) -> BenchmarkDocument:
     """Run the benchmark with its store and a progress display, and write its results."""
     store = open_store(folder.path, plan.bundle.sha256, plan.settings, fresh=fresh)
-    with output.progress("Timing", plan.steps, unit="cell") as progress:
+    with output.progress("Timing", plan.steps, unit="measurement") as progress:
         document, samples = benchmark(
             plan,
             *images,

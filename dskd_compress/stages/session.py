@@ -165,8 +165,6 @@ def train(
     resumed = trainer.resume()
     for damaged in store.passed_over:
         output.warn(f"{damaged} is damaged; resuming from the checkpoint before it")
-    if not resumed and store.other_step is not None:
-        output.warn(f"a training with other settings, saved at step {store.other_step}, is replaced")
     if resumed:
         output.print(f"Resuming {role} training at step {trainer.progress.step}/{trainer.total_steps}.")
     elif statistics_batches:
@@ -220,11 +218,17 @@ def _log_training(
     )
     journal = Journal(log, trackers, diagnosis, output)
 
+    replaced = None if trainer.progress.step else trainer.store.other_step
+
     def commit_log() -> None:
+        nonlocal replaced
         log.sync()  # after a power cut no record may be missing from before the checkpoint
         if written_to.exists():
             written_to.replace(place)
         folder.write_recipe(recipe)
+        if replaced is not None:
+            output.warn(f"a training with other settings, saved at step {replaced}, is replaced")
+            replaced = None
 
     trainer.store.before_commit = commit_log
     with output.progress(f"Training the {role}", trainer.total_steps, unit="step") as progress:

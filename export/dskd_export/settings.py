@@ -46,10 +46,10 @@ class Section(BaseModel):
 class ValidateSettings(Section):
     """What is validated, and the limits of fp32; `validate` ends with exit code 5 when one is crossed."""
 
-    images: int | None = Field(None, ge=1, description="images of the validation set to use; none: all")
+    images: int | None = Field(None, ge=1, description="images of the validation set to use; null: all")
     batches: tuple[Batch, ...] = Field((1, 3, 8), min_length=1, description="batch sizes for parity")
     precisions: tuple[Precision, ...] | None = Field(
-        None, min_length=1, description="models to validate; none: all in the bundle that can run here"
+        None, min_length=1, description="models to validate; null: all in the bundle that can run here"
     )
     runners: tuple[DeviceRunner, ...] = Field(
         get_args(DeviceRunner),
@@ -233,7 +233,7 @@ class BenchmarkSettings(Section):
         description="tensorrt: the engines of build that can run here; alone: at least one is required",
     )
     precisions: tuple[Precision, ...] | None = Field(
-        None, min_length=1, description="of the student in ONNX Runtime; none: all in the bundle"
+        None, min_length=1, description="of the student in ONNX Runtime; null: all in the bundle"
     )
     providers: tuple[ProviderName, ...] = Field(
         ("auto",), min_length=1, description="of ONNX Runtime; auto: the CPU, and CUDA where it is present"
@@ -244,7 +244,7 @@ class BenchmarkSettings(Section):
     )
     teacher: bool = Field(True, description="time the teacher as well")
     threads: tuple[Batch, ...] | None = Field(
-        None, min_length=1, description="CPU threads, each number timed separately; none: all cores"
+        None, min_length=1, description="CPU threads, each number timed separately; null: all cores"
     )
     streams: tuple[Batch, ...] = Field((1,), min_length=1, description="concurrent calls of an engine")
     scenarios: tuple[Literal["SingleStream", "MultiStream", "Server", "Offline", "all"], ...] = Field(
@@ -273,7 +273,7 @@ class BuildSettings(Section):
         (1, 8), min_length=1, description="one optimization profile reaches from each to the one below"
     )
     workspace_mb: Positive | None = Field(
-        None, description="scratch memory of a layer, 1 MB = 10^6 bytes; none: TensorRT's own limit, all there is"
+        None, description="scratch memory of a layer, 1 MB = 10^6 bytes; null: TensorRT's own limit, all there is"
     )
     optimization_level: int = Field(3, ge=0, le=5, description="how long TensorRT searches for kernels")
     tf32: bool = Field(False, description="allow TF32 in fp32 layers; no parity limit of fp32 allows it")

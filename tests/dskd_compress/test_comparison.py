@@ -78,11 +78,13 @@ def test_every_pair_is_there_once() -> None:
 
 
 def test_table(trained: TrainingDocument) -> None:
-    rows = format_rows(comparison(trained, method("a", [0.4, 0.5]), method("b", [0.45, 0.57])), "b")
-    assert rows[0] == ["a", "45.00 ± 63.53", "+6.00 (-6.71 to +18.71)", "10", "100", "5"]
+    rows = format_rows(comparison(trained, method("a", [0.4, 0.5, 0.6]), method("b", [0.45, 0.57, 0.65])), "b")
+    assert rows[0] == ["a", "50.00 ± 24.84", "+5.67 (+2.80 to +8.54)", "10", "100", "5"]
     assert rows[1][2] == ""
+    pair = format_rows(comparison(trained, method("a", [0.4, 0.5]), method("b", [0.45, 0.55])), "b")
+    assert pair[0][1:3] == ["45.00", "+5.00 (2 seeds)"], "that two agree proves nothing"
     single = format_rows(comparison(trained, method("a", [0.4]), method("b", [0.45])), "b")
-    assert single[0] == ["a", "40.00", "+5.00", "10", "100", "not measured"]
+    assert single[0] == ["a", "40.00", "+5.00 (1 seed)", "10", "100", "not measured"]
 
 
 def test_the_page_names_the_commit_or_the_release(trained: TrainingDocument) -> None:

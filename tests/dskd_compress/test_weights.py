@@ -218,4 +218,4 @@ def test_classes_that_differ(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("of a run")  # which the line to paste then names
     with pytest.raises(DataError) as caught:
         check_classes((), sets, tmp_path / "w", "distill")
-    assert str(caught.value.hint).endswith(f"dskd-compress distill {tmp_path}")
+    assert str(caught.value.hint).endswith(f"dskd-compress distill {tmp_path} --data digits")

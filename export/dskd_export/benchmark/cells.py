@@ -83,7 +83,7 @@ class Cell:
     @property
     def label(self) -> str:
         """Name for a progress display."""
-        threads = "" if self.threads is None else f", {self.threads} threads"
+        threads = "" if self.threads is None else f", {self.threads} thread{'' if self.threads == 1 else 's'}"
         streams = "" if self.streams == 1 else f", {self.streams} streams"
         return f"{self.role} {self.runner} {self.provider} {self.precision} batch {self.batch}{threads}{streams}"
 

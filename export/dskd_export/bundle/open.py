@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, get_args
 
 from dskd_export.bundle.golden import Golden
 from dskd_export.bundle.manifest import GOLDEN, MANIFEST, MAX_MANIFEST, model_name, weights_name
 from dskd_export.bundle.verify import Contents, check_hash, read_verified, verify_contents
+from dskd_export.documents.precision import Precision
 from dskd_export.errors import BundleError, UsageError
 from dskd_export.files.atomic import NotAPlainFile, open_plain
 from dskd_export.files.json_text import one_line
@@ -40,9 +42,14 @@ class Bundle(Contents):
             UsageError: the bundle has no such precision; the message lists those there.
         """
         if precision not in self.precisions:
+            hint = "Name one of these."
+            if precision in get_args(Precision):
+                wanted = ",".join([*(name for name in self.precisions if name != "fp32"), precision])
+                run = _run_of(self.folder)
+                hint = f"Name one of these, or export it: dskd-compress export {run} --precision {wanted}"
             raise UsageError(
                 f"{self.folder} holds no model of precision {precision}; it holds {', '.join(self.precisions)}.",
-                "Name one of these, or export it: dskd-compress export --precision",
+                hint,
             )
         return self.folder / model_name(precision)
 
@@ -99,6 +106,12 @@ def open_bundle(folder: Path) -> Bundle:
     return Bundle(contents.manifest, contents.spec, contents.calibration, contents.sha256, folder)
 
 
+def _run_of(folder: Path) -> str:
+    """Find the run folder of a bundle, quoted for a command line; `RUN` where it is not known."""
+    runs = [place for place in (folder, folder.parent) if (place / "recipe.yaml").is_file()]
+    return shlex.quote(str(runs[0])) if runs else "RUN"
+
+
 def verify_folder(folder: Path, shown: Path) -> Contents:
     """Verify the content of a folder.
 
@@ -110,9 +123,11 @@ def verify_folder(folder: Path, shown: Path) -> Contents:
         BundleError: as `open_bundle`.
     """
     if not folder.is_dir():
-        raise BundleError(f"{shown}: no such bundle.", "Make one: dskd-compress export")
+        raise BundleError(f"{shown}: no such bundle.", f"Make one: dskd-compress export {_run_of(shown)}")
     if not (folder / MANIFEST).is_symlink() and not (folder / MANIFEST).exists():
-        raise BundleError(f"{shown} is not a bundle: it holds no {MANIFEST}.", "Make one: dskd-compress export")
+        raise BundleError(
+            f"{shown} is not a bundle: it holds no {MANIFEST}.", f"Make one: dskd-compress export {_run_of(shown)}"
+        )
     with _open_file(folder / MANIFEST, None, shown / MANIFEST) as file:
         data = file.read(MAX_MANIFEST)
     contents = verify_contents(

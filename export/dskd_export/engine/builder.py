@@ -25,6 +25,7 @@ from dskd_export.engine.document import (
 from dskd_export.engine.generations import builder_for, targets_of
 from dskd_export.engine.inspect import layers_of_log, summarize_layers
 from dskd_export.engine.process import BuildOutcome, BuildRequest, run_in_child_process
+from dskd_export.engine.versions import format_targets
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.files.atomic import sha256_bytes, write_atomic
 from dskd_export.settings import BuildSettings
@@ -155,7 +156,7 @@ def _choose_gpu_and_backend(target: BuildTarget) -> tuple[GpuFacts | None, Backe
         if ahead := targets_of(backend):
             raise EnvironmentProblem(
                 "This machine has no NVIDIA GPU to build for.",
-                f"Build ahead of time with one or more of: --compute-capability {','.join(ahead)}",
+                f"Build ahead of time: {format_targets(ahead)}",
             )
         raise EnvironmentProblem(
             "This machine has no NVIDIA GPU, and TensorRT builds on the GPU that runs the engine.",

@@ -25,6 +25,7 @@ from dskd_export.engine.versions import (
     TENSORRT_11,
     TENSORRT_RTX,
     Versions,
+    format_targets,
     range_of,
     system_folders,
     versions_of,
@@ -155,7 +156,7 @@ def builder_for(name: str, targets: Sequence[str]) -> BackendName:
     if unknown := [target for target in targets if target not in targets_of(chosen)]:
         raise UsageError(
             f"{chosen} does not build for {', '.join(unknown)}.",
-            f"Choose from: --compute-capability {','.join(targets_of(chosen))}",
+            f"Choose another: {format_targets(targets_of(chosen))}",
         )
     return chosen
 

@@ -14,7 +14,7 @@ from dskd_export.engine.api import BackendName, BuildOptions
 from dskd_export.engine.common import BuildSession, make_logger
 from dskd_export.engine.loaded import LoadedContext, LoadedEngine
 from dskd_export.engine.log import Log, join_messages
-from dskd_export.engine.versions import RTX_TARGETS
+from dskd_export.engine.versions import RTX_TARGETS, format_targets
 from dskd_export.errors import EnvironmentProblem, UsageError
 
 
@@ -38,7 +38,7 @@ class TensorRtRtx(TensorRtAdapter):
         if options.hardware != "none":
             raise EnvironmentProblem(
                 "TensorRT-RTX has no hardware compatibility levels.",
-                f"Name the GPUs instead: --compute-capability {','.join(self.targets)}",
+                f"Name the GPUs instead: {format_targets(self.targets)}",
             )
 
     def _configure(self, session: BuildSession, options: BuildOptions) -> None:
@@ -48,12 +48,12 @@ class TensorRtRtx(TensorRtAdapter):
             if not config.set_compute_capability(self._capability(target), index):
                 raise UsageError(
                     f"TensorRT-RTX does not build for {target}.",
-                    f"Choose from: --compute-capability {','.join(self.targets)}",
+                    f"Choose another: {format_targets(self.targets)}",
                 )
         if not options.targets and not config.set_compute_capability(trt.ComputeCapability.CURRENT, 0):
             raise EnvironmentProblem(
                 "TensorRT-RTX finds no GPU to build for.",
-                f"Name the GPU to build for: --compute-capability {self.targets[0]}",
+                f"Name the GPU to build for: {format_targets(self.targets)}",
             )
 
     def _capability(self, target: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ _RTX_CAPABILITIES: tuple[Capability, ...] = ((7, 5), (8, 0), (8, 6), (8, 9), (12
 TENSORRT_RTX = Versions("tensorrt_rtx", (1, 0), (2, 0), frozenset(_RTX_CAPABILITIES))
 RTX_TARGETS = tuple(f"sm{major}{minor}" for major, minor in _RTX_CAPABILITIES)
 """Compute capabilities that TensorRT-RTX builds for ahead of time."""
+_EXAMPLE_TARGET = "sm86"  # not the first: fp32 cannot be built for sm75
 SUPPORTED = (TENSORRT_10, TENSORRT_11, TENSORRT_RTX)
 
 
@@ -51,6 +53,13 @@ def range_of(module: str) -> tuple[str, str]:
     served = [one for one in SUPPORTED if one.module == module]
     since, before = min(one.since for one in served), max(one.before for one in served)
     return f"{since[0]}.{since[1]}", f"{before[0]}.{before[1]}"
+
+
+def format_targets(targets: Sequence[str]) -> str:
+    """Format the option of one target, which can be pasted, and name the others after it."""
+    chosen = _EXAMPLE_TARGET if _EXAMPLE_TARGET in targets else targets[-1]
+    others = ", ".join(target for target in targets if target != chosen)
+    return f"--compute-capability {chosen}" + (f" (or {others}; several with commas)" if others else "")
 
 
 def system_folders(root: Path = Path("/")) -> tuple[Path, ...]:

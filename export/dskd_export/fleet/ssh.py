@@ -139,6 +139,7 @@ class Ssh:
             return done.stdout
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
         reason = _pick_reason(lines, first=command[0] == "rsync") or f"it ended with {done.returncode}"
+        reason = f"{reason.rstrip('.')}."
         lost = done.returncode == _SSH_FAILED or (command[0] == "rsync" and _is_lost(lines))
         if lost:
             hints = [hint for text, hint in _HINTS.items() if text in " ".join(lines).lower()]

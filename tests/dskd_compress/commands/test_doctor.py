@@ -48,6 +48,13 @@ def test_purpose_is_passed_on(found, purpose, capsys):
     assert [Finding.model_validate(finding) for finding in document["findings"]] == found[0]
 
 
+def test_a_purpose_that_is_not_there(capsys):
+    assert main(["doctor", "--for", "x"]) == 2
+    err = capsys.readouterr().err
+    assert "'x' is not one of 'train'" in err
+    assert "Value error" not in err
+
+
 def test_an_error_ends_with_4_and_keeps_the_document(found, capsys):
     found[0].append(
         Finding(code="DSKD-E111", level="error", what="torch is not installed", cure="pip install torch")

@@ -64,6 +64,11 @@ def test_inspect_of_a_model_without_a_map(capsys: pytest.CaptureFixture[str]) ->
     assert "map tap │ none: crossvit_tiny_240 has no spatial map before its head." in text
 
 
+def test_suggest_for_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "suggest", "--teacher", "resnt18"]) == 3
+    assert "hint: Did you mean resnet18" in capsys.readouterr().err
+
+
 def test_inspect_of_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "inspect", "resnet19", "--json"]) == 3
     out, err = capsys.readouterr()

@@ -104,6 +104,7 @@ def test_unknown_keys_and_missing_ones_everywhere() -> None:
         (("teacher", "class_map"), {"a": [1]}, "teacher.class_map.a: must be text or a whole number, not [1]"),
         (("export", "precisions"), 5, "export.precisions: must be a list or 'auto', not 5"),
         (("export", "precisions"), ["fp99"], "precisions[0]: must be 'fp32', 'fp16', 'bf16', 'int8' or 'fp8'"),
+        (("export", "precisions"), ["fp99"], "(or 'auto' alone)"),
         (("data", "mean"), [1, 2], "data.mean[2]: is required"),
         (("data", "mean"), [1, 2, 3, 4], "data.mean: must have at most 3 items, not 4"),
         (("teacher", "checkpoint"), 5, "teacher.checkpoint: must be a path, not 5"),

@@ -11,6 +11,7 @@ from run_support import QUIET, STEPS, Finished, records, small_recipe
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
+from dskd_compress.console import Output
 from dskd_compress.data import ValLoader, open_data
 from dskd_compress.models import state_sha256
 from dskd_compress.run_folder import RunFolder
@@ -199,11 +200,12 @@ def test_distilling_again_gives_the_same_student(finished: Finished, tmp_path: P
 
 
 def test_another_setting_starts_anew_and_cross_entropy_alone_needs_no_heads(
-    finished: Finished, tmp_path: Path
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = finished.copy(tmp_path / "run")
     recipe = small_recipe("method.name=none", "train.epochs=1", "train.ema_decay=0.5")
-    document = run_distill(recipe, folder, QUIET)
+    document = run_distill(recipe, folder, Output(json_output=False))
+    assert capsys.readouterr().err.count(f"saved at step {STEPS}, is replaced") == 1
     assert (document.method, document.steps, document.discarded, document.taps) == ("none", STEPS // 2, {}, {})
     assert document.teacher is not None  # it is still what the student is compared with
     steps = [line for line in records(folder / "train.jsonl") if line["kind"] == "step"]

@@ -50,8 +50,12 @@ def test_it_opens_elsewhere_and_through_a_link(folder: Path, tmp_path: Path) -> 
 
 
 def test_unknown_precision_lists_those_there(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"fp8.* fp16, fp32, int8"):
+    with pytest.raises(UsageError, match=r"fp8.* fp16, fp32, int8") as caught:
         open_bundle(folder).model("fp8")
+    assert str(caught.value.hint).endswith("dskd-compress export RUN --precision fp16,int8,fp8")
+    with pytest.raises(UsageError) as caught:
+        open_bundle(folder).model("fp12")
+    assert "export" not in str(caught.value.hint)
 
 
 def test_a_runner_gets_what_was_verified(folder: Path) -> None:
@@ -86,8 +90,12 @@ def test_altered_after_opening(folder: Path, name: str, change: str, tmp_path: P
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no such bundle"):
-        open_bundle(tmp_path / "none")
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "recipe.yaml").touch()
+    with pytest.raises(BundleError, match="no such bundle") as caught:
+        open_bundle(run / "bundle")
+    assert str(caught.value.hint).endswith(f"dskd-compress export '{run}'")
     with pytest.raises(BundleError, match="is not a bundle"):
         open_bundle(tmp_path)
     (tmp_path / "manifest.json").symlink_to(tmp_path / "nowhere")

@@ -231,7 +231,7 @@ def test_rtx_has_no_dla_and_no_hardware_levels(make_machine, bundle):
     assert "--useDLACore" in caught.value.hint
     with pytest.raises(EnvironmentProblem) as caught:
         build(machine, bundle, hardware="ampere-plus")
-    assert "--compute-capability sm75" in caught.value.hint
+    assert "--compute-capability sm86 (or sm75, sm80" in caught.value.hint
 
 
 @pytest.mark.parametrize("generation", FULL)
@@ -259,7 +259,7 @@ def test_rtx_ahead_of_time(make_machine, bundle):
     assert read_plan(path.read_bytes())[0]["capabilities"] == ["SM86", "SM120"]
     with pytest.raises(EnvironmentProblem) as caught:
         build(machine, bundle)
-    assert "--compute-capability sm75,sm80" in caught.value.hint
+    assert "--compute-capability sm86 (or sm75, sm80" in caught.value.hint
     with pytest.raises(UsageError, match="sm90"):
         build(machine, bundle, targets=("sm90",))
 
