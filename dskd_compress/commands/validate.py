@@ -74,10 +74,11 @@ def validate(
     """
     from dskd_compress.console import Output
     from dskd_compress.show.validation import decision_in, print_validation, refuse_failed
+    from dskd_export.bundle.source import is_bundle
     from dskd_export.files.atomic import write_atomic
 
     output = Output(json_output)
-    if images is not None and str(images).isdecimal() and not images.exists():
+    if images is not None and str(images).isdecimal() and not is_bundle(source):
         output.warn(f"--images {images} is now called --max-images {images}")
         images, max_images = None, int(str(images))
     changes = options.as_overrides(
