@@ -110,7 +110,7 @@ def test_killed_in_the_middle_it_goes_on(bundle: Path, server: Server) -> None:
     process = subprocess.Popen([sys.executable, "-m", "dskd_compress", *words], stdout=subprocess.DEVNULL)
     for _ in range(400):
         logs = [job / "log" for job in server.jobs()]
-        if logs and logs[0].exists() and "1/2 cell" in logs[0].read_text():
+        if logs and logs[0].exists() and "1/2 measurement" in logs[0].read_text():
             break
         assert process.poll() is None
         time.sleep(0.1)
@@ -124,7 +124,7 @@ def test_killed_in_the_middle_it_goes_on(bundle: Path, server: Server) -> None:
     document = read_document(Path("out/devices.json"), DevicesDocument)
     assert document.devices[0].benchmark is not None
     said = Path("out", document.devices[0].name, LOG).read_text()
-    assert said.count("1/2 cell") == 1, "it was timed from the beginning again"
+    assert said.count("1/2 measurement") == 1, "it was timed from the beginning again"
     assert not server.jobs()
     for _ in range(300):  # ssh keeps the connection of the killed one for 15 s
         left = [line for line in _processes() if str(server.cache) in line or server.options[1] in line]
