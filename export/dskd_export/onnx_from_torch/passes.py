@@ -15,6 +15,9 @@ from dskd_export.documents.base import Document
 from dskd_export.errors import require
 from dskd_export.onnx_from_torch.parity import Probe, difference, run_torch
 
+NOTHING_TO_DO = "nothing to do"
+"""Reason of a step that found nothing to change."""
+
 
 class PassFacts(Document):
     """One step of an export: applied and proven equal, or left out with its reason."""
@@ -90,7 +93,7 @@ def operate(module: nn.Module, probe: Probe) -> tuple[nn.Module, list[PassFacts]
     facts = []
     for surgery in SURGERIES:
         if not surgery.needed(module):
-            facts.append(PassFacts(name=surgery.name, applied=False, reason="nothing to do"))
+            facts.append(PassFacts(name=surgery.name, applied=False, reason=NOTHING_TO_DO))
             continue
         try:
             changed = surgery.apply(copy.deepcopy(module))

@@ -356,7 +356,7 @@ def test_recomputed_activations_give_the_same_gradients(tmp_path: Path) -> None:
 
 def test_a_student_that_cannot_recompute_is_named(tmp_path: Path) -> None:
     section = TrainSection.model_validate({**SECTION.model_dump(), "grad_checkpointing": True})
-    with pytest.raises(ModelError, match=r"train.grad_checkpointing: timm has none for dla34"):
+    with pytest.raises(ModelError, match=r"train\.grad_checkpointing.*dla34"):
         make_trainer(tmp_path, NoneMethod(), section, pair_names=("dla34", "test_resnet"))
 
 

@@ -111,7 +111,7 @@ def test_what_cannot_be_asked_for(path: Path) -> None:
     assert "--provider cpu" in caught.value.hint
     with pytest.raises(UsageError) as caught:
         OnnxRuntimeRunner(path, threads=0)
-    assert "--threads" in caught.value.hint
+    assert "benchmark.threads" in caught.value.hint
 
 
 def test_cuda_without_a_gpu_is_an_error_and_no_fallback(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
