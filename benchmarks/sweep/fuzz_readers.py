@@ -47,7 +47,6 @@ from mutations import (
 )
 from PIL import Image
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from safetensors.torch import save
 from sweep import RESULTS, read_versions
 
@@ -73,6 +72,7 @@ from dskd_export.bundle.strict_json import load_document
 from dskd_export.documents.base import Accuracy, Document, StageRecord, read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.export import ExportDocument
+from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.training import (
     DiagnosisRecord,
     EpochRecord,
@@ -128,7 +128,9 @@ class Outcome:
 def example_of(kind: Any) -> Any:
     """Make a value of a type with every field, as JSON."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {name: _example_of_field(field) for name, field in kind.model_fields.items()}
+        return {name: example_of(field.annotation) for name, field in kind.model_fields.items()}
+    if isinstance(kind, type) and issubclass(kind, RunnerName):
+        return "onnxruntime:cpu:fp32"
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         return inner[0]
@@ -144,11 +146,6 @@ def example_of(kind: Any) -> Any:
         return example_of(inner[0])
     simple: dict[Any, Any] = {str: "a" * 64, int: 3, float: 0.5, bool: True, Any: {"x": [1, "y", None]}}
     return simple[kind]
-
-
-def _example_of_field(field: FieldInfo) -> Any:
-    patterned = any(getattr(one, "pattern", None) for one in field.metadata)
-    return "onnxruntime:cpu:fp32" if patterned else example_of(field.annotation)
 
 
 def readers(folder: Path) -> Iterator[Reader]:
