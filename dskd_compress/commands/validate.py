@@ -58,9 +58,9 @@ def validate(
     limit, its interval is not; the verdict says how many images would do. FAIL (5): a value is beyond its limit.
 
     The student is judged by [bold]budget.student_drop[/bold] and by the commonest class, fp32 by the limits in
-    [bold]validate[/bold], every other precision by the [bold]budget[/bold]. A bundle is validated without torch: fp32
+    [bold]validate[/bold], other precisions by the [bold]budget[/bold]. A bundle is validated without torch: fp32
     on the CPU has to give torch's logits of the golden images, and is the reference for the others on --images.
-    TensorRT engines of [bold]build[/bold] are judged where they can run.
+    Engines of [bold]build[/bold] are judged where they can run. --pair decides nothing and is not kept.
 
     [bold]Examples[/bold]
 
