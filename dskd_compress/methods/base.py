@@ -7,6 +7,7 @@ in it is a plain timm model. The training-only heads next to it are task state, 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,7 +164,7 @@ class StudentModule(nn.Module):
         """Set constants from the teacher's features of some training images. Most methods have none."""
 
 
-class LogitModule(StudentModule):
+class LogitModule(StudentModule, ABC):
     """A student that learns from labels and the teacher's logits: L = ce_weight CE + distillation."""
 
     def __init__(
@@ -172,9 +173,9 @@ class LogitModule(StudentModule):
         super().__init__(student, label_smoothing)
         self.method: Any = method
 
+    @abstractmethod
     def distil(self, student_BK: Tensor, teacher_BK: Tensor, target: Tensor, progress: float) -> Tensor:
         """Compute the weighted distillation term."""
-        raise NotImplementedError
 
     def forward(self, images_BCHW: Tensor, target: Tensor, teacher: TeacherOutput, context: StepContext) -> Losses:
         """Compute the losses of a batch."""

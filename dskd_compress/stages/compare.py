@@ -24,6 +24,7 @@ from dskd_compress.console import Output
 from dskd_compress.recipe import dump_recipe
 from dskd_compress.run_folder import DISTILL, TRAIN, RunFolder, recipe_sha256
 from dskd_export.child_process import make_module_command
+from dskd_export.codes import CODES
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparedMethod, ComparisonDocument, TrainingDocument
 from dskd_export.errors import DskdError, Interrupted, UsageError
@@ -206,10 +207,13 @@ def _train(run: Run, stage: str) -> None:
         return
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     said = next((line for line in reversed(lines) if line.startswith("error: ")), f"it ended with code {code}")
+    said = said.removeprefix("error: ")
+    known = next((one for one in CODES if said.startswith(f"{one}: ")), None)
     kind = Interrupted if code == Interrupted.exit_code else DskdError
     error = kind(
-        f"{run.label}, seed {run.seed}: {said.removeprefix('error: ')}",
+        f"{run.label}, seed {run.seed}: {said.removeprefix(f'{known}: ')}",
         f"See {log}. The same command resumes what is left.",
+        code=known,
     )
     error.exit_code = code if code > 0 else 1
     raise error

@@ -12,6 +12,7 @@ from typing import Literal
 
 from dskd_export.documents.base import DeviceFacts, Interval, read_document
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, RowJudgement
+from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import Check, Verdict
 from dskd_export.errors import UsageError
 from dskd_export.settings import SpeedBudget
@@ -112,7 +113,8 @@ def verdict_of_budget(judgements: Sequence[RowJudgement]) -> Verdict:
 
 def name_of(judgement: RowJudgement) -> str:
     """For example `onnxruntime:cpu:int8, batch 1`."""
-    return f"{judgement.runner}:{judgement.provider}:{judgement.precision}, batch {judgement.batch}"
+    name = RunnerName.of(judgement.runner, judgement.provider, judgement.precision)
+    return f"{name}, batch {judgement.batch}"
 
 
 def tabulate_checks(judgements: Iterable[RowJudgement]) -> Iterator[list[str]]:

@@ -5,6 +5,7 @@ A loader reads and compiles nothing before it opens its model, and may open it a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -27,7 +28,7 @@ FULL = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loader:
+class Loader(ABC):
     """A model on a runner, not opened yet. A runner overrides what differs from a plain model in memory.
 
     Attributes:
@@ -48,6 +49,7 @@ class Loader:
     file: str = ""
     takes_streams: bool = False
 
+    @abstractmethod
     def open(self, batches: Sequence[int], *, threads: int | None = None, streams: int = 1) -> Runner:
         """Open the model.
 
@@ -56,7 +58,6 @@ class Loader:
             threads: of the CPU; None: all cores of this process.
             streams: concurrent calls.
         """
-        raise NotImplementedError
 
     def open_any_batch(self, batches: Sequence[int]) -> Runner:
         """Open the model for calls of any size, mostly these."""

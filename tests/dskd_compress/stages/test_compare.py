@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 from run_support import QUIET, Finished, small_recipe
 
 from dskd_compress.config import DskdMethod, Recipe
 from dskd_compress.stages.compare import Variant, parse_variants, plan_runs, run_comparison
+from dskd_export import codes
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparisonDocument, TrainingDocument
-from dskd_export.errors import DskdError, RecipeError, UsageError
+from dskd_export.errors import DskdError, EnvironmentProblem, RecipeError, UsageError
 
 pytestmark = pytest.mark.usefixtures("forked_comparison")
 
@@ -86,3 +89,18 @@ def test_a_run_that_fails_says_so(finished: Finished, tmp_path: Path) -> None:
         run_comparison(runs, tmp_path, QUIET, epoch="last", jobs=1, against="far")
     assert caught.value.exit_code == 3
     assert (tmp_path / "far" / "seed-0.log").is_file()
+
+
+def test_the_code_of_a_training_that_fails_is_kept(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(command: list[str], *, stdout: IO[str], **_: object) -> subprocess.CompletedProcess[str]:
+        stdout.write("Evaluating the teacher.\nerror: DSKD-E209: the GPU is full\nhint: lower train.batch_size\n")
+        stdout.flush()
+        return subprocess.CompletedProcess(command, EnvironmentProblem.exit_code)
+
+    monkeypatch.setattr("dskd_compress.stages.compare.subprocess.run", end)
+    runs = plan_runs(loader(finished.folder / "teacher.safetensors"), [Variant.parse("a=kd")], [0], tmp_path)
+    with pytest.raises(DskdError, match="a, seed 0: the GPU is full") as caught:
+        run_comparison(runs, tmp_path, QUIET, epoch="last", jobs=1, against="a")
+    assert (caught.value.code, caught.value.exit_code) == (codes.GPU_MEMORY, EnvironmentProblem.exit_code)
