@@ -133,11 +133,11 @@ def validate(
     Returns:
         The content of `validation.json`. A verdict that is not PASS raises nothing: see `verdict`.
     """
-    from dskd_compress.stages.validate import run_validate, validate_source
+    from dskd_compress.stages.validate import run_validate, validate_bundle
     from dskd_export.bundle.source import is_bundle
 
     if is_bundle(Path(source)):
-        return validate_source(Path(source), _changes(overrides), _path(images), _path(out), _output(progress))[0]
+        return validate_bundle(Path(source), _changes(overrides), _path(images), _path(out), _output(progress))[0]
     _refuse_for_a_run(images=images, out=out)
     recipe, folder, _ = _resolve_run(source, overrides)
     return run_validate(recipe, folder, _output(progress))

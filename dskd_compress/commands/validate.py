@@ -104,12 +104,12 @@ def _validate(
 ) -> tuple[ValidationDocument, Path]:
     """Validate a run or a bundle; the document, and the folder that it is in."""
     from dskd_compress.run_folder import RunFolder
-    from dskd_compress.stages.validate import run_validate, validate_source
+    from dskd_compress.stages.validate import run_validate, validate_bundle
     from dskd_export.bundle.source import is_bundle
     from dskd_export.errors import UsageError
 
     if is_bundle(source):
-        return validate_source(source, changes, images, out, output)
+        return validate_bundle(source, changes, images, out, output)
     run = RunFolder(source)
     recipe = run.read_recipe(changes)
     options.refuse_out(out)

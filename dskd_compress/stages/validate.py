@@ -92,7 +92,7 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     return document
 
 
-def validate_source(
+def validate_bundle(
     source: Path, overrides: list[str], images: Path | None, out: Path | None, output: Output
 ) -> tuple[ValidationDocument, Path]:
     """Validate a bundle; writes `validation.json` into the folder of results, which is returned.
