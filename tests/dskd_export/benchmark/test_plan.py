@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import bundle_support
@@ -10,6 +11,7 @@ from dskd_export.bundle import Bundle, open_bundle, write_bundle
 from dskd_export.documents.runner_name import RunnerName
 from dskd_export.errors import EnvironmentProblem, UsageError
 from dskd_export.runtime.loader import Loader
+from dskd_export.runtime.runner import Runner
 from dskd_export.settings import BenchmarkSettings
 
 
@@ -51,9 +53,14 @@ def test_scenarios_decide_the_images_and_steps(bundle: Bundle) -> None:
     assert plan(bundle, providers=["cpu"], batches=[1, 16], precisions=["fp32"]).max_batch == 16
 
 
+class TorchLoader(Loader):
+    def open(self, batches: Sequence[int], *, threads: int | None = None, streams: int = 1) -> Runner:
+        raise AssertionError("a plan opens no model")
+
+
 def test_runners_from_above_come_first(bundle: Bundle) -> None:
     settings = BenchmarkSettings(providers=("cpu",), precisions=("fp32",))
-    torch_loader = Loader(name=RunnerName("torch:cpu:fp32"), spec=bundle.spec)
+    torch_loader = TorchLoader(name=RunnerName("torch:cpu:fp32"), spec=bundle.spec)
     made = plan_benchmark(bundle, settings, bundle.folder / "engines", {"torch": lambda *_: [torch_loader]})
     cells = made.cells([1])
     assert [(cell.role, cell.runner, cell.size_mb) for cell in cells] == [
