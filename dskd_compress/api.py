@@ -104,12 +104,16 @@ def export(run: Path | str, *, progress: bool = False, **overrides: Any) -> Expo
         MissingExtra: onnx, or a tool that makes a precision, is not installed.
     """
     recipe, folder, changes = _resolve_run(run, overrides)
-    from dskd_compress.precisions import keep_bundled_precisions
+    from dskd_compress.precisions import settle_precisions
     from dskd_compress.stages.export import run_export
     from dskd_export.documents.base import read_document
     from dskd_export.documents.export import ExportDocument
 
-    run_export(keep_bundled_precisions(recipe, folder, changes)[0], folder, _output(progress))
+    output = _output(progress)
+    recipe, said = settle_precisions(recipe, folder, changes)
+    for sentence in said:
+        output.plain(sentence)
+    run_export(recipe, folder, output)
     return read_document(folder / "export.json", ExportDocument)
 
 

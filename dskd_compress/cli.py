@@ -238,8 +238,19 @@ def _show(failure: DskdError, traceback_of: BaseException | None, json_output: b
 
         # A gate that failed after its document was printed needs no second one.
         if not is_document_written():
-            facts = {"kind": type(failure).__name__, "code": code, "message": failure.message}
-            write_document({"error": {**facts, "hint": failure.hint, "exit_code": failure.exit_code}})
+            faults = {"faults": [_describe(one) for one in failure.problems]} if failure.problems else {}
+            write_document({"error": {**_describe(failure), **faults}})
+
+
+def _describe(failure: DskdError) -> dict[str, object]:
+    """The facts of an error, for its document."""
+    return {
+        "kind": type(failure).__name__,
+        "code": None if failure.code is None else str(failure.code),
+        "message": failure.message,
+        "hint": failure.hint,
+        "exit_code": failure.exit_code,
+    }
 
 
 def _printable(text: str) -> str:

@@ -45,28 +45,48 @@ def list_bundled_precisions(folder: RunFolder) -> list[Precision]:
     return [name for name in get_args(Precision) if (folder.bundle / model_name(name)).is_file()]
 
 
-def keep_bundled_precisions(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tuple[Recipe, list[str]]:
-    """Keep the precisions of a run's bundle, unless this command chooses them.
+def settle_precisions(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tuple[Recipe, list[str]]:
+    """Settle which models an export makes: those requested, those in the bundle, or those of the target.
 
-    A recipe file knows nothing of what `export --precision` made since; the run's own recipe does.
+    - What this command chooses (`export.precisions`) holds.
+    - Else the bundle keeps its models. A recipe file does not list what `export --precision` made since; the run's
+      own recipe does.
+    - Else a target that this command names gets all precisions that suit it, where only fp32 was chosen so far.
 
     Args:
         given: what was set on this command line, `key=value`.
 
     Returns:
-        The recipe, and the precisions in it that it did not want itself.
+        The recipe, and a sentence for each change.
     """
     keys = {text.partition("=")[0].strip() for text in given}
-    chosen = {"export", "export.precisions"} | ({"export.target"} if recipe.export.precisions == "auto" else set())
+    auto = recipe.export.precisions == "auto"
     wanted = list_requested_precisions(recipe.export)
     kept = [name for name in list_bundled_precisions(folder) if name not in ("fp32", *wanted)]
-    if not kept or keys & chosen:
+    if keys & {"export", "export.precisions"} or (auto and "export.target" in keys):
         return recipe, []
-    section = recipe.export.model_copy(update={"precisions": ("fp32", *wanted, *kept)})
+    if kept:
+        section = _keep_precisions(recipe, folder, keys, kept)
+        said = f"The bundle keeps {', '.join(kept)}. To leave them out: --precision fp32"
+    elif "export.target" in keys and not wanted and not auto:
+        section = recipe.export.model_copy(update={"precisions": "auto"})
+        suited = ", ".join(("fp32", *list_requested_precisions(section)))
+        said = f"Precisions for {section.target}: {suited}. For fp32 only: --precision fp32"
+    else:
+        return recipe, []
+    return recipe.model_copy(update={"export": section}), [said]
+
+
+def _keep_precisions(
+    recipe: Recipe, folder: RunFolder, keys: set[str], kept: Sequence[Precision]
+) -> ExportSection:
+    """Add the models of the bundle to the export settings; without other settings take those that made them."""
     if not any(key.startswith("export.") for key in keys) and (folder / "recipe.yaml").is_file():
         own = folder.read_recipe().export
-        section = own if set(kept) <= set(list_requested_precisions(own)) else section
-    return recipe.model_copy(update={"export": section}), list(kept)
+        if set(kept) <= set(list_requested_precisions(own)):
+            return own
+    wanted = list_requested_precisions(recipe.export)
+    return recipe.export.model_copy(update={"precisions": ("fp32", *wanted, *kept)})
 
 
 def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> CalibrationImages:

@@ -16,6 +16,7 @@ def export(
     """Export the student to ONNX and write the bundle that goes to the device.
 
     int8 and fp8 are calibrated on training images. Layers that cost accuracy are found and kept in floating point.
+    A --target without --precision exports all that suit it, unless the run has other precisions already.
 
     With --precision auto the models are validated as well, and the one to ship is named: the fastest that passes
     and was timed here, else the smallest. Exit code 5 where none passes, 6 where one would with more images.
@@ -30,14 +31,15 @@ def export(
       dskd-compress export runs/r18 --exporter legacy
     """
     from dskd_compress.console import Output
-    from dskd_compress.precisions import keep_bundled_precisions
+    from dskd_compress.precisions import settle_precisions
     from dskd_compress.run_folder import RunFolder
     from dskd_compress.stages.export import run_export
 
     output = Output(json_output)
     folder = RunFolder(run)
-    recipe, kept = keep_bundled_precisions(folder.read_recipe(changes), folder, changes)
-    options.say_kept(kept, output)
+    recipe, said = settle_precisions(folder.read_recipe(changes), folder, changes)
+    for sentence in said:
+        output.plain(sentence)
     manifest = run_export(recipe, folder, output)
     output.plain(f"Bundle: {folder.bundle}")
     if 'export.precisions="auto"' in settings.select_flags(changes):

@@ -171,12 +171,6 @@ def say_chosen(precisions: Sequence[str] | None, key: str, given: list[str], out
         output.print(f"Only {chosen}, from the run's recipe ({key}). For all models: --set {key}=null")
 
 
-def say_kept(kept: list[str], output: Output) -> None:
-    """Print the precisions that a new export makes again although its recipe does not name them."""
-    if kept:
-        output.print(f"The bundle keeps {', '.join(kept)}. To leave them out: --precision fp32")
-
-
 def say_where(folder: Path | None, output: Output) -> None:
     """Print where the results of a bundle were written, and the next command."""
     if folder is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
 import typer
 
-from dskd_compress.commands.options import Overrides, make_override
+from dskd_compress.commands.options import Overrides, make_override, split_commas
 from dskd_compress.commands.renamed_options import RenamedOptions
 from dskd_compress.names import AMP_NAMES, METHOD_NAMES, PRECISION_NAMES, TARGET_NAMES, join_words
 
@@ -55,7 +55,7 @@ class Setting:
 
     def overrides(self, value: Any) -> list[str]:
         """What a value that was given sets."""
-        typed = f"{self.flag} {value}"
+        typed = f"{self.flag} {','.join(value) if isinstance(value, list) else value}"
         made = [make_override(self.key, self.parse(value) if self.parse else value, typed)]
         return made if self.also is None else [*made, make_override(self.also, None, typed)]
 
@@ -79,7 +79,10 @@ def takes(*settings: Setting) -> Callable[[Callable[..., None]], Callable[..., N
         def run(**given: Any) -> None:
             values = {setting: given.pop(parameter.name) for setting, parameter in parameters.items()}
             flags = [
-                one for setting, value in values.items() if value is not None for one in setting.overrides(value)
+                one
+                for setting, value in values.items()
+                if value not in (None, [])
+                for one in setting.overrides(value)
             ]
             command(changes=[*flags, *(given.pop("set_") or [])], **given)
 
@@ -103,6 +106,10 @@ def select_flags(changes: Sequence[str]) -> list[FlagOverride]:
 
 def _names(text: str) -> list[str] | str:
     return text if text == "auto" else [name.strip() for name in text.split(",")]
+
+
+def _numbers(words: list[str]) -> list[int | str]:
+    return [int(word) if word.isdecimal() else word for word in split_commas(words) or ()]
 
 
 TEACHER = Setting("teacher.name", "--teacher", str, "timm name of the teacher, or hf-hub:OWNER/NAME.")
@@ -140,6 +147,30 @@ PRECISION = Setting(
 TARGET = Setting("export.target", "--target", str, f"What the models are for: {join_words(TARGET_NAMES)}.")
 EXPORTER = Setting("export.exporter", "--exporter", str, "dynamo, or legacy for models that dynamo cannot export.")
 TUNE_AMP = replace(AMP, key="tune.amp")
+# Of validate and benchmark, for `run`.
+RUNNER = Setting(
+    "benchmark.runners",
+    "--runner",
+    list[str],
+    "Only these runners, with commas: onnxruntime, tensorrt; to time, torch.",
+    parse=split_commas,
+)
+PROVIDER = Setting(
+    "benchmark.providers",
+    "--provider",
+    list[str],
+    "Only these providers of ONNX Runtime, with commas: cpu, cuda, tensorrt.",
+    parse=split_commas,
+)
+ALLOW_CPU = Setting(
+    "benchmark.allow_cpu",
+    "--allow-cpu",
+    list[str],
+    "ONNX operators that may run on the CPU under another provider, with commas.",
+    parse=split_commas,
+)
+BATCH = Setting("benchmark.batches", "--batch", list[str], "Batch sizes to time, with commas.", parse=_numbers)
+MAX_IMAGES = Setting("validate.images", "--max-images", int, "Number of images to validate on. Default: all.")
 
 # What makes a recipe, where none is given.
 MODELS_AND_DATA = (TEACHER, TEACHER_CHECKPOINT, STUDENT, DATA)

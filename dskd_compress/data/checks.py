@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dskd_compress.data.folders import FolderSet
 from dskd_compress.data.sources import DataSets, Images
@@ -21,25 +21,33 @@ def check_data(sets: DataSets, *, every_class: bool = True) -> None:
         DataError: no images, fewer than two classes, training and validation with other classes, or a
             class without images. What is wrong is named.
     """
-    for split, images in (("training", sets.train), ("validation", sets.val)):
-        if not isinstance(images, StreamSet) and len(images) == 0:
-            raise DataError(
-                f"{sets.source}: the {split} set has no images.",
-                f"Check data.source, data.train_split and data.val_split.{_left_out(sets)}",
-            )
-    _check_classes(sets)
+    for fault in find_data_faults(sets, every_class=every_class):
+        raise fault
+
+
+def find_data_faults(sets: DataSets, *, every_class: bool = True) -> Iterator[DataError]:
+    """Find all that `check_data` refuses."""
+    splits = (("training", sets.train), ("validation", sets.val))
+    empty = [split for split, images in splits if not isinstance(images, StreamSet) and len(images) == 0]
+    for split in empty:
+        yield DataError(
+            f"{sets.source}: the {split} set has no images.",
+            f"Check data.source, data.train_split and data.val_split.{_left_out(sets)}",
+        )
+    if not empty:
+        yield from _find_other_classes(sets)
     if every_class:
-        for split, images in (("training", sets.train), ("validation", sets.val)):
-            _check_empty(sets, split, images)
-    classes = len(sets.classes)
-    if classes < 2:
-        raise DataError(
+        for split, images in splits:
+            if split not in empty:
+                yield from _find_empty_classes(sets, split, images)
+    if len(sets.classes) < 2:
+        yield DataError(
             f"{sets.source}: only one class, '{sets.classes[0]}'.",
             "Is data.source one level too high? It must hold one folder for every class, or train/ and val/.",
         )
 
 
-def _check_classes(sets: DataSets) -> None:
+def _find_other_classes(sets: DataSets) -> Iterator[DataError]:
     train, val = sets.train.classes, sets.val.classes
     if train == val:
         return
@@ -55,7 +63,7 @@ def _check_classes(sets: DataSets) -> None:
     alike = find_look_alikes(only_train, only_val)
     if alike:
         parts.append(f"the names look the same: {describe_difference(*alike[0])}")
-    raise DataError(
+    yield DataError(
         f"{sets.source}: the classes of training ({len(train)}) and validation ({len(val)}) differ; "
         f"{'; '.join(parts)}.",
         _rename(sets.val, alike[0]) if alike else "Both must have the same class folders.",
@@ -70,13 +78,13 @@ def _rename(val: Images, names: tuple[str, str]) -> str:
     return f"Rename the class: mv {shell_bytes(str(folder / names[1]))} {shell_bytes(str(folder / names[0]))}"
 
 
-def _check_empty(sets: DataSets, split: str, images: Images) -> None:
+def _find_empty_classes(sets: DataSets, split: str, images: Images) -> Iterator[DataError]:
     if isinstance(images, StreamSet):
         return
     filled = {images.label(index) for index in range(len(images))}
     empty = [name for label, name in enumerate(images.classes) if label not in filled]
     if empty:
-        raise DataError(
+        yield DataError(
             f"{sets.source}: the {split} set has no images in {'class' if len(empty) == 1 else 'the classes'} "
             f"{_some(empty)}.",
             f"Add images, or remove the class from both sets.{_left_out(sets)}",

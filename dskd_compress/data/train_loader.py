@@ -131,11 +131,8 @@ class TrainLoader:
                 )
             else:
                 self._samples = TrainSamples(sets.train, self._transform, seed)
-        if length is not None and length < batch_size:
-            raise DataError(
-                f"{sets.source}: {length} training images are fewer than one batch of {batch_size}.",
-                _smaller_batch(length, shard, batch_key),
-            )
+        if length is not None:
+            check_batch_size(sets.source, length, batch_size, batch_key, shard)
         at_once = len(self._rows) if self._resident is None else DECODED_AT_ONCE
         check_shared_memory(estimate_batches_size(length, at_once, preprocessing.input_size, self.workers))
         self._budget = Budget(sets.source, length, sets.max_unreadable)
@@ -276,6 +273,24 @@ class _EpochBatches(Sampler[list[tuple[int, int]]]):
         epoch = self.epoch
         for number in range(self.skip_batches, self.length // self.batch_size):
             yield [(view, index) for view, index in self.keys(epoch, number)[self.rows].tolist()]
+
+
+def check_batch_size(source: str, length: int, batch_size: int, key: str, shard: BatchShard | None = None) -> None:
+    """Refuse a batch that needs more training images than there are.
+
+    Args:
+        length: number of training images.
+        key: the recipe's key of the batch size.
+        shard: of one of several processes; None: there is one.
+
+    Raises:
+        DataError: names the largest power of two that fits.
+    """
+    if length < batch_size:
+        raise DataError(
+            f"{source}: {length} training images are fewer than one batch of {batch_size}.",
+            _smaller_batch(length, shard or BatchShard(), key),
+        )
 
 
 def _smaller_batch(length: int, shard: BatchShard, key: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
+from dskd_compress.preflight import ReadyRun, check_run
 from dskd_compress.required_packages import check_tools
 from dskd_compress.run_folder import (
     BENCHMARK,
@@ -22,16 +23,15 @@ from dskd_compress.run_folder import (
     list_stages,
 )
 from dskd_compress.show.benchmark import print_judgements
+from dskd_compress.show.preflight import print_preflight, print_stages
 from dskd_compress.show.validation import decision_in, print_validation
 from dskd_compress.stages.benchmark import run_benchmark
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.stages.export import run_export
 from dskd_compress.stages.report import run_report
-from dskd_compress.stages.setup import open_checked_data
 from dskd_compress.stages.train import run_train
 from dskd_compress.stages.tune import run_tune
 from dskd_compress.stages.validate import run_validate
-from dskd_compress.teachers.probe import add_probe_where_needed
 from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import ValidationDocument
@@ -79,31 +79,71 @@ def run_pipeline(
 ) -> Iterator[StageOutcome]:
     """Run a recipe's stages in order; a stage named by `first` runs even if nothing changed.
 
-    A verdict does not stop the later stages: the report shows it.
+    Before the first of them all requirements are checked. A verdict does not stop the later stages: the report
+    shows it. The recipe of the run keeps all settings that it was given, whatever ran.
 
     Raises:
         EnvironmentProblem: another process writes to the run folder.
-        MissingExtra: a package that one of the stages needs is not installed; nothing has run yet.
         UsageError: no such stage, an empty range, or a pair to compare in place of the student.
+        DskdError: as `check_run`; nothing has run yet.
     """
+    ready = _prepare(recipe, folder, output, first, last)
+    if ready.preflight.pending:
+        print_preflight(ready.preflight, output)
+    with folder.writing(output.warn):
+        yield from _run_stages(ready, folder, output, first, last)
+
+
+def plan_pipeline(
+    recipe: Recipe, folder: RunFolder, output: Output, *, first: str | None = None, last: str | None = None
+) -> None:
+    """Check all requirements of a run and print its plan; nothing is trained or written.
+
+    Raises:
+        DskdError: as `run_pipeline`.
+    """
+    ready = _prepare(recipe, folder, output, first, last)
+    print_preflight(ready.preflight, output)
+    names = select_stages(ready.recipe, first, last)
+    pending = {name: why for name, why in _find_reasons(ready, folder, names, first).items() if why is not None}
+    print_stages(names, pending, output)
+    plan = None
+    if DISTILL in pending:
+        from dskd_compress.stages.plan import make_plan, print_plan
+
+        plan = make_plan(ready.recipe, folder)
+        print_plan(plan, output)
+    output.result({"run": str(folder.path), "pending": pending, "preflight": ready.preflight, "plan": plan})
+
+
+def _prepare(recipe: Recipe, folder: RunFolder, output: Output, first: str | None, last: str | None) -> ReadyRun:
     if recipe.validation.pair is not None:
         raise UsageError(
             "validate.pair compares two models in place of the student, which a run judges.",
             "Leave it out: --set validate.pair=null",
         )
-    with folder.writing(output.warn):
-        yield from _run_stages(recipe, folder, output, first, last)
+    return check_run(recipe, folder, select_stages(recipe, first, last), output, first=first)
+
+
+def _find_reasons(
+    ready: ReadyRun, folder: RunFolder, names: Sequence[str], first: str | None
+) -> dict[str, str | None]:
+    """Find why each stage has to run as things stand; None: it is up to date."""
+    data_sha256 = ready.sets.facts().sha256
+    reasons = {name: folder.why_rerun(name, ready.recipe, data_sha256) for name in names}
+    if first in reasons:
+        reasons[first] = reasons[first] or "requested with --from"
+    return reasons
 
 
 def _run_stages(
-    recipe: Recipe, folder: RunFolder, output: Output, first: str | None, last: str | None
+    ready: ReadyRun, folder: RunFolder, output: Output, first: str | None, last: str | None
 ) -> Iterator[StageOutcome]:
+    recipe = ready.recipe
     names = select_stages(recipe, first, last)
-    sets = open_checked_data(recipe, output)
-    data_sha256 = sets.facts().sha256
-    recipe = add_probe_where_needed(recipe, sets, output)
+    data_sha256 = ready.sets.facts().sha256
     pending = [name for name in names if name == first or folder.why_rerun(name, recipe, data_sha256) is not None]
-    # Later stages may run as well: report a missing package now, not after hours.
+    # Other images repeat more stages than the checks before the run knew.
     check_tools(recipe, names[names.index(pending[0]) :] if pending else [])
     for name in names:
         why = folder.why_rerun(name, recipe, data_sha256)
@@ -117,6 +157,8 @@ def _run_stages(
         RUN[name](recipe, folder, output)
         folder.write_recipe(recipe)  # also where the training, which writes it first, was skipped
         yield StageOutcome(name, ran=True, why=why)
+    if names:
+        folder.write_recipe(recipe)  # flags of a stage that was not selected are kept as well
 
 
 def print_outcomes(

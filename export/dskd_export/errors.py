@@ -14,6 +14,7 @@
     │   ├── MissingExtra               4   an optional dependency is not installed
     │   ├── ProviderLacksKernel        4   a provider that cannot compute in a model's types
     │   └── ProcessLost                4   another process of the same training ended
+    ├── SeveralProblems                    found before any work; the smallest code of theirs
     ├── GateFailed                     5   the work was done, the result is not good enough
     ├── NotShown                       6   the work was done, too little was measured to show a pass
     └── Interrupted                    130 stopped by the user, progress saved
@@ -25,6 +26,9 @@ that is not a `DskdError` is our bug: exit code 1.
 from __future__ import annotations
 
 import importlib
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from dskd_export.codes import Code, plain
@@ -54,6 +58,7 @@ class DskdError(Exception):
     """
 
     exit_code = 1
+    problems: tuple[DskdError, ...] = ()  # of several that were found at once
 
     def __init__(self, message: str, hint: str | None = None, *, code: Code | None = None) -> None:
         super().__init__(message)
@@ -114,13 +119,65 @@ class EnvironmentProblem(DskdError):
 
 
 class MissingExtra(EnvironmentProblem):
-    """An optional dependency is not installed."""
+    """Optional dependencies of one extra are not installed."""
 
-    def __init__(self, module: str, extra: str, *, needed_for: str | None = None) -> None:
-        reason = "" if needed_for is None else f"; {needed_for} needs it"
+    def __init__(
+        self, module: str | Sequence[str], extra: str, *, needed_for: str | Sequence[str] | None = None
+    ) -> None:
+        names, uses = _list_words(module), _list_words(needed_for)
+        reason = f"; {', '.join(uses)} {'needs' if len(uses) == 1 else 'need'} {_it(names)}" if uses else ""
         super().__init__(
-            f"{module} is not installed{reason}.", f"Install it with: pip install 'dskd-compress[{extra}]'"
+            f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not installed{reason}.",
+            f"Install {_it(names)} with: pip install 'dskd-compress[{extra}]'",
         )
+
+
+def _list_words(words: str | Sequence[str] | None) -> list[str]:
+    return [words] if isinstance(words, str) else list(words or ())
+
+
+def _it(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
+
+
+_COMMAND = re.compile(r"--\w|\bpip |\bpython |dskd-compress ")
+
+
+class SeveralProblems(DskdError):
+    """Several problems that were found before any work.
+
+    Its exit code is the smallest of theirs: what is wrong with the command line fails on every machine, what is
+    wrong with the images or the model on every machine that has them, and only the rest is of this machine.
+
+    Args:
+        what: what cannot be done.
+        problems: at least two.
+    """
+
+    def __init__(self, what: str, problems: Sequence[DskdError]) -> None:
+        lines = [line for number, one in enumerate(problems, 1) for line in _list_problem(number, one)]
+        super().__init__("\n".join([f"{what}: {len(problems)} faults.", *lines]))
+        self.problems = tuple(problems)
+        self.exit_code = min(one.exit_code for one in problems)
+
+
+def _list_problem(number: int, problem: DskdError) -> Iterator[str]:
+    """Format a problem for 80 columns; a line that holds a command stays whole, to be pasted."""
+    code = "" if problem.code is None else f"{problem.code}: "
+    yield from _wrap(f"{code}{problem.message}", f"{number:3}. ")
+    for line in (problem.hint or "").splitlines():
+        yield from [f"     {line}"] if _COMMAND.search(line) else _wrap(line, " " * 5)
+
+
+def _wrap(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        80,
+        initial_indent=indent,
+        subsequent_indent=" " * 5,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 class ProviderLacksKernel(EnvironmentProblem):

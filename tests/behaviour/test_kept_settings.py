@@ -9,7 +9,7 @@ import pytest
 from run_support import SMALL_STAGES, Finished, small_recipe
 
 from dskd_compress.cli import main
-from dskd_compress.precisions import keep_bundled_precisions
+from dskd_compress.precisions import settle_precisions
 from dskd_compress.run_folder import STAGE_NAMES, RunFolder
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
@@ -70,12 +70,13 @@ def holding(folder: RunFolder, *precisions: str) -> RunFolder:
 
 def test_a_bundle_is_not_replaced_by_a_smaller_one(finished: Finished, tmp_path: Path) -> None:
     folder = holding(finished.copy(tmp_path / "run"), "fp16", "int8")
-    recipe, kept = keep_bundled_precisions(small_recipe(), folder, ["train.epochs=3", "export.opset=19"])
-    assert (recipe.export.precisions, kept) == (("fp32", "fp16", "int8"), ["fp16", "int8"])
-    more, kept = keep_bundled_precisions(small_recipe("export.precisions=[bf16]"), folder, [])
-    assert (set(more.export.precisions), kept) == ({"fp32", "bf16", "fp16", "int8"}, ["fp16", "int8"])
+    recipe, said = settle_precisions(small_recipe(), folder, ["train.epochs=3", "export.opset=19"])
+    assert recipe.export.precisions == ("fp32", "fp16", "int8")
+    assert [sentence for sentence in said if "fp16, int8" in sentence] == said != []
+    more, said = settle_precisions(small_recipe("export.precisions=[bf16]"), folder, [])
+    assert (set(more.export.precisions), len(said)) == ({"fp32", "bf16", "fp16", "int8"}, 1)
     same = small_recipe("export.precisions=[int8, fp16]")
-    assert keep_bundled_precisions(same, folder, []) == (same, [])
+    assert settle_precisions(same, folder, []) == (same, [])
 
 
 def test_the_settings_of_those_models_are_kept_too(finished: Finished, tmp_path: Path) -> None:
@@ -83,9 +84,9 @@ def test_the_settings_of_those_models_are_kept_too(finished: Finished, tmp_path:
     folder = holding(finished.copy(tmp_path / "run"), "fp16", "int8")
     exported = small_recipe("export.precisions=[fp16, int8]", "export.target=ada")
     folder.keep(exported, ["export"])
-    recipe, _ = keep_bundled_precisions(small_recipe(), folder, ["train.epochs=3"])
+    recipe, _ = settle_precisions(small_recipe(), folder, ["train.epochs=3"])
     assert recipe.export == exported.export
-    recipe, _ = keep_bundled_precisions(small_recipe("export.target=hopper"), folder, ["export.target=hopper"])
+    recipe, _ = settle_precisions(small_recipe("export.target=hopper"), folder, ["export.target=hopper"])
     assert (recipe.export.target, recipe.export.precisions) == ("hopper", ("fp32", "fp16", "int8"))
 
 
@@ -93,7 +94,31 @@ def test_the_settings_of_those_models_are_kept_too(finished: Finished, tmp_path:
 def test_it_is_where_the_command_says_so(finished: Finished, tmp_path: Path, given: str) -> None:
     folder = holding(finished.copy(tmp_path / "run"), "fp16", "int8")
     recipe = small_recipe(given)
-    assert keep_bundled_precisions(recipe, folder, [given]) == (recipe, [])
+    assert settle_precisions(recipe, folder, [given]) == (recipe, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "precisions"),
+    [
+        (["export.target=jetson-orin"], "auto"),
+        (["export.target=cpu"], "auto"),
+        (["export.target=ada", "export.precisions=[fp32]"], ("fp32",)),
+        (["export.target=ada", "export.precisions=[fp16]"], ("fp16",)),
+        (["train.epochs=3"], ("fp32",)),
+    ],
+)
+def test_a_target_alone_chooses_the_precisions_that_suit_it(
+    given: list[str], precisions: object, tmp_path: Path
+) -> None:
+    recipe, said = settle_precisions(small_recipe(*given), RunFolder(tmp_path / "run"), given)
+    assert recipe.export.precisions == precisions
+    assert len(said) == (precisions == "auto")
+
+
+def test_a_target_leaves_chosen_precisions_alone(tmp_path: Path) -> None:
+    """The recipe of the run chose them, before there is a bundle or after."""
+    recipe = small_recipe("export.precisions=[fp16]", "export.target=ada")
+    assert settle_precisions(recipe, RunFolder(tmp_path / "run"), ["export.target=ada"]) == (recipe, [])
 
 
 def test_what_leaves_the_bundle_is_named(

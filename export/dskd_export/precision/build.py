@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 from dskd_export.documents.export import ScoreFacts, SearchFacts
 from dskd_export.documents.precision import QUANTIZED, Precision, PrecisionMetadata
-from dskd_export.errors import EXTRA_OF, MissingExtra, UsageError
+from dskd_export.errors import UsageError
 from dskd_export.precision import graph, modelopt
 from dskd_export.precision.calibration import Calibration
 from dskd_export.precision.half import Half, half_precision
@@ -202,18 +202,14 @@ def tool_of(precision: Precision, settings: Settings) -> Tool:
     return "onnxruntime" if precision in QUANTIZED else "onnxconverter_common"
 
 
-def check_precision_tool(precision: Precision, settings: Settings) -> None:
-    """Refuse a precision whose package is not installed; imports nothing.
+def list_tool_modules(precision: Precision, settings: Settings) -> tuple[str, ...]:
+    """List the modules that make a precision here, installed or not.
 
     Raises:
-        MissingExtra: names the package and the precision that needs it.
         UsageError: as `tool_of`.
     """
     tool = tool_of(precision, settings)
-    if tool == "modelopt" and not modelopt.is_installed():
-        raise MissingExtra("nvidia-modelopt", "quant", needed_for=precision)
-    if not is_installed(tool):
-        raise MissingExtra(tool.replace("_", "-"), EXTRA_OF[tool], needed_for=precision)
+    return modelopt.NEEDED if tool == "modelopt" else (tool,)
 
 
 def is_installed(module: str) -> bool:

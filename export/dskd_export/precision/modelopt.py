@@ -28,12 +28,12 @@ from dskd_export.errors import MissingExtra, ModelError
 Task = Literal["autocast", "quantize", "half_rest"]
 
 # Without one of these modelopt.onnx does not import.
-_NEEDED = ("modelopt", "onnx_graphsurgeon", "lief", "onnxslim", "onnxscript")
+NEEDED = ("modelopt", "onnx_graphsurgeon", "lief", "onnxslim", "onnxscript")
 
 
 def is_installed() -> bool:
     """Whether ModelOpt and what its ONNX part needs are there; imports none of it."""
-    return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
+    return all(importlib.util.find_spec(name) is not None for name in NEEDED)
 
 
 def version() -> str:

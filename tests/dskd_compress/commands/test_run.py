@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from run_support import SMALL_STAGES, Finished
 
-from dskd_compress.cli import main
+from dskd_compress.cli import app, main
 from dskd_compress.config import Recipe
 from dskd_export.documents.base import read_document
 from dskd_export.documents.validation import ValidationDocument
@@ -129,10 +130,48 @@ def test_flags_alone_are_a_recipe(tmp_path: Path, seen: list[Recipe]) -> None:
     assert (one.teacher.checkpoint, one.teacher.train) == (Path("my.st"), None)
     assert one.student.checkpoint == Path("s.st")
     assert one.train.precision == "fp32", "--precision means the models"
-    assert (plain.export.precisions, plain.export.target) == (("fp32",), "jetson-orin")
+    assert (plain.export.precisions, plain.export.target) == ("auto", "jetson-orin")
     assert trained.teacher.train is not None
     assert trained.teacher.train.epochs == 7, "own weights are trained where that is set"
     assert one.data.mean is None, "nothing of the demo's recipe is in it"
+
+
+def test_flags_of_the_later_stages(finished: Finished, seen: list[Recipe]) -> None:
+    folder = str(finished.folder.path)
+    flags = ["--runner", "onnxruntime,torch", "--provider", "cpu", "--allow-cpu", "Shape", "--allow-cpu", "Gather"]
+    assert main(["run", folder, *flags, "--batch", "1,4", "--max-images", "60", "--exporter", "legacy"]) == 0
+    assert main(["run", folder, "--runner", "torch", "--set", "benchmark.batches=[2]", "--batch", "4"]) == 0
+    one, torch_only = seen
+    assert (one.benchmark.runners, one.validation.runners) == (("onnxruntime", "torch"), ("onnxruntime",))
+    assert one.benchmark.providers == one.validation.providers == ("cpu",)
+    assert one.benchmark.allow_cpu == one.validation.allow_cpu == ("Shape", "Gather")
+    assert (one.benchmark.batches, one.validation.images, one.export.exporter) == ((1, 4), 60, "legacy")
+    assert torch_only.benchmark.runners == ("torch",)
+    assert torch_only.validation.runners == finished.recipe.validation.runners, "torch is its reference"
+    assert torch_only.benchmark.batches == (2,), "--set wins"
+
+
+def test_run_takes_what_its_stages_take() -> None:
+    """The flags that stand for a key of the recipe, and none that is for one call of a stage."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    taken = {option for parameter in commands["run"].params for option in parameter.opts}
+    one_call = {"--pair", "--images", "--junit", "--summary", "--baseline", "--report-only", "--fresh"}
+    for name in ("distill", "export", "validate", "benchmark"):
+        options = {
+            parameter.opts[0]
+            for parameter in commands[name].params
+            if parameter.param_type_name == "option" and not (name == "benchmark" and parameter.hidden)
+        }
+        assert options - one_call <= taken, name
+
+
+def test_settings_are_kept_whatever_runs(finished: Finished, tmp_path: Path) -> None:
+    """`--batch` is of a stage that is not selected, and nothing else has to run."""
+    folder = finished.copy(tmp_path / "run")
+    assert main(["run", str(folder.path), "--to", "export", "--batch", "2"]) == 0
+    assert folder.read_recipe().benchmark.batches == (2,)
+    assert folder.why_rerun("export", folder.read_recipe()) is None
+    assert folder.why_rerun("benchmark", folder.read_recipe()) == "benchmark changed in the recipe"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_the_names_in_help_texts_are_those_of_the_core() -> None:
 
 @pytest.mark.parametrize(
     ("command", "names"),
-    [("run", STAGE_NAMES), ("run", METHOD_NAMES), ("distill", METHOD_NAMES), ("compare", METHOD_NAMES)],
+    [("run", STAGE_NAMES), ("run", TARGET_NAMES), ("distill", METHOD_NAMES), ("compare", METHOD_NAMES)],
 )
 def test_a_help_lists_all_of_them(
     command: str, names: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -95,8 +95,11 @@ def test_every_setting_is_a_flag_of_its_command_and_a_key_of_the_recipe(command:
     values = {int: 8, float: 0.5, str: "kd", Path: Path("x")}
     own = {"data.source": "digits", "train.device": "cpu", "train.precision": "fp32", "tune.amp": "fp32"}
     own |= {"export.precisions": "fp16", "export.target": "ada", "export.exporter": "legacy"}
+    lists = {"benchmark.runners": ["torch"], "benchmark.providers": ["cpu"], "benchmark.allow_cpu": ["Shape"]}
+    lists |= {"benchmark.batches": ["1,4"]}
     for setting in taken:
-        (override, *more) = setting.overrides(own.get(setting.key, values[setting.kind]))
+        given = lists[setting.key] if setting.key in lists else own.get(setting.key) or values[setting.kind]
+        (override, *more) = setting.overrides(given)
         assert override.startswith(f"{setting.key}=")
         assert override.flag.startswith(setting.flag)  # type: ignore[attr-defined]
         recipe_from_mapping(SMALL, [override, *more])

@@ -1,0 +1,39 @@
+"""Check the images: present, labelled, of the same classes, and enough for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dskd_compress.config import Recipe
+from dskd_compress.data import DataSets, StreamSet, check_batch_size, find_data_faults, open_data
+from dskd_compress.names import DISTILL, TRAIN
+from dskd_compress.preflight.findings import Findings
+
+
+def inspect_data(recipe: Recipe, found: Findings) -> DataSets | None:
+    """Open and check the images; None where they cannot be used."""
+    sets = found.attempt(lambda: open_data(recipe.data, recipe.seed))
+    if sets is None:
+        return None
+    faults = list(find_data_faults(sets))
+    for fault in faults:
+        found.add(fault)
+    return None if faults else sets
+
+
+def inspect_batches(recipe: Recipe, stages: Collection[str], sets: DataSets, found: Findings) -> None:
+    """Check that the training set fills a batch of each training."""
+    if isinstance(sets.train, StreamSet):
+        return
+    sections = {"train": recipe.train if DISTILL in stages else None}
+    sections["teacher.train"] = recipe.teacher.train if TRAIN in stages else None
+    images, source = len(sets.train), sets.source
+    for name, section in sections.items():
+        if section is not None:
+            size, key = section.batch_size, f"{name}.batch_size"
+            found.attempt(lambda size=size, key=key: check_batch_size(source, images, size, key))  # type: ignore[misc]
+
+
+def count_images(images: object) -> int | None:
+    """Count the images of a set; None: a stream that does not tell."""
+    return images.length if isinstance(images, StreamSet) else len(images)  # type: ignore[arg-type]
