@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-import logging
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,12 @@ from dskd_compress.checkpoint_layouts import (
     replace_other_classifier,
 )
 from dskd_compress.config import ModelSection, TeacherSection
+from dskd_compress.pretrained import (
+    find_pretrained_cfg,
+    quiet_hub,
+    read_first_line,
+    use_local_files,
+)
 from dskd_compress.timm_import import import_timm
 from dskd_export.documents.training import ModelFacts
 from dskd_export.errors import CheckpointError, ModelError
@@ -63,9 +67,12 @@ def create_model(
         arguments.setdefault("num_classes", num_classes)
     if input_size is not None and _find_fixed_input(section.name) not in (None, input_size):
         arguments.setdefault("img_size", input_size)
+    if section.pretrained == "auto":
+        raise ValueError("student.pretrained: auto is decided before the model is created")
     try:
-        with _quiet_hub():
-            model: nn.Module = timm.create_model(section.name, pretrained=section.pretrained, **arguments)
+        name, given = use_local_files(section.name, arguments, weights=section.pretrained)
+        with quiet_hub():
+            model: nn.Module = timm.create_model(name, pretrained=section.pretrained, **given)
     except (TypeError, AssertionError, ValueError) as error:
         raise ModelError(
             f"timm.create_model('{section.name}') does not accept {arguments}: {error}",
@@ -86,18 +93,8 @@ def _find_size_option(section: ModelSection) -> str:
 
 def _find_fixed_input(name: str) -> int | None:
     """Find the default image height of an architecture of fixed input; None: it takes any size."""
-    if ":" in name:  # hf-hub: known only after the configuration is fetched
-        return None
-    config = _find_pretrained_cfg(name)
+    config = find_pretrained_cfg(name)
     return int(config.input_size[1]) if config is not None and config.fixed_input_size else None
-
-
-def _find_pretrained_cfg(name: str) -> Any:
-    """Find timm's configuration of an architecture's weights; None: unknown name or tag."""
-    try:
-        return import_timm().models.get_pretrained_cfg(name, allow_unregistered=True)
-    except RuntimeError:  # an unknown tag, which `create_model` reports
-        return None
 
 
 def _explain_creation_error(section: ModelSection, error: Exception) -> ModelError:
@@ -108,34 +105,21 @@ def _explain_creation_error(section: ModelSection, error: Exception) -> ModelErr
         return ModelError(f"timm {timm.__version__} has no model '{name}'.", advise_name(name))
     if section.pretrained or ":" in name:
         role = "teacher" if isinstance(section, TeacherSection) else "student"
-        option = "--teacher-checkpoint FILE" if role == "teacher" else "--set student.checkpoint=FILE"
+        ready = isinstance(section, TeacherSection) and section.train is None
+        hint = f"Give local weights with --{role}-checkpoint FILE"
         return ModelError(
-            f"The pretrained weights of '{name}' could not be loaded: {_read_first_line(error)}",
-            f"Check the network, give local weights with {option}, or add --set {role}.pretrained=false",
+            f"The pretrained weights of '{name}' could not be loaded: {read_first_line(error)}",
+            f"{hint}, or check the network."
+            if ready or ":" in name
+            else f"{hint}, or start from random ones with --set {role}.pretrained=false",
         )
-    return ModelError(f"timm could not create '{name}': {_read_first_line(error)}", "Change kwargs in the recipe.")
+    return ModelError(f"timm could not create '{name}': {read_first_line(error)}", "Change kwargs in the recipe.")
 
 
 def advise_name(name: str) -> str:
     """Write the hint for a name that timm has not: the closest names, else the command that lists all."""
     close = difflib.get_close_matches(name, import_timm().list_models(), n=3, cutoff=0.5)
     return f"Did you mean {', '.join(close)}?" if close else "See: dskd-compress models list"
-
-
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Keep the hub's log of failed requests off the terminal: the error that follows explains them."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _read_first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -169,7 +153,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 "Save the model's weights: torch.save(model.state_dict(), 'weights.pth')",
             ) from error
         damaged = isinstance(error.__cause__, pickle.UnpicklingError) or not str(error).strip()
-        reason = "damaged, or no torch file of tensors" if damaged else _read_first_line(error)
+        reason = "damaged, or no torch file of tensors" if damaged else read_first_line(error)
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint: {reason}.",
             "Give a .safetensors file, or a torch file of a state dict.",
@@ -221,7 +205,7 @@ def count_classes(name: str, path: Path) -> int | None:
     Raises:
         CheckpointError: as `read_weights`.
     """
-    config = _find_pretrained_cfg(name)
+    config = find_pretrained_cfg(name)
     names = list_classifiers(config)
     if not names:
         return None

@@ -49,7 +49,7 @@ def test_arguments_that_timm_refuses_are_shown() -> None:
 
 def test_weights_that_do_not_exist_say_how_to_go_on() -> None:
     wanted = ModelSection(name="resnet10t.nobody_in1k", pretrained=True)
-    with pytest.raises(ModelError, match=r"--set student.checkpoint=FILE, or add --set student.pretrained=false$"):
+    with pytest.raises(ModelError, match=r"--student-checkpoint FILE, or .*--set student.pretrained=false$"):
         create_model(wanted, num_classes=2, input_size=None)
 
 
