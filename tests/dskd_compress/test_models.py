@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from support import CLASSES, make_model
 
+from dskd_compress.checkpoints import read_weights
 from dskd_compress.config import ModelSection
 from dskd_compress.models import (
     TeacherInput,
@@ -17,7 +18,6 @@ from dskd_compress.models import (
     create_model,
     load_weights,
     model_facts,
-    read_weights,
     state_sha256,
 )
 from dskd_export.errors import CheckpointError, ModelError
