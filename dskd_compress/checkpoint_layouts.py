@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,8 @@ _NAMES = (
 )
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.")
 _SHOWN = 5
+# Tables that depend on the image size: of ViT, and of Swin and its relatives.
+_POSITIONS = re.compile(r"pos_embed|relative_position_bias_table|rel_pos|relative_coords")
 
 
 @contextmanager
@@ -83,22 +87,26 @@ def _join_some(names: Mapping[str, Any]) -> str:
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
-def rename_for_timm(model: nn.Module, weights: State) -> tuple[State, bool] | None:
-    """Rename weights of an older release or of the original authors for the installed timm, by timm's table.
+def convert_for_timm(model: nn.Module, weights: State) -> tuple[State, list[str]] | None:
+    """Convert weights of an older release, of the original authors or of another image size, by timm's own filter.
 
     Returns:
-        The weights, and whether all are tensors of the file: False if timm resampled some to another image size.
-        None: timm has no table for the model, or cannot read these weights.
+        The weights, and the names of the position tables that timm resampled to the model's image size. None: timm
+        has no filter for the model, cannot read these weights, or resampled what makes another model of it.
     """
     rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if rename is None:
         return None
     try:
-        renamed = dict(rename(dict(weights), model))
+        with warnings.catch_warnings(action="ignore"):  # of timm's interpolation, which the user cannot change
+            renamed = dict(rename(dict(weights), model))
     except Exception:  # the table is for other weights; the caller reports them
         return None
-    own = {id(tensor) for tensor in weights.values()}
-    return renamed, all(id(tensor) in own for tensor in renamed.values())
+    resampled = [
+        name for name, tensor in renamed.items() if name in weights and tensor.shape != weights[name].shape
+    ]
+    # Other patches than the model's, for example, are of another architecture.
+    return (renamed, resampled) if all(_POSITIONS.search(name) for name in resampled) else None
 
 
 def find_trained_size(model: nn.Module, weights: State) -> int | None:
@@ -121,7 +129,7 @@ def find_prefix_hint(own: Mapping[str, Tensor], weights: State, path: Path) -> s
         inside = sum(f"{prefix}{key}" in weights for key in own)
         if prefix and name.endswith(first) and inside > len(own) // 2:
             code = (
-                "import torch; from pathlib import Path; from dskd_compress.models import read_weights; "
+                "import torch; from pathlib import Path; from dskd_compress.checkpoints import read_weights; "
                 f"p = {json.dumps(prefix)}; s = read_weights(Path({json.dumps(str(path))})); "
                 "torch.save({k[len(p):]: v for k, v in s.items() if k.startswith(p)}, "
                 f"{json.dumps(_name_weights_file(path))})"
@@ -150,12 +158,8 @@ def explain_misfit(
     own: Mapping[str, Tensor],
     weights: dict[str, Tensor],
     path: Path,
-    size_option: str | None,
 ) -> str:
-    """Explain what to change for weights that do not fit; `size_option`: only the input size differs."""
-    if size_option is not None:
-        size = find_trained_size(model, weights)
-        return f"It was trained on images of another size: add {size_option}{size or 'SIZE'}"
+    """Explain what to change for weights that do not fit."""
     trained, wanted = count_classifier_rows(model, weights), count_classifier_rows(model, own)
     if trained != wanted and own.keys() == weights.keys():
         return (

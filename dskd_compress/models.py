@@ -5,32 +5,33 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-import logging
-import pickle
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dskd_compress.checkpoint_layouts import (
-    allow_numpy_numbers,
+    convert_for_timm,
     explain_misfit,
     find_misfits,
-    find_state,
-    format_trusted_hint,
+    find_trained_size,
     list_classifiers,
-    rename_for_timm,
     replace_other_classifier,
 )
+from dskd_compress.checkpoints import read_checkpoint, read_weights
 from dskd_compress.config import ModelSection, TeacherSection
+from dskd_compress.pretrained import (
+    find_pretrained_cfg,
+    quiet_hub,
+    read_first_line,
+    use_local_files,
+)
 from dskd_compress.timm_import import import_timm
 from dskd_export.documents.training import ModelFacts
 from dskd_export.errors import CheckpointError, ModelError
@@ -44,6 +45,7 @@ def create_model(
     num_classes: int | None,
     input_size: int | None,
     on_new_classifier: Callable[[str], None] | None = None,
+    on_change: Callable[[str], None] | None = None,
 ) -> nn.Module:
     """Create a timm classifier and load its weights.
 
@@ -52,6 +54,7 @@ def create_model(
         input_size: square input in pixels for models of a fixed size (ViT, Swin); None keeps theirs.
         on_new_classifier: called with a sentence if the checkpoint's classifier does not fit and a new one
             replaces it; None refuses such a checkpoint.
+        on_change: as for `load_weights`.
 
     Raises:
         ModelError: unknown name, wrong arguments, or weights that cannot be loaded.
@@ -63,9 +66,12 @@ def create_model(
         arguments.setdefault("num_classes", num_classes)
     if input_size is not None and _find_fixed_input(section.name) not in (None, input_size):
         arguments.setdefault("img_size", input_size)
+    if section.pretrained == "auto":
+        raise ValueError("student.pretrained: auto is decided before the model is created")
     try:
-        with _quiet_hub():
-            model: nn.Module = timm.create_model(section.name, pretrained=section.pretrained, **arguments)
+        name, given = use_local_files(section.name, arguments, weights=section.pretrained)
+        with quiet_hub():
+            model: nn.Module = timm.create_model(name, pretrained=section.pretrained, **given)
     except (TypeError, AssertionError, ValueError) as error:
         raise ModelError(
             f"timm.create_model('{section.name}') does not accept {arguments}: {error}",
@@ -74,30 +80,14 @@ def create_model(
     except Exception as error:
         raise _explain_creation_error(section, error) from error
     if section.checkpoint is not None:
-        load_weights(model, section.checkpoint, _find_size_option(section), on_new_classifier)
+        load_weights(model, section.checkpoint, on_new_classifier, on_change)
     return model
-
-
-def _find_size_option(section: ModelSection) -> str:
-    """Find the option that sets the input size; that of a ready teacher is separate."""
-    ready = isinstance(section, TeacherSection) and section.train is None
-    return "--set teacher.kwargs.img_size=" if ready else "--input-size "
 
 
 def _find_fixed_input(name: str) -> int | None:
     """Find the default image height of an architecture of fixed input; None: it takes any size."""
-    if ":" in name:  # hf-hub: known only after the configuration is fetched
-        return None
-    config = _find_pretrained_cfg(name)
+    config = find_pretrained_cfg(name)
     return int(config.input_size[1]) if config is not None and config.fixed_input_size else None
-
-
-def _find_pretrained_cfg(name: str) -> Any:
-    """Find timm's configuration of an architecture's weights; None: unknown name or tag."""
-    try:
-        return import_timm().models.get_pretrained_cfg(name, allow_unregistered=True)
-    except RuntimeError:  # an unknown tag, which `create_model` reports
-        return None
 
 
 def _explain_creation_error(section: ModelSection, error: Exception) -> ModelError:
@@ -108,12 +98,15 @@ def _explain_creation_error(section: ModelSection, error: Exception) -> ModelErr
         return ModelError(f"timm {timm.__version__} has no model '{name}'.", advise_name(name))
     if section.pretrained or ":" in name:
         role = "teacher" if isinstance(section, TeacherSection) else "student"
-        option = "--teacher-checkpoint FILE" if role == "teacher" else "--set student.checkpoint=FILE"
+        ready = isinstance(section, TeacherSection) and section.train is None
+        hint = f"Give local weights with --{role}-checkpoint FILE"
         return ModelError(
-            f"The pretrained weights of '{name}' could not be loaded: {_read_first_line(error)}",
-            f"Check the network, give local weights with {option}, or add --set {role}.pretrained=false",
+            f"The pretrained weights of '{name}' could not be loaded: {read_first_line(error)}",
+            f"{hint}, or check the network."
+            if ready or ":" in name
+            else f"{hint}, or start from random ones with --set {role}.pretrained=false",
         )
-    return ModelError(f"timm could not create '{name}': {_read_first_line(error)}", "Change kwargs in the recipe.")
+    return ModelError(f"timm could not create '{name}': {read_first_line(error)}", "Change kwargs in the recipe.")
 
 
 def advise_name(name: str) -> str:
@@ -122,110 +115,91 @@ def advise_name(name: str) -> str:
     return f"Did you mean {', '.join(close)}?" if close else "See: dskd-compress models list"
 
 
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Keep the hub's log of failed requests off the terminal: the error that follows explains them."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _read_first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running any code from the file.
-
-    Takes safetensors and torch files of tensors only, in timm's layouts (`state_dict_ema`, `model_ema`,
-    `state_dict`, `model`, or the bare dict; the EMA takes precedence) or those of `find_state`.
-
-    Raises:
-        CheckpointError: missing, damaged, holds more than tensors, or holds no state dict.
-    """
-    timm = import_timm()
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint.", "Check the path.")
-    try:
-        with (
-            allow_numpy_numbers(),
-            warnings.catch_warnings(),
-        ):  # torch warns of an unusual pickle, and then refuses it
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            weights = timm.models.load_state_dict(str(path), use_ema=True, weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        if isinstance(error.__cause__, pickle.UnpicklingError) and "GLOBAL" in str(error.__cause__):
-            raise CheckpointError(
-                f"{path} holds more than tensors; loading it could run code from it.",
-                format_trusted_hint(path),
-            ) from error
-        if isinstance(error, AttributeError | TypeError):
-            raise CheckpointError(
-                f"{path} holds no state dict.",
-                "Save the model's weights: torch.save(model.state_dict(), 'weights.pth')",
-            ) from error
-        damaged = isinstance(error.__cause__, pickle.UnpicklingError) or not str(error).strip()
-        reason = "damaged, or no torch file of tensors" if damaged else _read_first_line(error)
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: {reason}.",
-            "Give a .safetensors file, or a torch file of a state dict.",
-        ) from error
-    return find_state(weights, path)
-
-
 def load_weights(
     model: nn.Module,
     path: Path,
-    size_option: str = "--input-size ",
     on_new_classifier: Callable[[str], None] | None = None,
+    on_change: Callable[[str], None] | None = None,
 ) -> None:
     """Load a checkpoint strictly, except for a new classifier.
 
     Args:
-        size_option: sets the input size of a model of fixed size.
         on_new_classifier: called with a sentence if the checkpoint has no classifier of this shape, and the
             model keeps its own. None: the classifier must fit.
+        on_change: called with words on weights that are not loaded as they are in the file, or chosen there.
 
     Raises:
-        CheckpointError: as `read_weights`, or the weights are of another model; names the differences.
+        CheckpointError: as `read_checkpoint`, or the weights are of another model; names the differences.
     """
     own = model.state_dict()
     # No normalisation of timm reads this counter; old and converted weights lack it.
     counters = {name: value for name, value in own.items() if name.endswith(".num_batches_tracked")}
-    weights = read_weights(path)
-    resampled = None
-    if find_misfits(own, {**counters, **weights}) and (renamed := rename_for_timm(model, weights)) is not None:
-        if renamed[1]:
-            weights = renamed[0]
-        else:
-            resampled = renamed[0]
+    checkpoint = read_checkpoint(path)
+    weights, changes = checkpoint.weights, [] if checkpoint.ema is None else [f"its EMA weights, {checkpoint.ema}"]
+    if find_misfits(own, {**counters, **weights}) and (converted := convert_for_timm(model, weights)) is not None:
+        trained = find_trained_size(model, weights)
+        weights = converted[0]
+        if converted[1]:
+            from_size = "" if trained is None else f" from {trained} px"
+            changes.append(f"{converted[1][0]} resampled{from_size} to the images' size")
     if on_new_classifier is not None:
         weights = replace_other_classifier(model, own, weights, path, on_new_classifier)
     weights = {**counters, **weights}
     if faults := find_misfits(own, weights):
-        fits_resampled = resampled is not None and not find_misfits(own, {**counters, **resampled})
         raise CheckpointError(
             f"{path} does not fit {architecture(model)}: {'; '.join(faults)}.",
-            explain_misfit(model, own, weights, path, size_option if fits_resampled else None),
+            explain_misfit(model, own, weights, path),
         )
     model.load_state_dict(weights, strict=True)
+    if on_change is not None:
+        for change in changes:
+            on_change(change)
+
+
+@dataclass(frozen=True)
+class WeightsShape:
+    """What the tensors of a checkpoint say of the model that they are of.
+
+    Attributes:
+        classes: 0 without a classifier; None: timm names no classifier layer.
+        input_size: side of the images in pixels, of models of a fixed size; None: unknown.
+    """
+
+    classes: int | None
+    input_size: int | None
+
+
+def find_shape(section: ModelSection, path: Path) -> WeightsShape:
+    """Find the classes and the image size of a checkpoint by its tensors.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`.
+    """
+    weights = read_weights(path)
+    size = None
+    if _find_fixed_input(section.name) is not None:
+        try:
+            with torch.device("meta"):
+                bare = import_timm().create_model(section.name, pretrained=False, **section.kwargs)
+        except Exception:  # `create_model` reports it
+            bare = None
+        size = None if bare is None else find_trained_size(bare, weights)
+    return WeightsShape(_count_classes(section.name, weights), size)
 
 
 def count_classes(name: str, path: Path) -> int | None:
     """Count the classes of a checkpoint, 0 without a classifier; None: timm names no classifier layer.
 
     Raises:
-        CheckpointError: as `read_weights`.
+        CheckpointError: as `read_checkpoint`.
     """
-    config = _find_pretrained_cfg(name)
-    names = list_classifiers(config)
+    return _count_classes(name, read_weights(path))
+
+
+def _count_classes(name: str, weights: Mapping[str, Tensor]) -> int | None:
+    names = list_classifiers(find_pretrained_cfg(name))
     if not names:
         return None
-    weights = read_weights(path)
     for classifier in (*names, "head", "fc", "classifier"):  # the last three: names of old timm releases
         if (weight := weights.get(f"{classifier}.weight")) is not None:
             return len(weight)

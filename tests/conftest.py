@@ -13,6 +13,8 @@ from types import SimpleNamespace
 
 # One thread a process: tiny tensors gain nothing from more, and the suite leaves room for other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test fetches weights: what a recipe leaves open starts at random.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch

@@ -50,11 +50,11 @@ from pydantic import BaseModel
 from safetensors.torch import save
 from sweep import RESULTS, read_versions
 
+from dskd_compress.checkpoints import read_weights
 from dskd_compress.dashboard.follow import Follower
 from dskd_compress.data.arrays import open_npz_file
 from dskd_compress.data.tars import open_tar
 from dskd_compress.label_space.class_names import read_class_names
-from dskd_compress.models import read_weights
 from dskd_compress.recipe import load_recipe, read_recipe_text
 from dskd_compress.recipe.files import DEFAULT_RECIPE
 from dskd_compress.teachers.cache.rows import RowStore, open_rows

@@ -44,7 +44,7 @@ def inspect_architecture(name: str, input_size: int | None) -> Inspection:
     """
     config = import_timm().models.get_pretrained_cfg(name, allow_unregistered=True)
     own = int(getattr(config, "num_classes", 1000) or 0)
-    section = StudentSection(name=name)
+    section = StudentSection(name=name, pretrained=False)
     model = create_model(section, num_classes=None if own else 1000, input_size=input_size)
     format = resolve_preprocessing(DataSection(input_size=input_size), model)
     seen = probe(model, format.input_size)

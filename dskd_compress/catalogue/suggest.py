@@ -209,7 +209,9 @@ def _measure(students: list[Suggestion], output: Output) -> Iterator[Suggestion]
     with output.progress("Timing", len(students), unit="model") as progress:
         for student in students:
             size = student.input_size
-            model = create_model(StudentSection(name=student.name), num_classes=_CLASSES, input_size=size[1])
+            model = create_model(
+                StudentSection(name=student.name, pretrained=False), num_classes=_CLASSES, input_size=size[1]
+            )
             feeds = {"input": np.zeros((1, *size), dtype=np.float32)}
             with TorchRunner(model) as runner:
                 timing = measure_latency(

@@ -93,7 +93,9 @@ def create_on_meta(name: str, input_size: int | None, classes: int | None) -> nn
         ModelError: timm has no such architecture, or cannot create it there.
     """
     with torch.device("meta"):
-        model = create_model(StudentSection(name=name), num_classes=classes, input_size=input_size).eval()
+        model = create_model(
+            StudentSection(name=name, pretrained=False), num_classes=classes, input_size=input_size
+        ).eval()
     if any(parameter.device.type != "meta" for parameter in model.parameters()):
         raise ModelError(f"{name} cannot be created without its weights.", None)
     return model

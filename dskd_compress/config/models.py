@@ -15,7 +15,7 @@ class ModelSection(Section):
     """A timm classifier."""
 
     name: str = Field(description="timm architecture, or hf-hub:OWNER/NAME")
-    pretrained: bool = Field(True, description="start from timm's pretrained weights")
+    pretrained: bool | Literal["auto"] = Field(True, description="start from timm's pretrained weights")
     checkpoint: Path | None = Field(
         None, description="local weights: .safetensors, or a torch file of tensors only"
     )
@@ -54,6 +54,7 @@ class TeacherProbeSection(Section):
 class TeacherSection(ModelSection):
     """The model that teaches."""
 
+    pretrained: bool = Field(True, description="start from timm's pretrained weights")
     train: TrainSection | None = Field(
         None, description="train the teacher on the data first; null: its weights are ready"
     )
@@ -102,4 +103,8 @@ class TeacherSection(ModelSection):
 class StudentSection(ModelSection):
     """The model that is deployed."""
 
-    pretrained: bool = Field(False, description="start from timm's pretrained weights")
+    pretrained: bool | Literal["auto"] = Field(
+        "auto",
+        description="start from timm's pretrained weights; auto: those of the local cache or the hub, else random "
+        "ones with a warning",
+    )

@@ -105,6 +105,21 @@ class RunFolder:
         names = [name for name, info in Recipe.model_fields.items() if (info.alias or name) in set(sections)]
         self.write_recipe(self.read_recipe().model_copy(update={name: getattr(recipe, name) for name in names}))
 
+    def keep_student_start(self, recipe: Recipe) -> Recipe:
+        """Take the weights that the run's student starts from, where the recipe leaves them open (`auto`).
+
+        What was decided at the first start holds for every later stage, whatever the network does.
+        """
+        student = recipe.student
+        if student.pretrained != "auto" or not (self / "recipe.yaml").is_file():
+            return recipe
+        decided = self.read_recipe().student
+        same = (decided.name, decided.kwargs, decided.checkpoint) == (student.name, student.kwargs, None)
+        if decided.pretrained == "auto" or not same:
+            return recipe
+        student = student.model_copy(update={"pretrained": decided.pretrained})
+        return recipe.model_copy(update={"student": student})
+
     def read_recipe(self, overrides: Sequence[str] = ()) -> Recipe:
         """Read the run's recipe, with overrides; a pair to compare is of one call, and taken from these alone.
 

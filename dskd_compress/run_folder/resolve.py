@@ -42,7 +42,9 @@ def resolve_run(
         loaded = recipe_from_mapping(recipe.model_dump(mode="json", by_alias=True), changes)
     elif recipe is not None and Path(recipe).is_dir():
         folder = RunFolder(Path(recipe))
-        return folder.read_recipe(changes), folder if out is None else RunFolder(out)
+        loaded = folder.read_recipe(changes)
+        folder = folder if out is None else RunFolder(out)
+        return folder.keep_student_start(loaded), folder
     elif recipe is not None or default is not None:
         loaded = load_recipe(str(recipe or default), changes)
     else:
@@ -54,7 +56,8 @@ def resolve_run(
         loaded = recipe_from_mapping({}, changes)
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{loaded.teacher.name}-to-{loaded.student.name}").strip("-.")
         loaded = loaded.model_copy(update={"name": name})
-    return loaded, RunFolder(out if out is not None else Path("runs") / loaded.name)
+    folder = RunFolder(out if out is not None else Path("runs") / loaded.name)
+    return folder.keep_student_start(loaded), folder
 
 
 def _missing(changes: Iterable[str]) -> list[str]:

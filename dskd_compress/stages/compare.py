@@ -14,7 +14,7 @@ import re
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -158,7 +158,7 @@ def run_comparison(
 
 
 def _train_missing(runs: Sequence[Run], out: Path, output: Output, jobs: int) -> list[Run]:
-    runs = [_with_trained_teacher(run, out, output) for run in runs]
+    runs = [_with_trained_teacher(run, out, output) for run in _decide_start(runs, output)]
     waiting = [run for run in runs if run.folder.why_rerun(DISTILL, run.recipe) is not None]
     if len(waiting) < len(runs):
         output.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished already.")
@@ -177,6 +177,20 @@ def _train_missing(runs: Sequence[Run], out: Path, output: Output, jobs: int) ->
                 future.cancel()
             raise
     return runs
+
+
+def _decide_start(runs: Sequence[Run], output: Output) -> list[Run]:
+    """Start every student from the same kind of weights, also where the network is lost halfway."""
+    from dskd_compress.stages.setup import decide_student_start, set_student_start
+
+    runs = [replace(run, recipe=run.folder.keep_student_start(run.recipe)) for run in runs]
+    if all(run.recipe.student.pretrained != "auto" for run in runs):
+        return runs
+    known = [run.recipe.student.pretrained for run in runs if run.recipe.student.pretrained != "auto"]
+    pretrained, missing = (known[0], "") if known else decide_student_start(runs[0].recipe)
+    if missing:
+        output.warn(f"The students start from random weights. {missing}")
+    return [replace(run, recipe=set_student_start(run.recipe, pretrained)) for run in runs]
 
 
 def _with_trained_teacher(run: Run, out: Path, output: Output) -> Run:

@@ -12,7 +12,15 @@ from dskd_compress.methods import create_task, statistics_batches
 from dskd_compress.models import model_facts, state_sha256
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
-from dskd_compress.stages.setup import create_student, make_pair, open_checked_data
+from dskd_compress.stages.setup import (
+    create_student,
+    decide_student_start,
+    describe_student_start,
+    make_pair,
+    open_checked_data,
+    report_student_start,
+    set_student_start,
+)
 from dskd_compress.teachers.cache.accuracy import measure_teacher_accuracy
 from dskd_compress.teachers.cache.plan import TeacherCache
 from dskd_compress.teachers.classes import make_class_map_option
@@ -50,6 +58,8 @@ def _distill(
 ) -> TrainingDocument:
     section, method, device = recipe.train, recipe.method, group.device
     configure(section, device)
+    pretrained, missing = group.run_on_main(lambda: decide_student_start(recipe))
+    recipe = set_student_start(recipe, pretrained)
     read = group.run_on_main(lambda: folder.inputs(DISTILL, recipe))
     sets = open_checked_data(recipe, output)
     facts = sets.facts()
@@ -61,6 +71,7 @@ def _distill(
     teacher = load_teacher(recipe, folder, sets)
     pair = make_pair(student, format, teacher)
     loaders = Loaders.open(recipe, section, sets, format, group)
+    report_student_start(recipe, missing, len(loaders.train) * section.epochs, output)
     inputs = {"data": facts.sha256, "teacher": state_sha256(teacher.model)}
     initial_sha256 = state_sha256(student)
 
@@ -150,6 +161,7 @@ def _distill(
             taps={role: tap.facts() for role, tap in task.taps.items()},
             discarded=task.discarded(),
             teacher_accuracy=of_teacher,
+            start=describe_student_start(recipe.student),
             initial_sha256=initial_sha256,
             teacher_probe=probe,
             teacher_cache=kept,

@@ -155,6 +155,7 @@ def _run_stages(
             continue
         output.print(f"[bold]{name}[/bold]: {why}")
         RUN[name](recipe, folder, output)
+        recipe = folder.keep_student_start(recipe)
         folder.write_recipe(recipe)  # also where the training, which writes it first, was skipped
         yield StageOutcome(name, ran=True, why=why)
     if names:

@@ -13,7 +13,13 @@ from dskd_compress.data import ImageSet, StreamSet, TrainLoader
 from dskd_compress.methods import MethodTask, create_task
 from dskd_compress.models import model_facts, recompute_activations, state_sha256
 from dskd_compress.run_folder import RunFolder, list_stages
-from dskd_compress.stages.setup import create_student, create_untrained_teacher, make_pair, open_checked_data
+from dskd_compress.stages.setup import (
+    create_student,
+    create_untrained_teacher,
+    make_pair,
+    open_checked_data,
+    set_student_start,
+)
 from dskd_compress.teachers.cache.disk import format_bytes
 from dskd_compress.teachers.cache.plan import TeacherCache, TeacherCachePlan
 from dskd_compress.teachers.load import TeacherModel, load_own_teacher
@@ -69,6 +75,8 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     autocast(recipe.train, device)
     sets = open_checked_data(recipe)
     classes = len(sets.classes)
+    if recipe.student.pretrained == "auto":  # weights change no plan, and a dry run downloads none
+        recipe = set_student_start(recipe, False)
     student, format = create_student(recipe, classes)
     if recipe.teacher.train is not None:
         teacher = TeacherModel(*create_untrained_teacher(recipe, classes), "to be trained by this run")

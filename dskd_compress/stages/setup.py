@@ -7,12 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from dskd_compress.config import ModelSection, Recipe
+from dskd_compress.config import ModelSection, Recipe, StudentSection
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, Preprocessing, check_data, open_data, resolve_preprocessing
 from dskd_compress.methods import Pair
 from dskd_compress.models import create_model
 from dskd_compress.teachers.load import TeacherModel
+from dskd_export.documents.training import StudentStart
+from dskd_export.errors import ModelError
+
+_FEW_STEPS = 20_000  # image classifiers that start at random are trained for 50,000 to 500,000
 
 
 def open_checked_data(recipe: Recipe, output: Output | None = None, *, every_class: bool = True) -> DataSets:
@@ -48,6 +52,62 @@ def create_student(
     return student, resolve_preprocessing(recipe.data, student)
 
 
+def decide_student_start(recipe: Recipe) -> tuple[bool, str]:
+    """Decide whether the student starts from timm's pretrained weights, which are downloaded if need be.
+
+    Returns:
+        The decision, and the reason where the recipe leaves it open and the weights cannot be had.
+    """
+    wanted = recipe.student.pretrained
+    if wanted != "auto":
+        return wanted, ""
+    try:
+        create_model(
+            recipe.student.model_copy(update={"pretrained": True}),
+            num_classes=None,
+            input_size=recipe.data.input_size,
+        )
+    except ModelError as error:
+        return False, error.message
+    return True, ""
+
+
+def set_student_start(recipe: Recipe, pretrained: bool) -> Recipe:
+    """Write the decision into the recipe: later stages and a resumed training read it there."""
+    if recipe.student.pretrained == pretrained:
+        return recipe
+    student = recipe.student.model_copy(update={"pretrained": pretrained})
+    return recipe.model_copy(update={"student": student})
+
+
+def describe_student_start(section: StudentSection) -> StudentStart:
+    """Name what a student starts from."""
+    if section.checkpoint is not None:
+        return "checkpoint"
+    return "pretrained" if section.pretrained else "random"
+
+
+def report_student_start(recipe: Recipe, missing: str, steps: int, output: Output) -> None:
+    """Print what the student starts from; random weights that nobody chose are a warning.
+
+    Args:
+        missing: why the pretrained weights cannot be had; empty: nobody tried.
+        steps: of the training to come.
+    """
+    section = recipe.student
+    start = {
+        "checkpoint": f"the checkpoint {section.checkpoint}",
+        "pretrained": "timm's pretrained weights",
+        "random": "random weights",
+    }[describe_student_start(section)]
+    text = f"Student {section.name} starts from {start}"
+    if not missing:
+        output.plain(f"{text}.")
+        return
+    few = f" Expect low accuracy after {steps:,} steps." if steps < _FEW_STEPS else ""
+    output.warn(f"{text}. {missing}{few} To start from others: --student-checkpoint FILE")
+
+
 def create_untrained_teacher(
     recipe: Recipe, classes: int, on_new_classifier: Callable[[str], None] = _say_nothing
 ) -> tuple[nn.Module, Preprocessing]:
@@ -56,7 +116,9 @@ def create_untrained_teacher(
     Args:
         on_new_classifier: as for `create_student`.
     """
-    _, format = create_student(recipe, classes)
+    # Of the student only the preprocessing is needed here, which no weights change.
+    bare = recipe.student.model_copy(update={"pretrained": False, "checkpoint": None})
+    _, format = create_student(recipe.model_copy(update={"student": bare}), classes)
     return _create(recipe.teacher, recipe.seed, classes, format.input_size[1], on_new_classifier), format
 
 

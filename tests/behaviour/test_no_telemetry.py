@@ -31,7 +31,7 @@ _ONE_EPOCH = {"epochs": 1, "batch_size": 8, "threads": 1, "optimizer": "adamw"}
 RECIPE = {
     "name": "small",
     "teacher": {"name": "test_resnet", "pretrained": False, "train": _ONE_EPOCH},
-    "student": {"name": "test_efficientnet"},
+    "student": {"name": "test_efficientnet", "pretrained": False},
     "data": {"source": "photos", "input_size": 32, "workers": 0},
     "train": _ONE_EPOCH,
     "export": {"golden_images": 2, "exporter": "legacy"},

@@ -45,7 +45,8 @@ TEACHER_HERE = "--set teacher.pretrained=false --set teacher.train.epochs=1 --se
 # Of random weights, it may look as if it had its classes in another order.
 TEACHER_GIVEN = "--set teacher.pretrained=false --set diagnosis.stop_on=[]"
 SMALL = (
-    "--set data.input_size=32 --set data.workers=0 --set train.epochs=6 --set train.batch_size=8 "
+    "--set student.pretrained=false --set data.input_size=32 --set data.workers=0 "
+    "--set train.epochs=6 --set train.batch_size=8 "
     "--set benchmark.batches=[1] --set benchmark.threads=1 --set benchmark.min_seconds=0.02 "
     "--set benchmark.min_iterations=10 --set benchmark.max_warmup_seconds=0.1 "
     "--set export.quantize.search=false --set export.calibration.images=16"

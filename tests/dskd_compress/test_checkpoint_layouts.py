@@ -14,9 +14,15 @@ from safetensors.torch import save_file
 from support import CLASSES, make_model
 from torch import Tensor
 
-from dskd_compress.config import ModelSection, TeacherSection
-from dskd_compress.models import count_classes, create_model, read_weights, state_sha256
+from dskd_compress.checkpoints import read_weights
+from dskd_compress.config import ModelSection
+from dskd_compress.models import WeightsShape, count_classes, create_model, find_shape, state_sha256
+from dskd_compress.timm_import import import_timm
 from dskd_export.errors import CheckpointError, ModelError
+
+import_timm()
+
+from timm.layers import resample_abs_pos_embed  # noqa: E402
 
 State = dict[str, Tensor]
 
@@ -61,6 +67,24 @@ def test_layouts_that_load(layout: str, state: State, tmp_path: Path) -> None:
     torch.save(LAYOUTS[layout](state), tmp_path / "weights.pth")
     expected = make_model("test_resnet", seed=3)
     assert state_sha256(load(tmp_path / "weights.pth")) == state_sha256(expected)
+
+
+def test_the_moving_average_is_taken_and_named(state: State, tmp_path: Path) -> None:
+    """As timm's own `load_checkpoint` and `validate.py` do."""
+    last = make_model("test_resnet", seed=4).state_dict()
+    torch.save({"state_dict": last, "state_dict_ema": under("module.", state)}, tmp_path / "timm.pth.tar")
+    section = ModelSection(name="test_resnet", pretrained=False, checkpoint=tmp_path / "timm.pth.tar")
+    changes: list[str] = []
+    loaded = create_model(section, num_classes=CLASSES, input_size=None, on_change=changes.append)
+    assert state_sha256(loaded) == state_sha256(make_model("test_resnet", seed=3))
+    assert changes == ["its EMA weights, state_dict_ema"]
+
+
+def test_a_folder_names_the_file_in_it(state: State, tmp_path: Path) -> None:
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path)
+    assert str(caught.value.hint).endswith(str(tmp_path / "model.safetensors"))
 
 
 def test_half_precision_is_cast(state: State, tmp_path: Path) -> None:
@@ -138,19 +162,46 @@ def test_old_tables_of_swin(tmp_path: Path) -> None:
     assert count_classes(name, tmp_path / "old.safetensors") == CLASSES
 
 
-@pytest.mark.parametrize(
-    ("trained", "option"), [(False, "--set teacher.kwargs.img_size=64"), (True, "--input-size 64")]
-)
-def test_a_vit_of_another_size_names_the_size(trained: bool, option: str, tmp_path: Path) -> None:
-    save_file(make_model("test_vit", img_size=64).state_dict(), tmp_path / "vit.safetensors")
-    train: dict[str, Any] | None = {} if trained else None
-    section = TeacherSection.model_validate(
-        {"name": "test_vit", "checkpoint": tmp_path / "vit.safetensors", "train": train}
+def test_a_vit_of_another_image_size_loads_and_says_so(tmp_path: Path) -> None:
+    trained = make_model("test_vit", img_size=64)
+    save_file(trained.state_dict(), tmp_path / "vit.safetensors")
+    section = ModelSection(name="test_vit", pretrained=False, checkpoint=tmp_path / "vit.safetensors")
+    assert find_shape(section, tmp_path / "vit.safetensors") == WeightsShape(CLASSES, 64)
+    changes: list[str] = []
+    loaded = create_model(section, num_classes=CLASSES, input_size=32, on_change=changes.append)
+    assert changes == ["pos_embed resampled from 64 px to the images' size"]
+    own, given = loaded.state_dict(), trained.state_dict()
+    assert own["pos_embed"].shape == (1, 5, 64)
+    expected = resample_abs_pos_embed(given["pos_embed"], [2, 2])
+    torch.testing.assert_close(own["pos_embed"], expected)
+    assert all(torch.equal(own[name], given[name]) for name in own if name != "pos_embed")
+    changes.clear()
+    same = create_model(section, num_classes=CLASSES, input_size=64, on_change=changes.append)
+    assert (state_sha256(same), changes) == (state_sha256(trained), [])
+
+
+def test_a_swin_of_another_window_loads_and_says_so(tmp_path: Path) -> None:
+    kwargs = {"depths": (1, 1), "num_heads": (2, 2), "embed_dim": 16}
+    name = "swin_tiny_patch4_window7_224"
+    trained = make_model(name, **kwargs, img_size=112, window_size=7)
+    old = {**trained.state_dict(), "layers.0.blocks.0.attn_mask": torch.zeros(4, 49, 49)}
+    save_file(old, tmp_path / "swin.safetensors")
+    section = ModelSection(
+        name=name, pretrained=False, checkpoint=tmp_path / "swin.safetensors", kwargs={**kwargs, "window_size": 4}
     )
-    with pytest.raises(CheckpointError, match=r"pos_embed is \(1, 17, 64\)") as caught:
-        create_model(section, num_classes=CLASSES, input_size=32)
-    assert str(caught.value.hint).endswith(option)
-    assert create_model(section, num_classes=CLASSES, input_size=64) is not None
+    changes: list[str] = []
+    loaded = create_model(section, num_classes=CLASSES, input_size=64, on_change=changes.append)
+    assert "relative_position_bias_table resampled" in changes[0]
+    tables = [tensor for key, tensor in loaded.state_dict().items() if key.endswith("bias_table")]
+    assert [table.shape[0] for table in tables] == [49, 49], "of windows of 4x4"
+    assert all(bool(table.abs().sum() > 0) for table in tables)
+
+
+def test_a_vit_of_other_patches_is_another_model(tmp_path: Path) -> None:
+    """timm would resample its patch embedding as well, which no image size asks for."""
+    save_file(make_model("test_vit", patch_size=8).state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(CheckpointError, match=r"patch_embed\.proj\.weight is \(64, 3, 8, 8\)"):
+        load(tmp_path / "vit.safetensors", name="test_vit")
 
 
 # --- a new classifier

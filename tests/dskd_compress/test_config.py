@@ -66,7 +66,7 @@ def test_a_checkpoint_replaces_the_pretrained_weights():
     assert ModelSection.model_validate({"name": "a"}).pretrained is True
     assert ModelSection.model_validate({"name": "a", "checkpoint": "w.safetensors"}).pretrained is False
     assert TeacherSection.model_validate({"name": "a"}).pretrained is True
-    assert StudentSection.model_validate({"name": "a"}).pretrained is False
+    assert StudentSection.model_validate({"name": "a"}).pretrained == "auto"
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ class Push:
 
     def __call__(self, hub: Hub, token: str, *flags: str) -> tuple[int, str, str]:
         self.patch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        self.patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         self.patch.setenv("HF_TOKEN", token)
         code = main(["push-to-hub", str(self.finished.folder.path), "--repo", NAME, *flags])
         return code, *self.capsys.readouterr()
@@ -55,7 +56,13 @@ def push_as_program(finished: Finished, hub: Hub, token: str, *flags: str) -> su
     """In a separate process: the client reads the address of the Hub when it is imported."""
     return subprocess.run(
         [sys.executable, "-m", "dskd_compress", "push-to-hub", str(finished.folder.path), "--repo", NAME, *flags],
-        env={**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_DISABLE_TELEMETRY": "1"},
+        env={
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": token,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_OFFLINE": "0",  # the hub is of this process
+        },
         capture_output=True,
         text=True,
     )

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from support import CLASSES, make_model
 
+from dskd_compress.checkpoints import read_weights
 from dskd_compress.config import ModelSection
 from dskd_compress.models import (
     TeacherInput,
@@ -17,7 +18,6 @@ from dskd_compress.models import (
     create_model,
     load_weights,
     model_facts,
-    read_weights,
     state_sha256,
 )
 from dskd_export.errors import CheckpointError, ModelError
@@ -49,7 +49,7 @@ def test_arguments_that_timm_refuses_are_shown() -> None:
 
 def test_weights_that_do_not_exist_say_how_to_go_on() -> None:
     wanted = ModelSection(name="resnet10t.nobody_in1k", pretrained=True)
-    with pytest.raises(ModelError, match=r"--set student.checkpoint=FILE, or add --set student.pretrained=false$"):
+    with pytest.raises(ModelError, match=r"--student-checkpoint FILE, or .*--set student.pretrained=false$"):
         create_model(wanted, num_classes=2, input_size=None)
 
 

@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
         "augment": {"hflip": 0.0, "scale": [0.8, 1.0]},
     },
     "teacher": {"name": "test_resnet", "pretrained": False, "train": _TRAINING},
-    "student": {"name": "test_efficientnet"},
+    "student": {"name": "test_efficientnet", "pretrained": False},
     "method": {"name": "dskd", "stats_batches": 2},
     "train": _TRAINING,
     "export": {"golden_images": 5},

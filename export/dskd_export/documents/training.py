@@ -77,6 +77,10 @@ class EpochRecord(Document):
     seconds: float
 
 
+StudentStart = Literal["random", "pretrained", "checkpoint"]
+"""What a student starts from; pretrained: timm's weights."""
+
+
 class TeacherProbeFacts(Document):
     """A linear classifier fitted on a teacher's features, which guides in place of the teacher's head."""
 
@@ -162,6 +166,7 @@ class TrainingDocument(Document):
     best: Accuracy
     last: Accuracy
     teacher_accuracy: Accuracy | None = None
+    start: StudentStart | None = Field(default=None, description="weights of the student before its first step")
     initial_sha256: str | None = Field(default=None, description="of the student before its first step")
     teacher_probe: TeacherProbeFacts | None = Field(default=None, description="None where none was fitted")
     teacher_cache: TeacherCacheFacts | None = Field(default=None, description="None where nothing was kept")

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from run_support import QUIET, STEPS, Finished, records, small_recipe
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
 from dskd_compress.console import Output
 from dskd_compress.data import ValLoader, open_data
 from dskd_compress.models import state_sha256
-from dskd_compress.run_folder import RunFolder
-from dskd_compress.stages import distill
+from dskd_compress.run_folder import DISTILL, RunFolder
+from dskd_compress.stages import distill, setup
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.timm_import import import_timm
 from dskd_compress.weights import load_trained
@@ -257,3 +257,34 @@ def test_a_teacher_of_other_classes(finished: Finished, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"teacher\.safetensors.*--set data\.source"):
         run_distill(recipe, folder, QUIET)
     assert (folder / "student.safetensors").read_bytes() == (finished.folder / "student.safetensors").read_bytes()
+
+
+# --- what the student starts from
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_auto_decides_is_kept_in_the_run(
+    there: bool,
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pretrained where the weights can be had, else random with a warning; the run's recipe keeps the decision."""
+    overlay: dict[str, object] = {}
+    if there:
+        torch.manual_seed(9)
+        save_file(import_timm().create_model("test_efficientnet").state_dict(), tmp_path / "hub.safetensors")
+        overlay = {"pretrained_cfg_overlay": {"file": str(tmp_path / "hub.safetensors")}}
+    recipe = small_recipe("train.epochs=1", "method.name=kd", "student.pretrained=auto")
+    student = recipe.student.model_copy(update={"kwargs": overlay})
+    recipe = recipe.model_copy(update={"student": student})
+    folder = finished.with_teacher(tmp_path / "run")
+    document = run_distill(recipe, folder, Output(json_output=False))
+    kept = folder.read_recipe().student
+    assert (document.start, kept.pretrained) == (("pretrained", True) if there else ("random", False))
+    assert ("random weights" in capsys.readouterr().err) is not there
+    assert folder.why_rerun(DISTILL, folder.keep_student_start(recipe)) is None
+    # Later calls with the same recipe mean what was decided, and ask nobody.
+    monkeypatch.setattr(setup, "create_model", lambda *a, **k: pytest.fail("decided twice"))
+    assert setup.decide_student_start(folder.keep_student_start(recipe)) == (there, "")
