@@ -64,7 +64,7 @@ def images_needed(
     """Count the images that each limit needs which will be judged by the end of an interval.
 
     At no image lost the ends are closed forms: z²(1/d - 1) images for a drop of at most d (Tango 1998) and
-    z² a/(1 - a) for an agreement of at least a (Wilson 1927), z = 1.96. The counts come from the functions that judge.
+    z² a/(1 - a) for an agreement of at least a (Wilson 1927), z = 1.96. The counts come from what judges.
 
     Args:
         budget: of the recipe.
