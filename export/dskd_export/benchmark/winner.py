@@ -133,11 +133,8 @@ def _conclude(winner: Model, words: str, device: str, validation: ValidationDocu
     """The verdict where there is a model to ship, or a candidate, and its sentence."""
     unknown = _find_unknown(validation)
     if winner.verdict == "NOT SHOWN":
-        where = f" on {device}" if device else ""
-        sentence = (
-            f"Not shown to be good enough: {winner.reason}. The candidate is {winner.name.precision}{where}."
-        )
-        return "NOT SHOWN", sentence
+        candidate = winner.name.precision + (f" on {device}" if device else "")
+        return "NOT SHOWN", f"Not shown to be good enough: {winner.reason}. The candidate is {candidate}."
     if unknown:
         return "NOT JUDGED", f"The student itself is not judged here ({unknown}). If it passes, ship {words}."
     return "PASS", f"Ship {words}."

@@ -198,6 +198,8 @@ def _gate(run: Run, stale: Sequence[str]) -> tuple[DecisionVerdict, str, str]:
 
 def _reason(validation: ValidationDocument, made: Winner) -> str:
     """Sum up the student, and the models that are not the one to ship."""
+    if made.verdict == "FAIL":
+        return made.detail
     if made.verdict == "NOT JUDGED":
         return f"{validation.reason}."
     remarks = []
@@ -208,7 +210,7 @@ def _reason(validation: ValidationDocument, made: Winner) -> str:
         for name, verdict in (("fails", "FAIL"), ("is not shown to pass", "NOT SHOWN"), ("was not run", "NOT RUN"))
     }
     for name, precisions in left_out.items():
-        if precisions and made.verdict != "FAIL":
+        if precisions:
             remarks.append(f"{', '.join(dict.fromkeys(precisions))} {name}")
     return f"{'; '.join(remarks)}." if remarks else ""
 
