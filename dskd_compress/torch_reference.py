@@ -67,11 +67,13 @@ class OpenTeacher:
         runner: None: it cannot be called, or is not needed.
         preprocessing: how it wants its images.
         missing: why it cannot be called.
+        doubt: why its answers may be worse than it is; empty: nothing is known against it.
     """
 
     runner: TorchRunner | None = None
     preprocessing: Preprocessing | None = None
     missing: str = ""
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class TorchReference(Reference[TimmBatch]):
     @property
     def teacher(self) -> TeacherOutputs:
         """See `Reference`."""
-        return TeacherOutputs(np.concatenate(self._teacher) if self._teacher else None, self.open_teacher.missing)
+        logits_NK = np.concatenate(self._teacher) if self._teacher else None
+        return TeacherOutputs(logits_NK, self.open_teacher.missing, self.open_teacher.doubt)
 
     def inputs(self, batch: TimmBatch) -> Array:
         """See `Reference`: timm's for torch, the device's for a runner of the device."""

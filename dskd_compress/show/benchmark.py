@@ -8,6 +8,7 @@ from rich.text import Text
 
 from dskd_compress.console import Output
 from dskd_export.benchmark.budget import list_failures, name_of, tabulate_checks, verdict_of_budget
+from dskd_export.benchmark.candidates import list_slower
 from dskd_export.documents.benchmark import AbDocument, BenchmarkDocument, RowJudgement
 from dskd_export.errors import GateFailed, NotShown
 from dskd_export.validation.verdicts import describe_check
@@ -16,6 +17,8 @@ from dskd_export.validation.verdicts import describe_check
 def print_benchmark(document: BenchmarkDocument, output: Output) -> None:
     """Print all tables of a benchmark, and why values are missing."""
     print_rows([("", document)], output)
+    for slower in list_slower(document):
+        output.plain(slower)
     print_scenarios(document, output)
     print_cross_checks(document, output)
     for reason in dict.fromkeys(row.energy_reason for row in document.rows if row.energy_reason):

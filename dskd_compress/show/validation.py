@@ -35,7 +35,8 @@ def decision_in(folder: Path, document: ValidationDocument | None = None) -> Dec
 
 
 def print_validation(document: ValidationDocument, decision: Decision, output: Output) -> None:
-    """Print one row per model and per check, the reasons of the verdicts, and what to ship."""
+    """Print what to ship, one row per model and per check, and the reasons of the verdicts."""
+    output.plain(decision.sentence)
     output.table(
         "Accuracy",
         ["model", "top-1", "95 %", "lost", "95 %", "ECE"],
@@ -64,7 +65,8 @@ def print_validation(document: ValidationDocument, decision: Decision, output: O
             output.plain(f"{judgement.runner}: {judgement.verdict}: {judgement.reason}.")
     for cause in list_causes(document):
         output.warn(cause)
-    output.plain(decision.sentence)
+    if decision.detail:
+        output.plain(decision.detail)
 
 
 def refuse_failed(document: ValidationDocument, accept_unproven: bool = False) -> None:

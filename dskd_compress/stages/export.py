@@ -146,6 +146,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
                 data_sha256=facts.sha256,
                 versions=installed,
                 licenses=find_licenses(recipe),
+                target=section.target,
             ),
         )
         progress.advance(1)

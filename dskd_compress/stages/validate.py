@@ -14,6 +14,7 @@ from dskd_compress.run_folder import VALIDATE, RunFolder, digest, recipe_sha256,
 from dskd_export.bundle import Bundle, open_bundle
 from dskd_export.bundle.results import BundleResults, open_results
 from dskd_export.documents.base import read_document
+from dskd_export.documents.training import TrainingDocument
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.engine.document import engines_folder
 from dskd_export.errors import BundleError, DataError, ModelError, RecipeError, UsageError
@@ -27,6 +28,9 @@ from dskd_export.validation.models import open_models
 if TYPE_CHECKING:
     from dskd_compress.data import DataSets, ImageSet, StreamSet
     from dskd_compress.torch_reference import OpenTeacher
+
+_TEACHER_FED_WRONGLY = ("teacher_input", "class_order")
+"""Findings of a training with which the teacher is better than its answers here, so that it proves no student."""
 
 ENOUGH_IMAGES = 256
 """With fewer a gate says little; the whole validation set is always enough."""
@@ -184,7 +188,18 @@ def _open_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets, stack: Exit
         return OpenTeacher(missing=error.message.rstrip("."))
     on_gpu = torch.cuda.is_available() and recipe.train.device != "cpu"
     runner = stack.enter_context(TorchRunner(teacher.model, device="cuda" if on_gpu else "cpu"))
-    return OpenTeacher(runner, teacher.format)
+    return OpenTeacher(runner, teacher.format, doubt=_doubt_of_teacher(folder))
+
+
+def _doubt_of_teacher(folder: RunFolder) -> str:
+    """Read what the distillation found against the teacher's input or classes; empty: nothing was found."""
+    path = folder / "distill.json"
+    if not path.is_file():
+        return ""
+    found = read_document(path, TrainingDocument).findings or []
+    # `accuracy` is of augmented training images; here the teacher is judged on the validation images themselves.
+    doubts = [one for one in found if one.kind in _TEACHER_FED_WRONGLY and one.term != "accuracy"]
+    return "" if not doubts else f"{doubts[0].seen} {doubts[0].cure}".rstrip(".")
 
 
 def _count(images: ImageSet | StreamSet, limit: int | None) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from dskd_export.bundle.calibration import Sha256
 from dskd_export.bundle.strict_json import canonical_json, load_document, load_json
@@ -122,6 +122,12 @@ class BundleProvenance(Document):
     data_sha256: str
     versions: dict[str, str] = Field(description="package -> version, of the export")
     licenses: Licenses
+    target: str | None = Field(default=None, description="what the models are for; None: not recorded")
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unknown(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Bundles from before targets were recorded keep their bytes."""
+        return {key: value for key, value in serialize(self).items() if key != "target" or value is not None}
 
 
 class Manifest(Document):

@@ -76,6 +76,7 @@ class DeviceFacts(Document):
     cores: int = Field(description="cores this process may use")
     memory_gb: float
     gpu: str | None = None
+    compute_capability: str | None = Field(default=None, description="of the GPU, for example 8.7; None: unknown")
     driver: str | None = None
     platform: str
     governor: str | None = Field(default=None, description="CPU frequency governor where the system reports it")

@@ -118,6 +118,10 @@ class Judgement(Document):
     engine_sha256: str | None = Field(default=None, description="of the TensorRT engine; None: it is none")
     parity: list[Parity] = Field(default_factory=list, description="on the same inputs, by batch size")
     accuracy: PairedAccuracy | None = None
+    teacher_drop: Interval | None = Field(
+        default=None,
+        description="top-1 that it loses against the teacher on the same images, for readers: not judged",
+    )
     checks: list[Check] = Field(default_factory=list)
     causes: list[str] = Field(default_factory=list, description="likely causes of the failure")
 
@@ -147,6 +151,12 @@ class ValidationDocument(Document):
     )
     student: StudentJudgement | None = Field(
         default=None, description="None: two named runners are compared, and the student itself is not judged"
+    )
+    target: str | None = Field(
+        default=None, description="what the bundle's models are for, and so the device that is decided for"
+    )
+    speed_limits: list[str] = Field(
+        default_factory=list, description="keys of the budget that only a benchmark can judge"
     )
     reference: str = Field(description="runner that is taken to be right")
     accuracy: dict[str, Accuracy] = Field(description="runner -> accuracy on the validation set, reference first")

@@ -6,14 +6,16 @@ the bundle's, time and energy are the device's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dskd_export.benchmark.winner import Model, models_of, pick, verdict_on
+from dskd_export.benchmark.candidates import Model, find_slower, models_of, name_of, select_measured_on, verdict_on
+from dskd_export.benchmark.winner import pick
 from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import BenchmarkRow
 from dskd_export.documents.validation import Verdict
+from dskd_export.precision.targets import is_measured_on
 from dskd_export.report.load import Run
 
 
@@ -49,6 +51,8 @@ class Choice:
         accuracy_of: what that was measured on.
         verdict: of the student, its accuracy and its budget together.
         reason: of the verdict.
+        slower: a quantised model that is slower there than a floating-point one, in words; empty: it is not.
+        counts: it was timed on the device that is decided for, or is to be shipped there untimed.
     """
 
     source: str
@@ -61,6 +65,8 @@ class Choice:
     accuracy_of: str
     verdict: Verdict
     reason: str
+    slower: str = ""
+    counts: bool = True
 
     @property
     def runner(self) -> str:
@@ -104,13 +110,19 @@ class Choice:
 def choices(sources: Sequence[Source]) -> list[Choice]:
     """List all models device by device, the unmeasured ones with their reason."""
     accuracies = {name: value for source in sources for name, value in _accuracies(source).items()}
-    return [choice for source in sources for choice in _of_source(source, accuracies)]
+    measured = {bundle for source in sources if (bundle := _measured_on_target(source.run)) is not None}
+    return [choice for source in sources for choice in _of_source(source, accuracies, measured)]
 
 
 def best_of(found: Sequence[Choice]) -> dict[str, Choice | None]:
-    """Device -> the student to ship there, as `dskd_export.benchmark.winner` picks it; None where none passes."""
-    devices = dict.fromkeys(one.device for one in found)
-    students = [one for one in found if one.role == "student"]
+    """Device -> the student to ship there, as `dskd_export.benchmark.winner` picks it; None where none passes.
+
+    Devices that nothing is decided for are left out, unless there are no others.
+    """
+    devices = dict.fromkeys(one.device for one in found if one.counts) or dict.fromkeys(
+        one.device for one in found
+    )
+    students = [one for one in found if one.role == "student" and one.counts]
     return {device: pick(one for one in students if one.device == device) for device in devices}
 
 
@@ -139,23 +151,43 @@ def _accuracies(source: Source) -> dict[tuple[str, str, str], tuple[Interval, st
     return found
 
 
-def _of_source(source: Source, accuracies: _Accuracies) -> Iterator[Choice]:
+def _measured_on_target(run: Run) -> str | None:
+    """The bundle that was validated here, and timed on the device that it is for; None: it was not."""
+    validation, benchmark = run.validation, run.benchmark
+    if validation is None or benchmark is None or benchmark.bundle_sha256 != validation.bundle_sha256:
+        return None
+    here = select_measured_on(benchmark, validation.target)
+    return None if here is None else validation.bundle_sha256
+
+
+def _of_source(source: Source, accuracies: _Accuracies, measured: Container[str]) -> Iterator[Choice]:
+    """List the models of a source.
+
+    Args:
+        source: a run folder or results.
+        accuracies: of all sources.
+        measured: bundles that a source timed on the device that they are for.
+    """
     benchmark, validation, student = source.run.benchmark, source.run.validation, source.run.student
     rows = [] if benchmark is None else list(benchmark.rows)
     smallest = min((row.batch for row in rows), default=1)
     of_timed = "" if benchmark is None else benchmark.bundle_sha256
     # Of two bundles, what was validated says nothing of what was timed.
     same = validation is not None and validation.bundle_sha256 == of_timed
+    target = validation.target if validation is not None and same else None
     names = {
         "student": "" if source.run.spec is None else source.run.spec.architecture,
         "teacher": "" if student is None or student.teacher is None else student.teacher.name,
     }
 
-    def choice(row: BenchmarkRow, bundle: str, verdict: Verdict, reason: str) -> Choice:
+    def choice(
+        row: BenchmarkRow, bundle: str, verdict: Verdict, reason: str, device: str = source.device
+    ) -> Choice:
+        facts = None if benchmark is None or row.latency is None else benchmark.provenance.device
         accuracy = accuracies.get((bundle, row.model, row.precision))
         return Choice(
             source=source.name,
-            device=source.device,
+            device=device,
             role=row.model,
             model=names[row.model],
             method=student.method if student is not None and row.model == "student" else "",
@@ -164,6 +196,8 @@ def _of_source(source: Source, accuracies: _Accuracies) -> Iterator[Choice]:
             accuracy_of="" if accuracy is None else accuracy[1],
             verdict=verdict,
             reason=reason,
+            slower=find_slower(row, rows),
+            counts=facts is None or is_measured_on(target, facts, name_of(row)),
         )
 
     for row in rows:
@@ -173,13 +207,19 @@ def _of_source(source: Source, accuracies: _Accuracies) -> Iterator[Choice]:
             yield choice(row, of_timed, "NOT JUDGED", "the teacher is the reference")
         else:
             yield choice(row, of_timed, *verdict_on(row, validation if same else None, benchmark))
-    if validation is not None:
-        for model in models_of(validation, benchmark if same else None):
-            if model.latency_p50_ms is None:
-                yield choice(_row_of(model, smallest), validation.bundle_sha256, model.verdict, model.reason)
+    if validation is None:
+        return
+    here = select_measured_on(benchmark, target) if same else None
+    if here is None and validation.bundle_sha256 in measured:
+        return  # another source timed it where it is to run
+    device = source.device if here is not None else validation.target or source.device
+    for model in models_of(validation, here):
+        if model.latency_p50_ms is None:
+            row = _row_of(model, smallest, device)
+            yield choice(row, validation.bundle_sha256, model.verdict, model.reason, device)
 
 
-def _row_of(model: Model, batch: int) -> BenchmarkRow:
+def _row_of(model: Model, batch: int, device: str) -> BenchmarkRow:
     """The row of a model that was validated and not timed."""
     name = model.name
     return BenchmarkRow(
@@ -193,7 +233,7 @@ def _row_of(model: Model, batch: int) -> BenchmarkRow:
         latency=None,
         throughput_images_per_s=None,
         size_mb=model.size_mb,
-        unavailable="not timed on this device",
+        unavailable=f"not measured on {device}",
     )
 
 

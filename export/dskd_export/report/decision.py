@@ -131,9 +131,7 @@ def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
         source = f"{one.source}: " if len(best) > 1 or len({each.source for each in found}) > 1 else ""
         top1 = "" if one.top1 is None else f"top-1 {fmt.percent_interval(one.top1)}"
         if one.row.latency is None:
-            detail = (
-                f"{source}{fmt.runner_of(one.row)}, the smallest that passes; nothing was timed on this device"
-            )
+            detail = f"{source}{fmt.runner_of(one.row)}, the smallest that passes; not measured on {device}"
             facts.append(Fact(label, one.row.precision, detail, interval=top1))
             continue
         p50, p99 = (fmt.milliseconds(ms) for ms in (one.row.latency.p50_ms, one.row.latency.p99_ms))
@@ -142,6 +140,8 @@ def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
             detail += f", {fmt.significant(one.row.energy_per_image_mj.value)}{fmt.NBSP}mJ per image"
         if not one.row.latency.stable:
             detail += ", UNSTABLE"
+        if one.slower:
+            detail += f", {one.slower}"
         facts.append(Fact(label, one.row.precision, detail, interval=top1))
     return facts
 
@@ -151,7 +151,7 @@ def _sentence_of(device: str, one: Choice, found: Sequence[Choice]) -> str:
     source = f"{one.source} in " if len({each.source for each in found}) > 1 else ""
     words = f"Ship on {device}: {source}{one.row.precision}"
     if one.row.latency is None:
-        words += ", the smallest that passes (nothing was timed there)"
+        words += ", the smallest that passes (not measured there)"
     else:
         words += f", p50 {fmt.milliseconds(one.row.latency.p50_ms)}"
     if teacher is not None and teacher.row.latency is not None and one.row.latency is not None:
@@ -198,6 +198,8 @@ def _gate(run: Run, stale: Sequence[str]) -> tuple[DecisionVerdict, str, str]:
 
 def _reason(validation: ValidationDocument, made: Winner) -> str:
     """Sum up the student, and the models that are not the one to ship."""
+    if made.verdict == "FAIL":
+        return made.detail
     if made.verdict == "NOT JUDGED":
         return f"{validation.reason}."
     remarks = []
@@ -208,7 +210,7 @@ def _reason(validation: ValidationDocument, made: Winner) -> str:
         for name, verdict in (("fails", "FAIL"), ("is not shown to pass", "NOT SHOWN"), ("was not run", "NOT RUN"))
     }
     for name, precisions in left_out.items():
-        if precisions and made.verdict != "FAIL":
+        if precisions:
             remarks.append(f"{', '.join(dict.fromkeys(precisions))} {name}")
     return f"{'; '.join(remarks)}." if remarks else ""
 

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from dskd_export.documents.base import DeviceFacts
-from dskd_export.telemetry.cuda import cuda_devices
+from dskd_export.telemetry.cuda import cuda_devices, cuda_gpus, format_capability
 
 # CPU implementer and part of Arm cores as Linux shows them (arch/arm64/include/asm/cputype.h).
 _ARM_CORES = {
@@ -58,11 +58,13 @@ def host_facts(device: str = "cpu") -> DeviceFacts:
         device: that a number was measured on, `cpu` or `cuda:0`. GPU and driver are recorded for a CUDA device
             only.
     """
-    gpu = driver = None
+    gpu = capability = driver = None
     if device.startswith("cuda"):
         index = int(device.partition(":")[2] or 0)
         names = cuda_devices()
         gpu = names[index] if index < len(names) else None
+        found = [one.compute_capability for one in cuda_gpus()][index : index + 1]
+        capability = format_capability(found[0]) if found and found[0] is not None else None
         driver = driver_version()
     cpu = parse_cpu_model(_read("/proc/cpuinfo")) or platform.processor() or platform.machine()
     model = board()
@@ -72,6 +74,7 @@ def host_facts(device: str = "cpu") -> DeviceFacts:
         cores=usable_cores(),
         memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
         gpu=gpu,
+        compute_capability=capability,
         driver=driver,
         platform=platform.platform(),
         governor=governor(Path("/sys/devices/system/cpu")),

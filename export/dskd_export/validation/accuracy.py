@@ -120,6 +120,18 @@ def compare_accuracy(
     )
 
 
+def measure_drop(
+    reference_NK: NDArray[Any], candidate_NK: NDArray[Any], labels_N: NDArray[np.integer[Any]]
+) -> Interval:
+    """Measure the top-1 that a candidate loses against a reference on the same images, a fraction.
+
+    Raises what `compare_accuracy` does.
+    """
+    right_N, still_right_N = (_ranks(logits_NK, labels_N) == 0 for logits_NK in (reference_NK, candidate_NK))
+    lost, gained = int((right_N & ~still_right_N).sum()), int((still_right_N & ~right_N).sum())
+    return paired_interval(lost, gained, len(labels_N))
+
+
 def find_worst_class(
     lost_N: NDArray[np.bool_],
     gained_N: NDArray[np.bool_],

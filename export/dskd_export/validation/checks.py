@@ -21,7 +21,7 @@ from dskd_export.documents.validation import (
 )
 from dskd_export.settings import PrecisionBudget, ValidateSettings
 from dskd_export.validation.accuracy import MIN_CLASS_IMAGES
-from dskd_export.validation.intervals import images_for_drop, images_for_share
+from dskd_export.validation.intervals import images_for_drop, images_for_share, round_up
 from dskd_export.validation.parity import GoldenSearch
 
 Comparison = Literal["<=", ">=", ">"]
@@ -217,14 +217,8 @@ def _would_show(needed: int | None, detail: str) -> tuple[int | None, str]:
     """How many images would show a value that is within its limit, as a number and in words."""
     if needed is None:
         return None, f"{detail}: the value is at the limit, which no number of images would show"
-    needed = _rounded_up(needed)
+    needed = round_up(needed)
     return needed, f"{detail}; {needed:,} images would show it"
-
-
-def _rounded_up(count: int) -> int:
-    """Two significant digits, upwards: it is an estimate."""
-    step = int(10 ** max(0, math.floor(math.log10(count)) - 1))
-    return -(-count // step) * step
 
 
 def _worst(

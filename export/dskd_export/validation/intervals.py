@@ -121,7 +121,7 @@ def mcnemar_p(lost: int, gained: int) -> float:
     return min(1.0, float(2 * tail / 2**differing))
 
 
-def images_for_drop(lost: int, gained: int, n: int, limit: float) -> int | None:
+def images_for_drop(lost: float, gained: float, n: float, limit: float) -> int | None:
     """Images on which the same shares would have the upper bound of their drop at the limit, or below.
 
     None where no number of images would do: the drop itself is at the limit or above it.
@@ -131,7 +131,7 @@ def images_for_drop(lost: int, gained: int, n: int, limit: float) -> int | None:
     return _fewest(lambda factor: paired_interval(lost * factor, gained * factor, n * factor).high <= limit, n)
 
 
-def images_for_share(successes: int, n: int, limit: float) -> int | None:
+def images_for_share(successes: float, n: float, limit: float) -> int | None:
     """Images on which the same share would have its lower Wilson bound at the limit, or above.
 
     None where no number of images would do.
@@ -141,7 +141,13 @@ def images_for_share(successes: int, n: int, limit: float) -> int | None:
     return _fewest(lambda factor: wilson_interval(successes * factor, n * factor).low >= limit, n)
 
 
-def _fewest(holds: Callable[[float], Any], n: int) -> int | None:
+def round_up(count: int) -> int:
+    """Round a number of images up to two significant digits: it is an estimate."""
+    step = int(10 ** max(0, math.floor(math.log10(count)) - 1))
+    return -(-count // step) * step
+
+
+def _fewest(holds: Callable[[float], Any], n: float) -> int | None:
     """The least multiple of n images for which a condition holds that holds for all larger ones."""
     low = high = 1.0
     while not holds(high):

@@ -21,7 +21,7 @@ from dskd_export.documents.validation import Check, Judgement, PairedAccuracy, P
 from dskd_export.runtime.loader import FULL
 from dskd_export.runtime.runner import Array
 from dskd_export.settings import PrecisionBudget, ValidateSettings
-from dskd_export.validation.accuracy import accuracy_of, compare_accuracy
+from dskd_export.validation.accuracy import accuracy_of, compare_accuracy, measure_drop
 from dskd_export.validation.batches import GOLDEN
 from dskd_export.validation.causes import explain_logits
 from dskd_export.validation.checks import (
@@ -78,10 +78,13 @@ class TeacherOutputs:
     Attributes:
         logits: [N, K] in the classes of the data; None: there is no teacher to call.
         missing: why there is none.
+        doubt: why its answers may be worse than it is, for example a normalisation that is not its own, and what
+            would change that; empty: nothing is known against it.
     """
 
     logits: NDArray[Any] | None
     missing: str = ""
+    doubt: str = ""
 
 
 def judge_model(
@@ -204,6 +207,15 @@ def _takes_bgr(candidate: LoadedModel, outputs: Measured) -> bool:
     return bool((after_N == first_N).mean() > 0.9 > (before_N == first_N).mean())
 
 
+def add_teacher_drop(judgement: Judgement, outputs: Measured, teacher: TeacherOutputs) -> Judgement:
+    """Add what a model loses against the teacher on the same images, where both were called."""
+    logits_NK = outputs.logits.get(judgement.runner)
+    if teacher.logits is None or outputs.labels is None or logits_NK is None:
+        return judgement
+    drop = measure_drop(teacher.logits, logits_NK, outputs.labels)
+    return judgement.model_copy(update={"teacher_drop": drop})
+
+
 def judge_student(
     student_NK: NDArray[Any] | None,
     labels_N: NDArray[np.integer[Any]] | None,
@@ -225,6 +237,9 @@ def judge_student(
         if student_drop is not None:
             checks.append(not_judged(AGAINST_TEACHER, "<=", student_drop, teacher.missing or NO_IMAGES))
         return StudentJudgement(verdict="NOT JUDGED", reason=NO_IMAGES, checks=checks)
+    counts_K = np.bincount(labels_N, minlength=len(classes))
+    commonest = int(counts_K.argmax())
+    share = float(counts_K[commonest] / len(labels_N))
     paired, accuracy = None, None
     if student_drop is not None:
         if teacher.logits is None:
@@ -232,10 +247,8 @@ def judge_student(
         else:
             paired = compare_accuracy(teacher.logits, student_NK, labels_N, classes)
             accuracy = accuracy_of(teacher.logits, labels_N)
-            checks.append(check_teacher(paired, accuracy.top1.value, student_drop))
-    counts_K = np.bincount(labels_N, minlength=len(classes))
-    commonest = int(counts_K.argmax())
-    share = float(counts_K[commonest] / len(labels_N))
+            doubt = teacher.doubt or _doubt_guessing(accuracy.top1.value, classes[commonest], share)
+            checks.append(check_teacher(paired, accuracy.top1.value, student_drop, doubt))
     checks.append(_check_commonest(student_NK, labels_N, classes[commonest], share))
     return StudentJudgement(
         verdict=verdict_of(checks),
@@ -248,13 +261,27 @@ def judge_student(
     )
 
 
-def check_teacher(paired: PairedAccuracy, teacher_top1: float, limit: float) -> Check:
+def _doubt_guessing(teacher_top1: float, name: str, share: float) -> str:
+    """Doubt a teacher that is no better than always answering the commonest class; empty: it is better."""
+    if teacher_top1 > share or share == 1:
+        return ""
+    return (
+        f"the teacher itself is no better than always answering '{name}' ({_percent(share)}). Check teacher.mean, "
+        "teacher.std and teacher.class_map"
+    )
+
+
+def check_teacher(paired: PairedAccuracy, teacher_top1: float, limit: float, doubt: str = "") -> Check:
     """Check what the student loses against its teacher by the high end of the interval.
+
+    A teacher in doubt shows nothing by being worse than the student: no PASS then, but NOT SHOWN, which more images
+    would not change.
 
     Args:
         paired: the teacher is the reference, the student the candidate.
         teacher_top1: accuracy of the teacher on the same images.
         limit: that may be lost, a fraction.
+        doubt: why the teacher's answers may be worse than it is.
     """
     drop = paired.top1_drop
     how = "below" if drop.value >= 0 else "above"
@@ -262,7 +289,11 @@ def check_teacher(paired: PairedAccuracy, teacher_top1: float, limit: float) -> 
         f"{100 * abs(drop.value):.1f} points {how} the teacher ({_percent(teacher_top1 - drop.value)} against "
         f"{_percent(teacher_top1)}) on {paired.images} images, {100 * limit:g} allowed"
     )
-    return check_drop(AGAINST_TEACHER, paired, limit, detail)
+    check = check_drop(AGAINST_TEACHER, paired, limit, detail)
+    if not doubt or check.failed:
+        return check
+    in_doubt = {"verdict": "NOT SHOWN", "detail": f"{detail}; {doubt}", "images_needed": None}
+    return check.model_copy(update=in_doubt)
 
 
 def _check_commonest(

@@ -33,7 +33,7 @@ from dskd_export.validation.batches import (
     iter_labelled_batches,
     prefetch,
 )
-from dskd_export.validation.judgement import Measured, judge_model, judge_student
+from dskd_export.validation.judgement import Measured, add_teacher_drop, judge_model, judge_student
 from dskd_export.validation.models import BATCH, Models, open_models
 from dskd_export.validation.parity import GoldenSearch
 from dskd_export.validation.reference import BatchT, GoldenReference, Reference, find_differing
@@ -92,7 +92,9 @@ def validate(
     student = None
     if settings.pair is None:
         own_NK = None if measured.labels is None else measured.logits[reference.model.name]
-        student = judge_student(own_NK, measured.labels, reference.classes, reference.teacher, budget.student_drop)
+        teacher = reference.teacher
+        student = judge_student(own_NK, measured.labels, reference.classes, teacher, budget.student_drop)
+        judgements = [add_teacher_drop(one, measured, teacher) for one in judgements]
     verdict, reason = conclude(student, checks, judgements)
     on_gpu = any(model.name.provider != "cpu" for model in models.distinct)
     labels = measured.labels
@@ -100,6 +102,8 @@ def validate(
         verdict=verdict,
         reason=reason,
         student=student,
+        target=bundle.manifest.provenance.target,
+        speed_limits=[f"budget.{key}" for key in budget.speed().limits],
         reference=reference.name,
         accuracy={}
         if labels is None

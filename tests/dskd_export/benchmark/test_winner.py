@@ -126,7 +126,7 @@ def test_the_smallest_where_nothing_was_timed_and_that_is_said() -> None:
     validation = validated(*MODELS)
     assert named(validation, None) == "onnxruntime:cpu:int8"
     assert decide(validation, None).sentence == (
-        "Ship onnxruntime:cpu:int8: the smallest of 3 that pass, 3 MB. Nothing was timed on this device."
+        "Ship int8: about the student, the smallest of 3 that pass (3 MB); not measured on any device."
     )
 
 
@@ -135,7 +135,8 @@ def test_the_fastest_where_they_were_timed() -> None:
     assert named(validation, benchmark) == "onnxruntime:cpu:fp32"
     decision = decide(validation, benchmark)
     assert decision.timed
-    assert decision.sentence == "Ship onnxruntime:cpu:fp32: the fastest of 3 that pass on a CPU, p50 1 ms."
+    assert decision.sentence == "Ship fp32 on a CPU: about the student, 1 ms p99 in ONNX Runtime."
+    assert decision.detail == "onnxruntime:cpu:fp32, the fastest of 3 that pass: p50 1 ms."
 
 
 def test_only_what_passes() -> None:
