@@ -14,7 +14,7 @@ from statistics import median
 
 from dskd_export.documents.benchmark import LayerKind, LayerProfile, LayerTime, OperatorTime
 from dskd_export.engine.inspect import is_reformat
-from dskd_export.files.names import make_printable
+from dskd_export.files.json_text import one_line
 from dskd_export.runtime.layer_times import ProfiledCalls
 
 MOST_LAYERS = 10
@@ -33,7 +33,7 @@ _REFORMAT = {
 }
 # Of TensorRT a fused layer has the names of its nodes with plus signs; TensorRT-RTX writes Q/DQ as arithmetic with
 # a rounding: `__myl_MulMinMaxRounCast_myl0_1`.
-_QUANTIZES = re.compile(r"(Quantize|Dequantize)(Linear)?(?![a-z])")
+_QUANTIZES = re.compile(r"(?<![A-Za-z])(Quantize|Dequantize)(Linear)?(?![A-Za-z])")
 _MYELIN = re.compile(r"^__myl_([A-Za-z]+)_")
 _MYELIN_QUANTIZE = {"Mul", "Div", "Min", "Max", "Roun", "Clip", "Cast", "Quan", "Dequ"}
 _MYELIN_MOVES = {"Move", "Cast", "Tran", "Repl", "Resh", "Conc", "Slic"}
@@ -98,7 +98,7 @@ def summarize_calls(profile: LayerProfile, profiled: ProfiledCalls) -> LayerProf
             "computed_in": _find_number_type(layers),
             "slowest": [
                 LayerTime(
-                    name=_shorten(layer.name),
+                    name=layer.name,
                     operator=layer.operator,
                     kind=layer.kind,
                     p50_us=layer.microseconds,
@@ -173,8 +173,8 @@ def _take_medians(profiled: ProfiledCalls, runner: str) -> list[_Layer]:
     calls = len(profiled.calls)
     return [
         _Layer(
-            make_printable(name) or _UNKNOWN,
-            make_printable(operator) or _UNKNOWN,
+            _shorten(name) or _UNKNOWN,
+            _shorten(operator) or _UNKNOWN,
             classify_layer(name, operator, runner),
             median([*found, *([0.0] * (calls - len(found)))]),
             types[name, operator, index],
@@ -254,7 +254,10 @@ def _value_of_latency(profile: LayerProfile) -> float:
 
 
 def _shorten(name: str) -> str:
-    if len(name) <= _LONGEST_NAME:
-        return name
+    """Cut the middle out of a long name, which comes from the model's file; no control characters."""
+    return _cut(one_line(_cut(name)))
+
+
+def _cut(text: str) -> str:
     half = (_LONGEST_NAME - 3) // 2
-    return f"{name[:half]}...{name[-half:]}"
+    return text if len(text) <= _LONGEST_NAME else f"{text[:half]}...{text[-half:]}"
