@@ -20,6 +20,7 @@ def benchmark(
     provider: bench.Provider = None,
     batch: bench.Batch = None,
     images: bench.Images = None,
+    profile: bench.Profile = False,
     baseline: bench.Baseline = None,
     junit: bench.Junit = None,
     summary: bench.Summary = None,
@@ -60,7 +61,7 @@ def benchmark(
         provider, device = device, None
     old = {"threads": threads, "streams": streams, "scenarios": scenario, "cross_check": cross_check}
     changes = bench.replace_old_flags(output, **old)
-    changes += bench.collect_overrides(precision, runner, provider, batch, set_, allow_cpu)
+    changes += bench.collect_overrides(precision, runner, provider, batch, set_, allow_cpu, profile)
     if against or device or remote_command or ssh_config:
         rest = (against, device, remote_command, ssh_config, changes, report_only, out, output)
         _run_old(source, images, baseline, *rest)

@@ -35,11 +35,13 @@ Baseline = Annotated[
     Optional[Path], typer.Option("--baseline", metavar="FILE", help="Exit 5 if slower than this benchmark.json.")
 ]
 Junit = Annotated[Optional[Path], typer.Option("--junit", metavar="FILE", help="Write verdicts as JUnit XML.")]
-Summary = Annotated[
-    Optional[Path], typer.Option("--summary", metavar="FILE", help="Append a Markdown table to this file.")
-]
+# Not in the help, which is full: a job of GitHub needs no flag, and docs/benchmarking.md lists it for others.
+Summary = Annotated[Optional[Path], typer.Option("--summary", hidden=True)]
 ReportOnly = Annotated[
     bool, typer.Option("--report-only", help="Exit 0 also where a budget or baseline is missed.")
+]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Time every node or layer too: which operators take the time.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Time everything again instead of resuming.")]
 Results = Annotated[
@@ -77,7 +79,13 @@ def split_words(given: Iterable[str] | None) -> list[Any] | None:
 
 
 def collect_overrides(
-    precision: Words, runner: Words, provider: Words, batch: Words, set_: Words, allow_cpu: Words = None
+    precision: Words,
+    runner: Words,
+    provider: Words,
+    batch: Words,
+    set_: Words,
+    allow_cpu: Words = None,
+    profile: bool = False,
 ) -> list[str]:
     """Recipe keys that the flags set, then those of `--set`."""
     flags = as_overrides(
@@ -86,6 +94,7 @@ def collect_overrides(
         benchmark__providers=split_words(provider),
         benchmark__batches=split_words(batch),
         benchmark__allow_cpu=split_words(allow_cpu),
+        benchmark__profile=profile or None,
     )
     return [*flags, *(set_ or [])]
 

@@ -19,6 +19,7 @@ def fleet(
     runner: bench.Runner = None,
     provider: bench.Provider = None,
     batch: bench.Batch = None,
+    profile: bench.Profile = False,
     remote_command: bench.RemoteCommand = "dskd-compress",
     ssh_config: bench.SshConfig = None,
     report_only: bench.ReportOnly = False,
@@ -41,7 +42,7 @@ def fleet(
 
     if not on:
         raise UsageError("fleet needs at least one device.", "Name it: --on ssh://user@host")
-    changes = bench.collect_overrides(precision, runner, provider, batch, set_)
+    changes = bench.collect_overrides(precision, runner, provider, batch, set_, profile=profile)
     run_on_fleet(source, on, changes, remote_command, ssh_config, out, report_only, Output(json_output))
 
 
@@ -63,6 +64,7 @@ def run_on_fleet(
     """
     from dskd_compress.recipe import bundle_settings
     from dskd_compress.show.benchmark import print_rows, refuse_slow_anywhere
+    from dskd_compress.show.profile import print_profiles
     from dskd_compress.stages.benchmark import benchmark_bundle
     from dskd_export.bundle import bundle_of
     from dskd_export.bundle.results import BENCHMARK_FILES, check_out, hold_results, results_folder
@@ -94,6 +96,7 @@ def run_on_fleet(
         )
     tables = [(one.name, one.benchmark) for one in document.devices if one.benchmark is not None]
     print_rows(tables, output)
+    print_profiles(tables, output)
     output.plain(f"Results: {folder / 'devices.json'}")
     output.result(document)
     require_all_devices(document)

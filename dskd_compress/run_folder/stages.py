@@ -62,6 +62,11 @@ def _speed(recipe: Recipe) -> Any:
     return recipe.budget.model_dump(mode="json", include={*SpeedBudget.model_fields, "batch", "part", "devices"})
 
 
+def _timing(recipe: Recipe) -> Any:
+    # A recipe without a profile has the digest that it had before there were profiles.
+    return recipe.benchmark.model_dump(mode="json", exclude=set() if recipe.benchmark.profile else {"profile"})
+
+
 def _accuracy(recipe: Recipe) -> Any:
     # What a budget says of speed alone is judged by the benchmark.
     return recipe.budget.model_dump(
@@ -158,7 +163,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         BENCHMARK,
-        lambda r: {"benchmark": _dump(r.benchmark), "budget": _speed(r), "teacher": _ready_teacher(r)},
+        lambda r: {"benchmark": _timing(r), "budget": _speed(r), "teacher": _ready_teacher(r)},
         (
             "bundle/manifest.json",
             "student.safetensors",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from dskd_compress.console import Output
+from dskd_compress.show.profile import print_profiles
 from dskd_export.benchmark.budget import list_failures, name_of, tabulate_checks, verdict_of_budget
 from dskd_export.benchmark.candidates import list_slower
 from dskd_export.documents.benchmark import AbDocument, BenchmarkDocument, RowJudgement
@@ -21,6 +22,7 @@ def print_benchmark(document: BenchmarkDocument, output: Output) -> None:
         output.plain(slower)
     print_scenarios(document, output)
     print_cross_checks(document, output)
+    print_profiles([("", document)], output)
     for reason in dict.fromkeys(row.energy_reason for row in document.rows if row.energy_reason):
         output.print(Text(f"No energy: {reason}."))
     skipped = [row for row in document.rows if row.unavailable]

@@ -242,6 +242,9 @@ class BenchmarkSettings(Section):
     cross_check: Literal["trtexec"] | None = Field(
         None, description="trtexec: time the engines with TensorRT's own tool as well"
     )
+    profile: bool = Field(
+        False, description="time every node or layer as well, in calls of their own: about a second a model"
+    )
     teacher: bool = Field(True, description="time the teacher as well")
     threads: tuple[Batch, ...] | None = Field(
         None, min_length=1, description="CPU threads, each number timed separately; null: all cores"

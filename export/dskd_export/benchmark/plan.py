@@ -49,9 +49,10 @@ class BenchmarkPlan:
 
     @property
     def steps(self) -> int:
-        """Rows and scenarios, for a progress display."""
+        """Rows, scenarios and profiles, for a progress display."""
         batches = self.settings.batches
-        return len(self.cells(batches[:1])) * (len(PARTS) * len(batches) + len(self.scenarios))
+        profiles = len(self.models) if self.settings.profile else 0
+        return len(self.cells(batches[:1])) * (len(PARTS) * len(batches) + len(self.scenarios)) + profiles
 
     def cells(self, batches: Sequence[int]) -> list[Cell]:
         """List every model with every batch; a cell that cannot be timed has its reason."""

@@ -12,6 +12,7 @@ from dskd_export.benchmark.budget import judge_rows
 from dskd_export.benchmark.cells import Samples, time_cells
 from dskd_export.benchmark.loadgen import run_scenarios, scenario_batch
 from dskd_export.benchmark.plan import BenchmarkPlan
+from dskd_export.benchmark.profile_models import choose_batch, profile_models
 from dskd_export.benchmark.store import CellStore
 from dskd_export.benchmark.trtexec import find_tools, run_cross_checks
 from dskd_export.documents.base import Provenance
@@ -47,7 +48,7 @@ def benchmark(
         store: keeps finished cells; None: nothing is kept.
         seed: of Server's arrivals.
         provenance: called with the device that computed, when all is measured.
-        on_step: called after every row and scenario.
+        on_step: called after every row, scenario and profile.
         on_status: called with what is timed next.
 
     Returns:
@@ -66,11 +67,16 @@ def benchmark(
     for result in run_scenarios(cells, images, settings, seed, on_status):
         scenarios.append(result)
         on_step()
+    profiles = []
+    if settings.profile:
+        batch = choose_batch(settings.batches, budget.batch)
+        profiles = profile_models(plan, rows, images, batch, on_step, on_status)
     on_gpu = any(row.provider != "cpu" for row in rows if row.latency is not None)
     document = BenchmarkDocument(
         rows=rows,
         scenarios=scenarios,
         cross_checks=list(run_cross_checks(plan.engines, rows, spec, tools)) if tools else [],
+        profiles=profiles,
         judgements=judge_rows(budget.speed(device_name()), rows, batch=budget.batch, part=budget.part),
         images=image_source,
         bundle_sha256=plan.bundle.sha256,

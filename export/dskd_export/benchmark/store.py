@@ -71,7 +71,8 @@ class CellStore:
 
 def open_store(folder: Path, bundle_sha256: str, settings: BenchmarkSettings, *, fresh: bool = False) -> CellStore:
     """Open the store of a bundle's cells with these settings, on this device, with the installed versions."""
-    depends_on = [bundle_sha256, settings.model_dump_json(), device_name(), str(sorted(versions().items()))]
+    shaping = settings.model_dump_json(exclude={"profile"})  # a profile is measured apart from the cells
+    depends_on = [bundle_sha256, shaping, device_name(), str(sorted(versions().items()))]
     return CellStore(folder, depends_on, fresh=fresh)
 
 

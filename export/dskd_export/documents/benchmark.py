@@ -142,6 +142,65 @@ class BenchmarkRow(Document):
     unavailable: str = Field(default="", description="why there is no measurement")
 
 
+LayerKind = Literal["quantize", "reformat", "compute"]
+
+
+class LayerTime(Document):
+    """One node or layer of a profiled model."""
+
+    name: str = Field(description="in the graph that ran, where fused nodes are one; cut where it is long")
+    operator: str = Field(description="ONNX Runtime's operator, or TensorRT's type of layer")
+    kind: LayerKind = Field(
+        description="quantize: QuantizeLinear and the like alone; reformat: changes type or order in memory; "
+        "compute: all else, fused kernels among it"
+    )
+    p50_us: float = Field(description="median over the calls")
+    share: float = Field(description="of the time of all layers, in [0, 1]")
+
+
+class OperatorTime(Document):
+    """All nodes or layers of one operator."""
+
+    operator: str
+    kind: LayerKind
+    layers: int
+    p50_us: float = Field(description="sum of the medians of its layers")
+    share: float = Field(description="of the time of all layers, in [0, 1]")
+
+
+class LayerProfile(Document):
+    """Where the time of one model goes, from calls of their own under the runner's profiler."""
+
+    model: Literal["teacher", "student"]
+    runner: str
+    provider: str
+    precision: str
+    batch: int
+    threads: int | None = None
+    graph: str = Field(default="", description="which graph the names belong to")
+    calls: int = Field(default=0, description="profiled, after a warm-up")
+    layers: int = Field(default=0, description="nodes or layers that were timed")
+    sum_ms: float | None = Field(default=None, description="of the medians of all layers; None: see `reason`")
+    call_p50_ms: float | None = Field(default=None, description="wall time of a profiled call")
+    latency_p50_ms: Interval | None = Field(
+        default=None, description="of the row of the engine alone, without a profiler"
+    )
+    quantize_share: float | None = Field(default=None, description="of the time of all layers, in [0, 1]")
+    reformat_share: float | None = Field(default=None, description="of the time of all layers, in [0, 1]")
+    computed_in: str | None = Field(
+        default=None, description="number type of most of the time of convolutions and matrix products"
+    )
+    slowest: list[LayerTime] = Field(default_factory=list, description="at most ten, the slowest first")
+    operators: list[OperatorTime] = Field(default_factory=list, description="at most twenty, the slowest first")
+    summary: str = Field(
+        default="", description="in one sentence, why it is slower than a wider precision if it is"
+    )
+    slower_than: str | None = Field(
+        default=None, description="wider precision that is faster here, by the intervals"
+    )
+    reason: str = Field(default="", description="why there is no profile")
+
+
 ScenarioName = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 
 
@@ -234,6 +293,9 @@ class BenchmarkDocument(Document):
     rows: list[BenchmarkRow]
     scenarios: list[ScenarioResult] = Field(default_factory=list)
     cross_checks: list[CrossCheck] = Field(default_factory=list, description="empty unless requested")
+    profiles: list[LayerProfile] = Field(
+        default_factory=list, description="one for each model; empty unless requested (benchmark.profile)"
+    )
     judgements: list[RowJudgement] = Field(
         default_factory=list, description="by the recipe's budget; rows without a limit are left out"
     )

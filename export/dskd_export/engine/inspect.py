@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dskd_export.engine.document import BuildDocument, LayerPrecisions, TypeShare
@@ -43,11 +43,13 @@ class Layer:
     Attributes:
         type: number type that it computes in; None: it has no tensors of numbers.
         reformat: it only changes type or order in memory.
+        operator: TensorRT's type of layer, for example `CaskConvolution`.
     """
 
     name: str
     type: str | None
     reformat: bool
+    operator: str = field(default="", compare=False)
 
 
 def layers_of_json(text: str) -> list[Layer]:
@@ -67,7 +69,7 @@ def _layer(layer: Mapping[str, Any]) -> Layer:
     name, kind = str(layer.get("Name", "")), str(layer.get("LayerType", ""))
     read = [_tensor_type(tensor) for tensor in layer.get("Inputs", [])]
     written = [_tensor_type(tensor) for tensor in layer.get("Outputs", [])]
-    return Layer(name, _computed_in(read, written), _is_reformat(name, kind))
+    return Layer(name, _computed_in(read, written), is_reformat(name, kind), kind)
 
 
 def _tensor_type(tensor: Any) -> str | None:
@@ -89,7 +91,7 @@ def layers_of_log(text: str) -> list[Layer]:
         read, written = (
             [parse_type(word) for word in re.findall(r"Datatype: ([\w/]+)", part)] for part in (inputs, outputs)
         )
-        found.append(Layer(name, _computed_in(read, written), _is_reformat(name, kind)))
+        found.append(Layer(name, _computed_in(read, written), is_reformat(name, kind), kind))
     return found
 
 
@@ -103,7 +105,8 @@ def _computed_in(read: list[str | None], written: list[str | None]) -> str | Non
     return min(numbers, key=_WIDTH.__getitem__) if numbers else None
 
 
-def _is_reformat(name: str, kind: str) -> bool:
+def is_reformat(name: str, kind: str) -> bool:
+    """Whether a layer of this name and type only changes type or order in memory."""
     return bool(_REFORMAT.match(kind) or _REFORMAT.match(name) or _MOVES.match(name))
 
 

@@ -25,6 +25,7 @@ from dskd_export.report.sections import (
     latency,
     numerics,
     precisions,
+    profile,
     provenance,
     training,
 )
@@ -74,6 +75,7 @@ def build_report(run_folder: Path, *, title: str | None = None) -> Report:
             precisions.section_from_run(run),
             numerics.section_from_run(run),
             latency.section_from_run(run),
+            *profile.sections_from_run(run),
             precisions.engines_from_run(run),
             provenance.section_from_run(run, stages, hashes),
             provenance.commands_from_run(run, stages),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from dskd_export import codes
 from dskd_export.errors import EnvironmentProblem
+from dskd_export.runtime.profile_events import arguments_of, is_node, name_node, read_events
 from dskd_export.runtime.providers import Provider
 from dskd_export.runtime.runner import Array
 
@@ -59,13 +59,15 @@ def list_profiled(session: Any, feeds: Mapping[str, Array]) -> list[Assigned]:
     """
     session.run(None, dict(feeds))
     path = Path(session.end_profiling())
-    events = json.loads(path.read_text(encoding="utf-8"))
-    path.unlink()
+    try:
+        events = read_events(path)
+    finally:
+        path.unlink(missing_ok=True)
     found = {}
     for event in events:
-        name, arguments = str(event.get("name", "")), event.get("args", {})
-        if event.get("cat") == "Node" and name.endswith("_kernel_time") and "provider" in arguments:
-            node = name.removesuffix("_kernel_time")
+        arguments = arguments_of(event)
+        if is_node(event) and "provider" in arguments:
+            node = name_node(event)
             found[node] = Assigned(node, arguments.get("op_name", ""), arguments["provider"])
     return list(found.values())
 

@@ -7,14 +7,13 @@ precision than the device will use.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner
+from dskd_export.runtime.profile_events import Event, arguments_of, is_node, read_events
 from dskd_export.runtime.runner import Array
 
 # Names in a profile of the types of a precision, on the operands of a convolution or a matrix product.
@@ -56,37 +55,42 @@ def find_compute_precision(
 
     Raises:
         EnvironmentProblem: the provider is not available here.
-        ModelError: ONNX Runtime cannot run the model.
+        ModelError: ONNX Runtime cannot run the model, or its profile cannot be read.
     """
     with tempfile.TemporaryDirectory() as folder:
         runner = OnnxRuntimeRunner(model, provider=provider, precision=precision, profile=Path(folder) / "profile")
         with runner:
             runner.infer(feeds)
             profile = runner.end_profile()
-        events = json.loads(profile.read_text(encoding="utf-8"))
+        events = read_events(profile)
     return judge_kernels(list_kernel_types(events), precision, provider)
 
 
-def list_kernel_types(events: Iterable[Mapping[str, Any]]) -> list[str]:
-    """List the precision that each convolution and matrix product ran in, from the events of a profile.
+def list_kernel_types(events: Iterable[Event]) -> list[str]:
+    """List the precision that each convolution and matrix product ran in, from the events of a profile."""
+    return [found for event in events if is_node(event) and (found := find_kernel_type(event)) is not None]
+
+
+def find_kernel_type(event: Event) -> str | None:
+    """Find the precision that a convolution or matrix product ran in; None for any other node.
 
     The type of a kernel is that of its weight, its second operand that is more than a number.
     """
-    found = []
-    for event in events:
-        arguments = event.get("args", {})
-        if event.get("cat") != "Node" or not str(event.get("name", "")).endswith("_kernel_time"):
-            continue
-        if not any(word in arguments.get("op_name", "") for word in ("Conv", "Gemm", "MatMul")):
-            continue
-        types = [
-            (name, shape) for operand in arguments.get("input_type_shape", []) for name, shape in operand.items()
-        ]
-        operands = [name for name, shape in types if len(shape) > 1]
-        if operands:
-            weight = operands[min(1, len(operands) - 1)]
-            found.append(_NAMES.get(weight, weight))
-    return found
+    arguments = arguments_of(event)
+    if not any(word in str(arguments.get("op_name", "")) for word in ("Conv", "Gemm", "MatMul")):
+        return None
+    listed = arguments.get("input_type_shape")
+    types = [
+        pair
+        for operand in (listed if isinstance(listed, list) else ())
+        if isinstance(operand, Mapping)
+        for pair in operand.items()
+    ]
+    operands = [str(name) for name, shape in types if isinstance(shape, list) and len(shape) > 1]
+    if not operands:
+        return None
+    weight = operands[min(1, len(operands) - 1)]
+    return _NAMES.get(weight, weight)
 
 
 def judge_kernels(kernels: list[str], precision: str, provider: str) -> ComputePrecision:

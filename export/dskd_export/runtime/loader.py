@@ -15,12 +15,16 @@ from dskd_export.bundle import Bundle
 from dskd_export.documents.runner_name import RunnerName
 from dskd_export.engine.identity import FoundEngine, find_engines, require_engines
 from dskd_export.engine.inspect import format_shares, runs_in_its_precision
+from dskd_export.errors import EnvironmentProblem
 from dskd_export.runtime.batches import AnyBatch
 from dskd_export.runtime.compute_precision import ComputePrecision, find_compute_precision
+from dskd_export.runtime.layer_times import ProfiledCalls
 from dskd_export.runtime.onnxruntime import OnnxRuntimeRunner, check_provider, list_providers
+from dskd_export.runtime.onnxruntime_profile import profile_onnx
 from dskd_export.runtime.providers import TENSORRT, Shape
 from dskd_export.runtime.runner import Array, Runner
 from dskd_export.runtime.tensorrt import TensorRtRunner
+from dskd_export.runtime.tensorrt_profile import profile_engine
 from dskd_export.settings import BenchmarkSettings, ValidateSettings
 from dskd_export.spec import ModelSpec
 
@@ -75,6 +79,26 @@ class Loader(ABC):
         """
         return ComputePrecision(True, "")
 
+    def profile(
+        self, feeds: Mapping[str, Array], *, calls: int, warmup_calls: int, threads: int | None = None
+    ) -> ProfiledCalls:
+        """Time every node or layer of the model, in a session of its own.
+
+        Args:
+            feeds: one batch.
+            calls: that are counted.
+            warmup_calls: made before.
+            threads: of the CPU; None: all cores of this process.
+
+        Raises:
+            EnvironmentProblem: its runner has no profiler here.
+            ModelError: the model does not run, or its profile cannot be read.
+        """
+        raise EnvironmentProblem(
+            f"{self.name.kind} is not profiled, only ONNX Runtime and TensorRT engines are.",
+            "Benchmark with --runner onnxruntime",
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxLoader(Loader):
@@ -106,6 +130,21 @@ class OnnxLoader(Loader):
         if self.name.precision == FULL:
             return ComputePrecision(True, "")
         return find_compute_precision(self.read(), self.name.precision, self.name.provider, feeds)
+
+    def profile(
+        self, feeds: Mapping[str, Array], *, calls: int, warmup_calls: int, threads: int | None = None
+    ) -> ProfiledCalls:
+        """See `Loader`."""
+        return profile_onnx(
+            self.read(),
+            self.name.provider,
+            self.name.precision,
+            feeds,
+            calls=calls,
+            warmup_calls=warmup_calls,
+            threads=threads,
+            allow_cpu=self.allow_cpu,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +187,12 @@ class EngineLoader(Loader):
         most = max(types.types, key=lambda share: share.layer_share, default=None)
         other = "" if is_native else "unknown" if most is None else most.type
         return ComputePrecision(is_native, f"{format_shares(types)} ({types.source})", other)
+
+    def profile(
+        self, feeds: Mapping[str, Array], *, calls: int, warmup_calls: int, threads: int | None = None
+    ) -> ProfiledCalls:
+        """See `Loader`."""
+        return profile_engine(self.found.path, feeds, calls=calls, warmup_calls=warmup_calls)
 
 
 ModelSettings = ValidateSettings | BenchmarkSettings

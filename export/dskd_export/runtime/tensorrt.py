@@ -135,14 +135,35 @@ class TensorRtRunner:
             calls: number of summed calls.
         """
         times_ms: dict[str, float] = {}
+        for found, _ in self.sample_layers(feeds, calls=calls):
+            for name, ms in found.items():
+                times_ms[name] = times_ms.get(name, 0.0) + ms
+        return times_ms
+
+    def sample_layers(
+        self, feeds: Mapping[str, Array], *, calls: int, warmup_calls: int = _WARM_UP_CALLS
+    ) -> list[tuple[dict[str, float], float]]:
+        """Time each layer of each call in milliseconds, on a separate stream without a graph.
+
+        Args:
+            feeds: one batch.
+            calls: number of timed calls.
+            warmup_calls: made before.
+
+        Returns:
+            For each call: layer -> its time, and the wall time of the call.
+        """
+        times_ms: dict[str, float] = {}
+        samples = []
         shapes = self._shapes(feeds)
         with contextlib.closing(ExecutionStream(self._cuda, self._engine, self.signature, graphs=False)) as stream:
             stream.prepare(shapes, self._profile(shapes)).context.time_layers(times_ms)
-            for call in range(calls + _WARM_UP_CALLS):
-                if call == _WARM_UP_CALLS:
-                    times_ms.clear()
+            for _ in range(calls + warmup_calls):
+                times_ms.clear()
+                began = time.perf_counter()
                 self._call(stream, feeds)
-        return times_ms
+                samples.append((dict(times_ms), 1e3 * (time.perf_counter() - began)))
+        return samples[warmup_calls:]
 
     def time_parts(self, feeds: Mapping[str, Array], *, calls: int) -> dict[str, list[float]]:
         """Time copy in, launch, compute and copy out of each call in milliseconds, without a graph.

@@ -104,6 +104,25 @@ def test_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     assert "SingleStream" in capsys.readouterr().out
 
 
+def test_where_the_time_goes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    document = run("--profile")
+    assert [(one.precision, one.batch, one.threads) for one in document.profiles] == [
+        ("fp32", 1, 1),
+        ("int8", 1, 1),
+    ]
+    text = capsys.readouterr().out
+    for one in document.profiles:
+        assert one.sum_ms is not None
+        assert one.slowest[0].name in text
+        assert one.summary in text
+    assert main(["report", "out"]) == 0
+    markdown = Path("out/report.md").read_text()
+    assert "## Where the time goes" in markdown
+    assert all(one.slowest[0].name in markdown for one in document.profiles)
+    assert run().profiles == []
+
+
 def test_a_grid_with_all_facts_of_a_row() -> None:
     document = run("--precision", "fp32", "--set", "benchmark.threads=[1,2]")
     engines = [row for row in document.rows if row.part == "engine"]

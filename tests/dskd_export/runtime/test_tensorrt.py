@@ -15,10 +15,12 @@ from dskd_export.engine import builder, generations, identity
 from dskd_export.engine.builder import build_engine
 from dskd_export.engine.document import GpuFacts, engines_folder
 from dskd_export.engine.generations import Installed, backend_of
+from dskd_export.engine.loaded import LoadedContext, LoadedEngine
 from dskd_export.engine.process import run_request
 from dskd_export.errors import EnvironmentProblem, ModelError, UsageError
 from dskd_export.runtime.cuda import Cuda
 from dskd_export.runtime.tensorrt import TensorRtRunner
+from dskd_export.runtime.tensorrt_profile import profile_engine
 from dskd_export.settings import BuildSettings
 
 GENERATION = "tensorrt_bindings 11.4.0.106"
@@ -216,3 +218,66 @@ def test_it_can_be_timed_like_any_runner(machine):
 def test_names_that_do_not_fit(machine):
     with machine.open() as runner, pytest.raises(ModelError, match=r"input.*pixels"):
         runner.infer({"pixels": images(1)})
+
+
+def test_each_layer_of_each_call(machine):
+    with machine.open() as runner:
+        samples = runner.sample_layers({"input": images(2)}, calls=4, warmup_calls=2)
+        summed = runner.time_layers({"input": images(2)}, calls=4)
+    assert len(samples) == 4
+    names = set(samples[0][0])
+    assert names
+    for times_ms, call_ms in samples:
+        assert times_ms == dict.fromkeys(names, 0.5), "of this call alone"
+        assert call_ms > 0
+    assert summed == dict.fromkeys(names, 2.0)
+    assert machine.fake.is_clean
+
+
+def test_the_profile_of_an_engine(machine):
+    found = profile_engine(
+        machine.path,
+        {"input": images(2)},
+        calls=3,
+        warmup_calls=1,
+        backend=machine.backend,
+        cuda=Cuda(module=machine.fake),
+    )
+    assert (len(found.calls), len(found.call_ms)) == (3, 3)
+    import onnx
+
+    nodes = onnx.load_from_string(machine.model).graph.node
+    expected = [(node.name, node.op_type, 500.0) for node in nodes]
+    for call in found.calls:
+        assert [(layer.name, layer.operator, layer.microseconds) for layer in call] == expected
+    assert {layer.number_type for layer in found.calls[0]} == {"fp16"}, "the inspector's"
+    assert machine.fake.launched == 0
+    assert machine.fake.is_clean
+
+
+def test_layers_that_the_inspector_does_not_name_keep_their_times(machine, monkeypatch):
+    monkeypatch.setattr(LoadedEngine, "layers", lambda self, of=None: '{"Layers": ["a name alone"]}')
+    found = profile_engine(
+        machine.path,
+        {"input": images(1)},
+        calls=1,
+        warmup_calls=0,
+        backend=machine.backend,
+        cuda=Cuda(module=machine.fake),
+    )
+    assert {layer.operator for layer in found.calls[0]} == {""}
+    assert {layer.microseconds for layer in found.calls[0]} == {500.0}
+
+
+def test_a_tensorrt_that_reports_no_times(machine, monkeypatch):
+    monkeypatch.setattr(LoadedContext, "time_layers", lambda self, times_ms: None)
+    with pytest.raises(EnvironmentProblem, match="no times of layers"):
+        profile_engine(
+            machine.path,
+            {"input": images(1)},
+            calls=2,
+            warmup_calls=0,
+            backend=machine.backend,
+            cuda=Cuda(module=machine.fake),
+        )
+    assert machine.fake.is_clean
