@@ -20,9 +20,11 @@ from dskd_compress.data import Preprocessing, eval_transform
 from dskd_compress.label_space import names_for_device
 from dskd_compress.torch_runner import TorchLoader, TorchRunner
 from dskd_compress.weights import WeightsInfo
+from dskd_export.documents.base import Accuracy
 from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import Check, PreprocessParity
 from dskd_export.errors import EnvironmentProblem
+from dskd_export.files.names import make_printable
 from dskd_export.onnx_from_torch import wrap_for_deployment
 from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.images import pixel_sha256
@@ -30,6 +32,7 @@ from dskd_export.runtime.loader import FULL
 from dskd_export.runtime.preprocess import model_input, preprocess_batch
 from dskd_export.runtime.runner import Array
 from dskd_export.spec import ModelSpec
+from dskd_export.validation.accuracy import accuracy_of
 from dskd_export.validation.batches import ValidationBatch
 from dskd_export.validation.causes import explain_fields, explain_inputs, explain_logits
 from dskd_export.validation.checks import check_count, check_golden, check_inputs
@@ -111,15 +114,17 @@ class TorchReference(Reference[TimmBatch]):
         """See `Reference`: timm's for torch, the device's for a runner of the device."""
         return batch.timm_input if self.model.name.kind == "torch" else batch.inputs
 
-    def observe(self, batch: TimmBatch) -> None:
+    def observe(self, batch: TimmBatch) -> NDArray[Any] | None:
         """See `Reference`: compares the inputs and calls the teacher."""
         parity = compare_inputs(batch.of_timm, batch.of_device, self.info.std)
         self._preprocess.append(parity)
         if parity.max_abs_normalised != 0 and sum(len(pair[0]) for pair in self._unlike) < _KEPT:
             which_B = find_differing(batch.of_timm, batch.of_device)
             self._unlike.append((batch.of_timm[which_B], batch.of_device[which_B]))
-        if self.open_teacher.runner is not None and batch.teacher_input is not None:
-            self._teacher.append(logits_of(self.open_teacher.runner, batch.teacher_input, batch=BATCH))
+        if self.open_teacher.runner is None or batch.teacher_input is None:
+            return None
+        self._teacher.append(logits_of(self.open_teacher.runner, batch.teacher_input, batch=BATCH))
+        return self._teacher[-1]
 
     def select_measured(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:
         """See `Reference`: all on the images; the reference is no candidate."""
@@ -145,6 +150,27 @@ class TorchReference(Reference[TimmBatch]):
                 what = "golden.npz does not hold what the student gives for its images"
                 causes.append(f"{what}: {known}" if known else what)
         return checks, causes
+
+
+def measure_training_accuracy(
+    model: LoadedModel, images: Iterator[tuple[Image.Image, int, str]], preprocessing: Preprocessing
+) -> Accuracy | None:
+    """Measure the student in torch on training images, without augmentation; None where there are none.
+
+    Far above the validation images it shows overfitting.
+
+    Args:
+        model: the student.
+        images: decoded image, label and name.
+        preprocessing: of the student.
+    """
+    to_uint8, spec = eval_transform(preprocessing, normalise=False), model.loader.spec
+    logits, labels = [], []
+    while chunk := list(islice(images, BATCH)):
+        pixels_BCHW = np.stack([np.asarray(to_uint8(image)) for image, _, _ in chunk])
+        logits.append(model.logits(_torch_input(pixels_BCHW, preprocessing, spec)))
+        labels += [label for _, label, _ in chunk]
+    return accuracy_of(np.concatenate(logits), np.array(labels, np.int64)) if labels else None
 
 
 def load_torch_student(student: nn.Module, info: WeightsInfo, spec: ModelSpec, provider: str) -> TorchLoader:
@@ -180,15 +206,14 @@ def timm_batches(
     """
     to_uint8 = eval_transform(preprocessing, normalise=False)
     for_teacher = None if of_teacher is None or of_teacher == preprocessing else _transform(of_teacher)
-    own = spec.model_copy(update={"mean": preprocessing.mean, "std": preprocessing.std})
-    is_plain = (spec.input_dtype, spec.input_layout) == ("float32", "NCHW")
+    is_plain = _is_plain(spec)
     while chunk := list(islice(images, size)):
         decoded = [image for image, _, _ in chunk]
         pixels_BCHW = np.stack([np.asarray(to_uint8(image)) for image in decoded])
         of_timm = timm_input = normalise(pixels_BCHW, preprocessing.mean, preprocessing.std)
         inputs = preprocess_batch(decoded, spec)
-        if not is_plain:  # the model normalises bytes, or takes another layout
-            timm_input = np.stack([model_input(pixels_CHW.transpose(1, 2, 0), own) for pixels_CHW in pixels_BCHW])
+        if not is_plain:
+            timm_input = _torch_input(pixels_BCHW, preprocessing, spec)
         teacher_input = None
         if of_teacher is not None:
             # Both often want the same input, which is then made once.
@@ -197,11 +222,25 @@ def timm_batches(
             labels=np.array([label for _, label, _ in chunk], dtype=np.int64),
             inputs=inputs,
             sha256=tuple(map(pixel_sha256, decoded)),
+            names=tuple(make_printable(name) for _, _, name in chunk),
             of_timm=of_timm,
             of_device=_as_plain(inputs, spec),
             timm_input=timm_input,
             teacher_input=teacher_input,
         )
+
+
+def _is_plain(spec: ModelSpec) -> bool:
+    return (spec.input_dtype, spec.input_layout) == ("float32", "NCHW")
+
+
+def _torch_input(pixels_BCHW: NDArray[np.uint8], preprocessing: Preprocessing, spec: ModelSpec) -> Array:
+    """Pixels in the type and layout of the model's input, normalised as the student was trained."""
+    if _is_plain(spec):
+        return normalise(pixels_BCHW, preprocessing.mean, preprocessing.std)
+    # The model normalises bytes, or takes another layout.
+    own = spec.model_copy(update={"mean": preprocessing.mean, "std": preprocessing.std})
+    return np.stack([model_input(pixels_CHW.transpose(1, 2, 0), own) for pixels_CHW in pixels_BCHW])
 
 
 def _transform(preprocessing: Preprocessing) -> Callable[[Sequence[Image.Image]], NDArray[np.float32]]:

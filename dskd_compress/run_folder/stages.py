@@ -74,6 +74,12 @@ def _accuracy(recipe: Recipe) -> Any:
     )
 
 
+def _validation(recipe: Recipe) -> Any:
+    # On as ever: a validation from before there were photos is not repeated for them.
+    left_out = {"photos"} if recipe.validation.photos else None
+    return recipe.validation.model_dump(mode="json", exclude=left_out)
+
+
 def _rounding(recipe: Recipe) -> str | None:
     # Of the cache only this shapes a student; where it lies does not, nor a cache of exact numbers.
     cache = recipe.teacher.cache
@@ -153,7 +159,7 @@ STAGES: tuple[Stage, ...] = (
         VALIDATE,
         # The student is judged by the teacher as well, unless nothing is asked of it.
         lambda r: {
-            "validate": _dump(r.validation),
+            "validate": _validation(r),
             "budget": _accuracy(r),
             "teacher": None if r.budget.student_drop is None else _ready_teacher(r),
         },

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _TEACHER_FED_WRONGLY = ("teacher_input", "class_order")
 """Findings of a training with which the teacher is better than its answers here, so that it proves no student."""
+MOST_TRAINING_IMAGES = 512
+"""On which overfitting is looked for; never more than there are of validation."""
 
 ENOUGH_IMAGES = 256
 """With fewer a gate says little; the whole validation set is always enough."""
@@ -48,7 +50,12 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
     """
     from dskd_compress.data import iter_images
     from dskd_compress.stages.setup import open_checked_data
-    from dskd_compress.torch_reference import TorchReference, load_torch_student, timm_batches
+    from dskd_compress.torch_reference import (
+        TorchReference,
+        load_torch_student,
+        measure_training_accuracy,
+        timm_batches,
+    )
     from dskd_compress.weights import check_classes, load_trained
 
     watch = Stopwatch()
@@ -88,7 +95,13 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
                 on_images=progress.advance,
                 warn=output.warn,
             )
-    used = next(iter(document.accuracy.values())).images
+            used = next(iter(document.accuracy.values())).images
+            if settings.pair is None:
+                drawn = iter_images(
+                    sets.train, min(used, MOST_TRAINING_IMAGES), recipe.seed, max_unreadable=sets.max_unreadable
+                )
+                found = measure_training_accuracy(models.reference, drawn, info.preprocessing)
+                document = document.model_copy(update={"training_accuracy": found})
     if used < ENOUGH_IMAGES and used < (document.data.val_images or used):
         output.warn(f"{used} images are few: validate.images should be at least {ENOUGH_IMAGES}, or all.")
     if settings.pair is None:  # else it says nothing of the student, and would replace a verdict on it

@@ -66,6 +66,9 @@ class ValidateSettings(Section):
         "not kept in a run, for example "
         "[onnxruntime:cpu:fp32, onnxruntime:cpu:int8]",
     )
+    photos: bool = Field(
+        True, description="keep small photos of the worst mistakes for the report; false: none, for private images"
+    )
     max_abs_relative: Positive = Field(1e-4, description="largest logit difference / largest logit")
     min_cosine: float = Field(0.9999, ge=-1, le=1, description="cosine of the logits, the worst image")
     max_kl: NonNegative = Field(1e-4, description="nats, the worst image")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from dskd_export.documents.base import Accuracy, DataFacts, Document, Interval, Measured, Provenance
+from dskd_export.documents.mistakes import Mistakes
 from dskd_export.documents.runner_name import RunnerName
 
 
@@ -167,6 +168,12 @@ class ValidationDocument(Document):
     checks: list[Check] = Field(description="of the bundle itself: input, spec, golden images, labels")
     causes: list[str] = Field(default_factory=list, description="likely causes of a failed check")
     passed: bool = Field(description="the verdict is PASS")
+    mistakes: Mistakes | None = Field(
+        default=None, description="of the fp32 student; None: there are no labels, or a pair was compared"
+    )
+    training_accuracy: Accuracy | None = Field(
+        default=None, description="of the student on training images without augmentation; None: not measured"
+    )
     data: DataFacts
     bundle_sha256: str
     provenance: Provenance

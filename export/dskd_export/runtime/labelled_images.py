@@ -62,7 +62,13 @@ class LabelledImages:
         return replace(self, files=tuple(self.files[index] for index in chosen), labels=self.labels[chosen])
 
     def read(self, skipped: list[str], max_unreadable: float | None) -> Iterator[tuple[Image.Image, int]]:
-        """Decode them one after the other.
+        """Decode them one after the other; see `read_named`."""
+        return ((image, label) for image, label, _ in self.read_named(skipped, max_unreadable))
+
+    def read_named(
+        self, skipped: list[str], max_unreadable: float | None
+    ) -> Iterator[tuple[Image.Image, int, str]]:
+        """Decode them one after the other, each with its label and its name.
 
         Args:
             skipped: gets the names of those that cannot be read.
@@ -87,7 +93,7 @@ class LabelledImages:
                         hint,
                     ) from error
                 continue
-            yield image, int(label)
+            yield image, int(label), make_printable(file)
 
     def facts(self, skipped: Sequence[str]) -> DataFacts:
         """Which images they are; the sha256 is that of their names, sizes and labels."""

@@ -76,6 +76,16 @@ def model_input(pixels_HWC: NDArray[np.uint8], spec: ModelSpec) -> Array:
     return value
 
 
+def pixels_from_input(input_CHW: Array, spec: ModelSpec) -> NDArray[np.uint8]:
+    """Undo `model_input`: an input [C, H, W] or [H, W, C] back to RGB pixels [H, W, 3]."""
+    rows = input_CHW if spec.input_layout == "NHWC" else input_CHW.transpose(1, 2, 0)
+    if spec.input_dtype == "uint8":
+        return np.ascontiguousarray(rows, dtype=np.uint8)
+    shares = rows.astype(np.float64) * np.array(spec.std) + np.array(spec.mean)
+    pixels: NDArray[np.uint8] = np.clip(np.rint(255 * shares), 0, 255).astype(np.uint8)
+    return pixels
+
+
 def preprocess_batch(images: Sequence[Image.Image], spec: ModelSpec) -> Array:
     """Images as one batch in the type and layout of the model's input.
 

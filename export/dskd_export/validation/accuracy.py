@@ -62,6 +62,12 @@ def _ranks(logits_NK: NDArray[Any], labels_N: NDArray[np.integer[Any]]) -> NDArr
     return rank_N
 
 
+def is_right(logits_NK: NDArray[Any], labels_N: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Whether the first class is the label [N], as `accuracy_of` counts it."""
+    right_N: NDArray[np.bool_] = _ranks(logits_NK, labels_N) == 0
+    return right_N
+
+
 def calibration_error(logits_NK: NDArray[Any], labels_N: NDArray[np.integer[Any]]) -> float:
     """Expected calibration error, a fraction in [0, 1]; NaN where a logit is not finite.
 

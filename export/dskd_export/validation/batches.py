@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
@@ -33,11 +33,13 @@ class ValidationBatch:
         labels: int64 [B]; None: golden inputs, whose accuracy says nothing.
         inputs: as the device feeds them to a model.
         sha256: of each image's pixels, as the golden images are named.
+        names: of the images, for people; empty: they have none.
     """
 
     labels: NDArray[np.int64] | None
     inputs: Array
     sha256: tuple[str, ...]
+    names: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 def prefetch(items: Iterator[Item]) -> Iterator[Item]:
@@ -65,12 +67,13 @@ def iter_labelled_batches(
     Raises:
         DataError: more cannot be read.
     """
-    decoded = images.read(skipped, max_unreadable)
+    decoded = images.read_named(skipped, max_unreadable)
     while chunk := list(islice(decoded, BATCH)):
         yield ValidationBatch(
-            labels=np.array([label for _, label in chunk], np.int64),
-            inputs=preprocess_batch([image for image, _ in chunk], bundle.spec),
-            sha256=tuple(pixel_sha256(image) for image, _ in chunk),
+            labels=np.array([label for _, label, _ in chunk], np.int64),
+            inputs=preprocess_batch([image for image, _, _ in chunk], bundle.spec),
+            sha256=tuple(pixel_sha256(image) for image, _, _ in chunk),
+            names=tuple(name for _, _, name in chunk),
         )
 
 

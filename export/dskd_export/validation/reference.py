@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +66,9 @@ class Reference(Generic[BatchT]):
         """Its own input of some images."""
         return batch.inputs
 
-    def observe(self, batch: BatchT) -> None:
-        """Take note of images that are compared; each comes once."""
+    def observe(self, batch: BatchT) -> NDArray[Any] | None:
+        """Take note of images that are compared, each once; returns the teacher's logits, None without one."""
+        return None
 
     def check(self, measured: Measured) -> tuple[list[Check], list[str]]:
         """Check the bundle itself; returns the checks and the likely causes of failures."""

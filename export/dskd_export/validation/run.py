@@ -34,6 +34,7 @@ from dskd_export.validation.batches import (
     prefetch,
 )
 from dskd_export.validation.judgement import Measured, add_teacher_drop, judge_model, judge_student
+from dskd_export.validation.mistakes import MistakeSearch, find_mistakes
 from dskd_export.validation.models import BATCH, Models, open_models
 from dskd_export.validation.parity import GoldenSearch
 from dskd_export.validation.reference import BatchT, GoldenReference, Reference, find_differing
@@ -73,7 +74,9 @@ def validate(
     Raises:
         DataError: there are no images, or too many of them cannot be read.
     """
-    measured = measure(models, reference, prefetch(batches), bundle.golden(), max(settings.batches), on_images)
+    search = None if settings.pair is not None else MistakeSearch(bundle.spec, photos=settings.photos)
+    first = max(settings.batches)
+    measured = measure(models, reference, prefetch(batches), bundle.golden(), first, on_images, search)
     data = facts()
     if measured is None:
         raise DataError(
@@ -98,6 +101,11 @@ def validate(
     verdict, reason = conclude(student, checks, judgements)
     on_gpu = any(model.name.provider != "cpu" for model in models.distinct)
     labels = measured.labels
+    mistakes = None
+    if search is not None and labels is not None:
+        own = reference.model.name
+        answers_NK, of_teacher_NK = measured.logits[own], reference.teacher.logits
+        mistakes = find_mistakes(search, own, answers_NK, of_teacher_NK, labels, reference.classes)
     return ValidationDocument(
         verdict=verdict,
         reason=reason,
@@ -113,6 +121,7 @@ def validate(
         checks=checks,
         causes=causes,
         passed=verdict == "PASS",
+        mistakes=mistakes,
         data=data,
         bundle_sha256=bundle.sha256,
         provenance=provenance(device="cuda:0" if on_gpu else "cpu"),
@@ -172,6 +181,7 @@ def measure(
     golden: Golden,
     first_images: int,
     on_images: Callable[[int], object],
+    mistakes: MistakeSearch | None = None,
 ) -> Measured | None:
     """Call every model on all images, once.
 
@@ -186,6 +196,7 @@ def measure(
         golden: images to look for.
         first_images: inputs to keep for other batch sizes, rounded up to whole batches; all of golden inputs.
         on_images: called with the number of images that are done.
+        mistakes: sees the student's and the teacher's answers as well; None: nobody looks for mistakes.
 
     Returns:
         None where there are no images.
@@ -212,7 +223,10 @@ def measure(
             differ = True
             same_input[-1] = same_input[-1].copy()
             same_input[-1][differs_B] = reference.model.logits(batch.inputs[differs_B])
-        reference.observe(batch)
+        teacher_BK = reference.observe(batch)
+        if mistakes is not None and batch.labels is not None:
+            own_BK = logits[reference.model.name][-1]
+            mistakes.observe(batch.inputs, batch.names, batch.labels, own_BK, teacher_BK)
         on_images(len(batch.inputs))
     if not first:
         return None

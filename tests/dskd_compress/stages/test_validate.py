@@ -11,6 +11,7 @@ from run_support import QUIET, Finished, small_recipe
 from dskd_compress import data, torch_reference
 from dskd_compress.data import ValLoader, eval_transform, iter_images, open_data
 from dskd_compress.run_folder import RunFolder
+from dskd_compress.run_folder.stages import find_stage
 from dskd_compress.show.validation import refuse_failed
 from dskd_compress.stages.validate import run_validate
 from dskd_compress.weights import load_trained, save_weights
@@ -188,6 +189,7 @@ def test_no_more_than_two_lots_of_images_are_held(
     folder = finished.copy(tmp_path / "run")
     waiting, most = 0, 0
     real_images, real_batch = data.iter_images, torch_reference.preprocess_batch
+    real_input = torch_reference._torch_input  # of the training images
 
     def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
         nonlocal waiting, most
@@ -201,10 +203,69 @@ def test_no_more_than_two_lots_of_images_are_held(
         waiting -= len(images)
         return real_batch(images, spec)
 
+    def used_in_training(pixels, *args):  # type: ignore[no-untyped-def]
+        nonlocal waiting
+        waiting -= len(pixels)
+        return real_input(pixels, *args)
+
     monkeypatch.setattr(data, "iter_images", counted)
     monkeypatch.setattr(torch_reference, "preprocess_batch", used)
+    monkeypatch.setattr(torch_reference, "_torch_input", used_in_training)
     run_validate(small_recipe("validate.images=300"), folder, QUIET)
     assert (waiting, most) == (0, 16)
+
+
+def test_mistakes_are_those_of_the_student_where_the_teacher_is_right(
+    document: ValidationDocument, finished: Finished
+) -> None:
+    found, student = document.mistakes, document.student
+    assert found is not None
+    assert student is not None
+    assert student.teacher is not None
+    assert student.teacher_accuracy is not None
+    images = student.teacher.images
+    assert found.runner == document.reference == "torch:cpu:fp32"
+    assert sum(one.images for one in found.classes) == images
+    assert sum(one.lost or 0 for one in found.classes) == student.teacher.lost
+    assert sum(one.gained or 0 for one in found.classes) == student.teacher.gained
+    right = sum(one.student_right for one in found.classes)
+    assert right / images == document.accuracy[document.reference].top1.value
+    assert sum(one.teacher_right or 0 for one in found.classes) / images == student.teacher_accuracy.top1.value
+    assert sum(pair.images for pair in found.confused) == images - right
+    assert len(found.examples) == min(12, student.teacher.lost)
+    assert all(one.teacher == one.label != one.student and one.jpeg for one in found.examples)
+    confidences = [one.student_confidence for one in found.examples]
+    assert confidences == sorted(confidences, reverse=True)
+
+
+def test_training_images_are_measured_without_augmentation(
+    document: ValidationDocument, finished: Finished
+) -> None:
+    student, info = load_trained(finished.folder / "student.safetensors")
+    sets = open_data(finished.recipe.data, finished.recipe.seed)
+    assert document.training_accuracy is not None
+    images = document.training_accuracy.images
+    assert images == document.accuracy[document.reference].images == 70
+    transform = eval_transform(info.preprocessing)
+    drawn = list(iter_images(sets.train, images, finished.recipe.seed))
+    with torch.no_grad():
+        logits = student.eval()(torch.stack([transform(image) for image, _, _ in drawn]))
+    right = sum(int(row.argmax()) == label for row, (_, label, _) in zip(logits, drawn, strict=True))
+    assert document.training_accuracy.top1.value == right / images
+
+
+def test_photos_can_be_off_and_change_no_older_digest(finished: Finished, tmp_path: Path) -> None:
+    on, off = (
+        find_stage("validate").settings(small_recipe(*change)) for change in ((), ["validate.photos=false"])
+    )
+    assert "photos" not in on["validate"]
+    assert off["validate"]["photos"] is False
+    folder = finished.copy(tmp_path / "run")
+    found = run_validate(small_recipe("validate.photos=false"), folder, QUIET).mistakes
+    assert found is not None
+    assert found.examples
+    assert not found.photos
+    assert all(one.jpeg is None for one in found.examples)
 
 
 def test_few_images_are_warned_of(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

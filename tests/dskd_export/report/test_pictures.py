@@ -12,8 +12,8 @@ from PIL import Image
 
 from dskd_export.bundle.golden import Golden
 from dskd_export.report import build_report
-from dskd_export.report.sections.numerics import golden_of, pictures_of, pixels_of
-from dskd_export.runtime.preprocess import preprocess
+from dskd_export.report.sections.numerics import golden_of, pictures_of
+from dskd_export.runtime.preprocess import pixels_from_input, preprocess
 from dskd_export.spec import ModelSpec
 
 
@@ -42,7 +42,7 @@ def golden(spec: ModelSpec, labels: list[int]) -> Golden:
 def test_normalisation_is_undone(run: Path, layout: str, dtype: str) -> None:
     spec = make_spec(run, input_layout=layout, input_dtype=dtype)
     image = preprocess(Image.fromarray(pixels(0, spec)), spec)
-    np.testing.assert_array_equal(pixels_of(image, spec), pixels(0, spec))
+    np.testing.assert_array_equal(pixels_from_input(image, spec), pixels(0, spec))
 
 
 def test_pictures_of_the_worst_class_are_on_the_page(run: Path) -> None:

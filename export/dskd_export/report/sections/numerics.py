@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Block, Note, Picture, Pictures, Section, missing_file
 from dskd_export.report.load import Run
 from dskd_export.report.tables import Cell, Table, make_table, missing, number, verdict_cell
+from dskd_export.runtime.preprocess import pixels_from_input
 from dskd_export.spec import ModelSpec
 from dskd_export.validation.verdicts import iter_checks, list_causes
 
@@ -264,21 +264,11 @@ def pictures_of(golden: Golden, spec: ModelSpec, name: str) -> list[Picture]:
     taken_for = [spec.classes[int(golden.logits[index].argmax())] for index in found]
     return [
         Picture(
-            _png(pixels_of(golden.input[index], spec)),
+            _png(pixels_from_input(golden.input[index], spec)),
             f"image of {name}, classified as {other}",
         )
         for index, other in zip(found, taken_for, strict=True)
     ]
-
-
-def pixels_of(image: NDArray[Any], spec: ModelSpec) -> NDArray[np.uint8]:
-    """Undo the normalisation of an input [C, H, W] or [H, W, C]: RGB pixels [H, W, 3]."""
-    rows = image if spec.input_layout == "NHWC" else image.transpose(1, 2, 0)
-    if spec.input_dtype == "uint8":
-        return np.ascontiguousarray(rows, dtype=np.uint8)
-    shares = rows.astype(np.float64) * np.array(spec.std) + np.array(spec.mean)
-    pixels: NDArray[np.uint8] = np.clip(np.rint(255 * shares), 0, 255).astype(np.uint8)
-    return pixels
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
