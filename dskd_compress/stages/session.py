@@ -29,6 +29,7 @@ from dskd_compress.training.loop import Trainer
 from dskd_compress.training.trackers import open_trackers
 from dskd_export.documents.base import Accuracy, DataFacts
 from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord
+from dskd_export.errors import Interrupted
 from dskd_export.files.atomic import temporary_path
 from dskd_export.runtime.images import name_unreadable
 from dskd_export.telemetry.host import usable_cores
@@ -170,7 +171,7 @@ def train(
     elif statistics_batches:
         task.fit_statistics(loaders.some_images(statistics_batches))
     # A worker that dies is reported from a signal handler, at any point of a step.
-    with explain_worker_death(loaders.train.workers):
+    with explain_worker_death(loaders.train.workers), _name_run(folder):
         if group.is_main:
             _log_training(trainer, folder.log(role), section, role, recipe, folder, output, diagnosis)
         else:
@@ -247,6 +248,16 @@ def _log_training(
             if written_to != place:
                 written_to.unlink(missing_ok=True)
     folder.write_recipe(recipe)
+
+
+@contextlib.contextmanager
+def _name_run(folder: RunFolder) -> Iterator[None]:
+    """Name the run in an interrupt: its checkpoint and its recipe are all that resuming needs."""
+    try:
+        yield
+    except Interrupted as stopped:
+        stopped.run = folder.path
+        raise
 
 
 def _begin(diagnosis: Diagnosis | None, trainer: Trainer, earlier: Iterable[DiagnosisRecord]) -> None:
