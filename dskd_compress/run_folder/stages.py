@@ -196,6 +196,8 @@ WRITTEN_FOLDERS = (
     "stages",
     "checkpoint",
     "checkpoint/*",
+    "earlier",
+    "earlier/*",
     "trackers",
     "engines",
     "engines/*",
