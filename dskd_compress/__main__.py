@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-from dskd_compress.interrupt import ctrl_c_came, watch_for_ctrl_c
+from dskd_compress.interrupt import ctrl_c_came, describe_interrupt, make_resume_command, watch_for_ctrl_c
 
 LONGEST_END_S = 20.0
 
@@ -31,7 +31,7 @@ def start() -> int:
         # Before or after what `main` sees; a module that was interrupted may fail in its own way.
         if not isinstance(error, KeyboardInterrupt) and not ctrl_c_came():
             raise
-        sys.stderr.write("error: Interrupted.\n")
+        sys.stderr.write(f"{describe_interrupt(make_resume_command(sys.argv[1:]))}\n")
         return 130
 
 

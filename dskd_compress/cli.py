@@ -31,7 +31,12 @@ from dskd_compress.commands.settings import TrainingCommand
 from dskd_compress.commands.train import train
 from dskd_compress.commands.tune import tune
 from dskd_compress.commands.validate import validate
-from dskd_compress.interrupt import ctrl_c_came, forget_ctrl_c, watch_for_ctrl_c
+from dskd_compress.interrupt import (
+    ctrl_c_came,
+    forget_ctrl_c,
+    make_resume_command,
+    watch_for_ctrl_c,
+)
 from dskd_compress.launch import get_process_rank
 from dskd_compress.shortages import explain_error, first_line
 from dskd_compress.standard_output import guard_output
@@ -46,6 +51,7 @@ from dskd_export.errors import (
 
 PROGRAM = "dskd-compress"
 
+_INTERRUPTED = "Interrupted."
 _PIPE_CLOSED = 141  # what a shell reports for a program that was ended by SIGPIPE
 
 app = typer.Typer(
@@ -181,6 +187,8 @@ def _run(given: list[str]) -> int:
             error.show()  # type: ignore[attr-defined]
             return 2
         failure = describe(error)
+        if isinstance(failure, Interrupted):
+            failure.hint = _describe_resuming(rest, failure)
         if _is_reported_here(error):
             _show(failure, error if debug else None, json_output)
         if get_process_rank().world_size > 1:
@@ -189,6 +197,14 @@ def _run(given: list[str]) -> int:
             sys.stderr.flush()
             os._exit(failure.exit_code)
         return failure.exit_code
+
+
+def _describe_resuming(arguments: Sequence[str], failure: Interrupted) -> str | None:
+    """Describe how an interrupted command is resumed; None where it starts anew."""
+    if get_process_rank().world_size > 1:
+        return "Resume with the same torchrun command."
+    command = make_resume_command(arguments, failure.run)
+    return None if command is None else f"Resume with: {command}"
 
 
 def _is_reported_here(error: BaseException) -> bool:
@@ -207,7 +223,7 @@ def describe(error: BaseException) -> DskdError:
     if isinstance(error, DskdError):
         return error
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return Interrupted("Interrupted.", "Saved progress is kept; the same command resumes it.")
+        return Interrupted(_INTERRUPTED)
     # Typer carries its own copy of Click or uses Click's, by version; both errors look alike.
     if hasattr(error, "format_message") and hasattr(error, "show"):
         context = getattr(error, "ctx", None)
@@ -230,9 +246,14 @@ def _show(failure: DskdError, traceback_of: BaseException | None, json_output: b
     where = "" if place.is_main else f"process {place.rank} of {place.world_size}: "
     code = None if failure.code is None else str(failure.code)
     prefix = f"{red}error:{end} {where}{code + ': ' if code else ''}"
-    sys.stderr.write(f"{prefix}{_printable(failure.message)}\n")
-    if failure.hint:
-        sys.stderr.write(f"hint: {_printable(failure.hint)}\n")
+    if isinstance(failure, Interrupted):  # on request: no error
+        if failure.message != _INTERRUPTED:
+            sys.stderr.write(f"{_printable(failure.message)}\n")
+        sys.stderr.write(f"{_printable(' '.join(filter(None, (_INTERRUPTED, failure.hint))))}\n")
+    else:
+        sys.stderr.write(f"{prefix}{_printable(failure.message)}\n")
+        if failure.hint:
+            sys.stderr.write(f"hint: {_printable(failure.hint)}\n")
     if json_output and place.is_main:
         from dskd_compress.console import is_document_written, write_document
 

@@ -5,6 +5,7 @@ teacher.safetensors      teacher.json  teacher.train.jsonl     (only where the r
 teacher_probe.safetensors                                      (only where the recipe fits one)
 student.safetensors      distill.json  train.jsonl
 checkpoint/teacher|student/                                    what an interrupted training resumes from
+earlier/<number>/                                              trainings that others have replaced
 teacher_cache/                                                 outputs of the teacher, where the recipe keeps them
 trackers/                                                      files of TensorBoard, wandb, mlflow, where requested
 bundle/  export.json     teacher.fp32.onnx                     the deliverable, and the teacher to compare it with

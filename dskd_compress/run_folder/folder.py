@@ -35,6 +35,7 @@ class RunFolder:
         self.bundle = path / "bundle"  # what goes to the device
         self.engines = path / "engines"  # of TensorRT, one folder in it for each device
         self.teacher_cache = path / "teacher_cache"  # where the recipe names no other
+        self.earlier = path / "earlier"  # trainings that others have replaced
         self.trackers = path / "trackers"  # the experiment trackers' own files
 
     def __truediv__(self, name: str) -> Path:
@@ -177,6 +178,10 @@ class RunFolder:
         """Digest everything that shapes a stage's result; checkpoints are bound to it."""
         stage = find_stage(stage_name)
         return digest([self._settings(stage, recipe), {**hash_outside_files(stage, recipe), **inputs}])
+
+    def hash_outside(self, stage_name: str, recipe: Recipe) -> dict[str, str]:
+        """Hash the files that the recipe names outside the run folder."""
+        return hash_outside_files(find_stage(stage_name), recipe)
 
     def why_rerun(self, stage_name: str, recipe: Recipe, data_sha256: str | None = None) -> str | None:
         """Return the reason why a stage has to run; None where it is up to date.

@@ -207,6 +207,8 @@ WRITTEN_FOLDERS = (
     "stages",
     "checkpoint",
     "checkpoint/*",
+    "earlier",
+    "earlier/*",
     "trackers",
     "engines",
     "engines/*",

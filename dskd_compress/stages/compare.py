@@ -221,7 +221,7 @@ def _train(run: Run, stage: str) -> None:
         return
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     said = next((line for line in reversed(lines) if line.startswith("error: ")), f"it ended with code {code}")
-    said = said.removeprefix("error: ")
+    said = "interrupted" if code == Interrupted.exit_code else said.removeprefix("error: ")
     known = next((one for one in CODES if said.startswith(f"{one}: ")), None)
     kind = Interrupted if code == Interrupted.exit_code else DskdError
     error = kind(

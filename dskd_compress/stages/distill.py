@@ -133,7 +133,7 @@ def _distill(
         section,
         role="student",
         recipe=recipe,
-        settings_sha256=folder.settings_digest(DISTILL, recipe, inputs),
+        inputs=inputs,
         folder=folder,
         output=output,
         diagnosis=diagnosis,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,9 @@ from dskd_compress.config import Recipe, TrainSection
 from dskd_compress.console import Output
 from dskd_compress.data import BatchShard, DataSets, Preprocessing, TrainLoader, ValLoader, explain_worker_death
 from dskd_compress.methods import MethodTask
+from dskd_compress.replaced_training import STAGE_OF, bring_back_earlier, keep_replaced
 from dskd_compress.run_folder import RunFolder
+from dskd_compress.run_folder.earlier import training_settings
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.device import peak_memory_mb
 from dskd_compress.training.diagnosis import Diagnosis
@@ -29,6 +31,7 @@ from dskd_compress.training.loop import Trainer
 from dskd_compress.training.trackers import open_trackers
 from dskd_export.documents.base import Accuracy, DataFacts
 from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord
+from dskd_export.errors import Interrupted
 from dskd_export.files.atomic import temporary_path
 from dskd_export.runtime.images import name_unreadable
 from dskd_export.telemetry.host import usable_cores
@@ -122,7 +125,7 @@ def train(
     *,
     role: str,
     recipe: Recipe,
-    settings_sha256: str,
+    inputs: Mapping[str, str],
     folder: RunFolder,
     output: Output,
     diagnosis: Diagnosis | None = None,
@@ -131,11 +134,11 @@ def train(
     """Train a task to its end, or resume it.
 
     An earlier training's log and recipe stay until this one has a checkpoint: what fails before that,
-    on a bad image or a full disk, has changed no result.
+    on a bad image or a full disk, has changed no result. Then it moves to `earlier/`.
 
     Args:
         role: `teacher` or `student`; names the log and the checkpoints.
-        settings_sha256: checkpoints of other settings are not resumed.
+        inputs: hashes of what it reads next to the recipe's settings. Checkpoints of others are not resumed.
         statistics_batches: training batches for the statistics of the task before the first step.
 
     Raises:
@@ -151,7 +154,12 @@ def train(
             f"data.workers is {loaders.train.workers}, but this process may use {cores} of the machine's cores: "
             "more processes only take memory"
         )
-    store = CheckpointStore(folder.checkpoints(role), settings_sha256, section.keep_checkpoints)
+    store = CheckpointStore(
+        folder.checkpoints(role),
+        folder.settings_digest(STAGE_OF[role], recipe, inputs),
+        section.keep_checkpoints,
+        training_settings(folder, STAGE_OF[role], recipe, inputs),
+    )
     trainer = Trainer(
         task,
         loaders.train,
@@ -163,14 +171,18 @@ def train(
         after_backward=None if diagnosis is None else diagnosis.after_backward,
     )
     resumed = trainer.resume()
+    if not resumed and group.run_on_main(lambda: bring_back_earlier(folder, role, store, output)):
+        resumed = trainer.resume()
     for damaged in store.passed_over:
         output.warn(f"{damaged} is damaged; resuming from the checkpoint before it")
     if resumed:
         output.print(f"Resuming {role} training at step {trainer.progress.step}/{trainer.total_steps}.")
-    elif statistics_batches:
+    elif group.is_main:
+        keep_replaced(folder, role, store, recipe, output)
+    if not resumed and statistics_batches:
         task.fit_statistics(loaders.some_images(statistics_batches))
     # A worker that dies is reported from a signal handler, at any point of a step.
-    with explain_worker_death(loaders.train.workers):
+    with explain_worker_death(loaders.train.workers), _name_run(folder):
         if group.is_main:
             _log_training(trainer, folder.log(role), section, role, recipe, folder, output, diagnosis)
         else:
@@ -218,17 +230,11 @@ def _log_training(
     )
     journal = Journal(log, trackers, diagnosis, output)
 
-    replaced = None if trainer.progress.step else trainer.store.other_step
-
     def commit_log() -> None:
-        nonlocal replaced
         log.sync()  # after a power cut no record may be missing from before the checkpoint
         if written_to.exists():
             written_to.replace(place)
         folder.write_recipe(recipe)
-        if replaced is not None:
-            output.warn(f"a training with other settings, saved at step {replaced}, is replaced")
-            replaced = None
 
     trainer.store.before_commit = commit_log
     with output.progress(f"Training the {role}", trainer.total_steps, unit="step") as progress:
@@ -247,6 +253,16 @@ def _log_training(
             if written_to != place:
                 written_to.unlink(missing_ok=True)
     folder.write_recipe(recipe)
+
+
+@contextlib.contextmanager
+def _name_run(folder: RunFolder) -> Iterator[None]:
+    """Name the run in an interrupt: its checkpoint and its recipe are all that resuming needs."""
+    try:
+        yield
+    except Interrupted as stopped:
+        stopped.run = folder.path
+        raise
 
 
 def _begin(diagnosis: Diagnosis | None, trainer: Trainer, earlier: Iterable[DiagnosisRecord]) -> None:

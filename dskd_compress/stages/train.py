@@ -65,7 +65,7 @@ def _train(
         section,
         role="teacher",
         recipe=recipe,
-        settings_sha256=folder.settings_digest(TRAIN, recipe, {"data": facts.sha256}),
+        inputs={"data": facts.sha256},
         folder=folder,
         output=output,
     )

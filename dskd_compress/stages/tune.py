@@ -101,9 +101,7 @@ def _tune(
         section,
         role=ROLE,
         recipe=recipe,
-        settings_sha256=folder.settings_digest(
-            TUNE, recipe, {**inputs, "student": initial_sha256, "heads": str(warm)}
-        ),
+        inputs={**inputs, "student": initial_sha256, "heads": str(warm)},
         folder=folder,
         output=output,
         statistics_batches=0 if warm else statistics_batches(method),

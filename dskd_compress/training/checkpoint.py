@@ -4,6 +4,8 @@
     step-0000001200.pt   older states, where more than one is kept
     best-0007.pt         the student of epoch 7, the best one of the states here
 
+One training has the folder. The first file of another one is preceded by `before_first_write`.
+
 No file is ever edited: each is written next to its place, synced, and renamed. The best student has its
 epoch in its name, so that a state always finds the one that it speaks of, wherever a kill came in between.
 """
@@ -23,6 +25,15 @@ from dskd_export.errors import CheckpointError
 from dskd_export.files.atomic import atomic_path
 
 FORMAT = 3
+
+
+@dataclass(frozen=True)
+class OtherTraining:
+    """A training with other settings, whose states lie in the same folder."""
+
+    step: int
+    top1: float | None  # of its best epoch, a fraction in [0, 1]; None: no epoch has ended
+    settings: dict[str, Any] | None  # as they were saved; None: by a version that saved none
 
 
 @dataclass
@@ -48,20 +59,26 @@ class CheckpointStore:
         settings_sha256: digest of all that shapes the training. A checkpoint of other settings is
             not continued.
         keep: how many states stay.
+        settings: what the digest is of, for people; of plain values, lists and dicts.
 
     Attributes:
+        before_first_write: called once, before the first file here is written or replaced.
         before_commit: called each time that a state is on the disk, just before it takes its name.
         passed_over: damaged states that `load` found newer than the one that it gave.
-        other_step: the last step of states with other settings that `load` found; None: there were none.
+        other: the training of the newest state with other settings that `load` found; None: there was none.
     """
 
-    def __init__(self, folder: Path, settings_sha256: str, keep: int = 1) -> None:
+    def __init__(
+        self, folder: Path, settings_sha256: str, keep: int = 1, settings: dict[str, Any] | None = None
+    ) -> None:
         self.folder = folder
         self.settings_sha256 = settings_sha256
         self.keep = keep
+        self.settings = settings
+        self.before_first_write: Callable[[], None] | None = None
         self.before_commit: Callable[[], None] | None = None
         self.passed_over: list[Path] = []
-        self.other_step: int | None = None
+        self.other: OtherTraining | None = None
         # The state in last.pt where it is known to be good, and the best epochs of the older ones:
         # None where an earlier process wrote them.
         self._last_step: int | None = None
@@ -82,9 +99,11 @@ class CheckpointStore:
 
         `state` holds only tensors, numbers, strings, lists and dicts.
         """
+        self._begin_to_write()
         content = {
             "format": FORMAT,
             "settings_sha256": self.settings_sha256,
+            "settings": self.settings,
             "progress": asdict(progress),
             **state,
         }
@@ -94,6 +113,7 @@ class CheckpointStore:
 
     def save_best(self, student: nn.Module, epoch: int) -> None:
         """Write the student of the best epoch so far."""
+        self._begin_to_write()
         weights = {name: tensor.detach().cpu() for name, tensor in student.state_dict().items()}
         content = {"settings_sha256": self.settings_sha256, "student": weights}
         _write(self.best_path(epoch), content)
@@ -106,13 +126,13 @@ class CheckpointStore:
         """
         older = sorted(self.folder.glob("step-*.pt"), reverse=True)
         paths = [path for path in (self.last_path, *older) if path.exists()]
-        self.passed_over, self.other_step = [], None
+        self.passed_over, self.other = [], None
         failure: CheckpointError | None = None
         for number, path in enumerate(paths):
             try:
                 content = _read(path, device)
                 if content["format"] != FORMAT or content["settings_sha256"] != self.settings_sha256:
-                    self.other_step = max(self.other_step or 0, content["progress"]["step"])
+                    self.other = self.other or _describe_other(content)
                     continue
                 progress = Progress(**content["progress"])
                 if progress.best_epoch >= 0:
@@ -150,6 +170,11 @@ class CheckpointStore:
             raise _damage_error(path) from error
         return weights
 
+    def _begin_to_write(self) -> None:
+        before, self.before_first_write = self.before_first_write, None
+        if before is not None:
+            before()
+
     def _make_room(self, step: int) -> None:
         if self.before_commit is not None:
             self.before_commit()
@@ -174,6 +199,12 @@ class CheckpointStore:
                 path.unlink()
         for path in self.folder.glob(".*.pt"):  # half of a file, whose writer was killed
             path.unlink()
+
+
+def _describe_other(content: dict[str, Any]) -> OtherTraining:
+    progress, settings = content["progress"], content.get("settings")
+    top1 = progress["best"].get("top1", {}).get("value") if isinstance(progress.get("best"), dict) else None
+    return OtherTraining(progress["step"], top1, settings if isinstance(settings, dict) else None)
 
 
 def _write(path: Path, content: dict[str, Any], before_commit: Callable[[], None] | None = None) -> None:

@@ -17,7 +17,7 @@
     ├── SeveralProblems                    found before any work; the smallest code of theirs
     ├── GateFailed                     5   the work was done, the result is not good enough
     ├── NotShown                       6   the work was done, too little was measured to show a pass
-    └── Interrupted                    130 stopped by the user, progress saved
+    └── Interrupted                    130 stopped by the user
 
 Only `dskd_compress.cli` turns these into a message and an exit code. Anything
 that is not a `DskdError` is our bug: exit code 1.
@@ -29,6 +29,7 @@ import importlib
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 
 from dskd_export.codes import Code, plain
@@ -201,9 +202,14 @@ class NotShown(DskdError):
 
 
 class Interrupted(DskdError):
-    """Stopped by Ctrl-C or SIGTERM after the state was saved."""
+    """Stopped by Ctrl-C or SIGTERM.
+
+    Attributes:
+        run: folder that holds the saved state and the recipe; None: nothing was saved for this.
+    """
 
     exit_code = 130
+    run: Path | None = None
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,13 @@ def test_stopped_and_gone_on_with(finished: Finished, tmp_path: Path, no_documen
     assert exit_codes(start(command, said, ("sigterm at batch", 14))) == [130]
     text = said.read_text()
     assert "Stopped by SIGTERM after step 14 of 22" in text
-    assert "The same command resumes from there." in text
+    assert text.endswith(f"Interrupted. Resume with: dskd-compress distill {folder.path}\n")
+    assert "error:" not in text
     assert "Traceback" not in text
     assert not (folder / "student.safetensors").exists()
 
-    # And now to the end.
-    assert main(command) == 0
+    # And now to the end, as it was told.
+    assert main(shlex.split(text.splitlines()[-1].partition("dskd-compress ")[2])) == 0
     for name in ("student.safetensors", "teacher.safetensors"):
         assert (folder / name).read_bytes() == (finished.folder / name).read_bytes()
     assert records(folder.log("student")) == records(finished.folder.log("student"))

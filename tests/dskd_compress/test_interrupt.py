@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dskd_compress import cli, interrupt
+from dskd_compress import cli, console, interrupt
 from dskd_compress.cli import main
 from dskd_compress.training.signals import StopRequest
 
@@ -19,9 +21,11 @@ BEFORE = signal.getsignal(signal.SIGINT)
 
 @pytest.fixture(autouse=True)
 def _forget() -> object:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
     interrupt.forget_ctrl_c()
     signal.signal(signal.SIGINT, BEFORE)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +48,53 @@ def test_whatever_a_library_makes_of_ctrl_c_it_is_an_interrupt(
 
     monkeypatch.setattr(cli, "app", library)
     assert main(["run"]) == 130
-    assert capsys.readouterr().err.startswith("error: Interrupted.\n")
+    assert capsys.readouterr().err == "Interrupted. Resume with: dskd-compress run\n"
     assert not interrupt.ctrl_c_came()  # of the next command
+
+
+@pytest.mark.parametrize(
+    ("given", "run", "resume"),
+    [
+        ("run runs/a --to validate --lr 1 --json", "runs/a", "dskd-compress run runs/a --to validate"),
+        ("--debug distill my.yaml --out 'a b'", "a b", "dskd-compress distill 'a b'"),
+        ("--debug distill my.yaml --out 'a b'", None, "dskd-compress distill my.yaml --out 'a b'"),
+        ("benchmark runs/a --batch 1,8", None, "dskd-compress benchmark runs/a --batch 1,8"),
+        ("doctor --json", None, None),
+        ("", None, None),
+    ],
+)
+def test_the_command_that_resumes(given: str, run: str | None, resume: str | None) -> None:
+    found = interrupt.make_resume_command(shlex.split(given), None if run is None else Path(run))
+    assert found == resume
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("words", "resumes"),
+    [(["benchmark", "runs/a", "--json"], True), (["build", "runs/a"], True), (["validate", "runs/a"], False)],
+)
+def test_an_interrupt_is_no_error(
+    number: signal.Signals,
+    words: list[str],
+    resumes: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(console, "_document_written", False)
+    monkeypatch.setattr(cli, "app", lambda **_: signal.raise_signal(number))
+    assert main(words) == 130
+    out, err = capsys.readouterr()
+    resume = f"Resume with: dskd-compress {' '.join(words)}"
+    assert err == (f"Interrupted. {resume}\n" if resumes else "Interrupted.\n")
+    if "--json" in words:
+        facts = json.loads(out)["error"]
+        assert (facts["kind"], facts["hint"], facts["exit_code"]) == ("Interrupted", resume, 130)
+
+
+def test_torchrun_ends_its_processes_by_sigterm_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    interrupt.watch_for_ctrl_c()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_the_same_errors_without_ctrl_c_keep_their_cause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,4 +149,4 @@ def test_ctrl_c_while_the_program_is_imported(presses: int, import_s: int, tmp_p
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, "error: Interrupted.\n")
+    assert (process.returncode, err) == (130, "Interrupted. Resume with: dskd-compress distill\n")

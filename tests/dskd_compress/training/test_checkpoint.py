@@ -6,7 +6,7 @@ import pytest
 import torch
 from support import make_model
 
-from dskd_compress.training.checkpoint import CheckpointStore, Progress
+from dskd_compress.training.checkpoint import CheckpointStore, OtherTraining, Progress
 from dskd_export.errors import CheckpointError
 
 CPU = torch.device("cpu")
@@ -79,7 +79,7 @@ def test_other_settings(store: CheckpointStore) -> None:
     store.save_best(make_model("test_resnet"), 0)
     other = CheckpointStore(store.folder, "other settings")
     assert other.load(CPU) is None
-    assert other.other_step == PROGRESS.step
+    assert other.other == OtherTraining(PROGRESS.step, 0.5, None)
     with pytest.raises(CheckpointError, match=r"best-0000\.pt is of a training with other settings.*Delete"):
         other.load_best(0)
 
