@@ -15,7 +15,9 @@ def find_licenses(recipe: Recipe) -> Licenses:
             name=name, source="export.license of the recipe" if name else "export.license is not set in the recipe"
         ),
         student_start=find_license(recipe.student),
-        teacher=find_license(recipe.teacher),
+        teacher=find_license(recipe.teacher)
+        if recipe.has_teacher
+        else LicenseFacts(name=None, source="none needed: no teacher"),
     )
 
 

@@ -42,9 +42,10 @@ def list_recipes(json_output: options.JsonFlag = False) -> None:
         }
         for info in recipes.list_recipes()
     ]
-    columns = ["name", "data", "description"]
-    output.table("Recipes", columns, [[info[column] for column in columns] for info in found])
-    output.print(f"Default of 'run': {recipes.DEFAULT_RECIPE}")
+    width = max(len(str(info["name"])) for info in found)
+    for info in found:  # plain lines: a name can be copied, and cut -d' ' -f1 lists them
+        output.plain(f"{info['name']:{width}}  {info['description']}".rstrip())
+    output.plain(f"\nStart one: dskd-compress run NAME. Without a name: {recipes.DEFAULT_RECIPE}")
     output.result({"recipes": found})
 
 
@@ -80,14 +81,16 @@ def init_recipe(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; - prints it.")] = Path(
         "recipe.yaml"
     ),
+    all_keys: Annotated[bool, typer.Option("--all", help="Write every key, not only the usual ones.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     json_output: options.JsonFlag = False,
 ) -> None:
-    """Write a recipe with every key, its meaning, range and default.
+    """Write a recipe of the keys that most people set, with their meaning and default.
 
     [bold]Examples[/bold]
 
       dskd-compress recipes init mine.yaml
+      dskd-compress recipes init mine.yaml --all
       dskd-compress recipes init -
     """
     import shlex
@@ -100,7 +103,7 @@ def init_recipe(
     from dskd_export.files.atomic import write_atomic
 
     output = Output(json_output)
-    text = recipes.init_recipe()
+    text = recipes.init_recipe(all_keys=all_keys)
     if str(path) == "-":
         if not json_output:
             typer.echo(text, nl=False)

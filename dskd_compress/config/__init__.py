@@ -24,13 +24,14 @@ from dskd_compress.config.models import (
     TeacherProbeSection,
     TeacherSection,
 )
-from dskd_compress.config.recipe import FeatureMethod, Method, Recipe
+from dskd_compress.config.recipe import NO_TEACHER, FeatureMethod, Method, Recipe
 from dskd_compress.config.stages import ExportSection, ReportSection
 from dskd_compress.config.train import DiagnosisSection, TrackingSection, TrainSection, TuneSection
 from dskd_export.settings import KeyConflict, Section
 
 __all__ = [
     "DSKD_PRESETS",
+    "NO_TEACHER",
     "AugmentSection",
     "DataSection",
     "DiagnosisSection",

@@ -28,12 +28,7 @@ from dskd_compress.methods.lshfm import LshfmModule
 from dskd_compress.methods.none import CrossEntropyModule
 from dskd_compress.methods.pairing import Pair, Taps, find_taps
 
-__all__ = ["MethodTask", "Pair", "Taps", "create_task", "find_taps", "needs_teacher", "statistics_batches"]
-
-
-def needs_teacher(method: Method) -> bool:
-    """Report whether a method reads a teacher."""
-    return not isinstance(method, NoneMethod)
+__all__ = ["MethodTask", "Pair", "Taps", "create_task", "find_taps", "statistics_batches"]
 
 
 def statistics_batches(method: Method) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_origin
 
 from pydantic import BaseModel
 
 from dskd_compress.config import DskdMethod, Recipe, Section, StudentSection, TeacherSection
 from dskd_compress.config.dskd import PRESET_KEYS
-from dskd_compress.recipe.sections import keys_of, may_be_null, sections_of, tag_of
+from dskd_compress.recipe.sections import field_of, keys_of, may_be_null, sections_of, tag_of
 from dskd_compress.recipe.yaml_text import dump_yaml
 
 WIDTH = 100 - len("# ")  # a section that may stand in another's place is commented out as a whole
@@ -21,6 +21,28 @@ _REQUIRED: dict[tuple[type[BaseModel], str], str] = {
     (StudentSection, "name"): "resnet18",
 }
 
+SHORT_KEYS = (
+    "name",
+    "seed",
+    "data.source",
+    "data.input_size",
+    "teacher.name",
+    "teacher.checkpoint",
+    "student.name",
+    "student.pretrained",
+    "student.checkpoint",
+    "method.name",
+    "train.epochs",
+    "train.batch_size",
+    "train.lr",
+    "train.device",
+    "export.target",
+    "export.precisions",
+    "budget.student_drop",
+    "budget.latency_p99_ms",
+)
+"""What most people set: the keys of `recipes init` without `--all`."""
+
 _HEAD = """\
 # A recipe for dskd-compress with every key, its meaning, its range and its default.
 # Delete the keys that you do not change. Relative paths count from the working directory.
@@ -30,6 +52,11 @@ _HEAD = """\
 #   dskd-compress run THIS_FILE --out runs/mine
 """
 
+_SHORT_HEAD = """\
+# A recipe for dskd-compress. Start it: dskd-compress run THIS_FILE --out runs/mine
+# Relative paths count from the working directory. Every key: dskd-compress recipes init - --all
+"""
+
 
 def recipe_schema() -> dict[str, Any]:
     """Generate the JSON Schema (draft 2020-12) of a recipe, for editors that check and complete YAML."""
@@ -37,11 +64,52 @@ def recipe_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def init_recipe() -> str:
-    """Generate a valid recipe with every key, its default, and its meaning in a comment."""
+def init_recipe(*, all_keys: bool = False) -> str:
+    """Generate a valid recipe of defaults, the meaning of each key in a comment.
+
+    Args:
+        all_keys: every key in place of `SHORT_KEYS`; both make the same recipe.
+    """
     schema = recipe_schema()
+    if not all_keys:
+        return _SHORT_HEAD + "\n".join(_write_short(schema)) + "\n"
     lines = list(_write_section(Recipe, schema, schema, indent=0))
     return _HEAD + "\n".join(lines) + "\n"
+
+
+def _write_short(root: dict[str, Any]) -> Iterator[str]:
+    open_section = ""
+    for path in SHORT_KEYS:
+        section, _, key = path.rpartition(".")
+        if section != open_section:
+            yield from ("", f"{section}:")
+            open_section = section
+        model: type[BaseModel] = Recipe
+        choices: list[type[Section]] = []
+        if section:
+            choices = sections_of(Recipe, section)
+            default = Recipe.model_fields[section].get_default(call_default_factory=True)
+            model = type(default) if isinstance(default, Section) else choices[0]
+        yield from _write_short_key(model, key, choices, root, indent=2 if section else 0)
+
+
+def _write_short_key(
+    model: type[BaseModel], key: str, choices: Sequence[type[Section]], root: dict[str, Any], indent: int
+) -> Iterator[str]:
+    info = field_of(model, key)
+    assert info is not None
+    schema = root if model is Recipe else root["$defs"][model.__name__]
+    value = _REQUIRED[model, key] if info.is_required() else info.get_default(call_default_factory=True)
+    limits = _describe_limits(schema["properties"][key])
+    if len(choices) > 1 and key == "name":
+        limits = f"one of {', '.join(map(tag_of, choices))}"
+    about = " ".join(filter(None, (info.description, limits and f"({limits})")))
+    line = f"{' ' * indent}{key}: {_write_value(value)}"
+    if len(line) + len(about) + 4 <= WIDTH + 2:
+        yield f"{line}  # {about}"
+    else:
+        yield from _write_comment(about, indent)
+        yield line
 
 
 def _write_section(

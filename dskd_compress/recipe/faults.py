@@ -20,7 +20,7 @@ KeyPath = tuple[str | int, ...]
 """`("train", "lr")`; list items count from 0."""
 
 
-_ALL_KEYS = "All keys with their meaning and range: dskd-compress recipes init -"
+_ALL_KEYS = "All keys with their meaning and range: dskd-compress recipes init - --all"
 
 
 @dataclass(frozen=True)

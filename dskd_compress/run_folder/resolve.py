@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import NO_TEACHER, NoneMethod, Recipe
 from dskd_compress.recipe import load_recipe, recipe_from_mapping
 from dskd_compress.run_folder.folder import RunFolder
 from dskd_export.errors import UsageError
@@ -54,15 +54,19 @@ def resolve_run(
                 "Name a recipe (see: dskd-compress recipes list), or give --teacher, --student and --data.",
             )
         loaded = recipe_from_mapping({}, changes)
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{loaded.teacher.name}-to-{loaded.student.name}").strip("-.")
+        parts = [loaded.teacher.name, "to"] if loaded.teacher.name != NO_TEACHER else []
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([*parts, loaded.student.name])).strip("-.")
         loaded = loaded.model_copy(update={"name": name})
     folder = RunFolder(out if out is not None else Path("runs") / loaded.name)
     return folder.keep_student_start(loaded), folder
 
 
 def _missing(changes: Iterable[str]) -> list[str]:
-    given = {change.partition("=")[0] for change in changes}
-    return [flag for key, flag in _NEEDED.items() if key not in given]
+    values = dict(change.partition("=")[::2] for change in changes)
+    needed = dict(_NEEDED)
+    if values.get("method.name", "").strip("'\" ") == NoneMethod().name:
+        del needed["teacher.name"]
+    return [flag for key, flag in needed.items() if key not in values]
 
 
 def _is_run(out: Path) -> bool:

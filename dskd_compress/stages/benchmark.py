@@ -117,6 +117,7 @@ def _plan(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> 
     """Plan the teacher, then the student, each in torch, ONNX Runtime and TensorRT."""
     from dskd_compress.stages.export import TEACHER_ONNX, make_teacher_spec
     from dskd_compress.teachers.load import load_teacher
+    from dskd_compress.teachers.presence import explain_absence
     from dskd_compress.torch_runner import find_torch
     from dskd_compress.weights import load_trained
     from dskd_export.bundle.manifest import weights_name
@@ -127,7 +128,7 @@ def _plan(recipe: Recipe, folder: RunFolder, sets: DataSets, bundle: Bundle) -> 
     module = wrap_for_deployment(student, bundle.spec)
     torch_too = {"torch": lambda *_: find_torch(module, bundle.spec, settings.providers)}
     plan = plan_benchmark(bundle, settings, folder.engines, torch_too)
-    if not settings.teacher:
+    if not settings.teacher or explain_absence(recipe, folder) is not None:
         return plan
     onnx = folder / TEACHER_ONNX
     if "onnxruntime" in settings.runners and not onnx.is_file():

@@ -26,6 +26,7 @@ from dskd_compress.teachers.cache.plan import TeacherCache
 from dskd_compress.teachers.classes import make_class_map_option
 from dskd_compress.teachers.load import load_own_teacher, load_teacher
 from dskd_compress.teachers.normalisation import compare_normalisations, describe_input
+from dskd_compress.teachers.presence import explain_absence
 from dskd_compress.teachers.probe import ensure_probe
 from dskd_compress.training.device import configure
 from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
@@ -64,15 +65,18 @@ def _distill(
     sets = open_checked_data(recipe, output)
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
-    probe = None
-    if recipe.teacher.probe is not None:
+    probe = teacher = pair = None
+    absence = explain_absence(recipe, folder)
+    if recipe.teacher.probe is not None and absence is None:
         own = make_pair(student, format, load_own_teacher(recipe, folder, sets))
         probe = group.run_on_main(lambda: ensure_probe(recipe, folder, sets, own, facts.sha256, device, output))
-    teacher = load_teacher(recipe, folder, sets)
-    pair = make_pair(student, format, teacher)
     loaders = Loaders.open(recipe, section, sets, format, group)
     report_student_start(recipe, missing, len(loaders.train) * section.epochs, output)
-    inputs = {"data": facts.sha256, "teacher": state_sha256(teacher.model)}
+    inputs = {"data": facts.sha256}
+    if absence is None:
+        teacher = load_teacher(recipe, folder, sets)
+        pair = make_pair(student, format, teacher)
+        inputs["teacher"] = state_sha256(teacher.model)
     initial_sha256 = state_sha256(student)
 
     task = create_task(
@@ -93,37 +97,45 @@ def _distill(
         )
         task.teacher = cached = cache.open(task.teacher, loaders.train)
         output.print(escape(cache.describe(cached)))
-    adapt = pair.adapter().to(device)
-    teacher_on_device = teacher.model.to(device).eval()
-    output.print("Evaluating the teacher.")
-    of_teacher = group.run_on_main(
-        lambda: measure_teacher_accuracy(
-            recipe,
-            folder,
-            adapt,
-            format,
-            data_sha256=facts.sha256,
-            teacher_sha256=inputs["teacher"],
-            device=device,
-            measure=lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))[0],
+    of_teacher = None
+    if teacher is None or pair is None:
+        output.print(escape(f"No teacher: {absence}"))
+    else:
+        adapt = pair.adapter().to(device)
+        teacher_on_device = teacher.model.to(device).eval()
+        output.print("Evaluating the teacher.")
+        of_teacher = group.run_on_main(
+            lambda: measure_teacher_accuracy(
+                recipe,
+                folder,
+                adapt,
+                format,
+                data_sha256=facts.sha256,
+                teacher_sha256=inputs["teacher"],
+                device=device,
+                measure=lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))[0],
+            )
         )
-    )
-    view = describe_input(pair, teacher.origin or "of its training")
-    output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}, {view}"))
+        view = describe_input(pair, teacher.origin or "of its training")
+        output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}, {view}"))
 
     diagnosis = None
     if recipe.diagnosis.enabled:
-        seen_before = None
+        formats = outputs = seen_before = None
+        if teacher is not None:
+            formats = Formats((format.mean, format.std), (teacher.format.mean, teacher.format.std))
+            outputs = teacher.outputs
         # timm's facts on its own weights, and ours on those we trained, are right.
-        if recipe.teacher.checkpoint is not None and teacher.origin is not None and task.teacher is not None:
+        own_weights = recipe.teacher.checkpoint is not None and teacher is not None and teacher.origin is not None
+        if own_weights and pair is not None and task.teacher is not None:
             seen_before = group.run_on_main(lambda: compare_normalisations(sets, pair, device))
         diagnosis = Diagnosis(
             recipe.diagnosis,
             task,
-            formats=Formats((format.mean, format.std), (teacher.format.mean, teacher.format.std)),
+            formats=formats,
             classes=sets.classes,
             known_accuracy=_accuracy_when_trained(recipe, folder),
-            outputs=teacher.outputs,
+            outputs=outputs,
             as_option=partial(make_class_map_option, folder.path),
             seen_before=seen_before,
         )
@@ -139,7 +151,7 @@ def _distill(
         diagnosis=diagnosis,
         statistics_batches=statistics_batches(method),
     )
-    if state_sha256(teacher.model) != inputs["teacher"]:
+    if teacher is not None and state_sha256(teacher.model) != inputs["teacher"]:
         raise as_error(changed_symptom(None, "during the distillation"))
     kept = None
     if cache is not None and cached is not None:
@@ -157,7 +169,9 @@ def _distill(
             method=method.name,
             method_settings=method.model_dump(mode="json"),
             model=model_facts(student, format.input_size, "distilled by this run", sha256_file(path)),
-            teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
+            teacher=None
+            if teacher is None or pair is None
+            else model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
             taps={role: tap.facts() for role, tap in task.taps.items()},
             discarded=task.discarded(),
             teacher_accuracy=of_teacher,

@@ -25,6 +25,7 @@ from dskd_compress.required_packages import check_tools
 from dskd_compress.run_folder import EXPORT, RunFolder, name_tuned_weights, recipe_sha256, writes_run
 from dskd_compress.stages.setup import make_pair, open_checked_data
 from dskd_compress.teachers.load import TeacherModel, load_teacher
+from dskd_compress.teachers.presence import explain_absence
 from dskd_compress.torch_runner import TorchRunner
 from dskd_compress.weights import WeightsInfo, check_classes, load_trained
 from dskd_export.bundle import BundledModel, BundleProvenance, Manifest, write_bundle
@@ -95,7 +96,9 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
     check_classes(info.classes, sets, path, "distill")
     wanted = list_requested_precisions(section)
     images = draw_calibration(recipe, sets, spec) if wanted else None
-    with output.progress("Exporting", 2 + len(wanted) + section.teacher, unit="file") as progress:
+    has_teacher = explain_absence(recipe, folder) is None
+    with_teacher = section.teacher and has_teacher
+    with output.progress("Exporting", 2 + len(wanted) + with_teacher, unit="file") as progress:
         golden = _make_golden(recipe, sets, student, spec)
         exported = onnx_from_torch(
             student, spec, exporter=section.exporter, slim=section.slim, images=golden.input
@@ -137,8 +140,8 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
             provenance=BundleProvenance(
                 student=info.name,
                 student_sha256=spec.student_sha256,
-                teacher=recipe.teacher.name,
-                teacher_weights=_teacher_weights(recipe),
+                teacher=recipe.teacher.name if has_teacher else None,
+                teacher_weights=_teacher_weights(recipe) if has_teacher else None,
                 method=recipe.method.name,
                 recipe=recipe.name,
                 recipe_sha256=recipe_sha256(recipe),
@@ -150,7 +153,7 @@ def run_export(recipe: Recipe, folder: RunFolder, output: Output) -> Manifest:
             ),
         )
         progress.advance(1)
-        if section.teacher:
+        if with_teacher:
             teacher = load_teacher(recipe, folder, sets)
             onnx_from_torch(
                 teacher.model,

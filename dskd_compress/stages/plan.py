@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from dskd_compress.config import DskdMethod, Recipe
 from dskd_compress.console import Output
-from dskd_compress.data import ImageSet, StreamSet, TrainLoader
+from dskd_compress.data import DataSets, ImageSet, Preprocessing, StreamSet, TrainLoader
 from dskd_compress.methods import MethodTask, create_task
 from dskd_compress.models import model_facts, recompute_activations, state_sha256
 from dskd_compress.run_folder import RunFolder, list_stages
@@ -23,6 +23,7 @@ from dskd_compress.stages.setup import (
 from dskd_compress.teachers.cache.disk import format_bytes
 from dskd_compress.teachers.cache.plan import TeacherCache, TeacherCachePlan
 from dskd_compress.teachers.load import TeacherModel, load_own_teacher
+from dskd_compress.teachers.presence import explain_absence
 from dskd_compress.teachers.probe import attach_unfitted_probe
 from dskd_compress.training.device import autocast, resolve_device
 from dskd_compress.training.optim import create_optimization
@@ -78,18 +79,12 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     if recipe.student.pretrained == "auto":  # weights change no plan, and a dry run downloads none
         recipe = set_student_start(recipe, False)
     student, format = create_student(recipe, classes)
-    if recipe.teacher.train is not None:
-        teacher = TeacherModel(*create_untrained_teacher(recipe, classes), "to be trained by this run")
-    else:
-        teacher = load_own_teacher(recipe, folder, sets)
-        if recipe.teacher.probe is not None:
-            size = make_pair(student, format, teacher).teacher_size
-            model = attach_unfitted_probe(teacher.model, size, classes, recipe.seed)
-            weights = f"{teacher.weights}, classifier to be fitted by this run"
-            teacher = TeacherModel(model, teacher.format, weights)
+    teacher = None
+    if explain_absence(recipe, folder) is None:
+        teacher = _plan_teacher(recipe, folder, sets, student, format)
     if recipe.train.grad_checkpointing:
         recompute_activations(student)
-    pair = make_pair(student, format, teacher)
+    pair = None if teacher is None else make_pair(student, format, teacher)
     cpu = torch.device("cpu")
     task = create_task(recipe.method, student, pair, label_smoothing=0.0, seed=recipe.seed, device=cpu)
     loader = TrainLoader(
@@ -98,7 +93,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     steps_per_epoch = len(loader)
     create_optimization(task.module, recipe.train, steps_per_epoch)
     cache = None
-    if recipe.teacher.cache.enabled and task.teacher is not None:
+    if recipe.teacher.cache.enabled and teacher is not None and task.teacher is not None:
         cache = TeacherCache.prepare(
             recipe,
             folder,
@@ -118,7 +113,9 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         classes=classes,
         train_images=_count(sets.train),
         val_images=_count(sets.val),
-        teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights) if task.teacher else None,
+        teacher=None
+        if teacher is None or pair is None or task.teacher is None
+        else model_facts(teacher.model, pair.teacher_size, teacher.weights),
         student=model_facts(student, format.input_size, "to be trained by this run"),
         taps={role: tap.facts() for role, tap in task.taps.items()},
         training_only_parameters=task.discarded(),
@@ -135,6 +132,22 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
             "report": str(folder / "report.html"),
         },
     )
+
+
+def _plan_teacher(
+    recipe: Recipe, folder: RunFolder, sets: DataSets, student: nn.Module, format: Preprocessing
+) -> TeacherModel:
+    """Load the teacher; one that is still to be trained, or its classifier to be fitted, is random."""
+    classes = len(sets.classes)
+    if recipe.teacher.train is not None:
+        return TeacherModel(*create_untrained_teacher(recipe, classes), "to be trained by this run")
+    teacher = load_own_teacher(recipe, folder, sets)
+    if recipe.teacher.probe is None:
+        return teacher
+    size = make_pair(student, format, teacher).teacher_size
+    model = attach_unfitted_probe(teacher.model, size, classes, recipe.seed)
+    weights = f"{teacher.weights}, classifier to be fitted by this run"
+    return TeacherModel(model, teacher.format, weights)
 
 
 def _count(images: ImageSet | StreamSet) -> int | None:

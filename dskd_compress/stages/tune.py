@@ -11,6 +11,7 @@ from dskd_compress.run_folder import DISTILL, TUNE, RunFolder, name_tuned_weight
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import make_pair, open_checked_data
 from dskd_compress.teachers.load import load_teacher
+from dskd_compress.teachers.presence import explain_absence
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.device import configure
 from dskd_compress.training.distributed import Group, join
@@ -76,11 +77,13 @@ def _tune(
     sets = open_checked_data(recipe, output)
     facts = sets.facts()
     check_classes(info.classes, sets, path, DISTILL)
-    teacher = load_teacher(recipe, folder, sets)
-    pair = make_pair(student, info.preprocessing, teacher)
+    teacher = load_teacher(recipe, folder, sets) if explain_absence(recipe, folder) is None else None
+    pair = None if teacher is None else make_pair(student, info.preprocessing, teacher)
     loaders = Loaders.open(recipe, section, sets, info.preprocessing, group)
     facts_of_student = model_facts(student, info.input_size, f"tuned for {tune.precision} by this run", None)
-    inputs = {"data": facts.sha256, "teacher": state_sha256(teacher.model)}
+    inputs = {"data": facts.sha256}
+    if teacher is not None:
+        inputs["teacher"] = state_sha256(teacher.model)
     initial_sha256 = state_sha256(student)
     student.to(device)
     before = group.run_on_main(lambda: loaders.accuracy(student.eval())[0])
@@ -116,7 +119,9 @@ def _tune(
             method=method.name,
             method_settings={**method.model_dump(mode="json"), "tune": tune.model_dump(mode="json")},
             model=facts_of_student.model_copy(update={"sha256": sha256_file(target)}),
-            teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
+            teacher=None
+            if teacher is None or pair is None
+            else model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
             taps={role: tap.facts() for role, tap in task.taps.items()},
             discarded=task.discarded(),
             initial_sha256=initial_sha256,

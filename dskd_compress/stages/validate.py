@@ -190,11 +190,15 @@ def _open_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets, stack: Exit
     import torch
 
     from dskd_compress.teachers.load import load_teacher
+    from dskd_compress.teachers.presence import explain_absence
     from dskd_compress.torch_reference import OpenTeacher
     from dskd_compress.torch_runner import TorchRunner
 
     if recipe.budget.student_drop is None or recipe.validation.pair is not None:
         return OpenTeacher()
+    absence = explain_absence(recipe, folder)
+    if absence is not None:
+        return OpenTeacher(missing=absence)
     try:
         teacher = load_teacher(recipe, folder, sets)
     except (DataError, ModelError, RecipeError) as error:

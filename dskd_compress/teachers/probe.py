@@ -47,6 +47,8 @@ def add_probe_where_needed(recipe: Recipe, sets: DataSets, output: Output) -> Re
         CheckpointError: the checkpoint is missing or damaged.
     """
     teacher = recipe.teacher
+    if not recipe.has_teacher:
+        return recipe
     if teacher.train is not None or teacher.class_map is not None or teacher.probe is not None:
         return recipe
     classes = _count_classes(teacher)

@@ -8,6 +8,7 @@ from dskd_compress import console
 from dskd_compress.cli import main
 from dskd_compress.config import Recipe
 from dskd_compress.recipe import DEFAULT_RECIPE, load_recipe, read_recipe_text, recipe_schema
+from dskd_compress.recipe.files import list_recipe_names
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +18,9 @@ def _fresh(monkeypatch):
 
 def test_list(capsys):
     assert main(["recipes", "list"]) == 0
-    assert DEFAULT_RECIPE in capsys.readouterr().out
+    lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in lines] == list_recipe_names()
+    assert all(load_recipe(line.split()[0]).description in line for line in lines)
     assert main(["recipes", "list", "--json"]) == 0
     recipes = json.loads(capsys.readouterr().out)["recipes"]
     assert [recipe["name"] for recipe in recipes if recipe["default"]] == [DEFAULT_RECIPE]
@@ -63,6 +66,13 @@ def test_init_to_stdout_writes_no_file(tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
     assert load_recipe("r.yaml").student.name
+
+
+def test_init_of_all_keys_makes_the_same_recipe(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipes", "init", "short.yaml"]) == main(["recipes", "init", "all.yaml", "--all"]) == 0
+    assert load_recipe("short.yaml") == load_recipe("all.yaml")
+    assert len((tmp_path / "short.yaml").read_text()) * 10 < len((tmp_path / "all.yaml").read_text())
 
 
 def test_init_refuses_a_folder(tmp_path, capsys):

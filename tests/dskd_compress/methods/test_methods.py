@@ -21,7 +21,7 @@ from dskd_compress.config import (
     Method,
     NoneMethod,
 )
-from dskd_compress.methods import MethodTask, Pair, create_task, find_taps, needs_teacher, statistics_batches
+from dskd_compress.methods import MethodTask, Pair, create_task, find_taps, statistics_batches
 from dskd_compress.methods.base import StepContext
 from dskd_compress.methods.diffkd import DiffKdModule
 from dskd_compress.methods.dist import DistModule
@@ -77,9 +77,8 @@ def test_every_method_of_the_recipe_is_known_here() -> None:
 def test_every_method_makes_its_task(kind: type, cnn_pair: Pair, images_BCHW: Tensor, labels_B: Tensor) -> None:
     module, _, terms = EXPECTED[kind]
     method = kind()
-    assert needs_teacher(method) is (kind in TAUGHT)
     assert statistics_batches(method) == (50 if kind in READS_FEATURES else 0)
-    pair = cnn_pair if needs_teacher(method) else None
+    pair = cnn_pair if kind in TAUGHT else None
     task = create_task(method, cnn_pair.student, pair, label_smoothing=0.1, seed=0, device=CPU)
     assert type(task.module) is module
     assert set(task.taps) == ({"teacher", "student"} if kind in READS_FEATURES else set())

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from dskd_compress.config import DSKD_PRESETS, DskdMethod, Method, Recipe, TeacherProbeSection, TrainSection
 from dskd_compress.recipe import dump_recipe, init_recipe, load_recipe, recipe_schema
+from dskd_compress.recipe.explain import SHORT_KEYS
 
 
 def plain() -> Recipe:
@@ -15,15 +16,30 @@ def plain() -> Recipe:
 
 
 def test_loads_and_says_only_defaults(tmp_path):
-    (tmp_path / "r.yaml").write_text(init_recipe(), encoding="utf-8")
+    (tmp_path / "r.yaml").write_text(init_recipe(all_keys=True), encoding="utf-8")
     assert load_recipe(str(tmp_path / "r.yaml")) == plain()
+
+
+def test_the_short_one_makes_the_same_recipe_of_few_keys(tmp_path):
+    text = init_recipe()
+    (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+    assert load_recipe(str(tmp_path / "r.yaml")) == plain()
+    values = yaml.safe_load(text)
+    assert [
+        path
+        for key, value in values.items()
+        for path in ([f"{key}.{below}" for below in value] if isinstance(value, dict) else [key])
+    ] == list(SHORT_KEYS)
+    assert len(text.splitlines()) <= 50
+    assert max(map(len, text.splitlines())) <= 100
+    assert re.search(r"name: dskd +# \(one of none, kd, .*dskd\)", text)
 
 
 def test_every_key_is_there_once():
     def keys(values: dict[str, Any]) -> set[str]:
         return set(values).union(*(keys(value) for value in values.values() if isinstance(value, dict)))
 
-    text = init_recipe()
+    text = init_recipe(all_keys=True)
     for key in keys(yaml.safe_load(dump_recipe(plain()))):
         assert re.search(rf"^ *(# )?{key}:", text, flags=re.MULTILINE), key
     # The keys of a preset are left to it: they stand there as comments.
@@ -31,14 +47,16 @@ def test_every_key_is_there_once():
 
 
 def test_the_preset_of_the_written_recipe_can_be_changed(tmp_path):
-    (tmp_path / "r.yaml").write_text(init_recipe().replace("preset: default", "preset: paper"), encoding="utf-8")
+    (tmp_path / "r.yaml").write_text(
+        init_recipe(all_keys=True).replace("preset: default", "preset: paper"), encoding="utf-8"
+    )
     method = load_recipe(str(tmp_path / "r.yaml")).method
     for key, value in DSKD_PRESETS["paper"].items():
         assert getattr(method, key) == value
 
 
 def test_descriptions_ranges_and_choices_are_written():
-    text = re.sub(r"\n *# +", " ", init_recipe())
+    text = re.sub(r"\n *# +", " ", init_recipe(all_keys=True))
     description = TrainSection.model_fields["optimizer"].description
     assert description is not None
     assert description in text
@@ -51,7 +69,7 @@ def test_descriptions_ranges_and_choices_are_written():
 def test_the_other_methods_can_be_uncommented():
     """Each as it stands there, with its # taken away, is that method with its defaults."""
     found = []
-    for block in init_recipe().split("# Alternatively ")[1:]:
+    for block in init_recipe(all_keys=True).split("# Alternatively ")[1:]:
         lines = block.split("# method:\n")[1].split("\n\n")[0].splitlines()
         values = yaml.safe_load("\n".join(line[2:] for line in lines if line.startswith("# ")))
         method = TypeAdapter(Method).validate_python(values)
@@ -61,7 +79,7 @@ def test_the_other_methods_can_be_uncommented():
 
 
 def test_no_line_is_too_long():
-    assert max(map(len, init_recipe().splitlines())) <= 100
+    assert max(map(len, init_recipe(all_keys=True).splitlines())) <= 100
 
 
 def test_schema():
@@ -75,7 +93,7 @@ def test_schema():
 
 
 def test_a_section_that_may_be_null_can_be_uncommented():
-    lines = init_recipe().split("  # With its keys:\n")[1].splitlines()
+    lines = init_recipe(all_keys=True).split("  # With its keys:\n")[1].splitlines()
     block = [line.replace("# ", "", 1) for line in lines if line.startswith("  # ")][:7]
     loaded = yaml.safe_load("\n".join(block))["probe"]
     assert TeacherProbeSection.model_validate(loaded) == TeacherProbeSection()
