@@ -30,7 +30,8 @@ def doctor(
 ) -> None:
     """Check this machine: packages, GPU, libraries, disk and memory. Exit code 4: a requirement is broken.
 
-    docs/codes.md lists the codes.
+    It ends with what this machine can do, what it cannot, and the command for the rest. docs/codes.md lists the
+    codes.
 
     [bold]Examples[/bold]
 
@@ -41,7 +42,7 @@ def doctor(
     from rich.text import Text
 
     from dskd_compress.console import Output
-    from dskd_export.doctor import diagnose
+    from dskd_export.doctor import diagnose, summarise
     from dskd_export.errors import EnvironmentProblem, UsageError
     from dskd_export.runtime.providers import PROVIDERS
 
@@ -56,8 +57,16 @@ def doctor(
     ]
     output.table("This machine", ["code", "level", "what", "what to do"], rows)
     broken = [finding for finding in findings if finding.level == "error"]
+    summary = summarise(findings)
+    for line in summary.lines():
+        output.plain(line)
     output.result(
-        {"purpose": purpose.value if purpose is not None else None, "ok": not broken, "findings": findings}
+        {
+            "purpose": purpose.value if purpose is not None else None,
+            "ok": not broken,
+            "findings": findings,
+            "summary": summary,
+        }
     )
     if broken:
         raise EnvironmentProblem(

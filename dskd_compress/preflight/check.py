@@ -57,8 +57,9 @@ def check_run(
         SeveralProblems: all faults.
     """
     began, found = time.perf_counter(), Findings()
-    sets = inspect_data(recipe, found)
-    recipe = _fit_teacher(recipe, sets, output, found)
+    sets, in_order = inspect_data(recipe, found)
+    usable = sets if in_order else None
+    recipe = _fit_teacher(recipe, usable, output)
     reasons = find_pending(recipe, folder, stages, first)
     # A stage that is up to date runs again after one that is not.
     begin = min((stages.index(name) for name in reasons), default=len(stages))
@@ -70,8 +71,8 @@ def check_run(
         device = inspect_device(recipe, running, found)
         if sets is not None:
             inspect_batches(recipe, running, sets, found)
-        student = inspect_student(recipe, sets, found) if DISTILL in running else None
-        teacher = inspect_teacher(recipe, folder, running, sets, found)
+        student = inspect_student(recipe, usable, found) if DISTILL in running else None
+        teacher = inspect_teacher(recipe, folder, running, usable, found)
         if student is not None:
             values = 0 if teacher is None else teacher.values
             disk_mb = estimate_disk_mb(recipe, running, values, student.values)
@@ -110,7 +111,7 @@ def find_pending(recipe: Recipe, folder: RunFolder, stages: Sequence[str], first
     return found
 
 
-def _fit_teacher(recipe: Recipe, sets: DataSets | None, output: Output, found: Findings) -> Recipe:
+def _fit_teacher(recipe: Recipe, sets: DataSets | None, output: Output) -> Recipe:
     """Choose how the teacher gets the classes of the data, where its name is known."""
     if sets is None:
         return recipe

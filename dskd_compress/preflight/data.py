@@ -10,15 +10,19 @@ from dskd_compress.names import DISTILL, TRAIN
 from dskd_compress.preflight.findings import Findings
 
 
-def inspect_data(recipe: Recipe, found: Findings) -> DataSets | None:
-    """Open and check the images; None where they cannot be used."""
+def inspect_data(recipe: Recipe, found: Findings) -> tuple[DataSets | None, bool]:
+    """Open and check the images.
+
+    Returns:
+        The images, None where they cannot be opened; and whether they are in order, so that their classes count.
+    """
     sets = found.attempt(lambda: open_data(recipe.data, recipe.seed))
     if sets is None:
-        return None
+        return None, False
     faults = list(find_data_faults(sets))
     for fault in faults:
         found.add(fault)
-    return None if faults else sets
+    return sets, not faults
 
 
 def inspect_batches(recipe: Recipe, stages: Collection[str], sets: DataSets, found: Findings) -> None:

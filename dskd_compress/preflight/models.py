@@ -55,7 +55,8 @@ def inspect_student(recipe: Recipe, sets: DataSets | None, found: Findings) -> M
         return None
     classes = None if sets is None else len(sets.classes)
     model = found.attempt(lambda: create_shapes(recipe, "student", classes))
-    fits = (classes, recipe.data.input_size) if model is not None and sets is not None else None
+    # A classifier of other classes is replaced, so those of the data need not be known.
+    fits = None if model is None else (classes, recipe.data.input_size)
     _inspect_weights(section, "student", found, fits)
     if model is None:
         return None

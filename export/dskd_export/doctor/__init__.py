@@ -12,10 +12,11 @@ from dskd_export.doctor.finding import Finding, Purpose
 from dskd_export.doctor.machine import check_disk, check_folder, check_gpu, check_jetson, check_memory
 from dskd_export.doctor.ort import check_onnxruntime, needs_gpu
 from dskd_export.doctor.packages import PACKAGES, check_packages, check_python, check_torchvision
+from dskd_export.doctor.summary import Summary, summarise
 from dskd_export.doctor.tensorrt import check_tensorrt
 from dskd_export.telemetry.cuda import cuda_gpus
 
-__all__ = ["PACKAGES", "Finding", "Purpose", "diagnose"]
+__all__ = ["PACKAGES", "Finding", "Purpose", "Summary", "diagnose", "summarise"]
 
 
 def diagnose(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from typing import Any, Literal, Optional
 
 from pydantic import Field
@@ -54,10 +55,20 @@ class Finding(Document):
     level: Level
     what: str
     cure: Optional[str] = Field(default=None, description="what to do; None: nothing is wrong")
+    found: tuple[str, ...] = Field(default=(), description="what is usable: GPUs, providers, versions, modules")
+
+    @property
+    def number(self) -> int:
+        """Number of its code."""
+        return int(self.code[-3:])
 
 
-def make_finding(code: Code, level: Level, what: str, cure: str | None = None) -> Finding:
+def make_finding(
+    code: Code, level: Level, what: str, cure: str | None = None, found: Sequence[str] = ()
+) -> Finding:
     """Make a finding; without a cure that of the code, unless nothing is wrong."""
     if level != "ok" and cure is None:
         cure = plain(code.cure)
-    return Finding(code=f"DSKD-{_LETTER[level]}{code.number}", level=level, what=what, cure=cure)
+    return Finding(
+        code=f"DSKD-{_LETTER[level]}{code.number}", level=level, what=what, cure=cure, found=tuple(found)
+    )

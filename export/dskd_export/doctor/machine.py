@@ -83,7 +83,8 @@ def check_gpu(gpus: Sequence[Gpu], required: bool) -> Iterator[Finding]:
     version = cuda_version()
     cuda = "" if version is None else f", CUDA up to {version[0]}.{version[1]}"
     named = "; ".join(_format_gpu(gpu) for gpu in gpus)
-    yield make_finding(codes.GPU, "ok", f"{named}; driver {driver_version() or 'unknown'}{cuda}")
+    driver = driver_version() or "unknown"
+    yield make_finding(codes.GPU, "ok", f"{named}; driver {driver}{cuda}", found=[gpu.name for gpu in gpus])
     free_mb = free_memory_mb()
     if free_mb is not None and free_mb < LEAST_MEMORY_MB:
         what = f"{free_mb:.0f} MB of GPU memory free; a small model needs {LEAST_MEMORY_MB:.0f} MB"

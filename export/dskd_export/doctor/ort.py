@@ -45,9 +45,8 @@ def check_onnxruntime(purpose: Purpose | None, asked: str | None, gpus: Sequence
         elif gpus and provider.ort_name in build.providers:
             # Without a GPU, or without the provider in the build, it is not expected to run.
             problems += [(problem, "warning") for problem in found]
-    yield make_finding(
-        codes.ORT_IMPORT, "ok", f"onnxruntime {version} imports; providers that run: {', '.join(loading)}"
-    )
+    what = f"onnxruntime {version} imports; providers that run: {', '.join(loading)}"
+    yield make_finding(codes.ORT_IMPORT, "ok", what, found=loading)
     yield from _merge_problems(problems)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple, get_args
 from dskd_export import codes
 from dskd_export.codes import Code
 from dskd_export.doctor.finding import Finding, Level, Purpose, make_finding
+from dskd_export.precision import modelopt
 
 DISTRIBUTION = "dskd-compress"
 
@@ -93,8 +94,10 @@ def check_packages(purpose: Purpose | None) -> Iterator[Finding]:
             yield make_finding(package.code, level, f"{package.name} is not installed")
         elif parse_version(version) < parse_version(minimum):
             yield make_finding(package.code, level, f"{package.name} {version} is older than {minimum}")
+        elif package.code is codes.MODELOPT and (lacks := modelopt.list_missing()):
+            yield make_finding(package.code, level, f"{package.name} {version} lacks {', '.join(lacks)}")
         else:
-            yield make_finding(package.code, "ok", f"{package.name} {version}")
+            yield make_finding(package.code, "ok", f"{package.name} {version}", found=[version])
 
 
 def check_torchvision() -> Iterator[Finding]:

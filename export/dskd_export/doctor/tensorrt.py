@@ -78,7 +78,8 @@ def _judge(
         short = format_capability(capability)
         what = f"{where}, {version}, does not run on {gpus[0].name}: compute capability {short}"
         return make_finding(codes.COMPUTE_CAPABILITY, level, what)
-    return make_finding(codes.TENSORRT, "ok", f"{module} {version or 'of an unknown version'} in {folder}")
+    what = f"{module} {version or 'of an unknown version'} in {folder}"
+    return make_finding(codes.TENSORRT, "ok", what, found=[module])
 
 
 def _explain_import(where: str, message: str, level: Level) -> Finding:

@@ -33,7 +33,12 @@ NEEDED = ("modelopt", "onnx_graphsurgeon", "lief", "onnxslim", "onnxscript")
 
 def is_installed() -> bool:
     """Whether ModelOpt and what its ONNX part needs are there; imports none of it."""
-    return all(importlib.util.find_spec(name) is not None for name in NEEDED)
+    return not list_missing()
+
+
+def list_missing() -> list[str]:
+    """List the modules of ModelOpt and of its ONNX part that are missing."""
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
 def version() -> str:

@@ -37,6 +37,8 @@ def test_warnings_do_not_fail(found, capsys):
     assert "DSKD-W115" in out
     assert "pip install it" in out
     assert found[1] == [None]
+    can, cannot, rest = out.splitlines()[-3:]
+    assert (can[:4], cannot[:7], rest[:13]) == ("Can:", "Cannot:", "For the rest:")
 
 
 @pytest.mark.parametrize("purpose", ["train", "export", "benchmark"])
@@ -46,6 +48,8 @@ def test_purpose_is_passed_on(found, purpose, capsys):
     assert found[1] == [purpose]
     assert (document["purpose"], document["ok"]) == (purpose, True)
     assert [Finding.model_validate(finding) for finding in document["findings"]] == found[0]
+    assert document["summary"]["cannot"]
+    assert document["summary"]["rest"]
 
 
 def test_a_purpose_that_is_not_there(capsys):
