@@ -121,9 +121,10 @@ def describe_time(task: Task) -> str:
 def describe_rate(task: Task) -> list[str]:
     """Describe count and rate, or the time so far where the rate is unknown."""
     unit, speed = task.fields["unit"], task.speed
-    count = f"{task.completed:g}/{task.total:g} {unit}"
+    units = unit if unit == "it" or task.total == 1 else f"{unit}s"
+    count = f"{task.completed:g}/{task.total:g} {units}"
     if speed:
-        return [count, f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}"]
+        return [count, f"{speed:.1f} {units}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}"]
     return [count, f"{format_duration(task.elapsed or 0.0)} so far"] if task.elapsed else [count]
 
 

@@ -32,7 +32,7 @@ from dskd_compress.training.progress_facts import ProgressFacts, name_validation
 from dskd_compress.training.trackers import open_trackers
 from dskd_export.documents.base import Accuracy, DataFacts
 from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord
-from dskd_export.errors import Interrupted
+from dskd_export.errors import Interrupted, TrainingDiverged
 from dskd_export.files.atomic import temporary_path
 from dskd_export.runtime.images import name_unreadable
 from dskd_export.telemetry.host import usable_cores
@@ -243,7 +243,7 @@ def _log_training(
         progress.advance(trainer.progress.step)
         trainer.validate = name_validation(trainer.validate, progress, STAGE_OF[role])
         try:
-            with contextlib.closing(journal):
+            with contextlib.closing(journal), _log_divergence(journal):
                 _begin(diagnosis, trainer, log.diagnoses)
                 for record in trainer.run():
                     journal.write(record)
@@ -255,6 +255,15 @@ def _log_training(
             if written_to != place:
                 written_to.unlink(missing_ok=True)
     folder.write_recipe(recipe)
+
+
+@contextlib.contextmanager
+def _log_divergence(journal: Journal) -> Iterator[None]:
+    try:
+        yield
+    except TrainingDiverged as error:
+        journal.write_divergence(error)
+        raise
 
 
 @contextlib.contextmanager

@@ -261,10 +261,12 @@ class Trainer:
             if self.store.last_path.exists()
             else "There is no checkpoint from before it."
         )
-        raise TrainingDiverged(
+        diverged = TrainingDiverged(
             f"Step {step} (epoch {epoch}): {bad}. {kept}",
             "Lower train.lr, set train.clip_grad, or use train.precision fp32.",
         )
+        diverged.step, diverged.epoch, diverged.seen = step, epoch, bad
+        raise diverged
 
     def _validate(self, epoch: int, began: float) -> EpochRecord:
         accuracy, val_loss = self.group.run_on_main(lambda: self.validate(self.student))

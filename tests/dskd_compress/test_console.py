@@ -96,7 +96,7 @@ def test_without_a_terminal_progress_is_plain_lines(capsys):
     with pytest.raises(ValueError, match="broken"):
         work()
     out = capsys.readouterr().out
-    assert re.fullmatch(r"Harder \[work\]: 3/10 image, 30 %, ETA [-\d:]+, loss 1\.0\n", out)
+    assert re.fullmatch(r"Harder \[work\]: 3/10 images, 30 %, ETA [-\d:]+, loss 1\.0\n", out)
 
 
 def test_colours_alone_make_no_terminal(capsys, monkeypatch):

@@ -135,17 +135,17 @@ def test_rate_leaves_out_what_was_done_before() -> None:
     task = task_of("w", 1000, "step", clock, shown.append)
     task.advance(900)  # resumed
     task.close()
-    assert shown == ["w: 900/1000 step, 90 %, ETA -:--:--"]
+    assert shown == ["w: 900/1000 steps, 90 %, ETA -:--:--"]
     for _ in range(10):
         clock.s += 0.5
         task.advance(1)
     task.close()
-    assert shown[-1] == "w: 910/1000 step, 91 %, ETA 0:00:45, 2.0 step/s"  # 90 left at 2/s
+    assert shown[-1] == "w: 910/1000 steps, 91 %, ETA 0:00:45, 2.0 steps/s"  # 90 left at 2/s
     for _ in range(200):
         clock.s += 4.0
         task.advance(0.25)
     task.close()
-    assert shown[-1] == "w: 960/1000 step, 96 %, ETA 0:10:40, 16.0 s/step"  # of the last minutes only
+    assert shown[-1] == "w: 960/1000 steps, 96 %, ETA 0:10:40, 16.0 s/step"  # of the last minutes only
 
 
 def test_rate_with_a_clock_that_stands_still() -> None:
@@ -165,9 +165,9 @@ def test_plain_lines_come_seldom_and_at_the_end() -> None:
         lines.advance(1, [f"loss {step:.1f}"])
     lines.close()
     lines.close()
-    assert [line.split(" step")[0].split()[-1] for line in shown] == [f"{n}/100" for n in (20, 40, 60, 80, 100)]
-    assert shown[0] == "Training [x]: 20/100 step, 20 %, ETA 0:00:20, loss 19.0"
-    assert shown[-1] == "Training [x]: 100/100 step, 100 %, in 0:00:25, loss 99.0"
+    assert [line.split(" steps")[0].split()[-1] for line in shown] == [f"{n}/100" for n in (20, 40, 60, 80, 100)]
+    assert shown[0] == "Training [x]: 20/100 steps, 20 %, ETA 0:00:20, loss 19.0"
+    assert shown[-1] == "Training [x]: 100/100 steps, 100 %, in 0:00:25, loss 99.0"
     assert PLAIN_EVERY_S == 5.0
 
 
@@ -190,18 +190,18 @@ def test_work_that_does_not_advance_has_lines_as_well() -> None:
     for _ in range(100):
         clock.s += 1.0
         task.show_when_due()
-    assert shown[0] == "Building int8: 0/2 engine, 0 %, ETA -:--:--, 0:00:05 so far"
+    assert shown[0] == "Building int8: 0/2 engines, 0 %, ETA -:--:--, 0:00:05 so far"
     assert len(shown) == 1 + int((100 - PLAIN_EVERY_S) // SILENCE_S)
     task.update(description="Building fp16")
     clock.s += PLAIN_EVERY_S
     task.show_when_due()
-    assert shown[-1].startswith("Building fp16: 0/2 engine")
+    assert shown[-1].startswith("Building fp16: 0/2 engines")
 
 
 def test_nothing_to_do_is_done() -> None:
     shown = list[str]()
     task_of("w", 0, "run", Clock(), shown.append).close()
-    assert shown == ["w: 0/0 run, 100 %, in 0:00:00"]
+    assert shown == ["w: 0/0 runs, 100 %, in 0:00:00"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (61.9, "0:01:01"), (360_000, "100:00:00")])

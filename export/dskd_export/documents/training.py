@@ -109,7 +109,7 @@ FindingKind = Literal[
 class Finding(Document):
     """A fault of a training: what was seen, what it means, what to change."""
 
-    kind: FindingKind
+    kind: FindingKind | Literal["diverged"]
     step: int = Field(description="of the update at which it was seen; 0: before the first")
     term: str | None = Field(default=None, description="loss term, module or monitor that shows it")
     severity: Literal["stop", "warning"]
