@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, ProgressColumn, TextColumn
-from rich.progress import Progress as RichProgress
-from rich.progress import Task as RichTask
 from rich.protocol import is_renderable
 from rich.table import Table
 from rich.text import Text
 
 from dskd_compress.launch import get_process_rank
-
-PLAIN_EVERY_S = 5.0
-"""Least time between two progress lines where there is no terminal to redraw."""
+from dskd_compress.progress_bar import Bar, BarTask, is_live
 
 PLAIN_WIDTH = 120
 """Columns of a table that goes to a file or a pipe."""
@@ -49,8 +42,8 @@ def write_document(document: BaseModel | Mapping[str, Any]) -> None:
 class Progress(Protocol):
     """Progress of a task."""
 
-    def advance(self, n: float = 1, **fields: object) -> None:
-        """Add `n` units; fields are shown next to the count, for example `loss="1.23"`."""
+    def advance(self, n: float = 1, facts: Sequence[str] | None = None) -> None:
+        """Add `n` units; `facts` are shown next to the bar, the most important first: `["loss 1.234"]`."""
         ...
 
     def update(self, *, description: str) -> None:
@@ -73,6 +66,11 @@ class Output:
         self._errors = self.console if json_output else _console(stderr=True)
         self.console.quiet = self._errors.quiet = not heard
         self._said: set[str] = set()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether this output is a terminal that can be redrawn."""
+        return is_live(self.console)
 
     def print(self, *renderables: RenderableType) -> None:
         """Show text (with Rich markup: escape what comes from a user) or Rich renderables."""
@@ -115,14 +113,12 @@ class Output:
 
     @contextmanager
     def progress(self, description: str, total: int, unit: str = "it") -> Iterator[Progress]:
-        """Show progress towards `total` units: a bar on a terminal, else a line every few seconds."""
-        on_terminal = self.console.is_terminal and not self.console.quiet
-        with _open_bar(self.console, disable=not on_terminal) as bar:
-            task = _Task(bar, description, total, unit, None if on_terminal else self.print)
-            try:
+        """Show progress towards `total` units: a bar on a terminal, else a line now and then."""
+        show = None if self.is_live or self.console.quiet else self.plain
+        with Bar(self.console, disable=not self.is_live) as bar:
+            task = BarTask(bar, description, total, unit, show)
+            with task.watch():
                 yield task
-            finally:
-                task.close()
 
 
 def _console(*, stderr: bool) -> Console:
@@ -143,58 +139,3 @@ def _is_number(cell: RenderableType) -> bool:
     except ValueError:
         return text in ("", "-")
     return True
-
-
-class _Facts(ProgressColumn):
-    """Count, rate over the last 30 seconds, time left, and what `advance` was given."""
-
-    def render(self, task: RichTask) -> Text:
-        """Write them on one line."""
-        unit, left = task.fields["unit"], task.time_remaining
-        parts = [f"{task.completed:g}/{task.total} {unit}"]
-        if speed := task.speed:
-            parts.append(f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}")
-            parts += [f"ETA {timedelta(seconds=int(left))}"] if left else []
-        parts.append(" ".join(f"{name} {value}" for name, value in task.fields["shown"].items()))
-        return Text(", ".join(filter(None, parts)))
-
-
-def _open_bar(console: Console, *, disable: bool, now: Callable[[], float] = time.monotonic) -> RichProgress:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), _Facts())
-    return RichProgress(*columns, console=console, expand=True, disable=disable, get_time=now)
-
-
-class _Task:
-    """A task on a bar; where no terminal redraws it, `show` gets a line every few seconds."""
-
-    def __init__(
-        self, bar: RichProgress, description: str, total: int, unit: str, show: Callable[[str], None] | None
-    ) -> None:
-        self._bar = bar
-        self._show = show
-        self._id = bar.add_task(description, total=total, unit=unit, shown={})
-        self._last_s = bar.get_time()
-        self._shown = -1.0
-
-    @property
-    def _task(self) -> RichTask:
-        return self._bar.tasks[0]
-
-    def advance(self, n: float = 1, **fields: object) -> None:
-        self._task.fields["shown"].update(fields)
-        self._bar.advance(self._id, n)
-        if self._bar.get_time() - self._last_s >= PLAIN_EVERY_S:
-            self._print_line()
-
-    def update(self, *, description: str) -> None:
-        self._bar.update(self._id, description=description)
-
-    def close(self) -> None:
-        """Print the last line, also where the work ended early."""
-        if self._shown != self._task.completed:
-            self._print_line()
-
-    def _print_line(self) -> None:
-        self._last_s, self._shown = self._bar.get_time(), self._task.completed
-        if self._show is not None:
-            self._show(escape(f"{self._task.description}: {_Facts().render(self._task)}"))

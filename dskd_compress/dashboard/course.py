@@ -42,11 +42,24 @@ class Course:
         return self.epochs[-1].step / (self.epochs[-1].epoch + 1) if self.epochs else None
 
     @property
-    def done(self) -> float | None:
-        """Completed share of all updates, in [0, 1]; None: unknown."""
+    def total_steps(self) -> int | None:
+        """Updates of the whole training; None: unknown."""
+        if self.steps and self.steps[-1].total_steps is not None:
+            return self.steps[-1].total_steps
         if self.total_epochs is None or self.steps_per_epoch is None:
             return None
-        return min(1.0, self.step / (self.steps_per_epoch * self.total_epochs))
+        return round(self.steps_per_epoch * self.total_epochs)
+
+    @property
+    def fault(self) -> Finding | None:
+        """The fault that stopped the training; None: there is none in the log."""
+        last = self.findings[-1] if self.findings else None
+        return last if last is not None and last.severity == "stop" else None
+
+    @property
+    def done(self) -> float | None:
+        """Completed share of all updates, in [0, 1]; None: unknown."""
+        return min(1.0, self.step / self.total_steps) if self.total_steps else None
 
     @property
     def seconds_left(self) -> float | None:

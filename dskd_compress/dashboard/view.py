@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -11,6 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dskd_compress.dashboard.course import Course
+
+State = Literal["running", "ended", "stopped"]
+"""Of a training: ended has all its steps and its results, stopped has no process that continues it."""
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 40
@@ -48,13 +52,15 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
-def draw(title: str, course: Course, load: Sequence[str], silent_s: float | None) -> RenderableType:
+def draw(
+    title: str, course: Course, load: Sequence[str], silent_s: float, state: State = "running"
+) -> RenderableType:
     """Draw a training.
 
     Args:
-        silent_s: since the last record; None: the training has ended.
+        silent_s: since the last record.
     """
-    parts: list[RenderableType] = [Text(title, style="bold"), Text(_describe_progress(course, silent_s))]
+    parts: list[RenderableType] = [Text(title, style="bold"), Text(_describe_progress(course, silent_s, state))]
     if course.done is not None:
         parts.append(ProgressBar(total=1.0, completed=course.done, width=WIDTH + 20))
     if course.steps:
@@ -66,15 +72,23 @@ def draw(title: str, course: Course, load: Sequence[str], silent_s: float | None
     return Group(*parts, Text(""), *(Text(line, style="dim") for line in load))
 
 
-def _describe_progress(course: Course, silent_s: float | None) -> str:
+def describe_stop(course: Course) -> str:
+    """Describe where a training stopped: `stopped at step 39 of 1200`."""
+    total = "" if course.total_steps is None else f" of {course.total_steps}"
+    return f"stopped{' by a fault' if course.fault else ''} at step {course.step}{total}"
+
+
+def _describe_progress(course: Course, silent_s: float, state: State) -> str:
     if not course.steps and not course.epochs:
-        return "no record yet"
+        return "stopped before the first step" if state == "stopped" else "no record yet"
     total = "" if course.total_epochs is None else f" of {course.total_epochs}"
     words = [f"epoch {course.epoch}{total} done"]
     if course.steps:
         words += [f"step {course.steps[-1].step:,}", f"{course.steps[-1].images_per_s:,.0f} images/s"]
-    if silent_s is None:
+    if state == "ended":
         return " · ".join([*words, "ended"])
+    if state == "stopped":
+        return " · ".join([words[0], describe_stop(course)])
     left = course.seconds_left
     words.append("ETA after the first epoch" if left is None else f"ETA {format_duration(left)}")
     if silent_s >= 60:
@@ -115,4 +129,4 @@ def _make_table(first: str, last: str) -> Table:
 
 def _describe_finding(course: Course, index: int) -> Text:
     finding = course.findings[index]
-    return Text(f"step {finding.step}: {finding.seen}. {finding.cure}", style="yellow")
+    return Text(f"step {finding.step}: {finding.seen.rstrip('.')}. {finding.cure}", style="yellow")

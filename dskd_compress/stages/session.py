@@ -28,10 +28,11 @@ from dskd_compress.training.evaluate import evaluate_model
 from dskd_compress.training.journal import Journal
 from dskd_compress.training.log import TrainingLog
 from dskd_compress.training.loop import Trainer
+from dskd_compress.training.progress_facts import ProgressFacts, name_validation
 from dskd_compress.training.trackers import open_trackers
 from dskd_export.documents.base import Accuracy, DataFacts
 from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord
-from dskd_export.errors import Interrupted
+from dskd_export.errors import Interrupted, TrainingDiverged
 from dskd_export.files.atomic import temporary_path
 from dskd_export.runtime.images import name_unreadable
 from dskd_export.telemetry.host import usable_cores
@@ -237,22 +238,32 @@ def _log_training(
         folder.write_recipe(recipe)
 
     trainer.store.before_commit = commit_log
-    with output.progress(f"Training the {role}", trainer.total_steps, unit="step") as progress:
+    facts = ProgressFacts(trainer.progress.last.get("top1", {}).get("value"))
+    with output.progress(STAGE_OF[role], trainer.total_steps, unit="step") as progress:
         progress.advance(trainer.progress.step)
+        trainer.validate = name_validation(trainer.validate, progress, STAGE_OF[role])
         try:
-            with contextlib.closing(journal):
+            with contextlib.closing(journal), _log_divergence(journal):
                 _begin(diagnosis, trainer, log.diagnoses)
                 for record in trainer.run():
                     journal.write(record)
-                    if isinstance(record, StepRecord):
-                        shown = {name: f"{value:.3f}" for name, value in record.losses.items()}
-                        progress.advance(1, **shown, images_per_s=f"{record.images_per_s:.0f}")
-                    else:
+                    is_step = isinstance(record, StepRecord)
+                    progress.advance(1 if is_step else 0, facts.add(record))
+                    if isinstance(record, EpochRecord):
                         _announce(record, section, output)
         finally:
             if written_to != place:
                 written_to.unlink(missing_ok=True)
     folder.write_recipe(recipe)
+
+
+@contextlib.contextmanager
+def _log_divergence(journal: Journal) -> Iterator[None]:
+    try:
+        yield
+    except TrainingDiverged as error:
+        journal.write_divergence(error)
+        raise
 
 
 @contextlib.contextmanager

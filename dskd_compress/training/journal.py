@@ -9,7 +9,8 @@ from dskd_compress.console import Output
 from dskd_compress.training.diagnosis import Diagnosis
 from dskd_compress.training.log import TrainingLog
 from dskd_compress.training.trackers import Trackers
-from dskd_export.documents.training import DiagnosisRecord, EpochRecord, StepRecord, TrainingRecord
+from dskd_export.documents.training import DiagnosisRecord, EpochRecord, Finding, StepRecord, TrainingRecord
+from dskd_export.errors import TrainingDiverged
 
 
 class Journal:
@@ -27,6 +28,28 @@ class Journal:
         """Write a record of the loop, and what the diagnosis found up to its step."""
         self._write(record)
         self._write_looks(record.step)
+
+    def write_divergence(self, error: TrainingDiverged) -> None:
+        """Write why a training diverged, for those who read the log. A resumed training drops it."""
+        finding = Finding(
+            kind="diverged",
+            step=error.step,
+            severity="stop",
+            seen=f"The training diverged: {error.seen}.",
+            means="No further step is possible.",
+            cure=error.hint or "",
+        )
+        self._write_looks(error.step)
+        self._write(
+            DiagnosisRecord(
+                step=error.step,
+                epoch=error.epoch,
+                gradient_norms={},
+                gradient_at={},
+                teacher=None,
+                findings=[finding],
+            )
+        )
 
     def close(self) -> None:
         """Write what is left and close all of it; looks at steps that were not finished are written as well."""

@@ -30,6 +30,7 @@ from dskd_compress.training.guard import UpdateGuard, spread_nonfinite
 from dskd_compress.training.optim import create_optimization
 from dskd_compress.training.signals import StopRequest
 from dskd_compress.training.step_values import DeviceStep, StepValues, fetch
+from dskd_compress.training.waiting import WaitClock
 from dskd_export.documents.base import Accuracy
 from dskd_export.documents.training import EpochRecord, StepRecord
 from dskd_export.errors import EnvironmentProblem, Interrupted, TrainingDiverged
@@ -85,6 +86,7 @@ class Trainer:
         self._guard = UpdateGuard(task, self.optimization.optimizer)
         self._pending: list[DeviceStep] = []
         self._agreed_to_stop = False
+        self._waiting = WaitClock()
 
     def resume(self) -> bool:
         """Resume from the last good checkpoint of the same settings; False where there is none.
@@ -159,7 +161,7 @@ class Trainer:
             self.progress.epoch_loss_sum = 0.0
         began = time.perf_counter()
         fetch_every = _STEPS_PER_FETCH.get(self.device.type, 1)
-        for images_BCHW, target in self.loader.epoch(epoch, skip_batches=self.progress.batch):
+        for images_BCHW, target in self._waiting.watch(self.loader.epoch(epoch, skip_batches=self.progress.batch)):
             self._pending.append(self._step(epoch, images_BCHW, target))
             self.progress.batch += 1
             save = (
@@ -244,10 +246,11 @@ class Trainer:
             self.progress.epoch_loss_sum += values.losses["loss"]
         seconds = time.perf_counter() - began
         images = sum(values.images for values in steps)
+        data_wait = self._waiting.take_share(seconds)
         self.progress.train_seconds += seconds
         self.progress.train_images += images
         for number, values in enumerate(steps, first):
-            yield values.record(number, epoch, images / seconds)
+            yield values.record(number, epoch, images / seconds, data_wait, self.total_steps)
 
     def _refuse_nonfinite(self, values: StepValues, step: int, epoch: int) -> None:
         bad = values.nonfinite(self.scaler.is_enabled())
@@ -258,10 +261,12 @@ class Trainer:
             if self.store.last_path.exists()
             else "There is no checkpoint from before it."
         )
-        raise TrainingDiverged(
+        diverged = TrainingDiverged(
             f"Step {step} (epoch {epoch}): {bad}. {kept}",
             "Lower train.lr, set train.clip_grad, or use train.precision fp32.",
         )
+        diverged.step, diverged.epoch, diverged.seen = step, epoch, bad
+        raise diverged
 
     def _validate(self, epoch: int, began: float) -> EpochRecord:
         accuracy, val_loss = self.group.run_on_main(lambda: self.validate(self.student))

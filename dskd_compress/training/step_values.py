@@ -64,7 +64,7 @@ class StepValues:
             return f"the gradient's norm is {self.grad_norm}"
         return None
 
-    def record(self, step: int, epoch: int, images_per_s: float) -> StepRecord:
+    def record(self, step: int, epoch: int, images_per_s: float, data_wait: float, total_steps: int) -> StepRecord:
         """Convert to a record of the log."""
         return StepRecord(
             step=step,
@@ -73,6 +73,8 @@ class StepValues:
             grad_norm=self.grad_norm if math.isfinite(self.grad_norm) else None,  # fp16: the scaler skips it
             learning_rate=self.learning_rate,
             images_per_s=images_per_s,
+            data_wait=data_wait,
+            total_steps=total_steps,
             monitors=self.monitors,
         )
 

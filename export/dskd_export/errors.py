@@ -106,7 +106,17 @@ class TapError(ModelError):
 
 
 class TrainingDiverged(ModelError):
-    """A loss became NaN or Inf."""
+    """A loss became NaN or Inf.
+
+    Attributes:
+        step: of the update that failed; 1 for the first.
+        epoch: 0-based.
+        seen: what is not finite.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    seen: str = ""
 
 
 class DiagnosisError(ModelError):

@@ -102,7 +102,17 @@ DOCUMENTS = (
     "manifest.json",
     "spec.json",
 )
-VARYING = {"provenance", "commits", "producer", "seconds", "images_per_s", "peak_memory_mb", "size", "size_mb"}
+VARYING = {
+    "provenance",
+    "commits",
+    "producer",
+    "seconds",
+    "images_per_s",
+    "data_wait",
+    "peak_memory_mb",
+    "size",
+    "size_mb",
+}
 SENTENCES = {"reason", "detail", "native_reason", "causes", "note", "notes"}
 KEPT_HASHES = ("data.sha256", "initial_sha256", "image_sha256")
 ROW = ("model", "runner", "provider", "precision", "batch", "streams", "part")

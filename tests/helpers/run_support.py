@@ -95,4 +95,4 @@ def read_outcomes(folder: Path) -> tuple[StageOutcome, ...]:
 def records(path: Path) -> list[dict[str, Any]]:
     """A training log without what depends on the clock."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("images_per_s", "seconds")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("images_per_s", "data_wait", "seconds")} for line in lines]

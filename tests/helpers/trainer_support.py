@@ -76,7 +76,7 @@ def train_case(case: Case, folder: Path) -> list[dict[str, Any]]:
         if not trainer.resume():
             some = (part for part in group.all_gather(next(iter(loader.epoch(-1)))[0]))
             task.fit_statistics(some)
-        records = [record.model_dump(exclude={"images_per_s", "seconds"}) for record in trainer.run()]
+        records = [record.model_dump(exclude={"images_per_s", "data_wait", "seconds"}) for record in trainer.run()]
         assert all(isinstance(record, dict) for record in records)
         averages = trainer.task.get_trainable_module(ema=True)
         modules = {"weights": trainer.task.module, "averages": None if averages is None else averages.module}

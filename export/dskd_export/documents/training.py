@@ -58,6 +58,10 @@ class StepRecord(Document):
     grad_norm: float | None
     learning_rate: float
     images_per_s: float
+    data_wait: float | None = Field(
+        default=None, description="share in [0, 1] of its time that the main process waited for the images"
+    )
+    total_steps: int | None = Field(default=None, description="of the whole training")
     monitors: dict[str, Measured] = Field(
         default_factory=dict, description="method diagnostics, unitless; null where not finite"
     )
@@ -109,7 +113,7 @@ FindingKind = Literal[
 class Finding(Document):
     """A fault of a training: what was seen, what it means, what to change."""
 
-    kind: FindingKind
+    kind: FindingKind | Literal["diverged"]
     step: int = Field(description="of the update at which it was seen; 0: before the first")
     term: str | None = Field(default=None, description="loss term, module or monitor that shows it")
     severity: Literal["stop", "warning"]

@@ -35,6 +35,20 @@ _TRIES, _PAUSE_S = 50, 0.02
 _MOST_SIGNS, _MOST_BYTES = 500, 8192  # of the command; of the whole file
 
 
+@dataclass(frozen=True)
+class Holder:
+    """The process that writes to a folder, as it has signed the lock."""
+
+    pid: int
+    host: str
+    command: str
+    started: str
+
+    def __str__(self) -> str:
+        place = "" if self.host == platform.node() else f" on {self.host}"
+        return f"process {self.pid}{place} ({self.command})"
+
+
 @dataclass
 class _Lock:
     descriptor: int
@@ -102,6 +116,39 @@ def hold_folder(
                 path.rmdir()
 
 
+def find_holder(folder: Path) -> Holder | None:
+    """Find the process that writes to a folder; None: there is none, as far as the file system tells.
+
+    It neither writes nor waits.
+    """
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        holder = _read(descriptor)
+        # What a killed process has left; without a look at the lock, which a new writer might take just now.
+        if holder is None or (holder.host == platform.node() and not _is_alive(holder.pid)):
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return holder if error.errno in _HELD | NO_LOCKS else None
+        return None  # it was left by another machine, or its number belongs to another process now
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
 def refuse_links(folder: Path, patterns: Sequence[str]) -> None:
     """Refuse a link in the place of a folder that is written to: what is handed in must not lead elsewhere.
 
@@ -134,9 +181,10 @@ def _take(folder: Path, key: str, warn: Callable[[str], None]) -> None:
             if error.errno not in _HELD:
                 _close(key)
                 raise _cannot_write(folder, error) from error
-            holder = _read(descriptor)
+            signed = _read(descriptor)
             _close(key)
-            if holder is not None:
+            if signed is not None:
+                holder = f"{signed} has been writing to it since {signed.started}"
                 break
             time.sleep(_PAUSE_S)  # its holder has not signed it yet, or has just let go
             continue
@@ -182,15 +230,15 @@ def _sign(descriptor: int) -> None:
         os.pwrite(descriptor, json.dumps(content).encode("ascii"), 0)
 
 
-def _read(descriptor: int) -> str | None:
-    """Describe the holder of a lock; None where it is unsigned."""
+def _read(descriptor: int) -> Holder | None:
+    """Read who has signed a lock; None where it is unsigned."""
     try:
         content = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
-        pid, host, command, started = (content[name] for name in ("pid", "host", "command", "started"))
+        host, command, started = (str(content[name]) for name in ("host", "command", "started"))
+        pid = int(content["pid"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    place = "" if host == platform.node() else f" on {host}"
-    return f"process {pid}{place} ({command}) has been writing to it since {started}"
+    return Holder(pid, host, command, started) if pid > 0 else None
 
 
 def _is_at(descriptor: int, key: str) -> bool:

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dskd_compress.dashboard.course import Course
-from dskd_compress.dashboard.view import draw, draw_sparkline, format_duration
-from dskd_export.documents.training import EpochRecord, StepRecord
+from dskd_compress.dashboard.view import State, describe_stop, draw, draw_sparkline, format_duration
+from dskd_export.documents.training import DiagnosisRecord, EpochRecord, Finding, StepRecord
 
 
-def shown(course: Course, silent_s: float | None, width: int = 120) -> str:
+def shown(course: Course, silent_s: float, width: int = 120, state: State = "running") -> str:
     console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(draw("run · distill", course, ["CPU  1.0 of 2 cores busy"], silent_s))
+        console.print(draw("run · distill", course, ["CPU  1.0 of 2 cores busy"], silent_s, state))
     return capture.get()
 
 
@@ -75,9 +75,53 @@ def test_a_silent_training_is_shown_as_such() -> None:
 
 
 def test_an_ended_one_has_no_time_left() -> None:
-    text = shown(training(), None)
+    text = shown(training(), 0.0, state="ended")
     assert "ended" in text
     assert "ETA" not in text
+
+
+def test_a_stopped_one_says_where() -> None:
+    text = shown(training(), 125.0, state="stopped")
+    assert "epoch 1 of 3 done · stopped at step 4 of 12" in text
+    assert "ETA" not in text
+    assert "no record for" not in text
+    assert "stopped before the first step" in shown(Course(3), 0.0, state="stopped")
+
+
+def test_the_total_is_known_from_the_first_step() -> None:
+    course = Course(None)
+    course.add(
+        [
+            StepRecord(
+                step=39,
+                epoch=0,
+                losses={"loss": 1.0},
+                grad_norm=1.0,
+                learning_rate=0.1,
+                images_per_s=1.0,
+                total_steps=1200,
+            )
+        ]
+    )
+    assert (describe_stop(course), course.done) == ("stopped at step 39 of 1200", 39 / 1200)
+
+
+def test_a_diverged_one_says_why() -> None:
+    course = training()
+    finding = Finding(
+        kind="diverged",
+        step=5,
+        severity="stop",
+        seen="The training diverged: the loss term 'ce' is nan.",
+        means="No further step is possible.",
+        cure="Lower train.lr.",
+    )
+    course.add(
+        [DiagnosisRecord(step=5, epoch=1, gradient_norms={}, gradient_at={}, teacher=None, findings=[finding])]
+    )
+    text = shown(course, 1.0, state="stopped")
+    assert "stopped by a fault at step 4 of 12" in text
+    assert "step 5: The training diverged: the loss term 'ce' is nan. Lower train.lr." in text
 
 
 def test_before_the_first_record() -> None:

@@ -93,7 +93,7 @@ def states(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def without_times(record: StepRecord | EpochRecord) -> dict[str, object]:
-    return record.model_dump(exclude={"images_per_s", "seconds"})
+    return record.model_dump(exclude={"images_per_s", "data_wait", "seconds"})
 
 
 @pytest.mark.parametrize("stop_after", [2, 5])

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from dskd_export.errors import EnvironmentProblem
-from dskd_export.files.folder_lock import LOCK, hold_folder, refuse_links
+from dskd_export.files.folder_lock import LOCK, find_holder, hold_folder, refuse_links
 
 # Holds the folder, says so, and runs a body until it is killed or its stdin ends.
 HOLD = """
@@ -241,3 +242,34 @@ def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     ):
         pass
     assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_who_writes_is_found_without_taking_the_lock(tmp_path: Path) -> None:
+    assert find_holder(tmp_path) is None
+    with holder(tmp_path) as process:
+        found = find_holder(tmp_path)
+        assert found is not None
+        assert (found.pid, found.command) == (process.pid, "dskd-compress distill --out 'a b'")
+        process.kill()
+        process.wait()
+        assert find_holder(tmp_path) is None  # though the file is still there
+    assert (tmp_path / LOCK).is_file()
+    with hold_folder(tmp_path, no_warning):
+        found = find_holder(tmp_path)
+        assert found is not None
+        assert found.pid == os.getpid()
+
+
+@pytest.mark.parametrize("host", ["here", "elsewhere"])
+def test_a_lock_that_nobody_holds_is_not_believed(host: str, tmp_path: Path) -> None:
+    """Its number belongs to another process now, or it came with a copy from another machine."""
+    content = {
+        "pid": os.getpid(),
+        "host": platform.node() if host == "here" else host,
+        "command": "x",
+        "started": "",
+    }
+    (tmp_path / LOCK).write_text(json.dumps(content))
+    assert find_holder(tmp_path) is None
+    (tmp_path / LOCK).write_text("junk")
+    assert find_holder(tmp_path) is None
