@@ -40,9 +40,7 @@ Summary = Annotated[Optional[Path], typer.Option("--summary", hidden=True)]
 ReportOnly = Annotated[
     bool, typer.Option("--report-only", help="Exit 0 also where a budget or baseline is missed.")
 ]
-Profile = Annotated[
-    bool, typer.Option("--profile", help="Time every node or layer too: which operators take the time.")
-]
+Profile = Annotated[bool, typer.Option("--profile", help="Time every node or layer too, and name the slowest.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Time everything again instead of resuming.")]
 Results = Annotated[
     Optional[Path],

@@ -8,7 +8,7 @@ from dskd_compress.console import Output
 from dskd_export.benchmark.profile import describe_overhead, is_plausible, measure_overhead
 from dskd_export.documents.benchmark import BenchmarkDocument, LayerProfile
 
-_OPERATORS = 3
+_OPERATORS = 6
 _LONGEST_NAME = 40
 
 
@@ -22,8 +22,8 @@ def print_profiles(documents: Sequence[tuple[str, BenchmarkDocument]], output: O
     named = [(device, profile) for device, document in documents for profile in document.profiles]
     measured = [(device, profile) for device, profile in named if profile.sum_ms is not None]
     output.table(
-        "Where the time goes",
-        ["model", "batch", "sum ms", "p50 ms", "profiler", "Q/DQ %", "reformat %", "operators, %"],
+        f"Where the time goes, batch {', '.join(dict.fromkeys(str(profile.batch) for _, profile in measured))}",
+        ["model", "sum ms", "p50 ms", "profiler", "Q/DQ %", "reformat %"],
         [_cells(device, profile) for device, profile in measured],
     )
     for device, profile in measured:
@@ -35,6 +35,8 @@ def print_profiles(documents: Sequence[tuple[str, BenchmarkDocument]], output: O
                 for layer in profile.slowest
             ],
         )
+        shares = ", ".join(f"{row.operator} {row.share:.0%}" for row in profile.operators[:_OPERATORS])
+        output.plain(f"By operator: {shares}")
     for device, profile in measured:
         prefix = f"{device}: " if device else ""
         output.plain(f"{prefix}{profile.model} {profile.summary}")
@@ -47,17 +49,14 @@ def print_profiles(documents: Sequence[tuple[str, BenchmarkDocument]], output: O
 
 
 def _cells(device: str, profile: LayerProfile) -> list[str]:
-    first = profile.operators[:_OPERATORS]
     latency, overhead = profile.latency_p50_ms, measure_overhead(profile)
     return [
         _name(device, profile),
-        str(profile.batch),
         f"{profile.sum_ms:.3f}",
         "-" if latency is None else f"{latency.value:.3f}",
         "-" if overhead is None else f"{100 * overhead:+.0f} %",
         _percent(profile.quantize_share),
         _percent(profile.reformat_share),
-        ", ".join(f"{row.operator} {100 * row.share:.0f}" for row in first),
     ]
 
 

@@ -246,7 +246,7 @@ class BenchmarkSettings(Section):
         None, description="trtexec: time the engines with TensorRT's own tool as well"
     )
     profile: bool = Field(
-        False, description="time every node or layer as well, in calls of their own: about a second a model"
+        False, description="time every node or layer as well, in separate calls: about a second a model"
     )
     teacher: bool = Field(True, description="time the teacher as well")
     threads: tuple[Batch, ...] | None = Field(

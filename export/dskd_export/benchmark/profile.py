@@ -51,7 +51,7 @@ class _Layer:
 
 
 def classify_layer(name: str, operator: str, runner: str) -> LayerKind:
-    """Tell what a node or layer does: quantize or dequantize alone, change type or order alone, or compute.
+    """Classify a node or layer: it only quantizes or dequantizes, only changes type or order, or computes.
 
     Args:
         name: of the layer.
@@ -113,7 +113,7 @@ def summarize_calls(profile: LayerProfile, profiled: ProfiledCalls) -> LayerProf
 
 
 def explain_slower(profiles: Sequence[LayerProfile]) -> list[LayerProfile]:
-    """Say in the summary of each profile whether a wider precision is faster on the same runner, and why.
+    """Add to each summary whether a wider precision is faster on the same runner, and why.
 
     Faster is decided by the 95 % intervals of the latency without a profiler, not by the profile.
     """

@@ -1,4 +1,4 @@
-"""Profile the models of a benchmark, in calls of their own after the timed ones."""
+"""Profile the models of a benchmark, in separate calls after the timed ones."""
 
 from __future__ import annotations
 

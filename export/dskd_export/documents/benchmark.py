@@ -169,7 +169,7 @@ class OperatorTime(Document):
 
 
 class LayerProfile(Document):
-    """Where the time of one model goes, from calls of their own under the runner's profiler."""
+    """Where the time of one model goes, from separate calls under the runner's profiler."""
 
     model: Literal["teacher", "student"]
     runner: str

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 
 from dskd_export.documents.base import Interval
-from dskd_export.documents.benchmark import BenchmarkRow
+from dskd_export.documents.benchmark import BenchmarkRow, LayerProfile
 from dskd_export.report.choices import Choice, Source
 
 COLUMNS = (
@@ -18,7 +18,7 @@ COLUMNS = (
     *("throughput_images_per_s", "energy_per_image_mj", "energy_per_image_mj_low", "energy_per_image_mj_high"),
     *("energy_missing_reason", "size_mb", "resident_memory_mb", "device_memory_mb", "load_ms"),
     *("first_inference_ms", "top1", "top1_low", "top1_high", "verdict", "verdict_reason", "not_measured_reason"),
-    *("bundle_sha256", "commit", "measured_at"),
+    *("quantize_share", "reformat_share", "bundle_sha256", "commit", "measured_at"),
 )
 
 _FROM_ROW = (
@@ -46,9 +46,11 @@ def csv_table(sources: Sequence[Source], found: Sequence[Choice]) -> str:
     table.writeheader()
     for source in sources:
         benchmark = source.run.benchmark
+        profiles = {} if benchmark is None else {_profile_key(one): one for one in benchmark.profiles}
         for row in benchmark.rows if benchmark is not None else ():
             assert benchmark is not None
             one = known.get((source.name, *_key(row)))
+            profile = profiles.get(_profile_key(row))
             cells = {
                 "source": source.name,
                 "device": source.device,
@@ -58,6 +60,8 @@ def csv_table(sources: Sequence[Source], found: Sequence[Choice]) -> str:
                 "method": None if one is None else one.method,
                 "verdict": None if one is None else one.verdict,
                 "verdict_reason": None if one is None else one.reason,
+                "quantize_share": None if profile is None else profile.quantize_share,
+                "reformat_share": None if profile is None else profile.reformat_share,
                 "bundle_sha256": benchmark.bundle_sha256,
                 "commit": benchmark.provenance.commit or "",
                 "measured_at": benchmark.provenance.started_at,
@@ -76,6 +80,11 @@ def _harmless(value: object) -> object:
 def _key(row: BenchmarkRow) -> tuple[object, ...]:
     """A choice stands for all batches and parts of a model: accuracy and verdict are the model's."""
     return (row.model, row.runner, row.provider, row.precision, row.threads)
+
+
+def _profile_key(one: BenchmarkRow | LayerProfile) -> tuple[object, ...]:
+    """A profile is that of one batch size and one number of threads."""
+    return (one.model, one.runner, one.provider, one.precision, one.batch, one.threads)
 
 
 def _of_row(row: BenchmarkRow) -> dict[str, object]:

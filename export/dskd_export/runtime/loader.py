@@ -82,7 +82,7 @@ class Loader(ABC):
     def profile(
         self, feeds: Mapping[str, Array], *, calls: int, warmup_calls: int, threads: int | None = None
     ) -> ProfiledCalls:
-        """Time every node or layer of the model, in a session of its own.
+        """Time every node or layer of the model, in a separate session.
 
         Args:
             feeds: one batch.

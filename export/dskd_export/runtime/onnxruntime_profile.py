@@ -26,7 +26,7 @@ from dskd_export.runtime.runner import Array
 OPTIMIZED = "ONNX Runtime's optimized graph: fused nodes are one"
 AS_EXPORTED = "the graph as exported: ONNX Runtime's optimizer is off for this model"
 
-# Their time is that of the nodes inside them, which have events of their own.
+# Their time is that of the nodes inside them, which have separate events.
 _CONTAINERS = {"If", "Loop", "Scan"}
 
 

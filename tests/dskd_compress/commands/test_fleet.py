@@ -50,7 +50,7 @@ def line_of(bundle: Path, server: Server, *devices: str, seconds: float = 0.001)
 
 
 def test_two_devices_side_by_side(bundle: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*line_of(bundle, server, str(server.address), "local"), "--out", "out"]) == 0
+    assert main([*line_of(bundle, server, str(server.address), "local"), "--profile", "--out", "out"]) == 0
     document = read_document(Path("out/devices.json"), DevicesDocument)
     assert [one.address for one in document.devices] == [str(server.address), "local"]
     assert document.bundle_sha256 == open_bundle(bundle).sha256
@@ -58,6 +58,8 @@ def test_two_devices_side_by_side(bundle: Path, server: Server, capsys: pytest.C
         assert one.benchmark == read_document(Path("out", one.name, "benchmark.json"), BenchmarkDocument)
         assert one.benchmark is not None
         assert {row.precision for row in one.benchmark.rows} == {"int8"}
+        assert [profile.precision for profile in one.benchmark.profiles] == ["int8"]
+        assert one.benchmark.profiles[0].slowest
         assert Path("out", one.name, "benchmark.samples.npz").is_file()
         assert main(["report", f"out/{one.name}"]) == 0
     remote, local = (one.benchmark for one in document.devices)
@@ -65,7 +67,10 @@ def test_two_devices_side_by_side(bundle: Path, server: Server, capsys: pytest.C
     assert local is not None
     assert remote.provenance.started_at < local.provenance.started_at
     assert "batch 1" in Path("out", document.devices[0].name, LOG).read_text()
-    assert document.devices[0].name in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for one in document.devices:
+        assert one.benchmark is not None
+        assert f"{one.name}: student {one.benchmark.profiles[0].summary}" in out
     assert not server.jobs()
 
 

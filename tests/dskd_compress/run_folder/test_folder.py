@@ -48,6 +48,14 @@ def run(tmp_path: Path) -> RunFolder:
     return make_run(tmp_path / "run", small_recipe())
 
 
+def test_a_profile_repeats_the_benchmark_and_a_recipe_without_one_keeps_its_digest(run: RunFolder) -> None:
+    plain = small_recipe()
+    wanted = plain.model_copy(update={"benchmark": plain.benchmark.model_copy(update={"profile": True})})
+    assert reasons(run, plain) == {}
+    assert list(reasons(run, wanted)) == ["benchmark"]
+    assert "profile" not in find_stage("benchmark").settings(plain)["benchmark"], "as before there were profiles"
+
+
 # --- the order
 
 

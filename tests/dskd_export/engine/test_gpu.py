@@ -16,6 +16,7 @@ from dskd_export.runtime.batches import logits_of
 from dskd_export.runtime.cuda import import_bindings
 from dskd_export.runtime.engine_proof import prove_engine
 from dskd_export.runtime.tensorrt import TensorRtRunner
+from dskd_export.runtime.tensorrt_profile import profile_engine
 from dskd_export.validation.parity import compare_outputs
 
 pytestmark = pytest.mark.gpu
@@ -86,3 +87,16 @@ def test_strip_and_refit(half_bundle, backend, tmp_path):
         logits = logits_of(runner, golden.input, batch=4)
     parity = compare_outputs(golden.logits, logits, reference_name="a", candidate_name="b", batch=4)
     assert parity.max_abs_relative < 1e-4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_profile_of_an_engine(half_bundle, backend, precision):
+    path, _ = build(half_bundle, precision, backend)
+    golden = half_bundle.golden()
+    found = profile_engine(path, {"input": golden.input[:1]}, calls=5, warmup_calls=3)
+    assert len(found.calls) == 5
+    names = [layer.name for layer in found.calls[0]]
+    print(*found.calls[0], sep="\n")
+    for layers, ms in zip(found.calls, found.call_ms, strict=True):
+        assert [layer.name for layer in layers] == names
+        assert 0 < sum(layer.microseconds for layer in layers) < 1e3 * ms

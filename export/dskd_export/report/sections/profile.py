@@ -42,7 +42,7 @@ def sections_from_run(run: Run) -> list[Section]:
 
 def _figure(profiles: Sequence[LayerProfile]) -> Figure:
     rows = [
-        {"name": _name(profile), "kind": kind, "what": words, "value": parts.round_coordinate(ms)}
+        {"name": _label(profile), "kind": kind, "what": words, "value": parts.round_coordinate(ms)}
         for profile in profiles
         for kind, words, _ in _KINDS
         if (ms := _kind_ms(profile, kind)) > 0
@@ -144,3 +144,9 @@ def _percent(share: float | None) -> Cell:
 def _name(profile: LayerProfile) -> str:
     runner = fmt.runner_name(profile.runner, profile.provider, profile.precision, profile.threads)
     return f"{profile.model}, {runner}"
+
+
+def _label(profile: LayerProfile) -> str:
+    """Name a bar: short enough for the axis of a phone, and different for each model."""
+    where = {"onnxruntime": f"ONNX {profile.provider.upper()}", "tensorrt": "TensorRT"}
+    return f"{profile.model} {profile.precision}, {where.get(profile.runner, profile.runner)}"
