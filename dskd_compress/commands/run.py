@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -73,7 +74,8 @@ def run(
     loaded, kept = keep_bundled_precisions(loaded, folder, changes)
     options.say_kept(kept, output)
     outcomes = list(run_pipeline(loaded, folder, output, first=first, last=last))
-    refuse_run(*print_outcomes(outcomes, folder, output), accept_unproven)
+    again = shlex.join(["dskd-compress", "run", str(folder.path)])
+    refuse_run(*print_outcomes(outcomes, folder, output), accept_unproven, again)
 
 
 def _resolve(recipe: str | None, out: Path | None, changes: list[str]) -> tuple[Recipe, RunFolder]:

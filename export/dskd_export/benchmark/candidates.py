@@ -49,7 +49,7 @@ class Model:
 
 
 def select_measured_on(benchmark: BenchmarkDocument | None, target: str | None) -> BenchmarkDocument | None:
-    """Select what a benchmark measured on the target; None: nothing.
+    """Select the rows and judgements that a benchmark measured on the target; None: there are none.
 
     Args:
         benchmark: of any device.
@@ -59,7 +59,8 @@ def select_measured_on(benchmark: BenchmarkDocument | None, target: str | None) 
         return None
     device = benchmark.provenance.device
     rows = [row for row in benchmark.rows if is_measured_on(target, device, name_of(row))]
-    return benchmark.model_copy(update={"rows": rows}) if rows else None
+    judgements = [one for one in benchmark.judgements if is_measured_on(target, device, name_of(one))]
+    return benchmark.model_copy(update={"rows": rows, "judgements": judgements}) if rows else None
 
 
 def models_of(validation: ValidationDocument, benchmark: BenchmarkDocument | None) -> Iterator[Model]:

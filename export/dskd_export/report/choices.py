@@ -175,6 +175,7 @@ def _of_source(source: Source, accuracies: _Accuracies, measured: Container[str]
     # Of two bundles, what was validated says nothing of what was timed.
     same = validation is not None and validation.bundle_sha256 == of_timed
     target = validation.target if validation is not None and same else None
+    fits = same or validation is None
     names = {
         "student": "" if source.run.spec is None else source.run.spec.architecture,
         "teacher": "" if student is None or student.teacher is None else student.teacher.name,
@@ -197,7 +198,7 @@ def _of_source(source: Source, accuracies: _Accuracies, measured: Container[str]
             verdict=verdict,
             reason=reason,
             slower=find_slower(row, rows),
-            counts=facts is None or is_measured_on(target, facts, name_of(row)),
+            counts=facts is None or (fits and is_measured_on(target, facts, name_of(row))),
         )
 
     for row in rows:
