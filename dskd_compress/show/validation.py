@@ -183,8 +183,11 @@ def advise_unproven(document: ValidationDocument, again: str = "") -> str:
         return f"Correct the teacher's input and distil again, or {accept}"
     ways = []
     needed = unproven(check for _, check in open_).images_needed
-    if needed is not None:
-        ways.append(f"Validate on {needed:,} labelled images")
+    used = max((one.images for one in document.accuracy.values()), default=0)
+    if used < (document.data.val_images or 0):
+        ways.append(f"validate on all {document.data.val_images:,} images: {command}--set validate.images=null")
+    elif needed is not None:
+        ways.append(f"validate on {needed:,} labelled images")
     settings = [_loosen(who, check) for who, check in open_]
     if all(settings):
         ways.append(f"allow more: {command}{' '.join(f'--set {setting}' for setting in settings)}")
