@@ -399,6 +399,25 @@ def test_two_devices_of_one_bundle(tmp_path: Path) -> None:
     assert shipped(sources) == {"Intel Xeon": ("run", "fp32"), "Orin": ("orin", "fp16")}
 
 
+def test_results_on_a_device_know_no_teacher(tmp_path: Path) -> None:
+    """The student is judged in its run. Alone, results on a device decide nothing; with the run they do."""
+    there = SITUATIONS["int8 slower than fp16"]
+    bad = replace(there, planted=replace(there.planted, student=500, knows_teacher=True), times_ms={})
+    on_device = replace(there, planted=replace(bad.planted, knows_teacher=False))
+    alone = sources_of(tmp_path / "alone", {"orin": on_device})
+    decision = decide_between(alone, choices(alone), [])
+    assert (decision.verdict, shipped(alone)) == ("NOT CHECKED", {})
+    assert "a bundle holds no teacher" in decision.sentence
+
+    failing = sources_of(tmp_path / "failing", {"run": bad, "orin": on_device})
+    assert (decide_between(failing, choices(failing), []).verdict, shipped(failing)) == ("FAIL", {})
+
+    good = replace(there, times_ms={})
+    on_device = replace(there, planted=replace(there.planted, knows_teacher=False))
+    passing = sources_of(tmp_path / "passing", {"run": good, "orin": on_device})
+    assert shipped(passing) == {"Orin": ("orin", "fp16")}
+
+
 def test_a_stale_benchmark_counts_for_nothing(tmp_path: Path) -> None:
     situation = SITUATIONS["int8 slower than fp16"]
     validation, benchmark = situation.documents()

@@ -55,6 +55,7 @@ class Planted:
         commonest: images of the first class; 0: as many of each.
         guesses: the student always answers the first class.
         doubt: what is known against the teacher.
+        knows_teacher: a run does, results on a device do not.
         target: what the bundle is for.
         budget: keys of the budget.
     """
@@ -66,6 +67,7 @@ class Planted:
     commonest: int = 0
     guesses: bool = False
     doubt: str = ""
+    knows_teacher: bool = True
     target: str | None = "jetson-orin"
     budget: Mapping[str, Any] = field(default_factory=dict)
 
@@ -226,6 +228,8 @@ class _PlantedReference(Reference[ValidationBatch]):
 
     @property
     def teacher(self) -> TeacherOutputs:
+        if not self.planted.knows_teacher:
+            return super().teacher
         return TeacherOutputs(self.planted.logits(None), doubt=self.planted.doubt)
 
     def select_measured(self, candidate: LoadedModel, measured: Measured) -> tuple[str, Measured]:

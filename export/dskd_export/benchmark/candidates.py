@@ -183,6 +183,16 @@ def judgement_of(name: RunnerName, judgements: Sequence[Judgement]) -> Judgement
     return min(same, key=lambda one: order.index(one.verdict), default=None)
 
 
+def find_unknown(validation: ValidationDocument) -> str:
+    """Find why the student was not compared with its teacher or on labelled images; empty where it was."""
+    student = validation.student
+    if student is None:
+        return "a pair was compared"
+    if student.verdict == "NOT JUDGED":
+        return student.reason
+    return next((check.detail for check in student.checks if check.verdict == "NOT JUDGED"), "")
+
+
 def student_verdict(validation: ValidationDocument) -> tuple[Verdict, str]:
     """The verdict on the student and the bundle, which all models share, and its reason."""
     student = validation.student
