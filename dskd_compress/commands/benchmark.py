@@ -112,12 +112,15 @@ def _show(
     from dskd_export.benchmark.budget import compare_with_baseline
     from dskd_export.ci.summary import write_ci_files
 
+    decision = decision_in(folder)
+    output.plain(decision.sentence)
     print_benchmark(document, output)
     older = [] if before is None else compare_with_baseline(document, before)
     print_judgements("Budget", document.judgements, output)
     print_judgements("Baseline", older, output)
     write_ci_files(document, older, junit, summary)
-    output.plain(decision_in(folder).sentence)
+    if decision.detail:
+        output.plain(decision.detail)
     return older
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from dskd_compress.commands import options, settings
 
 
@@ -50,7 +52,8 @@ def export(
         decision = decision_in(folder.path, document)
         print_validation(document, decision, output)
         output.result(document)
-        refuse_undecided(decision, accept_unproven)
+        again = shlex.join(["dskd-compress", "validate", str(folder.path)])
+        refuse_undecided(decision, accept_unproven, document, again)
     else:
         options.say_next("validate", folder.path, output)
         output.result(manifest)

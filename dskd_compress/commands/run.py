@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -94,7 +95,8 @@ def run(
         plan_pipeline(loaded, folder, output, first=first, last=last)
         return
     outcomes = list(run_pipeline(loaded, folder, output, first=first, last=last))
-    refuse_run(*print_outcomes(outcomes, folder, output), accept_unproven)
+    again = shlex.join(["dskd-compress", "run", str(folder.path)])
+    refuse_run(*print_outcomes(outcomes, folder, output), accept_unproven, again)
 
 
 def _resolve(recipe: str | None, out: Path | None, changes: list[str]) -> tuple[Recipe, RunFolder]:

@@ -96,7 +96,15 @@ def validate(
         write_atomic(junit, junit_xml(document, accept_unproven=accept_unproven))
     options.say_where(None if folder == source else folder, output)
     output.result(document)
-    refuse_failed(document, accept_unproven)
+    refuse_failed(document, accept_unproven, _repeat(source, images))
+
+
+def _repeat(source: Path, images: Path | None) -> str:
+    """The command that validates again."""
+    import shlex
+
+    words = ["dskd-compress", "validate", str(source), *(["--images", str(images)] if images else [])]
+    return shlex.join(words)
 
 
 def _validate(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 from dskd_compress.console import Output
 from dskd_compress.show.benchmark import find_slow, raise_worst
+from dskd_export.benchmark.candidates import select_measured_on
 from dskd_export.benchmark.winner import Decision, decide
 from dskd_export.documents.base import Accuracy, read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import Check, PairedAccuracy, ValidationDocument
 from dskd_export.errors import GateFailed, NotShown
+from dskd_export.validation.judgement import AGAINST_TEACHER
 from dskd_export.validation.verdicts import format_limit, iter_checks, list_causes, unproven
 
 _CHECK_LIMITS = "Check validation.json, or change the limits in validate and budget."
@@ -69,26 +72,28 @@ def print_validation(document: ValidationDocument, decision: Decision, output: O
         output.plain(decision.detail)
 
 
-def refuse_failed(document: ValidationDocument, accept_unproven: bool = False) -> None:
+def refuse_failed(document: ValidationDocument, accept_unproven: bool = False, again: str = "") -> None:
     """End with the gate's exit code unless the validation passed.
 
     Args:
         accept_unproven: NOT SHOWN is accepted.
+        again: the command that would repeat it, for hints; empty: hints name flags alone.
 
     Raises:
         GateFailed: names what failed, and the first cause.
         NotShown: names what is not shown, and how many images would show it.
     """
-    raise_worst([_find_failed(document, accept_unproven)])
+    raise_worst([_find_failed(document, accept_unproven, again)])
 
 
-def _find_failed(document: ValidationDocument, accept_unproven: bool) -> GateFailed | NotShown | None:
+def _find_failed(document: ValidationDocument, accept_unproven: bool, again: str) -> GateFailed | NotShown | None:
     if document.verdict == "FAIL":
         causes = list_causes(document)
         hint = f"Likely cause: {causes[0]}." if causes else _advice(document)
         return GateFailed(f"The exported student does not pass: {document.reason}.", hint)
     if document.verdict != "PASS" and not accept_unproven:
-        return NotShown(f"The exported student is not shown to pass: {document.reason}.", _more_images(document))
+        hint = advise_unproven(document, again)
+        return NotShown(f"The exported student is not shown to pass: {document.reason}.", hint)
     return None
 
 
@@ -99,42 +104,114 @@ def _advice(document: ValidationDocument) -> str:
     return _CHECK_LIMITS
 
 
-def refuse_undecided(decision: Decision, accept_unproven: bool) -> None:
+def refuse_undecided(
+    decision: Decision, accept_unproven: bool, document: ValidationDocument | None = None, again: str = ""
+) -> None:
     """End with the gate's exit code unless there is a model to ship.
+
+    Args:
+        decision: on the bundle.
+        accept_unproven: NOT SHOWN is accepted.
+        document: that it was decided by, for the hint.
+        again: see `refuse_failed`.
 
     Raises:
         GateFailed: nothing is to be shipped.
         NotShown: a model is the candidate, but not shown to pass; not raised with `accept_unproven`.
     """
     if decision.verdict == "NOT SHOWN" and not accept_unproven:
-        raise NotShown(decision.sentence, "Validate on more images, or accept it: --accept-unproven")
+        hint = f"Validate on more images, or accept it: {again} --accept-unproven".replace("  ", " ")
+        if document is not None:
+            hint = _advise_undecided(decision, document, again)
+        raise NotShown(decision.sentence, hint)
     if decision.verdict == "FAIL" or (decision.verdict == "NOT JUDGED" and decision.model is None):
-        raise GateFailed(decision.sentence, _CHECK_LIMITS)
+        raise GateFailed(decision.sentence, _CHECK_LIMITS if document is None else _advice(document))
+
+
+def _advise_undecided(decision: Decision, document: ValidationDocument, again: str) -> str:
+    """A hint where the candidate is not shown to pass: images, or a benchmark on the device."""
+    if any(check.verdict == "NOT SHOWN" for _, check in iter_checks(document)):
+        return advise_unproven(document, again)
+    return f"Run on {decision.device or 'the device'}: dskd-compress benchmark BUNDLE"
 
 
 def refuse_run(
-    validation: ValidationDocument | None, benchmark: BenchmarkDocument | None, accept_unproven: bool
+    validation: ValidationDocument | None,
+    benchmark: BenchmarkDocument | None,
+    accept_unproven: bool,
+    again: str = "",
 ) -> None:
     """End with the worst exit code of a run's stages; None: the stage was not part of the run.
+
+    A budget that was judged on another device than the bundle's target decides nothing: it is not shown to be met.
+
+    Args:
+        validation: of the run.
+        benchmark: of the run.
+        accept_unproven: NOT SHOWN is accepted.
+        again: see `refuse_failed`.
 
     Raises:
         GateFailed: a stage failed.
         NotShown: none failed, and one is not shown to pass; not raised with `accept_unproven`.
     """
-    failed = None if validation is None else _find_failed(validation, accept_unproven)
-    slow = None if benchmark is None else find_slow(benchmark.judgements, [])
+    failed = None if validation is None else _find_failed(validation, accept_unproven, again)
+    slow: GateFailed | NotShown | None = None
+    if benchmark is not None:
+        here = select_measured_on(benchmark, None if validation is None else validation.target)
+        decision = decide(validation, benchmark)
+        if here is not None:
+            slow = find_slow(here.judgements, [])
+        elif benchmark.judgements and validation is not None and decision.verdict == "NOT SHOWN":
+            slow = NotShown(decision.sentence, _advise_undecided(decision, validation, again))
     raise_worst([failed, None if accept_unproven and isinstance(slow, NotShown) else slow])
 
 
-def _more_images(document: ValidationDocument) -> str:
-    open_ = [check for _, check in iter_checks(document) if check.verdict == "NOT SHOWN"]
-    needed = unproven(open_).images_needed if open_ else None
-    how = (
-        "Allow more in budget"
-        if needed is None
-        else f"Validate on {needed:,} labelled images, allow more in budget"
-    )
-    return f"{how}, or accept it: --accept-unproven"
+def advise_unproven(document: ValidationDocument, again: str = "") -> str:
+    """Say what would show what is NOT SHOWN: more labelled images, acceptance, or larger limits.
+
+    Args:
+        document: of the validation.
+        again: the command that repeats it; empty: flags alone.
+    """
+    command = f"{again} " if again else ""
+    accept = f"accept it: {command}--accept-unproven"
+    open_ = [(who, check) for who, check in iter_checks(document) if check.verdict == "NOT SHOWN"]
+    if not open_:
+        return f"Validate the whole bundle, or {accept}"
+    if any(_is_doubt(check) for _, check in open_):
+        return f"Correct the teacher's input and distil again, or {accept}"
+    ways = []
+    needed = unproven(check for _, check in open_).images_needed
+    used = max((one.images for one in document.accuracy.values()), default=0)
+    if used < (document.data.val_images or 0):
+        ways.append(f"validate on all {document.data.val_images:,} images: {command}--set validate.images=null")
+    elif needed is not None:
+        ways.append(f"validate on {needed:,} labelled images")
+    settings = [_loosen(who, check) for who, check in open_]
+    if all(settings):
+        ways.append(f"allow more: {command}{' '.join(f'--set {setting}' for setting in settings)}")
+    text = ", or ".join([*ways, accept])
+    return text[0].upper() + text[1:]
+
+
+def _is_doubt(check: Check) -> bool:
+    """Whether a check is within its limit, and open because the teacher is in doubt."""
+    return check.name == AGAINST_TEACHER and check.bound is not None and check.bound <= check.limit
+
+
+def _loosen(who: str, check: Check) -> str:
+    """The setting with which a check that is NOT SHOWN would pass; empty: there is none."""
+    if check.bound is None:
+        return ""
+    if check.name == AGAINST_TEACHER:
+        return f"budget.student_drop={math.ceil(1000 * check.bound) / 1000:g}"
+    precision = who.rpartition(":")[2]
+    if check.name == "top-1 drop":
+        return f"budget.{precision}.top1_drop={math.ceil(1000 * check.bound) / 1000:g}"
+    if check.name == "top-1 agreement":
+        return f"budget.{precision}.agreement={math.floor(1000 * check.bound) / 1000:g}"
+    return ""
 
 
 def _accuracies(document: ValidationDocument) -> Iterator[list[str]]:

@@ -175,11 +175,11 @@ def print_outcomes(
     document = read_document(folder / "validation.json", ValidationDocument) if VALIDATE in shown else None
     timed = read_document(folder / "benchmark.json", BenchmarkDocument) if BENCHMARK in shown else None
     decision = decision_in(folder.path, document)
-    if timed is not None:
-        print_judgements("Budget", timed.judgements, output)
     if document is not None:
         print_validation(document, decision, output)
-    elif VALIDATE in outdated:
+    if timed is not None:
+        print_judgements("Budget", timed.judgements, output)
+    if document is None and VALIDATE in outdated:
         run = shlex.quote(str(folder.path))
         output.plain(f"Not checked: validate: {outdated[VALIDATE]}. Run: dskd-compress validate {run}")
     report = folder / "report.html"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,11 @@ from dskd_export.errors import BundleError, DataError, ModelError, RecipeError, 
 from dskd_export.files.atomic import sha256_file
 from dskd_export.provenance import Stopwatch
 from dskd_export.runtime.labelled_images import open_images
+from dskd_export.settings import BudgetSettings
 from dskd_export.telemetry.host import device_name
 from dskd_export.validation import run as flow
 from dskd_export.validation.models import open_models
+from dskd_export.validation.sample_size import describe_images, images_needed
 
 if TYPE_CHECKING:
     from dskd_compress.data import DataSets, ImageSet, StreamSet
@@ -82,6 +85,9 @@ def run_validate(recipe: Recipe, folder: RunFolder, output: Output) -> Validatio
         models = open_models(bundle, folder.engines, settings, stack, load_torch)
         teacher = _open_teacher(recipe, folder, sets, stack)
         total = _count(sets.val, settings.images)
+        if settings.pair is None:
+            precisions = [model.name.precision for model in models.candidates]
+            _warn_of_few(recipe.budget, precisions, total, output, teacher=teacher.runner is not None)
         with output.progress("Validating", total, unit="image") as progress:
             document = flow.validate(
                 bundle,
@@ -143,6 +149,9 @@ def validate_bundle(
             )
         labelled = open_images(images, bundle.spec.classes, settings.images, recipe.seed, output.once)
         total = len(bundle.golden().labels) if labelled is None else len(labelled.files)
+        if labelled is not None and settings.pair is None:
+            precisions = settings.precisions or bundle.manifest.precisions
+            _warn_of_few(recipe.budget, precisions, total, output, teacher=False)
         with output.progress("Validating", total, unit="image") as progress:
             document = flow.validate_bundle(
                 bundle,
@@ -170,6 +179,15 @@ def validate_bundle(
         else:
             results.write(document, None if labelled is None else document.data.sha256)
     return document, folder
+
+
+def _warn_of_few(
+    budget: BudgetSettings, precisions: Iterable[str], images: int, output: Output, *, teacher: bool
+) -> None:
+    """Warn before anything is run of limits that so many images cannot show; 0: their number is unknown."""
+    needed = images_needed(budget, precisions, teacher=teacher, device=device_name())
+    if images and not all(one.can_be_shown(images) for one in needed):
+        output.warn(describe_images(needed, images))
 
 
 def _read_older(folder: Path, bundle: Bundle) -> ValidationDocument | None:

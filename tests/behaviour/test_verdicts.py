@@ -18,10 +18,17 @@ QUICK = ("teacher=false", "exporter=legacy", "calibration.images=8", "quantize.s
 EXPORT = [word for key in QUICK for word in ("--set", f"export.{key}")]
 
 
-def last_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """The decision is the last line that a command prints, but for where its results are."""
-    lines = [line for line in capsys.readouterr().out.splitlines() if line and not line.startswith("Report: ")]
-    return lines[-1]
+DECISIONS = ("Ship ", "Do not ship", "Not ", "Nothing ", "The student itself ")
+
+
+def decision_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """The decision that a command prints, above all tables."""
+    lines = capsys.readouterr().out.splitlines()
+    found = [index for index, line in enumerate(lines) if line.startswith(DECISIONS)]
+    tables = [index for index, line in enumerate(lines) if "━" in line]
+    assert found
+    assert not tables or found[0] < tables[0]
+    return lines[found[0]]
 
 
 def test_a_student_far_below_its_teacher_is_not_shipped_and_the_report_is_written(
@@ -36,11 +43,15 @@ def test_a_student_far_below_its_teacher_is_not_shipped_and_the_report_is_writte
     assert document.student is not None
     assert (document.verdict, document.student.verdict) == ("FAIL", "FAIL")
     assert {one.verdict for one in document.judgements} == {"PASS"}  # the export itself is right
-    assert f"Do not ship: the student is {document.student.reason}." in printed.out
+    assert document.student.teacher is not None
+    points = round(100 * document.student.teacher.top1_drop.value, 1)
+    sentence = f"Do not ship: the student is {points:g} points below its teacher."
+    assert sentence in printed.out.splitlines()
+    assert f"The student is {document.student.reason}." in printed.out
     assert f"does not pass: student: {document.student.reason}." in printed.err
-    assert f"**FAIL**: Do not ship: the student is {document.student.reason}." in (folder / "report.md").read_text(
-        encoding="utf-8"
-    ).replace("\u00a0", " ")
+    report = (folder / "report.md").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert f"**FAIL**: {sentence}" in report
+    assert document.student.reason in report
 
 
 PAIR = ("torch:cpu:fp32", "onnxruntime:cpu:fp32")
@@ -53,7 +64,9 @@ def test_a_pair_is_a_question_of_one_call(
     path, report = str(folder.path), folder / "report.md"
     before = {one: one.read_bytes() for one in folder.path.rglob("*") if one.is_file()}
     assert main(["validate", path, "--pair", *PAIR, "--set", "budget.student_drop=0.02"]) == 0
-    assert last_line(capsys).startswith("Not checked: onnxruntime:cpu:fp32 was compared with torch:cpu:fp32 alone")
+    assert decision_of(capsys).startswith(
+        "Not checked: onnxruntime:cpu:fp32 was compared with torch:cpu:fp32 alone"
+    )
     assert {one: one.read_bytes() for one in folder.path.rglob("*") if one.is_file()} == before
 
     # Also where an earlier version kept it: the student is judged again, and fails.
@@ -61,17 +74,17 @@ def test_a_pair_is_a_question_of_one_call(
     assert recipe.validation.pair == PAIR
     folder.write_recipe(recipe)
     assert main(["validate", path, "--set", "budget.student_drop=0.02"]) == 5
-    assert last_line(capsys).startswith("Do not ship: the student is ")
+    assert decision_of(capsys).startswith("Do not ship: the student is ")
     # The report alone, and a run from a later stage, end with what is recorded.
     for first in ("benchmark", "report"):
         monkeypatch.setattr(console, "_document_written", False)
         assert main(["run", path, "--from", first]) == 5
-        assert last_line(capsys).startswith("Do not ship: the student is ")
+        assert decision_of(capsys).startswith("Do not ship: the student is ")
     assert "Do not ship" in report.read_text(encoding="utf-8")
     # It is not, where the settings have changed since.
     changed = ["--set", "report.title=Bolts", "--set", "budget.student_drop=0.9"]
     assert main(["run", path, "--from", "report", *changed]) == 0
-    assert last_line(capsys) == (
+    assert decision_of(capsys) == (
         f"Not checked: validate: budget changed in the recipe. Run: dskd-compress validate {path}"
     )
     assert main(["run", path, "--set", f"validate.pair={list(PAIR)}"]) == 2
@@ -87,7 +100,7 @@ def test_a_student_that_always_says_the_commonest_class_is_not_shipped(
     save_weights(folder / "student.safetensors", state, info)
     assert main(["export", str(folder.path), *EXPORT]) == 0
     assert main(["validate", str(folder.path), "--set", "budget.student_drop=null"]) == 5
-    assert last_line(capsys) == (
+    assert decision_of(capsys) == (
         "Do not ship: the student is right on 10.0 % of 70 images; always answering '0' gives 10.0 %."
     )
 
@@ -110,13 +123,14 @@ def test_export_validate_benchmark_and_report_name_one_model(
         return line.split("|")[2].split()[0]
 
     assert main(["export", path, "--precision", "auto", *EXPORT, *loose]) == 0
-    decision = last_line(capsys)
-    assert decision.startswith("Ship onnxruntime:cpu:int8: the smallest of 2 that pass, ")
-    assert decision.endswith("Nothing was timed on this device.")
+    decision = decision_of(capsys)
+    assert decision.startswith("Ship int8 on cpu: ")
+    assert "the smallest of 2 that pass (" in decision
+    assert decision.endswith("; not measured on cpu.")
     assert shipped() == "int8"
 
     assert main(["benchmark", path, *loose]) == 0
-    decision = last_line(capsys)
+    decision = decision_of(capsys)
     rows = read_document(folder / "benchmark.json", BenchmarkDocument).rows
     timed = {
         row.precision: row.latency.p50_ms
@@ -125,7 +139,8 @@ def test_export_validate_benchmark_and_report_name_one_model(
     }
     assert set(timed) == {"fp32", "int8"}
     fastest = min(timed, key=lambda precision: timed[precision])
-    assert decision.startswith(f"Ship onnxruntime:cpu:{fastest}: the fastest of 2 that pass on ")
+    assert decision.startswith(f"Ship {fastest} on ")
+    assert decision.endswith(" ms p99 in ONNX Runtime.") or "UNSTABLE" in decision
     assert shipped() == fastest
     assert main(["validate", path, *loose]) == 0
-    assert last_line(capsys) == decision
+    assert decision_of(capsys) == decision

@@ -49,7 +49,7 @@ class Model:
 
 
 def select_measured_on(benchmark: BenchmarkDocument | None, target: str | None) -> BenchmarkDocument | None:
-    """Select what a benchmark measured on the target; None: nothing.
+    """Select the rows and judgements that a benchmark measured on the target; None: there are none.
 
     Args:
         benchmark: of any device.
@@ -59,7 +59,8 @@ def select_measured_on(benchmark: BenchmarkDocument | None, target: str | None) 
         return None
     device = benchmark.provenance.device
     rows = [row for row in benchmark.rows if is_measured_on(target, device, name_of(row))]
-    return benchmark.model_copy(update={"rows": rows}) if rows else None
+    judgements = [one for one in benchmark.judgements if is_measured_on(target, device, name_of(one))]
+    return benchmark.model_copy(update={"rows": rows, "judgements": judgements}) if rows else None
 
 
 def models_of(validation: ValidationDocument, benchmark: BenchmarkDocument | None) -> Iterator[Model]:
@@ -180,6 +181,16 @@ def judgement_of(name: RunnerName, judgements: Sequence[Judgement]) -> Judgement
     same = [one for one in judgements if one.precision == name.precision]
     order = ("FAIL", "NOT SHOWN", "PASS", "NOT RUN")
     return min(same, key=lambda one: order.index(one.verdict), default=None)
+
+
+def find_unknown(validation: ValidationDocument) -> str:
+    """Find why the student was not compared with its teacher or on labelled images; empty where it was."""
+    student = validation.student
+    if student is None:
+        return "a pair was compared"
+    if student.verdict == "NOT JUDGED":
+        return student.reason
+    return next((check.detail for check in student.checks if check.verdict == "NOT JUDGED"), "")
 
 
 def student_verdict(validation: ValidationDocument) -> tuple[Verdict, str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from dskd_export.benchmark.candidates import Model, models_of, select_measured_on
+from dskd_export.benchmark.candidates import Model, find_unknown, models_of, select_measured_on
 from dskd_export.benchmark.sentences import (
     describe_detail,
     describe_device,
@@ -131,23 +131,13 @@ def decide(validation: ValidationDocument | None, benchmark: BenchmarkDocument |
 
 def _conclude(winner: Model, words: str, device: str, validation: ValidationDocument) -> tuple[Verdict, str]:
     """The verdict where there is a model to ship, or a candidate, and its sentence."""
-    unknown = _find_unknown(validation)
+    unknown = find_unknown(validation)
     if winner.verdict == "NOT SHOWN":
         candidate = winner.name.precision + (f" on {device}" if device else "")
         return "NOT SHOWN", f"Not shown to be good enough: {winner.reason}. The candidate is {candidate}."
     if unknown:
         return "NOT JUDGED", f"The student itself is not judged here ({unknown}). If it passes, ship {words}."
     return "PASS", f"Ship {words}."
-
-
-def _find_unknown(validation: ValidationDocument) -> str:
-    """Find why the student was not compared with its teacher or on labelled images; empty where it was."""
-    student = validation.student
-    if student is None:
-        return "a pair was compared"
-    if student.verdict == "NOT JUDGED":
-        return student.reason
-    return next((check.detail for check in student.checks if check.verdict == "NOT JUDGED"), "")
 
 
 def _count_rivals(winner: Model, models: Sequence[Model]) -> int:

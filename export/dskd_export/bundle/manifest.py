@@ -122,7 +122,9 @@ class BundleProvenance(Document):
     data_sha256: str
     versions: dict[str, str] = Field(description="package -> version, of the export")
     licenses: Licenses
-    target: str | None = Field(default=None, description="what the models are for; None: not recorded")
+    target: str | None = Field(
+        default=None, pattern="^[a-z0-9-]{1,32}$", description="what the models are for; None: not recorded"
+    )
 
     @model_serializer(mode="wrap")
     def _leave_out_unknown(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

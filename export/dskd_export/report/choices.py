@@ -7,14 +7,22 @@ the bundle's, time and energy are the device's.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from dskd_export.benchmark.candidates import Model, find_slower, models_of, name_of, select_measured_on, verdict_on
+from dskd_export.benchmark.candidates import (
+    Model,
+    find_slower,
+    find_unknown,
+    models_of,
+    name_of,
+    select_measured_on,
+    verdict_on,
+)
 from dskd_export.benchmark.winner import pick
 from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import BenchmarkRow
-from dskd_export.documents.validation import Verdict
+from dskd_export.documents.validation import StudentJudgement, Verdict
 from dskd_export.precision.targets import is_measured_on
 from dskd_export.report.load import Run
 
@@ -111,7 +119,9 @@ def choices(sources: Sequence[Source]) -> list[Choice]:
     """List all models device by device, the unmeasured ones with their reason."""
     accuracies = {name: value for source in sources for name, value in _accuracies(source).items()}
     measured = {bundle for source in sources if (bundle := _measured_on_target(source.run)) is not None}
-    return [choice for source in sources for choice in _of_source(source, accuracies, measured)]
+    students = _judged_students(sources)
+    joined = [_join_student(source, students) for source in sources]
+    return [choice for source in joined for choice in _of_source(source, accuracies, measured)]
 
 
 def best_of(found: Sequence[Choice]) -> dict[str, Choice | None]:
@@ -119,10 +129,9 @@ def best_of(found: Sequence[Choice]) -> dict[str, Choice | None]:
 
     Devices that nothing is decided for are left out, unless there are no others.
     """
-    devices = dict.fromkeys(one.device for one in found if one.counts) or dict.fromkeys(
-        one.device for one in found
-    )
-    students = [one for one in found if one.role == "student" and one.counts]
+    counting = [one for one in found if one.counts]
+    devices = dict.fromkeys(one.device for one in counting or found)
+    students = [one for one in counting if one.role == "student"]
     return {device: pick(one for one in students if one.device == device) for device in devices}
 
 
@@ -151,6 +160,31 @@ def _accuracies(source: Source) -> dict[tuple[str, str, str], tuple[Interval, st
     return found
 
 
+def _judged_students(sources: Sequence[Source]) -> dict[str, StudentJudgement]:
+    """Bundle -> the verdict on its student where that was compared with its teacher; of several the worst."""
+    found = dict[str, StudentJudgement]()
+    order = ("FAIL", "NOT SHOWN", "PASS")
+    for source in sources:
+        validation = source.run.validation
+        if validation is None or validation.student is None or find_unknown(validation):
+            continue
+        rivals = [one for one in (found.get(validation.bundle_sha256), validation.student) if one is not None]
+        found[validation.bundle_sha256] = min(rivals, key=lambda one: order.index(one.verdict))
+    return found
+
+
+def _join_student(source: Source, students: Mapping[str, StudentJudgement]) -> Source:
+    """Judge the student of results on a device, which know no teacher, as its run does."""
+    validation = source.run.validation
+    if validation is None or validation.student is None or not find_unknown(validation):
+        return source
+    student = students.get(validation.bundle_sha256)
+    if student is None:
+        return source
+    joined = validation.model_copy(update={"student": student})
+    return replace(source, run=replace(source.run, validation=joined))
+
+
 def _measured_on_target(run: Run) -> str | None:
     """The bundle that was validated here, and timed on the device that it is for; None: it was not."""
     validation, benchmark = run.validation, run.benchmark
@@ -175,16 +209,21 @@ def _of_source(source: Source, accuracies: _Accuracies, measured: Container[str]
     # Of two bundles, what was validated says nothing of what was timed.
     same = validation is not None and validation.bundle_sha256 == of_timed
     target = validation.target if validation is not None and same else None
+    fits = same or validation is None
     names = {
         "student": "" if source.run.spec is None else source.run.spec.architecture,
         "teacher": "" if student is None or student.teacher is None else student.teacher.name,
     }
+
+    unknown = "" if validation is None or validation.student is None else find_unknown(validation)
 
     def choice(
         row: BenchmarkRow, bundle: str, verdict: Verdict, reason: str, device: str = source.device
     ) -> Choice:
         facts = None if benchmark is None or row.latency is None else benchmark.provenance.device
         accuracy = accuracies.get((bundle, row.model, row.precision))
+        if verdict == "PASS" and unknown:
+            verdict, reason = "NOT JUDGED", f"the student itself is not judged here ({unknown})"
         return Choice(
             source=source.name,
             device=device,
@@ -197,7 +236,7 @@ def _of_source(source: Source, accuracies: _Accuracies, measured: Container[str]
             verdict=verdict,
             reason=reason,
             slower=find_slower(row, rows),
-            counts=facts is None or is_measured_on(target, facts, name_of(row)),
+            counts=facts is None or (fits and is_measured_on(target, facts, name_of(row))),
         )
 
     for row in rows:

@@ -274,8 +274,8 @@ def _doubt_guessing(teacher_top1: float, name: str, share: float) -> str:
 def check_teacher(paired: PairedAccuracy, teacher_top1: float, limit: float, doubt: str = "") -> Check:
     """Check what the student loses against its teacher by the high end of the interval.
 
-    A teacher in doubt shows nothing by being worse than the student: no PASS then, but NOT SHOWN, which more images
-    would not change.
+    A teacher in doubt shows nothing by being worse than the student: no PASS then, but NOT SHOWN. More images
+    would not change that.
 
     Args:
         paired: the teacher is the reference, the student the candidate.

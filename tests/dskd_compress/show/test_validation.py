@@ -226,6 +226,8 @@ def test_the_decision_is_read_from_the_folder(finished: Finished, capsys: pytest
     decision = decision_in(finished.folder.path)
     assert decision == decide(document, read_document(finished.folder / "benchmark.json", BenchmarkDocument))
     print_validation(document, decision, Output(json_output=False))
-    assert capsys.readouterr().out.splitlines()[-1] == decision.sentence
-    assert decision.sentence.startswith("Ship onnxruntime:cpu:fp32: ")
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines[0], lines[-1]) == (decision.sentence, decision.detail)
+    assert decision.sentence.startswith("Ship fp32 on ")
+    assert decision.detail.startswith("onnxruntime:cpu:fp32, the only model that passes: p50 ")
     assert decision_in(finished.folder.path / "nothing").verdict == "NOT JUDGED"

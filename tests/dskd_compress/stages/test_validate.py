@@ -17,7 +17,7 @@ from dskd_compress.stages.validate import run_validate
 from dskd_compress.weights import load_trained, save_weights
 from dskd_export.documents.base import StageRecord, read_document
 from dskd_export.documents.validation import Judgement, ValidationDocument
-from dskd_export.errors import BundleError, DataError, GateFailed
+from dskd_export.errors import BundleError, DataError, GateFailed, NotShown
 from dskd_export.validation.accuracy import compare_accuracy
 
 LIMITS = {
@@ -330,3 +330,33 @@ def test_the_document_is_plain_json(finished: Finished) -> None:
     values = json.loads((finished.folder / "validation.json").read_text())
     assert (values["verdict"], values["passed"]) == ("PASS", True)
     assert RunFolder(finished.folder.path).require("validation.json", "validate").exists()
+
+
+def test_a_teacher_that_was_fed_wrongly_proves_nothing(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the distillation found reaches the verdict; what it found in augmented images does not."""
+    folder = finished.copy(tmp_path / "run")
+    path = folder / "distill.json"
+    document = json.loads(path.read_text())
+    finding = {
+        "kind": "teacher_input",
+        "step": 0,
+        "term": "normalisation",
+        "severity": "warning",
+        "seen": "Of 70 validation images the teacher is right on 20.",
+        "means": "It was trained with another normalisation.",
+        "cure": "Add to the command: --set 'teacher.mean=[0.5, 0.5, 0.5]'",
+    }
+    loose = ["budget.student_drop=0.95", "validate.batches=[1]"]
+    verdicts = []
+    for term in ("accuracy", "normalisation"):
+        path.write_text(json.dumps({**document, "findings": [{**finding, "term": term}]}))
+        student = run_validate(folder.read_recipe(loose), folder, QUIET).student
+        assert student is not None
+        verdicts.append(student.verdict)
+    assert verdicts == ["PASS", "NOT SHOWN"]
+    assert "--set 'teacher.mean=" in student.reason
+    with pytest.raises(NotShown, match=r"teacher\.mean") as caught:
+        refuse_failed(read_document(folder / "validation.json", ValidationDocument))
+    assert "Correct the teacher's input" in str(caught.value.hint)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from export_document_support import make_provenance
 
+from dskd_export.benchmark.candidates import find_slower, list_slower
 from dskd_export.benchmark.winner import decide
-from dskd_export.documents.base import DataFacts
+from dskd_export.documents.base import DataFacts, Interval
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, Latency, RowJudgement
 from dskd_export.documents.validation import Check, Judgement, StudentJudgement, ValidationDocument, Verdict
 from dskd_export.report.choices import Source, best_of, choices
@@ -165,6 +166,37 @@ def test_torch_is_taken_where_nothing_else_was_timed() -> None:
     torch = row("fp32", 0.1, None, runner="torch")
     assert named(validated(*MODELS), timed(torch, *ROWS)) == "onnxruntime:cpu:fp32"
     assert named(validated(MODELS[0]), timed(torch)) == "torch:cpu:fp32"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "slower than fp32: 2 against 1 ms"),
+        ({"runner": "tensorrt", "provider": "cuda"}, ""),  # another runner
+        ({"threads": 1}, ""),
+        ({"precision": "fp16"}, ""),  # not quantised
+        ({"latency": 1.05}, ""),  # within the noise of both
+        ({"stable": False}, ""),
+        ({"no interval": True}, ""),
+    ],
+)
+def test_a_quantised_model_is_marked_as_slower_by_its_interval(changes: dict[str, Any], said: str) -> None:
+    p50 = changes.pop("latency", 2.0)
+    interval, stable = not changes.pop("no interval", False), changes.pop("stable", True)
+    one = row(changes.pop("precision", "int8"), p50, **changes)
+    assert one.latency is not None
+    ends = {"p50": Interval(value=p50, low=0.9 * p50, high=1.1 * p50)} if interval else {}
+    one = one.model_copy(
+        update={"latency": one.latency.model_copy(update={"intervals_ms": ends, "stable": stable})}
+    )
+    other = row("fp32", 1.0)
+    assert other.latency is not None
+    ends = {"p50": Interval(value=1.0, low=0.95, high=1.05)}
+    other = other.model_copy(update={"latency": other.latency.model_copy(update={"intervals_ms": ends})})
+    assert find_slower(one, [one, other]) == said
+    assert find_slower(other, [one, other]) == ""
+    expected = [f"student onnxruntime:cpu:int8, batch 1: {said}"] if said else []
+    assert list_slower(timed(one, other)) == expected
 
 
 def test_a_model_is_judged_on_its_own_runner_where_it_was() -> None:

@@ -39,6 +39,18 @@ def test_it_is_canonical_and_carries_its_own_sha256() -> None:
     assert Manifest.parse(data, "m") == make_manifest()
 
 
+def test_the_target_travels_and_a_bundle_without_one_keeps_its_bytes() -> None:
+    plain = make_manifest()
+    assert plain.provenance.target is None
+    assert '"target"' not in plain.to_json()
+    for_orin = Manifest.of(
+        plain.files, plain.models, plain.provenance.model_copy(update={"target": "jetson-orin"})
+    )
+    assert Manifest.parse(for_orin.to_json().encode(), "m").provenance.target == "jetson-orin"
+    with pytest.raises(BundleError, match="target"):
+        Manifest.parse(altered(lambda content: content["provenance"].update(target="\x1b[2J")), "m")
+
+
 def test_files_come_behind_those_that_they_are_checked_by() -> None:
     manifest = make_manifest("model.fp32.onnx.data")
     assert manifest.order == (

@@ -151,3 +151,29 @@ def test_logits_that_are_not_finite_count_as_wrong() -> None:
         broken_NK, labels_N, CLASSES, TeacherOutputs(logits_with(labels_N, slice(0, 0))), 0.02
     )
     assert [check.verdict for check in judgement.checks] == ["FAIL", "FAIL"]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "doubt", "verdict"),
+    [
+        (slice(0, 10), "", "PASS"),
+        (slice(0, 10), "it is fed wrongly", "NOT SHOWN"),  # as good as the teacher, which may be better than this
+        (slice(0, 700), "it is fed wrongly", "NOT SHOWN"),  # far above it, which shows nothing
+        (slice(0, 700), "", "NOT SHOWN"),  # a teacher that guesses is in doubt as it is
+        (slice(0, 0), "it is fed wrongly", "NOT SHOWN"),
+    ],
+)
+def test_a_teacher_in_doubt_proves_nothing(teacher: slice, doubt: str, verdict: str) -> None:
+    labels_N = labels_of(400, 300, 300)
+    outputs = TeacherOutputs(logits_with(labels_N, teacher), doubt=doubt)
+    judgement = judge_student(logits_with(labels_N, slice(0, 10)), labels_N, CLASSES, outputs, 0.05)
+    assert judgement.verdict == verdict
+    check = named(judgement, AGAINST_TEACHER)
+    assert (doubt in check.detail, check.images_needed) == (True, None)
+
+
+def test_a_student_below_a_teacher_in_doubt_fails_all_the_same() -> None:
+    labels_N = labels_of(400, 300, 300)
+    outputs = TeacherOutputs(logits_with(labels_N, slice(0, 0)), doubt="it is fed wrongly")
+    judgement = judge_student(logits_with(labels_N, slice(0, 200)), labels_N, CLASSES, outputs, 0.05)
+    assert judgement.verdict == "FAIL"
