@@ -121,9 +121,9 @@ class Browser:
         return found
 
     def requests(self) -> list[str]:
-        """Addresses requested since the page was opened, the page itself left out."""
+        """Addresses requested since the page was opened, the page itself and what is inside of it left out."""
         urls = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
-        return urls[1:]
+        return [url for url in urls[1:] if not url.startswith("data:")]
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
         """The whole page, or what fits into the window, as PNG."""
