@@ -28,7 +28,6 @@ class ModelSection(Section):
             object.__setattr__(self, "pretrained", False)
         return self
 
-
     @property
     def start(self) -> Literal["random", "pretrained", "checkpoint"]:
         """What the weights are before any training."""

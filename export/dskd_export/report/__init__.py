@@ -46,13 +46,14 @@ class Report:
     csv: str
 
 
-def build_report(run_folder: Path, *, title: str | None = None) -> Report:
+def build_report(run_folder: Path, *, title: str | None = None, photos: bool = True) -> Report:
     """Report on what a run folder holds.
 
     Args:
         run_folder: the folder that the stages wrote into. A file that is missing leaves its part of
             the report empty, with the command that makes it.
         title: None makes one from the names of the teacher and the student.
+        photos: show the photos of mistakes that the validation kept.
 
     Raises:
         DataError: the folder is missing, holds no result, or a file in it is damaged.
@@ -71,7 +72,7 @@ def build_report(run_folder: Path, *, title: str | None = None) -> Report:
         steps=list_next_steps(run),
         warnings=_warnings(stages),
         sections=(
-            mistakes.section_from_run(run),
+            mistakes.section_from_run(run, photos=photos),
             choice.section_from_choices(found, several=False),
             comparison.section_from_run(run),
             training.section_from_run(run),

@@ -42,7 +42,7 @@ class Decision:
         verdict: PASS: something can be shipped.
         sentence: the decision, the first sentence of the report.
         reason: what it rests on, and what is left out.
-        facts: accuracy, cost and latency against the teacher, a figure each.
+        facts: accuracy, cost and latency against the teacher, a figure each; none of several runs.
     """
 
     verdict: DecisionVerdict
@@ -74,19 +74,18 @@ def decide_between(sources: Sequence[Source], found: Sequence[Choice], stale: Se
         stale: stages whose inputs have changed since, with their source.
     """
     best = best_of(found)
-    facts = tuple(_ship_facts(found)) or (Fact("To ship", "not known", "nothing was timed", False),)
     shipped = {device: one for device, one in best.items() if one is not None}
     names = name_runs(found)
     words = [_name_shipped(device, one, names[one.source]) for device, one in shipped.items()]
     ship = f"Ship {_join(words)}." if words else ""
     reason = f"{len(best)} {'device' if len(best) == 1 else 'devices'}, {len(sources)} results."
     if stale:
-        return Decision("STALE", _STALE, f"Changed since: {', '.join(stale)}.", facts)
+        return Decision("STALE", _STALE, f"Changed since: {', '.join(stale)}.", ())
     if all(one.role == "teacher" for one in found):
-        return Decision("NOT CHECKED", _NOT_VALIDATED, "No student was validated or timed.", facts)
+        return Decision("NOT CHECKED", _NOT_VALIDATED, "No student was validated or timed.", ())
     without = {device: _why_none(device, found) for device, one in best.items() if one is None}
     if not without:
-        return Decision("PASS", ship, reason, facts)
+        return Decision("PASS", ship, reason, ())
     verdict = worst_of(verdict for verdict, _ in without.values())
     where, why = ", ".join(without), "; ".join(dict.fromkeys(why for _, why in without.values() if why))
     if verdict == "FAIL":
@@ -96,7 +95,7 @@ def decide_between(sources: Sequence[Source], found: Sequence[Choice], stale: Se
     else:
         sentence = f"Nothing was judged on {where}: {why or 'no student was validated'}."
     made: DecisionVerdict = "NOT CHECKED" if verdict == "NOT JUDGED" else verdict
-    return Decision(made, f"{sentence} {ship}".strip(), reason, facts)
+    return Decision(made, f"{sentence} {ship}".strip(), reason, ())
 
 
 def _name_shipped(device: str, one: Choice, run: str) -> str:
@@ -128,7 +127,7 @@ def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
     facts = []
     best = best_of(found)
     for device, one in best.items():
-        label = "To ship" if len(best) == 1 else f"To ship on {device}"
+        label = "To ship" if len(best) == 1 else device
         if one is None:
             facts.append(Fact(label, "nothing", "no student passes accuracy and budget", False))
             continue

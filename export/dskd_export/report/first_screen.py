@@ -35,8 +35,8 @@ def table_of_run(run: Run, found: Sequence[Choice], note: str, *, stale: bool = 
         rows.append(
             {
                 "model": Cell(f"teacher{name}"),
-                "device": Cell("–" if teacher is None else teacher.device),
                 "verdict": Cell("reference"),
+                "device": Cell("–" if teacher is None else teacher.device),
                 "top-1": number(fmt.percent_interval(of_teacher.top1)),
                 _AGAINST: number(None),
                 **_costs(teacher),
@@ -47,8 +47,8 @@ def table_of_run(run: Run, found: Sequence[Choice], note: str, *, stale: bool = 
         rows.append(
             {
                 "model": Cell(f"{one.row.precision}, {_runner(one)}"),
-                "device": Cell(one.device),
                 "verdict": _verdict(one, one is best, stale),
+                "device": Cell(one.device),
                 "top-1": missing("not validated") if one.top1 is None else number(fmt.percent_interval(one.top1)),
                 _AGAINST: _difference(one.top1, of_teacher),
                 **_costs(one),
@@ -59,8 +59,8 @@ def table_of_run(run: Run, found: Sequence[Choice], note: str, *, stale: bool = 
         rows.append(
             {
                 "model": Cell(f"student {'' if run.student_model is None else run.student_model.name}".strip()),
-                "device": Cell("–"),
                 "verdict": Cell("not judged", "missing"),
+                "device": Cell("–"),
                 "top-1": number(fmt.percent_interval(top1)),
                 _AGAINST: _difference(top1, of_teacher),
                 **_costs(None),
@@ -90,9 +90,9 @@ def table_of_runs(found: Sequence[Choice], note: str, *, stale: bool = False) ->
             rows.append(
                 {
                     "device": Cell(device),
+                    "verdict": _verdict(one, one is best[device], stale),
                     "run": Cell(names[one.source]),
                     "precision": Cell(one.row.precision),
-                    "verdict": _verdict(one, one is best[device], stale),
                     "top-1": missing("not validated")
                     if one.top1 is None
                     else number(fmt.percent_interval(one.top1)),

@@ -26,12 +26,17 @@ _MAX_PHOTO = 16 << 10  # bytes
 _MAX_SIDE = 256  # pixels
 
 
-def section_from_run(run: Run) -> Section:
-    """Show what the student gets wrong on the validation images."""
-    return Section("mistakes", TITLE, list(_blocks(run.validation)))
+def section_from_run(run: Run, *, photos: bool = True) -> Section:
+    """Show what the student gets wrong on the validation images.
+
+    Args:
+        run: with its validation.
+        photos: show those that the validation kept.
+    """
+    return Section("mistakes", TITLE, list(_blocks(run.validation, photos)))
 
 
-def _blocks(validation: ValidationDocument | None) -> Sequence[Block]:
+def _blocks(validation: ValidationDocument | None, photos: bool) -> Sequence[Block]:
     if validation is None:
         return [missing_file("validation.json", "validate", "The student's mistakes")]
     found = validation.mistakes
@@ -42,7 +47,7 @@ def _blocks(validation: ValidationDocument | None) -> Sequence[Block]:
             else "no labelled images were validated"
         )
         return [Note(f"The student's mistakes were not recorded: {why}.", "missing")]
-    return [*_confusion(found), *_photos(found), *_classes(found)]
+    return [*_confusion(found), *(_photos(found) if photos else ()), *tabulate_classes(found)]
 
 
 def _confusion(found: Mistakes) -> list[Block]:
@@ -136,7 +141,8 @@ def read_photo(text: str) -> bytes | None:
     return data
 
 
-def _classes(found: Mistakes) -> list[Block]:
+def tabulate_classes(found: Mistakes) -> list[Block]:
+    """Make the table of the classes, the worst first; no block where no class has images."""
     counted = found.classes
     if not counted:
         return []
@@ -162,10 +168,13 @@ def _classes(found: Mistakes) -> list[Block]:
             for index in order
         ]
     more = len(counted) - len(rows)
-    note = "The worst first. Drop: of the student below the teacher, paired on the same images, Tango's interval."
+    note = (
+        "The worst first. Drop: of the student below the teacher on the same images, Tango's interval. Lost: the "
+        "teacher is right and the student wrong; gained: the other way round."
+    )
     if len(of_teacher) < len(counted):
         note = "The worst first. In brackets 95 % intervals."
-    note += f" {fmt.count(more)} more classes are in validation.json." if more else ""
+    note += f" {fmt.count(more)} more classes are not shown." if more else ""
     return [make_table("class-table", "Accuracy by class", rows, note)]
 
 
