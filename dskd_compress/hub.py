@@ -17,6 +17,7 @@ from dskd_compress.weights import load_trained
 from dskd_export.bundle import open_bundle
 from dskd_export.errors import EnvironmentProblem, UsageError, require
 from dskd_export.files.atomic import sha256_file
+from dskd_export.report import build_report
 from dskd_export.report.card import model_card
 from dskd_export.report.load import load_run
 from dskd_export.report.staleness import FileHashes, check_stages
@@ -36,7 +37,7 @@ def hub_folder(folder: RunFolder, repository: str) -> Iterator[Path]:
     """Write the content of a repository into a temporary folder.
 
     `model.safetensors` and `config.json` are what `timm.create_model("hf-hub:OWNER/NAME")` reads: plain weights,
-    classes and preprocessing. `bundle/` and `report.html` are added where the run has them.
+    classes and preprocessing. `bundle/` and `report.html`, without its photos, are added where the run has them.
 
     Args:
         repository: `OWNER/NAME`, for the card.
@@ -67,7 +68,9 @@ def hub_folder(folder: RunFolder, repository: str) -> Iterator[Path]:
             open_bundle(folder.bundle)
             shutil.copytree(folder.bundle, made / "bundle")
         if (folder / "report.html").is_file():
-            shutil.copy(folder / "report.html", made / "report.html")
+            # Whoever publishes a model does not publish photos of the validation set with it.
+            report = build_report(folder.path, title=folder.read_recipe().report.title, photos=False)
+            (made / "report.html").write_text(report.html, encoding="utf-8")
         yield made
 
 

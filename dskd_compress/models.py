@@ -109,6 +109,11 @@ def _explain_creation_error(section: ModelSection, error: Exception) -> ModelErr
     return ModelError(f"timm could not create '{name}': {read_first_line(error)}", "Change kwargs in the recipe.")
 
 
+def has_pretrained_weights(name: str) -> bool:
+    """Whether pretrained weights of a model are known: of timm, or the Hub's own."""
+    return ":" in name or bool(import_timm().is_model_pretrained(name.split(".")[0]))
+
+
 def advise_name(name: str) -> str:
     """Write the hint for a name that timm has not: the closest names, else the command that lists all."""
     close = difflib.get_close_matches(name, import_timm().list_models(), n=3, cutoff=0.5)

@@ -28,6 +28,11 @@ class ModelSection(Section):
             object.__setattr__(self, "pretrained", False)
         return self
 
+    @property
+    def start(self) -> Literal["random", "pretrained", "checkpoint"]:
+        """What the weights are before any training."""
+        return "checkpoint" if self.checkpoint is not None else "pretrained" if self.pretrained else "random"
+
 
 class TeacherCacheSection(Section):
     """Cache of the teacher's outputs for training images, on disk."""

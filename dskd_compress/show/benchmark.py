@@ -10,6 +10,7 @@ from dskd_compress.console import Output
 from dskd_compress.show.profile import print_profiles
 from dskd_export.benchmark.budget import list_failures, name_of, tabulate_checks, verdict_of_budget
 from dskd_export.benchmark.candidates import list_slower
+from dskd_export.benchmark.unstable import list_unstable_reasons
 from dskd_export.documents.benchmark import AbDocument, BenchmarkDocument, RowJudgement
 from dskd_export.errors import GateFailed, NotShown
 from dskd_export.validation.verdicts import describe_check
@@ -46,11 +47,14 @@ def print_scenarios(document: BenchmarkDocument, output: Output) -> None:
                 "-" if one.value is None else f"{one.value.value:.4g}",
                 "-" if one.value is None else f"{one.value.low:.4g} to {one.value.high:.4g}",
                 one.metric.replace("_", " ") + (f", p99 within {one.bound_ms:g} ms" if one.bound_ms else ""),
-                one.reason if one.value is None else "" if one.stable else f"UNSTABLE: {one.reason}",
+                "-" if one.value is None else "" if one.stable else "UNSTABLE",
             ]
             for one in document.scenarios
         ],
     )
+    for one in document.scenarios:
+        if one.reason:
+            output.plain(f"{one.scenario} of {one.model}, {one.precision}: {one.reason}.")
 
 
 def print_rows(documents: Sequence[tuple[str, BenchmarkDocument]], output: Output) -> None:
@@ -73,13 +77,16 @@ def print_rows(documents: Sequence[tuple[str, BenchmarkDocument]], output: Outpu
                 f"{row.latency.p99_ms:.3f}",
                 f"{row.throughput_images_per_s:.0f}",
                 f"{row.energy_per_image_mj.value:.3g}" if row.energy_per_image_mj else "-",
-                "" if row.latency.stable else f"UNSTABLE: {row.latency.reason}",
+                "" if row.latency.stable else "UNSTABLE",
             ]
             for name, document in documents
             for row in document.rows
             if row.latency is not None
         ],
     )
+    latencies = [row.latency for _, document in documents for row in document.rows if row.latency is not None]
+    for reason in list_unstable_reasons(latencies):
+        output.plain(f"UNSTABLE: {reason}.")
 
 
 def print_cross_checks(document: BenchmarkDocument, output: Output) -> None:
@@ -115,11 +122,13 @@ def print_comparisons(document: AbDocument, output: Output) -> None:
                 f"{one.ratio.value:.3f}",
                 f"{one.ratio.low:.3f} to {one.ratio.high:.3f}",
                 one.verdict,
-                "" if one.stable else f"UNSTABLE: {one.reason}",
+                "" if one.stable else "UNSTABLE",
             ]
             for one in document.comparisons
         ],
     )
+    for reason in dict.fromkeys(one.reason for one in document.comparisons if not one.stable):
+        output.plain(f"UNSTABLE: {reason}.")
 
 
 def print_judgements(title: str, judgements: Sequence[RowJudgement], output: Output) -> None:

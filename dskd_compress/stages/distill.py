@@ -9,7 +9,7 @@ from rich.markup import escape
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.methods import create_task, statistics_batches
-from dskd_compress.models import model_facts, state_sha256
+from dskd_compress.models import has_pretrained_weights, model_facts, state_sha256
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import (
@@ -177,6 +177,8 @@ def _distill(
             teacher_accuracy=of_teacher,
             start=describe_student_start(recipe.student),
             initial_sha256=initial_sha256,
+            initial_weights=recipe.student.start,
+            pretrained_exists=has_pretrained_weights(recipe.student.name),
             teacher_probe=probe,
             teacher_cache=kept,
             findings=None if diagnosis is None else diagnosis.findings,

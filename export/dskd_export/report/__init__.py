@@ -16,13 +16,16 @@ from dskd_export.files.names import make_printable
 from dskd_export.report.choices import Choice, Source, choices
 from dskd_export.report.csv_table import csv_table
 from dskd_export.report.decision import decide
+from dskd_export.report.first_screen import table_of_run
 from dskd_export.report.load import Run, load_run
+from dskd_export.report.next_steps import list_next_steps
 from dskd_export.report.render import Page, html_from_page, markdown_from_page
 from dskd_export.report.sections import (
     choice,
     comparison,
     diagnosis,
     latency,
+    mistakes,
     numerics,
     precisions,
     profile,
@@ -44,13 +47,14 @@ class Report:
     csv: str
 
 
-def build_report(run_folder: Path, *, title: str | None = None) -> Report:
+def build_report(run_folder: Path, *, title: str | None = None, photos: bool = True) -> Report:
     """Report on what a run folder holds.
 
     Args:
         run_folder: the folder that the stages wrote into. A file that is missing leaves its part of
             the report empty, with the command that makes it.
         title: None makes one from the names of the teacher and the student.
+        photos: show the photos of mistakes that the validation kept.
 
     Raises:
         DataError: the folder is missing, holds no result, or a file in it is damaged.
@@ -60,12 +64,16 @@ def build_report(run_folder: Path, *, title: str | None = None) -> Report:
     found = choices([source])
     hashes = FileHashes(run_folder)
     stages = check_stages(run.stages, hashes)
+    decision = decide(run, [check.record.stage for check in stages if check.stale], found)
     page = Page(
         title=title or _title(run),
         subtitle=_subtitle(run),
-        decision=decide(run, [check.record.stage for check in stages if check.stale], found),
+        decision=decision,
+        table=table_of_run(run, found, decision.reason, stale=decision.verdict == "STALE"),
+        steps=list_next_steps(run),
         warnings=_warnings(stages),
         sections=(
+            mistakes.section_from_run(run, photos=photos),
             choice.section_from_choices(found, several=False),
             comparison.section_from_run(run),
             training.section_from_run(run),

@@ -43,10 +43,19 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Picture:
-    """A small photograph: a PNG, and in words what it is."""
+    """A small photograph.
 
-    png: bytes
+    Attributes:
+        data: of the file.
+        words: what it is, for those who do not see it.
+        media: type of the file.
+        lines: below it; the first one stands out.
+    """
+
+    data: bytes
     words: str
+    media: Literal["image/png", "image/jpeg"] = "image/png"
+    lines: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Pictures:
 
     title: str
     items: Sequence[Picture]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,16 +90,25 @@ class Commands:
     lines: Sequence[str]
 
 
-Block = Table | Gallery | Pictures | Heading | Note | Commands
+@dataclass(frozen=True)
+class Settings:
+    """Settings as YAML, closed until the reader opens them."""
+
+    title: str
+    yaml: str
+
+
+Block = Table | Gallery | Pictures | Heading | Note | Commands | Settings
 
 
 @dataclass(frozen=True)
 class Section:
-    """A chapter of the report."""
+    """A chapter of the report; a folded one is closed until the reader opens it."""
 
     id: str
     title: str
     blocks: Sequence[Block] = field(default_factory=tuple)
+    folded: bool = False
 
 
 def missing_file(file: str, command: str, what: str) -> Note:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -22,12 +23,16 @@ from dskd_export.errors import DataError
 from dskd_export.files.json_text import first_fault
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Note, Section
+from dskd_export.report.choices import Source, choices
 from dskd_export.report.decision import decide
+from dskd_export.report.first_screen import table_of_run
 from dskd_export.report.load import Run
 from dskd_export.report.render import environment
-from dskd_export.report.tables import Cell, code, make_table, missing, number, verdict_cell
+from dskd_export.report.sections import mistakes
+from dskd_export.report.tables import Cell, Table, code, make_table, missing, number
 
 _ROWS = 40  # of the table of latencies; a card is no report
+_CLASSES = 20  # names of classes
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class Card:
     name: str
     summary: str
     verdict: str
-    decision: str
+    sentence: str
+    table: Table
     python: str
     input: str
     has_bundle: bool
@@ -59,16 +65,25 @@ def model_card(run: Run, *, name: str, stale: Sequence[str] = ()) -> str:
     student = run.student
     if student is None:
         raise DataError(f"{run.folder} holds no student: distill.json is missing.", "Run: dskd-compress distill")
-    made = decide(run, stale)
+    found = choices([Source(name, run)])
+    made = decide(run, stale, found)
     card = Card(
         name=name,
         summary=_summary(student),
         verdict=made.verdict,
-        decision=f"{made.sentence} {made.reason}".strip(),
+        sentence=made.sentence,
+        table=table_of_run(run, found, made.reason, stale=made.verdict == "STALE"),
         python=_python(name, student),
         input=_input(run),
         has_bundle=run.manifest is not None,
-        sections=(_accuracy(run), _precisions(run), _latency(run), _training(student), _limits(), _licences(run)),
+        sections=(
+            *_accuracy(run),
+            _latency(run),
+            _training(student),
+            _limits(student),
+            _licences(run),
+            _provenance(student),
+        ),
         warnings=[f"the results of {', '.join(stale)} are stale: their inputs have changed since."]
         if stale
         else [],
@@ -89,12 +104,20 @@ def _metadata(run: Run, student: TrainingDocument, name: str) -> dict[str, Any]:
     }
     if licences is not None and licences.weights.name is not None:
         metadata["license"] = licences.weights.name.lower()
+    # timm's reader of the Hub's data sets takes their names.
+    dataset = student.data.source.removeprefix("hfds/") if student.data.source.startswith("hfds/") else None
+    if dataset is not None:
+        metadata["datasets"] = [dataset]
     if accuracy is not None:
-        measured = accuracy.accuracy
-        metrics = [{"type": "accuracy", "name": "top-1", "value": round(measured.top1.value, 4)}]
-        if measured.top5 is not None:
-            metrics.append({"type": "accuracy", "name": "top-5", "value": round(measured.top5.value, 4)})
-        data = {"type": "image-folder", "name": student.data.source, "split": "validation"}
+        metadata["metrics"] = ["accuracy"]
+        found = {"top-1": accuracy.accuracy.top1, "top-5": accuracy.accuracy.top5}
+        metrics = [
+            {"type": "accuracy", "name": label, "value": round(measured.value, 4), "verified": False}
+            for label, measured in found.items()
+            if measured is not None
+        ]
+        kind = dataset or "image-folder"
+        data = {"type": kind, "name": _data_name(student), "split": "validation"}
         task = {"type": "image-classification", "name": "Image classification"}
         metadata["model-index"] = [
             {
@@ -103,6 +126,11 @@ def _metadata(run: Run, student: TrainingDocument, name: str) -> dict[str, Any]:
             }
         ]
     return metadata
+
+
+def _data_name(student: TrainingDocument) -> str:
+    """The data's name without the folders of the machine that it lies on."""
+    return PurePath(student.data.source).name or student.data.source
 
 
 def _summary(student: TrainingDocument) -> str:
@@ -140,46 +168,16 @@ def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def _accuracy(run: Run) -> Section:
-    rows = []
-    for who, measured in (("teacher", run.teacher_accuracy), ("this model", run.student_accuracy)):
-        found = None if measured is None else measured.accuracy
-        top5 = None if found is None else found.top5
-        rows.append(
-            {
-                "model": Cell(who),
-                "top-1 (95 % interval)": missing("not measured")
-                if found is None
-                else number(fmt.percent_interval(found.top1)),
-                "top-5": number(top5 and fmt.percent_interval(top5)),
-                "images": number(None if found is None else fmt.count(found.images)),
-                "measured": Cell(measured.source if measured is not None else ""),
-            }
-        )
-    note = "On the validation images, which also chose the epoch: slightly optimistic for both."
-    return Section("accuracy", "Accuracy", [make_table("card-accuracy", "Accuracy", rows, note)])
-
-
-def _precisions(run: Run) -> Section:
-    title = "Precisions"
-    if run.validation is None or not run.validation.judgements:
-        return Section("precisions", title, [Note("Not validated: dskd-compress validate was not run.")])
-    rows = []
-    for one in run.validation.judgements:
-        drop = None if one.accuracy is None else one.accuracy.top1_drop
-        lost = drop and f"{fmt.points(drop.value)} ({fmt.points(drop.low)} to {fmt.points(drop.high)})"
-        rows.append(
-            {
-                "precision": Cell(one.precision),
-                "runner": Cell(one.runner),
-                "computed in": missing("not run") if one.computed_in is None else Cell(one.computed_in),
-                "file": number(None if one.size_mb is None else fmt.megabytes(one.size_mb)),
-                "top-1 lost (points, 95 % interval)": number(lost, "not measured"),
-                "verdict": verdict_cell(one.verdict),
-            }
-        )
-    note = f"Against {run.validation.reference}, on the same images."
-    return Section("precisions", title, [make_table("card-precisions", title, rows, note)])
+def _accuracy(run: Run) -> Iterator[Section]:
+    """The accuracy by class, of a run that was validated with labels; else what the training measured."""
+    blocks = (
+        mistakes.tabulate_classes(run.validation.mistakes) if run.validation and run.validation.mistakes else []
+    )
+    if not blocks:
+        note = "Not validated: what the training measured is in the metadata."
+        blocks = [] if run.validation is not None else [Note(note)]
+    if blocks:
+        yield Section("accuracy", "Accuracy by class", blocks)
 
 
 def _latency(run: Run) -> Section:
@@ -188,7 +186,7 @@ def _latency(run: Run) -> Section:
     rows = [] if benchmark is None else [r for r in benchmark.rows if r.part == "engine" and r.model == "student"]
     timed = [row for row in rows if row.latency is not None]
     if benchmark is None or not timed:
-        return Section("latency", title, [Note("Not measured: dskd-compress benchmark was not run.")])
+        return Section("latency", title, [Note("Not measured.")])
     device = benchmark.provenance.device
     left = f" {len(timed) - _ROWS} more are in benchmark.json." if len(timed) > _ROWS else ""
     note = f"Arrays in, logits out, 95 % intervals in brackets where there are enough calls.{left}"
@@ -218,41 +216,48 @@ def _latency_row(row: BenchmarkRow) -> dict[str, Cell]:
 
 
 def _training(student: TrainingDocument) -> Section:
-    data, provenance = student.data, student.provenance
+    data = student.data
     facts = {
-        "method": f"{student.method}, {_settings(student.method_settings)}",
-        "teacher": "none" if student.teacher is None else f"{student.teacher.name}, {student.teacher.weights}",
-        "data": f"{data.source}, {_count(data.train_images)} for training, {_count(data.val_images)} held out",
+        "method": student.method,
+        "teacher": "none" if student.teacher is None else student.teacher.name,
+        "data": f"{_data_name(student)}: {_count(data.train_images)} images for training, "
+        f"{_count(data.val_images)} held out",
+        "classes": f"{len(data.classes)}: {', '.join(data.classes[:_CLASSES])}"
+        + (", ..." if len(data.classes) > _CLASSES else ""),
         "epochs": f"{student.epochs}; epoch {student.best_epoch + 1} was kept",
+    }
+    rows = [{"fact": Cell(name), "value": Cell(text)} for name, text in facts.items()]
+    return Section("training", "Training", [make_table("card-training", "Training", rows)])
+
+
+def _provenance(student: TrainingDocument) -> Section:
+    """What a quoted number has to carry."""
+    provenance = student.provenance
+    facts = {
         "seed": str(provenance.seed),
         "machine": provenance.device.gpu or provenance.device.cpu,
         "versions": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
     }
-    hashes = {
-        "sha256 of the data": data.sha256,
-        "sha256 of student.safetensors": student.model.sha256 or "not recorded",
-        "sha256 of the recipe": provenance.recipe_sha256,
-    }
+    hashes = {"sha256 of the data": student.data.sha256, "sha256 of the recipe": provenance.recipe_sha256}
     rows = [{"fact": Cell(name), "value": Cell(text)} for name, text in facts.items()]
     rows += [{"fact": Cell(name), "value": code(text)} for name, text in hashes.items()]
-    return Section("training", "Training", [make_table("card-training", "Training", rows)])
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items() if key != "name")
+    return Section("provenance", "Provenance", [make_table("card-provenance", "Provenance", rows)])
 
 
 def _count(images: int | None) -> str:
     return "an unknown number" if images is None else fmt.count(images)
 
 
-def _limits() -> Section:
+def _limits(student: TrainingDocument) -> Section:
     text = (
         "The model assigns one of its training classes to any image. Its accuracy holds for images like those it "
-        "was measured on. It comes from one training with one seed unless the table shows more. DSKD (arXiv "
-        "2602.02107) is reimplemented here independently, from the paper's abstract and opening. No parity with "
-        "the authors' results is claimed."
+        "was measured on, which also chose the epoch. It comes from one training with one seed."
     )
+    if student.method == "dskd":
+        text += (
+            " DSKD (arXiv 2602.02107) is reimplemented independently, from the paper's abstract and opening. No "
+            "parity with the authors' results is claimed."
+        )
     return Section("limits", "Limits", [Note(text)])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,8 @@ from dskd_export.benchmark.winner import decide as pick_winner
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow
 from dskd_export.documents.validation import ValidationDocument, Verdict
 from dskd_export.report import formatting as fmt
-from dskd_export.report.choices import Choice, Source, best_of, teacher_of
+from dskd_export.report.choices import Choice, Source, best_of
+from dskd_export.report.first_screen import name_runs
 from dskd_export.report.load import Run
 from dskd_export.report.series import ratio
 from dskd_export.validation.verdicts import worst_of
@@ -41,14 +42,12 @@ class Decision:
         verdict: PASS: something can be shipped.
         sentence: the decision, the first sentence of the report.
         reason: what it rests on, and what is left out.
-        summary: accuracy, cost and latency against the teacher.
-        facts: the same, a figure each.
+        facts: accuracy, cost and latency against the teacher, a figure each; none of several runs.
     """
 
     verdict: DecisionVerdict
     sentence: str
     reason: str
-    summary: str
     facts: tuple[Fact, ...]
 
 
@@ -63,20 +62,7 @@ def decide(run: Run, stale: Sequence[str], found: Sequence[Choice] = ()) -> Deci
     verdict, sentence, reason = _gate(run, stale)
     ship = _ship_facts(found) if verdict == "PASS" else []
     facts = [*ship, _accuracy_fact(run), *_cost_facts(run), _latency_fact(run.benchmark)]
-    known = {fact.label: fact for fact in facts if fact.known}
-    parts = []
-    if "Accuracy retained" in known:
-        kept = known["Accuracy retained"]
-        parts.append(f"The student retains {kept.value} of the teacher's top-1 accuracy ({kept.interval})")
-    nouns = {"Parameters": "parameters", "MACs": "MACs per image", "Size on disk": "on disk"}
-    costs = [f"{known[label].value} {noun}" for label, noun in nouns.items() if label in known]
-    if costs:
-        parts.append(("with " if parts else "The student has ") + ", ".join(costs))
-    if "Latency" in known:
-        latency = known["Latency"]
-        parts.append(f"{'and is' if parts else 'The student is'} {latency.value} ({latency.detail})")
-    summary = ", ".join(parts) + "." if parts else "Nothing to compare yet."
-    return Decision(verdict, sentence, reason, summary, tuple(facts))
+    return Decision(verdict, sentence, reason, tuple(facts))
 
 
 def decide_between(sources: Sequence[Source], found: Sequence[Choice], stale: Sequence[str]) -> Decision:
@@ -88,25 +74,42 @@ def decide_between(sources: Sequence[Source], found: Sequence[Choice], stale: Se
         stale: stages whose inputs have changed since, with their source.
     """
     best = best_of(found)
-    facts = tuple(_ship_facts(found)) or (Fact("To ship", "not known", "nothing was timed", False),)
-    summary = " ".join(_sentence_of(device, one, found) for device, one in best.items() if one is not None)
-    reason = f"{len(best)} devices, {len(sources)} sources."
+    shipped = {device: one for device, one in best.items() if one is not None}
+    names = name_runs(found)
+    words = [_name_shipped(device, one, names[one.source]) for device, one in shipped.items()]
+    ship = f"Ship {_join(words)}." if words else ""
+    reason = f"{len(best)} {'device' if len(best) == 1 else 'devices'}, {len(sources)} results."
     if stale:
-        return Decision("STALE", _STALE, f"Changed since: {', '.join(stale)}.", summary, facts)
+        return Decision("STALE", _STALE, f"Changed since: {', '.join(stale)}.", ())
     if all(one.role == "teacher" for one in found):
-        return Decision("NOT CHECKED", _NOT_VALIDATED, "No student was validated or timed.", summary, facts)
+        return Decision("NOT CHECKED", _NOT_VALIDATED, "No student was validated or timed.", ())
     without = {device: _why_none(device, found) for device, one in best.items() if one is None}
     if not without:
-        return Decision("PASS", summary, reason, "", facts)
+        return Decision("PASS", ship, reason, ())
     verdict = worst_of(verdict for verdict, _ in without.values())
-    names, why = ", ".join(without), "; ".join(dict.fromkeys(why for _, why in without.values() if why))
+    where, why = ", ".join(without), "; ".join(dict.fromkeys(why for _, why in without.values() if why))
     if verdict == "FAIL":
-        sentence = f"Do not ship on {names}: {why}."
+        sentence = f"Do not ship on {where}: {why}."
     elif verdict == "NOT SHOWN":
-        sentence = f"Not shown to be good enough on {names}: {why}."
+        sentence = f"Not shown to be good enough on {where}: {why}."
     else:
-        sentence = f"Nothing was judged on {names}: {why or 'no student was validated'}."
-    return Decision("NOT CHECKED" if verdict == "NOT JUDGED" else verdict, sentence, reason, summary, facts)
+        sentence = f"Nothing was judged on {where}: {why or 'no student was validated'}."
+    made: DecisionVerdict = "NOT CHECKED" if verdict == "NOT JUDGED" else verdict
+    return Decision(made, f"{sentence} {ship}".strip(), reason, ())
+
+
+def _name_shipped(device: str, one: Choice, run: str) -> str:
+    """Which precision of which run on which device, and how fast."""
+    cost = "not measured there"
+    if one.row.latency is not None:
+        cost = f"{fmt.milliseconds(one.row.latency.p99_ms)} p99"
+    return f"{one.row.precision} of {run} on {device} ({cost})"
+
+
+def _join(parts: Iterable[str]) -> str:
+    """Words with commas, and the last with an `and`."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _why_none(device: str, found: Sequence[Choice]) -> tuple[Verdict, str]:
@@ -144,26 +147,6 @@ def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
             detail += f", {one.slower}"
         facts.append(Fact(label, one.row.precision, detail, interval=top1))
     return facts
-
-
-def _sentence_of(device: str, one: Choice, found: Sequence[Choice]) -> str:
-    teacher = teacher_of(found, device)
-    source = f"{one.source} in " if len({each.source for each in found}) > 1 else ""
-    words = f"Ship on {device}: {source}{one.row.precision}"
-    if one.row.latency is None:
-        words += ", the smallest that passes (not measured there)"
-    else:
-        words += f", p50 {fmt.milliseconds(one.row.latency.p50_ms)}"
-    if teacher is not None and teacher.row.latency is not None and one.row.latency is not None:
-        words += (
-            f", {fmt.times(teacher.row.latency.p50_ms, one.row.latency.p50_ms, 'faster', 'slower', 'as fast')}"
-        )
-        words += " than the teacher" if "as fast" not in words else " as the teacher"
-    if one.top1 is not None:
-        words += f", top-1 {fmt.percent(one.top1.value)}"
-        if teacher is not None and teacher.top1 is not None:
-            words += f" ({fmt.points(one.top1.value - teacher.top1.value)} points against the teacher)"
-    return f"{words}."
 
 
 def latency_pair(benchmark: BenchmarkDocument) -> tuple[BenchmarkRow, BenchmarkRow] | None:

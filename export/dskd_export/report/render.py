@@ -18,9 +18,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dskd_export.report.blocks import Gallery, Section
+from dskd_export.report.blocks import Gallery, Picture, Section
 from dskd_export.report.decision import Decision
-from dskd_export.report.tables import Cell
+from dskd_export.report.next_steps import NextStep
+from dskd_export.report.tables import Cell, Table
 
 SCRIPTS = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
 
@@ -57,6 +58,8 @@ class Page:
     title: str
     subtitle: str
     decision: Decision
+    table: Table
+    steps: Sequence[NextStep]
     warnings: Sequence[str]
     sections: Sequence[Section]
 
@@ -115,9 +118,9 @@ def fence(lines: Sequence[str]) -> str:
     return "`" * max(3, longest + 1)
 
 
-def data_uri(png: bytes) -> str:
+def data_uri(picture: Picture) -> str:
     """Encode a picture into the page."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+    return f"data:{picture.media};base64,{base64.b64encode(picture.data).decode()}"
 
 
 def environment() -> Environment:

@@ -6,11 +6,14 @@ What concerns one run alone, its curves and layers, stays in the report of that 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dskd_export.report import formatting as fmt
 from dskd_export.report.blocks import Commands, Heading, Note, Section
 from dskd_export.report.choices import Source, choices
 from dskd_export.report.decision import decide_between
+from dskd_export.report.first_screen import table_of_runs
+from dskd_export.report.next_steps import MOST_STEPS, NextStep, list_next_steps
 from dskd_export.report.render import Page
 from dskd_export.report.sections import choice
 from dskd_export.report.staleness import FileHashes, check_stages
@@ -32,10 +35,13 @@ def page_from_sources(sources: Sequence[Source], title: str | None) -> Page:
         if check.stale
     ]
     devices = list(dict.fromkeys(one.device for one in found))
+    decision = decide_between(sources, found, stale)
     return Page(
         title=title or f"{len(sources)} results side by side",
         subtitle=", ".join(devices),
-        decision=decide_between(sources, found, stale),
+        decision=decision,
+        table=table_of_runs(found, decision.reason, stale=bool(stale)),
+        steps=_steps(sources),
         warnings=[f"STALE: their inputs have changed since: {', '.join(stale)}."] if stale else [],
         sections=(
             choice.section_from_choices(found, several=True),
@@ -45,6 +51,23 @@ def page_from_sources(sources: Sequence[Source], title: str | None) -> Page:
             _reproduce(sources),
         ),
     )
+
+
+def _steps(sources: Sequence[Source]) -> list[NextStep]:
+    """What to try next: one step of each run before the second of any, what several share once."""
+    lists = [list_next_steps(source.run) for source in sources]
+    sharing: dict[tuple[str, str], list[tuple[str, NextStep]]] = {}
+    for index in range(MOST_STEPS):
+        for source, steps in zip(sources, lists, strict=True):
+            if index < len(steps):
+                step = steps[index]
+                sharing.setdefault((step.kind, step.fact), []).append((source.name, step))
+    steps = []
+    for shared in list(sharing.values())[:MOST_STEPS]:
+        (name, step), more = shared[0], len(shared) - 1
+        who = f"{name} and {more} more" if more else name
+        steps.append(replace(step, fact=f"{who}: {step.fact}"))
+    return steps
 
 
 def _models(sources: Sequence[Source]) -> Section:

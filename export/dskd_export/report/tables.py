@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dskd_export.documents.base import Interval
@@ -18,11 +18,17 @@ _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, its look, and a reason that `make_table` puts below the table."""
+    """One cell: its text, its look, and a reason that `make_table` puts below the table.
+
+    `shade` colours the ground of a cell of a confusion matrix: right, wrong1 to wrong4. `nowrap` keeps its text on
+    one line.
+    """
 
     text: str
     kind: CellKind = "text"
     reason: str = ""
+    shade: str = ""
+    nowrap: bool = False
 
 
 def number(value: str | float | Interval | None, reason: str = "") -> Cell:
@@ -103,7 +109,7 @@ def make_table(
         if not cell.reason:
             return cell
         sign = str(reasons.index(cell.reason) + 1).translate(_SUPERSCRIPT)
-        return Cell(f"{cell.text}{fmt.NBSP}{sign}", cell.kind, cell.reason)
+        return replace(cell, text=f"{cell.text}{fmt.NBSP}{sign}")
 
     cells = [[mark(cell) for cell in row.values()] for row in rows]
     return Table(id, caption, columns, cells, note, folded, reasons)

@@ -14,6 +14,7 @@ import pytest
 from export_document_support import LAYERS, make_export_document, make_int8, make_search
 from numpy.typing import NDArray
 from report_matrix import make_matrix
+from sklearn.datasets import load_digits
 
 from dskd_export.documents.base import (
     Accuracy,
@@ -25,6 +26,7 @@ from dskd_export.documents.base import (
     StageRecord,
 )
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow, Latency
+from dskd_export.documents.mistakes import Mistakes
 from dskd_export.documents.training import EpochRecord, ModelFacts, StepRecord, TapFacts, TrainingDocument
 from dskd_export.documents.validation import (
     Check,
@@ -38,6 +40,7 @@ from dskd_export.documents.validation import (
 )
 from dskd_export.spec import ModelSpec
 from dskd_export.validation.judgement import TeacherOutputs, judge_student
+from dskd_export.validation.mistakes import MistakeSearch, find_mistakes
 from dskd_export.validation.verdicts import conclude, reason_of
 
 STEPS_PER_EPOCH = 45
@@ -96,6 +99,9 @@ class RunWriter:
     teacher_right: int = 356
     commonest: int = 40  # images of the commonest class
     student_drop: float = 0.05
+    photos: bool = True
+    train_right: float = 0.995  # of the training images
+    initial_weights: str = "random"
     commands: dict[str, str] = field(default_factory=dict)
 
     def write(self) -> Path:
@@ -283,6 +289,8 @@ class RunWriter:
                 best=accuracy(self.student_right, self.images),
                 last=accuracy(self.student_right - 1, self.images),
                 teacher_accuracy=accuracy(self.teacher_right, self.images),
+                initial_weights=self.initial_weights,
+                pretrained_exists=True,
                 images_per_s=812.0,
                 peak_memory_mb=None,
                 data=self.data(),
@@ -319,17 +327,34 @@ class RunWriter:
         self.document("export.json", make_export_document(*made, provenance=provenance))
         self.stage("export", inputs, ["bundle/manifest.json", "export.json"], provenance)
 
-    def judged_student(self) -> StudentJudgement:
-        """The student judged by the real rules, on labels and logits with the given counts."""
+    def answers(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Labels, and outputs of student and teacher, with the given counts."""
         images, commonest, classes = self.images, self.commonest, len(self.classes)
         labels = np.array([0] * commonest + [1 + i % (classes - 1) for i in range(images - commonest)])
 
         def answers(right: int) -> NDArray[np.float64]:
             # The first `right` images get their own class, the others the next one.
-            return np.eye(classes)[np.where(np.arange(images) < right, labels, (labels + 1) % classes)]
+            found = np.where(np.arange(images) < right, labels, (labels + 1) % classes)
+            return np.eye(classes)[found] * (4 + np.arange(images)[:, None] / images)
 
-        student, teacher = answers(self.student_right), TeacherOutputs(answers(self.teacher_right))
-        return judge_student(student, labels, self.data().classes, teacher, self.student_drop)
+        return labels, answers(self.student_right), answers(self.teacher_right)
+
+    def judged_student(self) -> StudentJudgement:
+        """The student judged by the real rules."""
+        labels, student, teacher = self.answers()
+        return judge_student(student, labels, self.data().classes, TeacherOutputs(teacher), self.student_drop)
+
+    def mistakes(self) -> Mistakes:
+        """The student's mistakes on pictures of digits, found by the real search."""
+        labels, student, teacher = self.answers()
+        spec = ModelSpec.read(self.folder / "bundle/spec.json").model_copy(update={"input_dtype": "uint8"})
+        drawn = load_digits()
+        pixels = (255 / 16 * drawn.images[: self.images]).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+        inputs = np.stack([pixels] * 3, axis=1)
+        search = MistakeSearch(spec, photos=self.photos)
+        names = [f"val/digit-{index:04}.png" for index in range(self.images)]
+        search.observe(inputs, names, labels, student, teacher)
+        return find_mistakes(search, "torch:cpu:fp32", student, teacher, labels, self.data().classes)
 
     def _validate(self) -> None:
         worst = 7.4e-7 if self.gate_passes else 3.2e-3
@@ -388,6 +413,8 @@ class RunWriter:
                 ),
                 checks=bundle,
                 passed=concluded == "PASS",
+                mistakes=self.mistakes(),
+                training_accuracy=accuracy(round(self.train_right * self.images), self.images),
                 data=self.data(),
                 bundle_sha256=sha((self.folder / "bundle/manifest.json").read_bytes()),
                 provenance=provenance,

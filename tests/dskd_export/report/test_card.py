@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,9 +28,19 @@ def test_it_says_what_was_measured(full_run: Path) -> None:
     assert metadata["library_name"] == "timm"
     assert run.student.method in metadata["tags"]  # type: ignore[operator]
     assert 'timm.create_model("hf-hub:me/bolts"' in text
+    assert text.index("**PASS**: Ship ") < text.index("## Use")
     for judgement in run.validation.judgements:
-        assert judgement.runner.replace("_", "\\_") in text
+        assert f"| {judgement.precision}, ONNX Runtime, CPU, 2 threads | **PASS, best** |" in text
     assert run.student.data.sha256 in text
+    (index,) = metadata["model-index"]  # type: ignore[attr-defined]
+    metric = index["results"][0]["metrics"][0]
+    assert metric == {"type": "accuracy", "name": "top-1", "value": 0.9778, "verified": False}
+    assert metadata["metrics"] == ["accuracy"]
+    assert "datasets" not in metadata
+    assert "data:image" not in text
+    # Nothing of the machinery: neither names of files, nor keys of the method, nor runners as we write them.
+    for internal in ("validation.json", "distill.json", "lsh_weight", "onnxruntime:cpu", "torch:cpu"):
+        assert internal not in text.split("## Use")[1].split("## Provenance")[0]
     assert "independently" in text
     timed = [row for row in run.benchmark.rows if row.model == "student" and row.part == "engine" and row.latency]
     assert timed
@@ -45,10 +56,24 @@ def test_what_is_missing_is_said(make_run: Callable[..., Path]) -> None:
     metadata, text = parts(model_card(load_run(folder), name="bolts"))
     assert "license" not in metadata
     assert "Not validated" in text
+    assert "NOT CHECKED" in text
     assert "Not measured" in text
     assert "Not recorded: the run holds no bundle." in text
     assert "bundle/" not in text
     assert "local-dir:FOLDER" in text
+
+
+def test_a_data_set_of_the_hub_is_named(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    document = json.loads((folder / "distill.json").read_text())
+    document["data"]["source"] = "hfds/someone/bolts"
+    (folder / "distill.json").write_text(json.dumps(document))
+    metadata, _ = parts(model_card(load_run(folder), name="me/bolts"))
+    assert metadata["datasets"] == ["someone/bolts"]
+    document["data"]["source"] = "/home/someone/private/bolts"
+    (folder / "distill.json").write_text(json.dumps(document))
+    _, text = parts(model_card(load_run(folder), name="me/bolts"))
+    assert "/home/someone" not in text
 
 
 def test_stale_results_are_a_warning(full_run: Path) -> None:

@@ -52,10 +52,10 @@ def test_pictures_of_the_worst_class_are_on_the_page(run: Path) -> None:
     assert found is not None
     items = pictures_of(found, spec, spec.classes[7])
     assert [item.words for item in items] == ["image of 7, classified as 7"] * 2
-    with Image.open(io.BytesIO(items[0].png)) as image:
+    with Image.open(io.BytesIO(items[0].data)) as image:
         np.testing.assert_array_equal(np.asarray(image), pixels(0, spec))
     report = build_report(run)
-    assert report.html.count('<img src="data:image/png;base64,') == 2
+    assert report.html.count('<img src="data:image/png;base64,') == 2  # those of mistakes are JPEGs
     assert "See the HTML page" in report.markdown
 
 

@@ -104,9 +104,9 @@ def _matrix(found: Sequence[Choice], chosen: set[int], several: bool) -> list[Bl
     for one in ordered:
         row = {
             "model": Cell(_model(one, several)),
-            **({"device": Cell(one.device), "from": Cell(one.source)} if several else {}),
-            "runner": Cell(fmt.runner_of(one.row)),
             "verdict": _verdict(one, id(one) in chosen),
+            "runner": Cell(fmt.runner_of(one.row), nowrap=True),
+            **({"device": Cell(one.device), "from": Cell(one.source)} if several else {}),
             "top-1": missing("not validated") if one.top1 is None else number(fmt.percent_interval(one.top1)),
             "p50 (ms)": number(one.p50_ms),
             "p99 (ms)": number(one.p99_ms),

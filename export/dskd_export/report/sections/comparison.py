@@ -75,7 +75,10 @@ def discarded_from_run(run: Run) -> Section:
     ]
     note = "None of them is in the exported model: it has exactly the weights of the plain architecture."
     return Section(
-        "discarded", title, [make_table("discarded-table", "Parameters by module", rows, note), Gallery([figure])]
+        "discarded",
+        title,
+        [make_table("discarded-table", "Parameters by module", rows, note), Gallery([figure])],
+        folded=True,
     )
 
 

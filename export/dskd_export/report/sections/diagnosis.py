@@ -69,7 +69,8 @@ def section_from_run(run: Run) -> Section:
         blocks.append(Gallery([figure for figure in figures if figure is not None]))
     if history.diagnoses:
         blocks.append(_gradient_table(history.diagnoses))
-    return Section("diagnosis", TITLE, blocks)
+    # Findings are read; curves without any are looked up.
+    return Section("diagnosis", TITLE, blocks, folded=not findings)
 
 
 def _findings(findings: Sequence[Finding] | None, records: Sequence[DiagnosisRecord]) -> Block:

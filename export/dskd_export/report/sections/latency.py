@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from dskd_export.benchmark.unstable import list_unstable_reasons
 from dskd_export.documents.benchmark import BenchmarkDocument, BenchmarkRow
 from dskd_export.report import chart_parts as parts
 from dskd_export.report import charts
@@ -31,7 +32,7 @@ def section_from_run(run: Run) -> Section:
     if run.benchmark is None:
         missed = missing_file("benchmark.json", "benchmark", "Latency and throughput")
         return Section("latency", "Latency", [missed])
-    blocks: list[Block] = []
+    blocks: list[Block] = list(_unstable(run.benchmark))
     for part, title, explained in _PARTS:
         rows = [row for row in run.benchmark.rows if row.part == part]
         blocks.append(Heading(f"latency-{part}", title))
@@ -39,10 +40,6 @@ def section_from_run(run: Run) -> Section:
             blocks.append(Note(f"{explained} Not in the benchmark.", "missing"))
             continue
         blocks.append(Note(explained))
-        for row in rows:
-            if row.latency and not row.latency.stable:
-                why = row.latency.reason or "no reason was recorded"
-                blocks.append(Note(f"UNSTABLE: {_name(row)}, batch {row.batch}: {why}.", "warning"))
         blocks += _figures(run, part, rows)
         blocks.append(_table(part, title, rows))
     blocks.append(Heading("latency-load", "Steps, memory, load"))
@@ -51,6 +48,15 @@ def section_from_run(run: Run) -> Section:
     blocks += condition_table(run.benchmark.rows, _name)
     blocks.append(_machine(run.benchmark))
     return Section("latency", "Latency", blocks)
+
+
+def _unstable(benchmark: BenchmarkDocument) -> Iterator[Note]:
+    """Say once that measurements are unstable, and why."""
+    latencies = [row.latency for row in benchmark.rows if row.latency is not None]
+    count = sum(not latency.stable for latency in latencies)
+    if count:
+        why = "; ".join(list_unstable_reasons(latencies))
+        yield Note(f"UNSTABLE: {count} of {len(latencies)} measurements: {why}.", "warning")
 
 
 def _table(part: Part, title: str, rows: Sequence[BenchmarkRow]) -> Table:
@@ -72,7 +78,7 @@ def _cells(row: BenchmarkRow) -> dict[str, Cell]:
     if latency is None:
         state = Cell("not measured", "missing", row.unavailable or "no reason was recorded")
     else:
-        state = Cell("steady") if latency.stable else Cell("UNSTABLE", "stale")
+        state = Cell("steady") if latency.stable else Cell("UNSTABLE", "stale", latency.reason)
     return {
         "model and runner": Cell(_name(row)),
         "batch": number(str(row.batch)),

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+import yaml
 
 from dskd_export.documents.base import Interval
 from dskd_export.documents.training import EpochRecord, TrainingDocument
 from dskd_export.report import chart_parts as parts
 from dskd_export.report import charts
 from dskd_export.report import formatting as fmt
-from dskd_export.report.blocks import Block, Figure, Gallery, Heading, Key, Note, Section, missing_file
+from dskd_export.report.blocks import (
+    Block,
+    Figure,
+    Gallery,
+    Heading,
+    Key,
+    Note,
+    Section,
+    Settings,
+    missing_file,
+)
 from dskd_export.report.charts import step_figure, value_cells
 from dskd_export.report.load import History, Run
 from dskd_export.report.sections.diagnosis import DRAWN_HERE
@@ -26,7 +37,7 @@ def section_from_run(run: Run) -> Section:
     if run.student is None:
         blocks.append(missing_file("distill.json", "distill", "The result of the training"))
     else:
-        blocks.append(_summary(run.student, "student"))
+        blocks += _summary(run.student, "student")
     if run.student_history is None:
         blocks.append(missing_file("train.jsonl", "distill", "The training curves"))
     else:
@@ -36,7 +47,7 @@ def section_from_run(run: Run) -> Section:
         text = "teacher.json is not in the run folder: this run did not train its teacher."
         blocks.append(Note(f"{text} To train one: dskd-compress train", "missing"))
     else:
-        blocks.append(_summary(run.teacher, "teacher"))
+        blocks += _summary(run.teacher, "teacher")
     if run.teacher_history is not None:
         blocks += _curves(run.teacher_history, run.teacher, "teacher", None)
     elif run.teacher is not None:
@@ -64,11 +75,10 @@ def monitors_from_run(run: Run) -> Section:
         )
         rows.append({"monitor": Cell(words), **value_cells(values)})
     table = make_table("monitor-table", "Monitors", rows, _smoothing_note(len(steps)))
-    return Section("diagnostics", title, [Gallery(figures), table])
+    return Section("diagnostics", title, [Gallery(figures), table], folded=True)
 
 
-def _summary(document: TrainingDocument, role: str) -> Table:
-    settings = ", ".join(f"{key} {value}" for key, value in document.method_settings.items())
+def _summary(document: TrainingDocument, role: str) -> list[Block]:
     data, memory = document.data, document.peak_memory_mb
     images = [
         f"{fmt.count(count)} {name}"
@@ -77,7 +87,7 @@ def _summary(document: TrainingDocument, role: str) -> Table:
     ]
     facts = {
         "model": Cell(f"{document.model.name}; weights: {document.model.weights}"),
-        "method": Cell(document.method + (f" ({settings})" if settings else "")),
+        "method": Cell(document.method),
         "length": Cell(f"{document.epochs} epochs, {fmt.count(document.steps)} steps"),
         "best top-1": Cell(f"{fmt.percent_interval(document.best.top1)}, epoch {document.best_epoch + 1}"),
         "last top-1": Cell(fmt.percent_interval(document.last.top1)),
@@ -91,7 +101,11 @@ def _summary(document: TrainingDocument, role: str) -> Table:
         facts[f"{name} tap"] = Cell(f"{tap.kind}, {tap.channels} channels{grid}, layout {tap.layout}")
     rows = [{"fact": Cell(label), "value": cell} for label, cell in facts.items()]
     note = "Epochs count from 1. The best epoch was chosen on the validation images: its accuracy is optimistic."
-    return make_table(f"{role}-summary", f"Training of the {role}", rows, note)
+    blocks: list[Block] = [make_table(f"{role}-summary", f"Training of the {role}", rows, note)]
+    if document.method_settings:
+        settings = yaml.safe_dump(document.method_settings, sort_keys=False, allow_unicode=True)
+        blocks.append(Settings(f"Settings of the method {document.method}", settings))
+    return blocks
 
 
 def _curves(

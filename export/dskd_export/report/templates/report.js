@@ -11,6 +11,17 @@
     config: data.config,
     tooltip: { disableDefaultStyle: true },
   };
+  // What a link leads to is opened, and a chart that was drawn while it was closed gets its width.
+  function openTarget() {
+    const target = location.hash && document.getElementById(location.hash.slice(1));
+    const fold = target && (target.closest("details") || target.querySelector(":scope > details"));
+    if (fold) fold.open = true;
+  }
+  addEventListener("hashchange", openTarget);
+  openTarget();
+  for (const fold of document.querySelectorAll("details")) {
+    fold.addEventListener("toggle", () => dispatchEvent(new Event("resize")));
+  }
   for (const [id, spec] of Object.entries(data.specs)) {
     const box = document.getElementById(id);
     vegaEmbed(box, spec, options).then(

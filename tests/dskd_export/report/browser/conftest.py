@@ -121,13 +121,17 @@ class Browser:
         return found
 
     def requests(self) -> list[str]:
-        """Addresses requested since the page was opened, the page itself left out."""
+        """Addresses requested since the page was opened, the page itself and what is inside of it left out."""
         urls = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
-        return urls[1:]
+        return [url for url in urls[1:] if not url.startswith("data:")]
 
-    def screenshot(self, path: Path) -> None:
-        """The whole page as PNG."""
-        data = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+    def screenshot(self, path: Path, whole: bool = True) -> None:
+        """The whole page, or what fits into the window, as PNG."""
+        more: dict[str, Any] = {}
+        if whole:
+            size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+            more = {"captureBeyondViewport": True, "clip": {**size, "scale": 1}}
+        data = self.call("Page.captureScreenshot", **more)["data"]
         path.write_bytes(base64.b64decode(data))
 
     def close(self) -> None:

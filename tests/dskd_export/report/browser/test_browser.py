@@ -22,7 +22,7 @@ def address(full_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("width", [1280, 800, 360])
 def test_every_chart_is_drawn_without_a_word_in_the_console(
     browser: Any, address: str, width: int, scheme: str
 ) -> None:

@@ -51,12 +51,54 @@ def test_it_is_small(pages: dict[str, Path]) -> None:
     }
 
 
-def test_the_decision_is_on_the_first_screen(browser: Any, pages: dict[str, Path]) -> None:
+@pytest.mark.parametrize("width", [1280, 800, 360])
+def test_the_decision_is_on_the_first_screen(browser: Any, pages: dict[str, Path], width: int) -> None:
     for name in pages:
-        browser.open(pages[name].as_uri())
-        assert browser.evaluate("document.querySelector('.verdict').getBoundingClientRect().bottom") < 900
-        top = browser.evaluate("document.querySelector('.facts').getBoundingClientRect().top")
-        assert top < 900, name
+        browser.open(pages[name].as_uri(), width)
+        for part in (".verdict", ".line", "#decision-table tbody tr"):
+            bottom = browser.evaluate(f"document.querySelector('{part}').getBoundingClientRect().bottom")
+            assert bottom < 900, (name, part)
+        assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_no_verdict_is_cut_off_and_runners_and_tiles_are_on_one_line(browser: Any, pages: dict[str, Path]) -> None:
+    for name in pages:
+        browser.open(pages[name].as_uri(), 1280)
+        cut = browser.evaluate(
+            """[...document.querySelectorAll('table')].flatMap(table => {
+              const heads = [...table.querySelectorAll('thead th')].map(th => th.innerText.trim());
+              const index = heads.indexOf('verdict');
+              const box = table.parentElement.getBoundingClientRect();
+              if (index < 0 || !box.width) return [];
+              const inside = cell => cell.getBoundingClientRect().right <= box.right + 1;
+              const cells = [...table.rows].map(row => row.cells[index]);
+              return cells.every(inside) ? [] : [table.id];
+            })"""
+        )
+        assert cut == [], name
+        heights = browser.evaluate(
+            "[...document.querySelectorAll('#choices-table td.nowrap')].map(td => td.getClientRects().length"
+            " && getComputedStyle(td).whiteSpace)"
+        )
+        assert set(heights) == {"nowrap"}, name
+    browser.open(pages["one"].as_uri(), 1280)
+    tops = browser.evaluate(
+        "[...document.querySelectorAll('.facts > div')].map(d => d.getBoundingClientRect().top)"
+    )
+    assert len(tops) == 6
+    assert len(set(tops)) == 1
+
+
+def test_a_link_opens_what_is_folded(browser: Any, pages: dict[str, Path]) -> None:
+    browser.open(pages["one"].as_uri(), 1280)
+    fold = "document.querySelector('#diagnostics > details')"
+    assert browser.evaluate(f"{fold}.open") is False
+    browser.evaluate("document.querySelector('nav a[href=\"#diagnostics\"]').click()")
+    browser.evaluate("new Promise(done => setTimeout(done, 200))")
+    assert browser.evaluate(f"{fold}.open") is True
+    assert browser.evaluate(
+        f"[...{fold}.querySelectorAll('.chart svg')].every(svg => svg.getBoundingClientRect().width > 300)"
+    )
 
 
 @pytest.fixture(scope="module")
