@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import logging
 import pickle
@@ -31,6 +30,7 @@ from dskd_compress.checkpoint_layouts import (
     replace_other_classifier,
 )
 from dskd_compress.config import ModelSection, TeacherSection
+from dskd_compress.model_names import Role, check_name
 from dskd_compress.timm_import import import_timm
 from dskd_export.documents.training import ModelFacts
 from dskd_export.errors import CheckpointError, ModelError
@@ -58,6 +58,7 @@ def create_model(
         CheckpointError: the local checkpoint is missing, unsafe, damaged, or of another model.
     """
     timm = import_timm()
+    check_name(section.name, role_of(section))
     arguments: dict[str, Any] = dict(section.kwargs)
     if num_classes is not None:
         arguments.setdefault("num_classes", num_classes)
@@ -76,6 +77,11 @@ def create_model(
     if section.checkpoint is not None:
         load_weights(model, section.checkpoint, _find_size_option(section), on_new_classifier)
     return model
+
+
+def role_of(section: ModelSection) -> Role:
+    """Tell whose section it is, for flags in hints."""
+    return "teacher" if isinstance(section, TeacherSection) else "student"
 
 
 def _find_size_option(section: ModelSection) -> str:
@@ -101,25 +107,16 @@ def _find_pretrained_cfg(name: str) -> Any:
 
 
 def _explain_creation_error(section: ModelSection, error: Exception) -> ModelError:
-    """Explain why a model could not be created: unknown name, missing weights, or another error."""
-    timm = import_timm()
+    """Explain why a model could not be created: missing weights, or another error."""
     name = section.name
-    if ":" not in name and not timm.is_model(name.split(".")[0]):
-        return ModelError(f"timm {timm.__version__} has no model '{name}'.", advise_name(name))
     if section.pretrained or ":" in name:
-        role = "teacher" if isinstance(section, TeacherSection) else "student"
+        role = role_of(section)
         option = "--teacher-checkpoint FILE" if role == "teacher" else "--set student.checkpoint=FILE"
         return ModelError(
             f"The pretrained weights of '{name}' could not be loaded: {_read_first_line(error)}",
             f"Check the network, give local weights with {option}, or add --set {role}.pretrained=false",
         )
     return ModelError(f"timm could not create '{name}': {_read_first_line(error)}", "Change kwargs in the recipe.")
-
-
-def advise_name(name: str) -> str:
-    """Write the hint for a name that timm has not: the closest names, else the command that lists all."""
-    close = difflib.get_close_matches(name, import_timm().list_models(), n=3, cutoff=0.5)
-    return f"Did you mean {', '.join(close)}?" if close else "See: dskd-compress models list"
 
 
 @contextmanager
