@@ -53,7 +53,8 @@ def check_name(name: str, role: Role) -> None:
         close = (longer or difflib.get_close_matches(tag, tags, n=_SHOWN, cutoff=0.0))[:_SHOWN]
         hint = f"Did you mean {', '.join(f'{architecture}.{one}' for one in close)}?" if close else None
         raise ModelError(
-            f"timm has no weights '{tag}' of {architecture}.", hint or f"Leave the tag out: {flag} {architecture}"
+            f"timm {import_timm().__version__} has no weights '{name}'.",
+            hint or f"Leave the tag out: {flag} {architecture}",
         )
 
 
