@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from dskd_export.benchmark.winner import Decision, decide
+from dskd_export.benchmark.winner import decide
 from dskd_export.bundle import Bundle
 from dskd_export.bundle.manifest import MANIFEST
 from dskd_export.bundle.results import results_folder
@@ -57,13 +57,12 @@ def choose_precision(source: Path, bundle: Bundle, engine: Path | None = None) -
         if decision.verdict == "PASS":
             return Choice(precision, decision.sentence)
         return Choice(precision, f"{decision.model.name} is the best that is known.", decision.sentence)
-    raise UsageError(
-        decision.sentence, f"To deploy one all the same, name it: --precision {_name(decision, bundle)}"
-    )
+    name = _first(bundle) if decision.model is None else decision.model.name.precision
+    raise UsageError(decision.sentence, f"To deploy one all the same, name it: --precision {name}")
 
 
-def _name(decision: Decision, bundle: Bundle) -> str:
-    return decision.model.name.precision if decision.model is not None else next(iter(bundle.manifest.models))
+def _first(bundle: Bundle) -> str:
+    return "fp32" if "fp32" in bundle.manifest.models else next(iter(bundle.manifest.models))
 
 
 def _choose_unvalidated(source: Path, bundle: Bundle) -> Choice:
@@ -75,7 +74,7 @@ def _choose_unvalidated(source: Path, bundle: Bundle) -> Choice:
     command = f"dskd-compress validate {shlex.quote(str(source))}{images}"
     raise UsageError(
         f"{source} holds {', '.join(models)}, and was not validated: nothing chooses among them.",
-        f"Validate it first: {command}. Or name one: --precision {models[0]}",
+        f"Validate it first: {command}. Or name one: --precision {_first(bundle)}",
     )
 
 
@@ -93,7 +92,6 @@ def _find_results(source: Path, bundle: Bundle) -> tuple[ValidationDocument | No
 
 
 def _others(own: Path) -> list[Path]:
-    devices = [
-        folder for folder in own.parent.glob("*") if folder != own and (folder / "validation.json").is_file()
-    ]
+    found = [path.parent for path in own.parent.glob("*/validation.json")]
+    devices = [folder for folder in found if folder != own]
     return devices if len(devices) == 1 else []
