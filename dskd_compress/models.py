@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from dskd_compress.checkpoint_layouts import (
 )
 from dskd_compress.checkpoints import read_checkpoint, read_weights
 from dskd_compress.config import ModelSection, TeacherSection
+from dskd_compress.model_names import Role, check_name
 from dskd_compress.pretrained import (
     find_pretrained_cfg,
     quiet_hub,
@@ -61,6 +61,7 @@ def create_model(
         CheckpointError: the local checkpoint is missing, unsafe, damaged, or of another model.
     """
     timm = import_timm()
+    check_name(section.name, role_of(section))
     arguments: dict[str, Any] = dict(section.kwargs)
     if num_classes is not None:
         arguments.setdefault("num_classes", num_classes)
@@ -84,6 +85,11 @@ def create_model(
     return model
 
 
+def role_of(section: ModelSection) -> Role:
+    """Tell whose section it is, for flags in hints."""
+    return "teacher" if isinstance(section, TeacherSection) else "student"
+
+
 def _find_fixed_input(name: str) -> int | None:
     """Find the default image height of an architecture of fixed input; None: it takes any size."""
     config = find_pretrained_cfg(name)
@@ -91,13 +97,10 @@ def _find_fixed_input(name: str) -> int | None:
 
 
 def _explain_creation_error(section: ModelSection, error: Exception) -> ModelError:
-    """Explain why a model could not be created: unknown name, missing weights, or another error."""
-    timm = import_timm()
+    """Explain why a model could not be created: missing weights, or another error."""
     name = section.name
-    if ":" not in name and not timm.is_model(name.split(".")[0]):
-        return ModelError(f"timm {timm.__version__} has no model '{name}'.", advise_name(name))
     if section.pretrained or ":" in name:
-        role = "teacher" if isinstance(section, TeacherSection) else "student"
+        role = role_of(section)
         ready = isinstance(section, TeacherSection) and section.train is None
         hint = f"Give local weights with --{role}-checkpoint FILE"
         return ModelError(
@@ -114,10 +117,6 @@ def has_pretrained_weights(name: str) -> bool:
     return ":" in name or bool(import_timm().is_model_pretrained(name.split(".")[0]))
 
 
-def advise_name(name: str) -> str:
-    """Write the hint for a name that timm has not: the closest names, else the command that lists all."""
-    close = difflib.get_close_matches(name, import_timm().list_models(), n=3, cutoff=0.5)
-    return f"Did you mean {', '.join(close)}?" if close else "See: dskd-compress models list"
 
 
 def load_weights(

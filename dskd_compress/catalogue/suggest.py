@@ -15,7 +15,8 @@ from pydantic import Field, TypeAdapter
 from dskd_compress.catalogue.survey import Survey, survey_architecture
 from dskd_compress.config import StudentSection
 from dskd_compress.console import Output
-from dskd_compress.models import advise_name, create_model
+from dskd_compress.model_names import check_name
+from dskd_compress.models import create_model
 from dskd_compress.timm_import import import_timm
 from dskd_compress.torch_runner import TorchRunner
 from dskd_export.benchmark.timing import measure_latency
@@ -156,9 +157,10 @@ def load_table() -> tuple[dict[str, Survey], dict[str, str]]:
 
 
 def _count(name: str, input_size: int | None) -> Survey:
+    check_name(name, "teacher")
     survey = survey_architecture(name, input_size=input_size, classes=_CLASSES, count_up_to=None)
     if survey.model_class is None:
-        raise ModelError(survey.refused["model"], advise_name(name))
+        raise ModelError(survey.refused["model"], "See: dskd-compress models list")
     return survey
 
 

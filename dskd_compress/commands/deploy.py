@@ -49,7 +49,10 @@ def deploy(
         Artifact,
         typer.Option("--artifact", help="Triton model repository, C++ program for TensorRT, Dockerfiles, or all."),
     ] = Artifact.all,
-    precision: Annotated[str, typer.Option("--precision", help="The bundle's model of this precision.")] = "fp32",
+    precision: Annotated[
+        Optional[str],
+        typer.Option("--precision", help="The bundle's model of this precision. Default: the one to ship."),
+    ] = None,
     platform: Annotated[
         Optional[Platform], typer.Option("--platform", help="Dockerfile for this platform alone. Default: both.")
     ] = None,
@@ -71,8 +74,8 @@ def deploy(
 ) -> None:
     """Write the files that serve a bundle: Triton model repository, C++ program, Dockerfiles, README.
 
-    All names, shapes, types and limits come from the bundle. The README lists the commands and what can only be
-    tested on the hardware. Needs neither torch nor onnx.
+    The model is the one that validate and benchmark decided to ship; where none passes, name one with --precision.
+    All names, shapes, types and limits come from the bundle. Needs neither torch nor onnx.
 
     [bold]Examples[/bold]
 
@@ -83,12 +86,14 @@ def deploy(
     """
     from dskd_compress.console import Output
     from dskd_export.bundle import open_bundle
-    from dskd_export.deployment import DEVICES, TARGETS, make_plan, write_deployment
+    from dskd_export.deployment import DEVICES, TARGETS, choose_precision, make_plan, write_deployment
 
     output = Output(json_output)
+    bundle = open_bundle(_folder_of(source))
+    choice = None if precision is not None else choose_precision(source, bundle, engine)
     plan = make_plan(
-        open_bundle(_folder_of(source)),
-        precision=precision,
+        bundle,
+        precision=choice.precision if choice is not None else str(precision),
         model_name=model_name,
         max_batch=max_batch,
         devices=DEVICES if platform is None else (platform.value,),
@@ -97,6 +102,10 @@ def deploy(
     )
     targets = TARGETS if artifact is Artifact.all else (artifact.value,)
     document = write_deployment(out, plan, targets, force=force)
+    if choice is not None:
+        output.plain(f"Precision: {choice.precision}. {choice.why}")
+        if choice.doubt:
+            output.warn(choice.doubt)
     output.plain(f"Deployment: {out}, {plan.model_name}, {len(document.files)} files")
     output.plain(f"Next: read {out / 'README.md'}")
     output.result({"path": str(out), **document.model_dump(mode="json")})

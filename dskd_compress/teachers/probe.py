@@ -24,6 +24,7 @@ from dskd_compress.data import DataSets, StreamSet, ValLoader
 from dskd_compress.data.splits import limit_per_class
 from dskd_compress.label_space import ProbedModel, fit_linear_probe
 from dskd_compress.methods import Pair
+from dskd_compress.model_names import check_name
 from dskd_compress.models import state_sha256
 from dskd_compress.run_folder import TEACHER_PROBE, RunFolder, digest
 from dskd_compress.taps import measure_pooled_width
@@ -51,6 +52,7 @@ def add_probe_where_needed(recipe: Recipe, sets: DataSets, output: Output) -> Re
         return recipe
     if teacher.train is not None or teacher.class_map is not None or teacher.probe is not None:
         return recipe
+    check_name(teacher.name, "teacher")
     classes = _count_classes(teacher)
     if classes is None or classes == len(sets.classes):
         return recipe

@@ -70,7 +70,7 @@ COMMANDS = {
     "report": ["report", "run"],
     "compare": ["compare", "small.yaml", "--methods", "none", "--seeds", "0", "--out", "compared", *_READY],
     "dashboard": ["dashboard", "run", "--once"],
-    "deploy": ["deploy", "run", "--out", "deploy"],
+    "deploy": ["deploy", "run", "--out", "deploy", "--precision", "fp32"],
     "doctor": ["doctor"],
     "push-to-hub": ["push-to-hub", "run", "--repo", "me/small", "--dry-run"],
     "bundle verify": ["bundle", "verify", "run"],

@@ -60,6 +60,7 @@ ADDED = {
     "--set benchmark.teacher=false",
     # One epoch makes a student that int8 spoils.
     "validate bundle ": "--precision fp32",
+    "deploy runs/r18 ": "--precision fp32",  # nor is it good enough to ship
     "benchmark bundle ": "--set benchmark.min_seconds=0.02 --set benchmark.min_iterations=10 "
     "--set benchmark.max_warmup_seconds=0.1",
     "run mine.yaml ": f"--set teacher.name={TINY['resnet34']} --set student.name={TINY['resnet18']} "

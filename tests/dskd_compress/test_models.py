@@ -47,8 +47,12 @@ def test_arguments_that_timm_refuses_are_shown() -> None:
         create_model(section("resnet10t", kwargs={"img_size": 32}), num_classes=2, input_size=None)
 
 
-def test_weights_that_do_not_exist_say_how_to_go_on() -> None:
-    wanted = ModelSection(name="resnet10t.nobody_in1k", pretrained=True)
+def test_weights_that_cannot_be_fetched_say_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("timm.create_model", fail)
+    wanted = ModelSection(name="resnet10t.c3_in1k", pretrained=True)
     with pytest.raises(ModelError, match=r"--student-checkpoint FILE, or .*--set student.pretrained=false$"):
         create_model(wanted, num_classes=2, input_size=None)
 

@@ -11,7 +11,18 @@ The same bundle and options give the same bytes.
 
 from __future__ import annotations
 
+from dskd_export.deployment.choose import Choice, choose_precision
 from dskd_export.deployment.plan import DEVICES, PROVIDERS, Plan, make_plan
 from dskd_export.deployment.write import TARGETS, DeploymentDocument, write_deployment
 
-__all__ = ["DEVICES", "PROVIDERS", "TARGETS", "DeploymentDocument", "Plan", "make_plan", "write_deployment"]
+__all__ = [
+    "DEVICES",
+    "PROVIDERS",
+    "TARGETS",
+    "Choice",
+    "DeploymentDocument",
+    "Plan",
+    "choose_precision",
+    "make_plan",
+    "write_deployment",
+]
