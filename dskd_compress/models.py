@@ -169,13 +169,8 @@ class WeightsShape:
     input_size: int | None
 
 
-def find_shape(section: ModelSection, path: Path) -> WeightsShape:
-    """Find the classes and the image size of a checkpoint by its tensors.
-
-    Raises:
-        CheckpointError: as `read_checkpoint`.
-    """
-    weights = read_weights(path)
+def find_shape(section: ModelSection, weights: dict[str, Tensor]) -> WeightsShape:
+    """Find the classes and the image size of a checkpoint by its tensors."""
     size = None
     if _find_fixed_input(section.name) is not None:
         try:

@@ -29,6 +29,7 @@ Last = Annotated[Optional[str], typer.Option("--to", metavar="STAGE", help="Last
     settings.PRECISION,
     *settings.hide(
         settings.STUDENT_CHECKPOINT,
+        settings.TEACHER_ACCURACY,
         settings.BATCH_SIZE,
         settings.LR,
         settings.INPUT_SIZE,

@@ -131,4 +131,4 @@ def _create(
 
 def make_pair(student: nn.Module, student_format: Preprocessing, teacher: TeacherModel) -> Pair:
     """Pair a student with its teacher."""
-    return Pair(student, student_format, teacher.model, teacher.format)
+    return Pair(student, student_format, teacher.model, teacher.format, teacher.own_size)
