@@ -125,7 +125,7 @@ def explain_below_known(accuracy: Accuracy, known: float | None, normalisation: 
     """
     top1 = accuracy.top1
     candidates = (
-        "Set what its training used: teacher.input_size, teacher.crop_pct, teacher.interpolation, teacher.mean and "
+        "Set what its training used: teacher.input_size, teacher.crop_pct, teacher.interpolation, teacher.mean, "
         "teacher.std; or map its classes: --set teacher.class_map=by_name; or drop --teacher-accuracy."
     )
     return DiagnosisError(
