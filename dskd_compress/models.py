@@ -179,7 +179,7 @@ def find_shape(section: ModelSection, weights: dict[str, Tensor]) -> WeightsShap
         except Exception:  # `create_model` reports it
             bare = None
         size = None if bare is None else find_trained_size(bare, weights)
-    return WeightsShape(_count_classes(section.name, weights), size)
+    return WeightsShape(count_weight_classes(section.name, weights), size)
 
 
 def count_classes(name: str, path: Path) -> int | None:
@@ -188,10 +188,11 @@ def count_classes(name: str, path: Path) -> int | None:
     Raises:
         CheckpointError: as `read_checkpoint`.
     """
-    return _count_classes(name, read_weights(path))
+    return count_weight_classes(name, read_weights(path))
 
 
-def _count_classes(name: str, weights: Mapping[str, Tensor]) -> int | None:
+def count_weight_classes(name: str, weights: Mapping[str, Tensor]) -> int | None:
+    """Count the classes of weights, 0 without a classifier; None: timm names no classifier layer."""
     names = list_classifiers(find_pretrained_cfg(name))
     if not names:
         return None
