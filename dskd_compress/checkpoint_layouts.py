@@ -98,7 +98,8 @@ def convert_for_timm(model: nn.Module, weights: State) -> tuple[State, list[str]
     if rename is None:
         return None
     try:
-        with warnings.catch_warnings(action="ignore"):  # of timm's interpolation, which the user cannot change
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of timm's interpolation, which the user cannot change
             renamed = dict(rename(dict(weights), model))
     except Exception:  # the table is for other weights; the caller reports them
         return None

@@ -117,8 +117,6 @@ def has_pretrained_weights(name: str) -> bool:
     return ":" in name or bool(import_timm().is_model_pretrained(name.split(".")[0]))
 
 
-
-
 def load_weights(
     model: nn.Module,
     path: Path,
@@ -173,13 +171,8 @@ class WeightsShape:
     input_size: int | None
 
 
-def find_shape(section: ModelSection, path: Path) -> WeightsShape:
-    """Find the classes and the image size of a checkpoint by its tensors.
-
-    Raises:
-        CheckpointError: as `read_checkpoint`.
-    """
-    weights = read_weights(path)
+def find_shape(section: ModelSection, weights: dict[str, Tensor]) -> WeightsShape:
+    """Find the classes and the image size of a checkpoint by its tensors."""
     size = None
     if _find_fixed_input(section.name) is not None:
         try:
@@ -188,7 +181,7 @@ def find_shape(section: ModelSection, path: Path) -> WeightsShape:
         except Exception:  # `create_model` reports it
             bare = None
         size = None if bare is None else find_trained_size(bare, weights)
-    return WeightsShape(_count_classes(section.name, weights), size)
+    return WeightsShape(count_weight_classes(section.name, weights), size)
 
 
 def count_classes(name: str, path: Path) -> int | None:
@@ -197,10 +190,11 @@ def count_classes(name: str, path: Path) -> int | None:
     Raises:
         CheckpointError: as `read_checkpoint`.
     """
-    return _count_classes(name, read_weights(path))
+    return count_weight_classes(name, read_weights(path))
 
 
-def _count_classes(name: str, weights: Mapping[str, Tensor]) -> int | None:
+def count_weight_classes(name: str, weights: Mapping[str, Tensor]) -> int | None:
+    """Count the classes of weights, 0 without a classifier; None: timm names no classifier layer."""
     names = list_classifiers(find_pretrained_cfg(name))
     if not names:
         return None

@@ -86,24 +86,29 @@ def _list_files(name: str | None) -> tuple[str, ...]:
 
 def _fetch_from_hub(model: str, files: tuple[str, ...]) -> Path:
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
-    repository, _, revision = model.partition("@")
-    place = {"repo_id": repository, "revision": revision or None}
-    for file in files:
-        if isinstance(found := try_to_load_from_cache(filename=file, **place), str):
-            return Path(found)
-    _require_network(hf_hub_url(filename=files[0], **place))
+    repository, _, version = model.partition("@")
+    revision = version or None
     try:
+        for file in files:
+            if isinstance(found := try_to_load_from_cache(repository, file, revision=revision), str):
+                return Path(found)
+        _require_network(hf_hub_url(repository, files[0], revision=revision))
         with quiet_hub():
             for file in files:
                 try:
-                    return Path(hf_hub_download(filename=file, **place))
+                    return Path(hf_hub_download(repository, file, revision=revision))
                 except LocalEntryNotFoundError:  # the network failed; a subclass of the next
                     raise
                 except EntryNotFoundError:
                     continue
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(f"{repository} cannot be downloaded: {read_first_line(error)}") from error
     raise ModelError(f"{repository} on the hub has none of {', '.join(files)}.")
 

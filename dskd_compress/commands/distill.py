@@ -13,7 +13,7 @@ from dskd_compress.commands import options, settings
     settings.LR,
     settings.DEVICE,
     settings.AMP,
-    *settings.hide(settings.STUDENT_CHECKPOINT, settings.INPUT_SIZE, settings.SEED),
+    *settings.hide(settings.STUDENT_CHECKPOINT, settings.TEACHER_ACCURACY, settings.INPUT_SIZE, settings.SEED),
 )
 def distill(
     *,
@@ -27,7 +27,7 @@ def distill(
 
     After Ctrl-C, a crash or a power cut, the same command resumes the training.
 
-    Also accepted: --student-checkpoint, --input-size and --seed.
+    Also accepted: --student-checkpoint, --teacher-accuracy, --input-size and --seed.
 
     [bold]Examples[/bold]
 

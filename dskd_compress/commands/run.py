@@ -38,6 +38,7 @@ DryRun = Annotated[
         settings.METHOD,
         settings.DEVICE,
         settings.STUDENT_CHECKPOINT,
+        settings.TEACHER_ACCURACY,
         settings.BATCH_SIZE,
         settings.LR,
         settings.INPUT_SIZE,

@@ -121,6 +121,12 @@ TEACHER_START = Setting(
 )
 # A ready teacher is not trained here, unless --set teacher.train.* says so.
 TEACHER_CHECKPOINT = replace(TEACHER_START, also="teacher.train")
+TEACHER_ACCURACY = Setting(
+    "teacher.accuracy",
+    "--teacher-accuracy",
+    float,
+    "Top-1 that the teacher is known to reach, such as 0.967; one clearly below is refused.",
+)
 STUDENT = Setting("student.name", "--student", str, "timm name of the student.")
 STUDENT_CHECKPOINT = Setting(
     "student.checkpoint",

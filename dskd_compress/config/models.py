@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dskd_compress.config.train import TrainSection
 from dskd_export.settings import KeyConflict, Positive, Section
+from dskd_export.spec import Interpolation
 
 
 class ModelSection(Section):
@@ -28,10 +29,9 @@ class ModelSection(Section):
             object.__setattr__(self, "pretrained", False)
         return self
 
-    @property
-    def start(self) -> Literal["random", "pretrained", "checkpoint"]:
-        """What the weights are before any training."""
-        return "checkpoint" if self.checkpoint is not None else "pretrained" if self.pretrained else "random"
+
+_OWN_INPUT = ("input_size", "interpolation", "crop_pct", "mean", "std")
+"""How a ready teacher gets its images."""
 
 
 class TeacherCacheSection(Section):
@@ -77,6 +77,22 @@ class TeacherSection(ModelSection):
         None,
         description="fit a linear classifier of the data's classes on the teacher's features; true: defaults",
     )
+    input_size: int | None = Field(
+        None,
+        ge=8,
+        description="side of its images in pixels; null: the student's, or its own if that is fixed",
+    )
+    interpolation: Interpolation | None = Field(
+        None, description="of its evaluation on its own input; null: from its weights or timm"
+    )
+    crop_pct: float | None = Field(
+        None, gt=0, le=4, description="centre crop of its evaluation; null: from its weights or timm"
+    )
+    accuracy: float | None = Field(
+        None,
+        description="top-1 that it is known to reach on these validation images, as a fraction: a teacher that is "
+        "measured clearly below is refused before the training",
+    )
     mean: tuple[float, float, float] | None = Field(
         None, description="RGB mean in [0, 1] of its training; null: from its weights or timm"
     )
@@ -84,6 +100,14 @@ class TeacherSection(ModelSection):
         None, description="RGB std of its training; null: from its weights or timm"
     )
     cache: TeacherCacheSection = TeacherCacheSection()
+
+    @field_validator("accuracy")
+    @classmethod
+    def _check_fraction(cls, value: float | None) -> float | None:
+        if value is not None and not 0 < value <= 1:
+            fraction = f": write {value / 100:.6g}" if 1 < value <= 100 else ""
+            raise ValueError(f"must be a fraction above 0, at most 1{fraction}")
+        return value
 
     @field_validator("probe", mode="before")
     @classmethod
@@ -98,8 +122,9 @@ class TeacherSection(ModelSection):
                 f"{' and '.join(ways)} each give the teacher the classes of the data; keep one of them",
                 *(f"{name}=null" for name in ways),
             )
-        if self.train is not None and (self.mean is not None or self.std is not None):
-            raise ValueError("mean and std are for a ready teacher; one with train uses data.mean and data.std")
+        own = [name for name in _OWN_INPUT if getattr(self, name) is not None]
+        if self.train is not None and own:
+            raise ValueError(f"{own[0]} is for a ready teacher; one with train uses data.{own[0]}")
         if self.class_names is not None and self.class_map is None:
             raise ValueError("class_names needs class_map; set class_map as well")
         return self

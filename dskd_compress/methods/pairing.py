@@ -15,17 +15,22 @@ from dskd_export.errors import ModelError
 
 @dataclass(frozen=True)
 class Pair:
-    """A student, a teacher, and how each wants its images."""
+    """A student, a teacher, and how each wants its images.
+
+    Attributes:
+        own_size: whether the teacher is fed images of its own size, as one of a fixed size always is.
+    """
 
     student: nn.Module
     student_format: Preprocessing
     teacher: nn.Module
     teacher_format: Preprocessing
+    own_size: bool = False
 
     @property
     def teacher_size(self) -> tuple[int, int, int]:
-        """Channels, height, width that the teacher is given: the student's, unless its own is fixed."""
-        fixed = has_fixed_input(self.teacher)
+        """Channels, height, width that the teacher is given: the student's, unless its own is fixed or set."""
+        fixed = self.own_size or has_fixed_input(self.teacher)
         return self.teacher_format.input_size if fixed else self.student_format.input_size
 
     def adapter(self) -> TeacherInput:

@@ -42,6 +42,9 @@ class Stage:
     roles: tuple[Literal["teacher", "student"], ...] = ()
 
 
+_TEACHER_INPUT = ("input_size", "interpolation", "crop_pct")
+
+
 def _dump(section: BaseModel) -> Any:
     return section.model_dump(mode="json")
 
@@ -53,8 +56,10 @@ def _training(section: TrainSection | None) -> Any:
 
 
 def _ready_teacher(recipe: Recipe) -> Any:
-    # How it was trained shows in its weights.
-    return recipe.teacher.model_dump(mode="json", exclude={"train", "cache"})
+    # How it was trained shows in its weights; what it is known to reach shapes nothing.
+    # Keys that a recipe does not use leave the digests of older runs as they are.
+    unused = {name for name in _TEACHER_INPUT if getattr(recipe.teacher, name) is None}
+    return recipe.teacher.model_dump(mode="json", exclude={"train", "cache", "accuracy", *unused})
 
 
 def _speed(recipe: Recipe) -> Any:

@@ -21,11 +21,16 @@ from dskd_compress.stages.setup import (
     report_student_start,
     set_student_start,
 )
-from dskd_compress.teachers.cache.accuracy import measure_teacher_accuracy
 from dskd_compress.teachers.cache.plan import TeacherCache
 from dskd_compress.teachers.classes import make_class_map_option
+from dskd_compress.teachers.evaluation import (
+    TeacherEvaluation,
+    describe_teacher,
+    explain_below_known,
+    is_below_known,
+)
 from dskd_compress.teachers.load import load_own_teacher, load_teacher
-from dskd_compress.teachers.normalisation import compare_normalisations, describe_input
+from dskd_compress.teachers.normalisation import compare_normalisations
 from dskd_compress.teachers.presence import explain_absence
 from dskd_compress.teachers.probe import ensure_probe
 from dskd_compress.training.device import configure
@@ -97,38 +102,31 @@ def _distill(
         )
         task.teacher = cached = cache.open(task.teacher, loaders.train)
         output.print(escape(cache.describe(cached)))
-    of_teacher = None
+    known = recipe.teacher.accuracy
+    of_teacher = diagnosis = seen_before = formats = outputs = None
     if teacher is None or pair is None:
-        output.print(escape(f"No teacher: {absence}"))
+        output.plain(f"No teacher: {absence}")
     else:
-        adapt = pair.adapter().to(device)
-        teacher_on_device = teacher.model.to(device).eval()
+        formats = Formats((format.mean, format.std), (teacher.format.mean, teacher.format.std))
+        outputs = teacher.outputs
+        teacher.model.to(device).eval()
         output.print("Evaluating the teacher.")
-        of_teacher = group.run_on_main(
-            lambda: measure_teacher_accuracy(
-                recipe,
-                folder,
-                adapt,
-                format,
-                data_sha256=facts.sha256,
-                teacher_sha256=inputs["teacher"],
-                device=device,
-                measure=lambda: loaders.accuracy(lambda images_BCHW: teacher_on_device(adapt(images_BCHW)))[0],
-            )
+        evaluation = TeacherEvaluation(
+            recipe, folder, sets, pair, loaders.val, facts.sha256, inputs["teacher"], device
         )
-        view = describe_input(pair, teacher.origin or "of its training")
-        output.print(escape(f"Teacher {recipe.teacher.name}: top-1 {of_teacher.top1.value:.2%}, {view}"))
-
-    diagnosis = None
-    if recipe.diagnosis.enabled:
-        formats = outputs = seen_before = None
-        if teacher is not None:
-            formats = Formats((format.mean, format.std), (teacher.format.mean, teacher.format.std))
-            outputs = teacher.outputs
+        of_teacher = group.run_on_main(evaluation.measure)
+        for note in teacher.notes:
+            output.warn(note)
+        for line in describe_teacher(recipe.teacher.name, teacher, pair, of_teacher):
+            output.plain(line)
+        doubted = is_below_known(of_teacher.own, known)
         # timm's facts on its own weights, and ours on those we trained, are right.
-        own_weights = recipe.teacher.checkpoint is not None and teacher is not None and teacher.origin is not None
-        if own_weights and pair is not None and task.teacher is not None:
+        of_user = recipe.teacher.checkpoint is not None and teacher.origin is not None
+        if doubted or (of_user and task.teacher is not None and recipe.diagnosis.enabled):
             seen_before = group.run_on_main(lambda: compare_normalisations(sets, pair, device))
+        if doubted:
+            raise explain_below_known(of_teacher.own, known, seen_before)
+    if recipe.diagnosis.enabled:
         diagnosis = Diagnosis(
             recipe.diagnosis,
             task,
@@ -174,10 +172,11 @@ def _distill(
             else model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
             taps={role: tap.facts() for role, tap in task.taps.items()},
             discarded=task.discarded(),
-            teacher_accuracy=of_teacher,
+            teacher_accuracy=None if of_teacher is None else of_teacher.own,
+            teacher_accuracy_as_fed=None if of_teacher is None else of_teacher.as_fed,
+            teacher_known_top1=known,
             start=describe_student_start(recipe.student),
             initial_sha256=initial_sha256,
-            initial_weights=recipe.student.start,
             pretrained_exists=has_pretrained_weights(recipe.student.name),
             teacher_probe=probe,
             teacher_cache=kept,

@@ -41,14 +41,15 @@ def _say_nothing(sentence: str) -> None:
 
 
 def create_student(
-    recipe: Recipe, classes: int, on_new_classifier: Callable[[str], None] = _say_nothing
+    recipe: Recipe, classes: int, on_note: Callable[[str], None] = _say_nothing
 ) -> tuple[nn.Module, Preprocessing]:
     """Create the untrained student; the same seed gives the same weights.
 
     Args:
-        on_new_classifier: called with a sentence where the checkpoint's classifier is of other classes.
+        on_note: called with a sentence where not all of the checkpoint is loaded as it is: a classifier of other
+            classes, tables of another image size.
     """
-    student = _create(recipe.student, recipe.seed, classes, recipe.data.input_size, on_new_classifier)
+    student = _create(recipe.student, recipe.seed, classes, recipe.data.input_size, on_note)
     return student, resolve_preprocessing(recipe.data, student)
 
 
@@ -109,26 +110,32 @@ def report_student_start(recipe: Recipe, missing: str, steps: int, output: Outpu
 
 
 def create_untrained_teacher(
-    recipe: Recipe, classes: int, on_new_classifier: Callable[[str], None] = _say_nothing
+    recipe: Recipe, classes: int, on_note: Callable[[str], None] = _say_nothing
 ) -> tuple[nn.Module, Preprocessing]:
     """Create the untrained teacher; its training shows it the images as the student gets them.
 
     Args:
-        on_new_classifier: as for `create_student`.
+        on_note: as for `create_student`.
     """
     # Of the student only the preprocessing is needed here, which no weights change.
     bare = recipe.student.model_copy(update={"pretrained": False, "checkpoint": None})
     _, format = create_student(recipe.model_copy(update={"student": bare}), classes)
-    return _create(recipe.teacher, recipe.seed, classes, format.input_size[1], on_new_classifier), format
+    return _create(recipe.teacher, recipe.seed, classes, format.input_size[1], on_note), format
 
 
 def _create(
-    section: ModelSection, seed: int, classes: int, size: int | None, on_new_classifier: Callable[[str], None]
+    section: ModelSection, seed: int, classes: int, size: int | None, on_note: Callable[[str], None]
 ) -> nn.Module:
     torch.manual_seed(seed)
-    return create_model(section, num_classes=classes, input_size=size, on_new_classifier=on_new_classifier)
+    return create_model(
+        section,
+        num_classes=classes,
+        input_size=size,
+        on_new_classifier=on_note,
+        on_change=lambda change: on_note(f"{section.checkpoint}: {change}."),
+    )
 
 
 def make_pair(student: nn.Module, student_format: Preprocessing, teacher: TeacherModel) -> Pair:
     """Pair a student with its teacher."""
-    return Pair(student, student_format, teacher.model, teacher.format)
+    return Pair(student, student_format, teacher.model, teacher.format, teacher.own_size)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from dskd_compress.checkpoints import read_checkpoint
 from dskd_compress.config import DataSection, Recipe, TeacherSection
 from dskd_compress.data import DataSets, Preprocessing, resolve_preprocessing
 from dskd_compress.label_space import ProbedModel
-from dskd_compress.models import count_classes, create_model
+from dskd_compress.models import WeightsShape, create_model, find_shape
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder
 from dskd_compress.teachers.classes import (
     find_class_names,
@@ -21,6 +22,7 @@ from dskd_compress.teachers.classes import (
     refuse_other_classes,
 )
 from dskd_compress.teachers.probe import load_probe
+from dskd_compress.teachers.stated_input import StatedInput, find_stated_input
 from dskd_compress.weights import WeightsInfo, check_classes, find_info, load_trained
 from dskd_export.errors import DataError, ModelError
 
@@ -38,6 +40,8 @@ class TeacherModel:
     weights: str  # source of the weights, in words
     origin: str | None = None  # source of the preprocessing, in words; None: it is known to be right
     outputs: list[list[str]] | None = None
+    own_size: bool = False  # fed images of its own size, not of the student's
+    notes: tuple[str, ...] = ()  # what comes with the weights and is not used
 
 
 def load_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherModel:
@@ -81,37 +85,101 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         )
     checkpoint = section.checkpoint
     info = None if checkpoint is None else find_info(checkpoint)
-    size = recipe.data.input_size if info is None else info.input_size[1]
-    if isinstance(own_size := section.kwargs.get("img_size"), int):
-        size = own_size  # a teacher of fixed size gets its own, whatever the student gets
-    classes = _count_weights_classes(section, info, sets)
-    model = create_model(section, num_classes=classes, input_size=size).eval()
-    source = "pretrained" if checkpoint is None else f"checkpoint {checkpoint.name}"
-    # The teacher keeps the normalisation of its training, whatever the recipe sets for the student: that in the
-    # metadata of weights of another run, else timm's.
-    format = resolve_preprocessing(DataSection(input_size=size), model) if info is None else info.preprocessing
+    stated = StatedInput()
+    shape = WeightsShape(None if info is None else len(info.classes), None)
+    if checkpoint is not None and info is None:
+        content = read_checkpoint(checkpoint)
+        stated = find_stated_input(section, checkpoint, content.arguments)
+        shape = find_shape(section, content.weights)
+    size = _choose_size(recipe, info, stated, shape)
+    changes: list[str] = []
+    model = create_model(
+        section,
+        num_classes=_count_weights_classes(section, shape, sets),
+        input_size=size,
+        on_change=changes.append,
+    ).eval()
+    source = "pretrained" if checkpoint is None else ", ".join([f"checkpoint {checkpoint.name}", *changes])
+    format, origin = _choose_format(section, model, size, info, stated)
+    named = info
+    if info is None and stated.classes and len(stated.classes) == int(model.num_classes):  # type: ignore[arg-type]
+        named = WeightsInfo.of(section, stated.classes, format)
     if section.class_map is not None:
         own = int(model.num_classes)  # type: ignore[arg-type]
-        model = map_classes(model, section, info, sets)
+        model = map_classes(model, section, named, sets)
         source = f"{source}, {model.class_map.members} of {own} classes mapped"
     elif section.probe is None:
-        refuse_other_classes(recipe, folder, sets.classes, find_class_names(model, section, info))
+        refuse_other_classes(recipe, folder, sets.classes, find_class_names(model, section, named))
         if info is not None and checkpoint is not None:
             check_classes(info.classes, sets, checkpoint, "train")
-    origin = None if info is not None else f"timm's for {section.name}"
-    if section.mean is not None or section.std is not None:
-        format = replace(format, mean=section.mean or format.mean, std=section.std or format.std)
-        origin = "teacher.mean and teacher.std"
-    return TeacherModel(model, format, source, origin, list_output_classes(model, section, info))
+        _refuse_other_order(stated, sets)
+    return TeacherModel(
+        model,
+        format,
+        source,
+        origin,
+        list_output_classes(model, section, named),
+        own_size=section.input_size is not None,
+        notes=tuple(stated.left_out),
+    )
 
 
-def _count_weights_classes(section: TeacherSection, info: WeightsInfo | None, sets: DataSets) -> int | None:
+def _choose_size(recipe: Recipe, info: WeightsInfo | None, stated: StatedInput, shape: WeightsShape) -> int | None:
+    """Choose the side of the images to build a teacher for; None: timm's own.
+
+    One of a fixed size gets that of its weights, whatever the student gets: its accuracy was reached with it.
+    """
+    section = recipe.teacher
+    img_size = section.kwargs.get("img_size")
+    of_weights = shape.input_size or stated.side if info is None else info.input_size[1]
+    given = (section.input_size, img_size if isinstance(img_size, int) else None, of_weights)
+    return next((size for size in given if size is not None), recipe.data.input_size)
+
+
+def _choose_format(
+    section: TeacherSection, model: nn.Module, size: int | None, info: WeightsInfo | None, stated: StatedInput
+) -> tuple[Preprocessing, str | None]:
+    """Choose how the teacher gets its images, whatever the recipe sets for the student, and name the source.
+
+    The keys of the recipe come first, then what comes with the weights, then timm.
+    """
+    origin: str | None
+    if info is not None:
+        format, origin = info.preprocessing, None
+    else:
+        hub = f"the config of {section.name}" if ":" in section.name else f"timm's for {section.name}"
+        format, origin = resolve_preprocessing(DataSection(input_size=size), model), hub
+        if stated.source:
+            format, origin = stated.apply(format), stated.source
+        if size is not None:
+            format = replace(format, input_size=(format.input_size[0], size, size))
+    keys = [name for name in ("mean", "std", "interpolation", "crop_pct") if getattr(section, name) is not None]
+    if section.input_size is not None:
+        format = replace(format, input_size=(format.input_size[0], section.input_size, section.input_size))
+    if keys:
+        format = replace(format, **{name: getattr(section, name) for name in keys})
+    if norms := [f"teacher.{name}" for name in keys if name in ("mean", "std")]:
+        origin = " and ".join(norms)
+    return format, origin
+
+
+def _refuse_other_order(stated: StatedInput, sets: DataSets) -> None:
+    """Refuse weights of the same classes in another order, which teach every class under another's name.
+
+    Raises:
+        DataError: the names are the same, and the order is not.
+    """
+    if sorted(stated.classes) == sorted(sets.classes) and stated.classes != tuple(sets.classes):
+        raise DataError(
+            f"The teacher's classes are in another order than the data's, says {stated.source}.",
+            "Add to the command: --set teacher.class_map=by_name",
+        )
+
+
+def _count_weights_classes(section: TeacherSection, shape: WeightsShape, sets: DataSets) -> int | None:
     """Count the classes to build a teacher for; None: timm's own."""
     if section.checkpoint is None:
         return None
-    if info is not None:
-        return len(info.classes)
-    counted = count_classes(section.name, section.checkpoint)
-    if counted is None and section.class_map is None and section.probe is None:
+    if shape.classes is None and section.class_map is None and section.probe is None:
         return len(sets.classes)  # a checkpoint of the user has the classes of the data
-    return counted
+    return shape.classes

@@ -27,17 +27,6 @@ _FIRST_IMAGES = 96  # a normalisation that gains nothing on these is not tried o
 _BATCH = 32
 
 
-def describe_input(pair: Pair, origin: str) -> str:
-    """Describe the input of the teacher: `fed 128 px, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 (timm's)`."""
-    size = pair.teacher_size[1:]
-    pixels = f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"
-    mean, std = (
-        " ".join(f"{value:.4g}" for value in values)
-        for values in (pair.teacher_format.mean, pair.teacher_format.std)
-    )
-    return f"fed {pixels} px, mean {mean}, std {std} ({origin})"
-
-
 @torch.no_grad()
 def compare_normalisations(sets: DataSets, pair: Pair, device: torch.device) -> Symptom | None:
     """Try the usual normalisations on labelled validation images; draws nothing from any random generator.

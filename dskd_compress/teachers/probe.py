@@ -25,7 +25,7 @@ from dskd_compress.data.splits import limit_per_class
 from dskd_compress.label_space import ProbedModel, fit_linear_probe
 from dskd_compress.methods import Pair
 from dskd_compress.model_names import check_name
-from dskd_compress.models import state_sha256
+from dskd_compress.models import count_weight_classes, state_sha256
 from dskd_compress.run_folder import TEACHER_PROBE, RunFolder, digest
 from dskd_compress.taps import measure_pooled_width
 from dskd_compress.timm_import import import_timm
@@ -83,14 +83,13 @@ def _count_classes(teacher: TeacherSection) -> int | None:
     info = find_info(path)
     if info is not None:
         return len(info.classes)
-    named = [getattr(config, key, None) for key in ("first_conv", "classifier")]
-    if not all(isinstance(name, str) for name in named):
+    first, classifier = (getattr(config, key, None) for key in ("first_conv", "classifier"))
+    if not isinstance(first, str) or not isinstance(classifier, str):
         return None
     weights = read_weights(path)
-    first, classifier = (weights.get(f"{name}.weight") for name in named)
-    if first is None:  # of another model or layout
+    if f"{first}.weight" not in weights:  # of another model or layout
         return None
-    return 0 if classifier is None else len(classifier)
+    return count_weight_classes(teacher.name, weights)
 
 
 def attach_unfitted_probe(

@@ -166,7 +166,7 @@ def test_a_vit_of_another_image_size_loads_and_says_so(tmp_path: Path) -> None:
     trained = make_model("test_vit", img_size=64)
     save_file(trained.state_dict(), tmp_path / "vit.safetensors")
     section = ModelSection(name="test_vit", pretrained=False, checkpoint=tmp_path / "vit.safetensors")
-    assert find_shape(section, tmp_path / "vit.safetensors") == WeightsShape(CLASSES, 64)
+    assert find_shape(section, read_weights(tmp_path / "vit.safetensors")) == WeightsShape(CLASSES, 64)
     changes: list[str] = []
     loaded = create_model(section, num_classes=CLASSES, input_size=32, on_change=changes.append)
     assert changes == ["pos_embed resampled from 64 px to the images' size"]

@@ -169,12 +169,16 @@ class TrainingDocument(Document):
     best_epoch: int
     best: Accuracy
     last: Accuracy
-    teacher_accuracy: Accuracy | None = None
+    teacher_accuracy: Accuracy | None = Field(default=None, description="on its own input, as in validation.json")
+    teacher_accuracy_as_fed: Accuracy | None = Field(
+        default=None,
+        description="on the student's images, as the training feeds it; None: these are its own input",
+    )
+    teacher_known_top1: float | None = Field(
+        default=None, description="fraction in [0, 1] that the user knows it reaches; None: not given"
+    )
     start: StudentStart | None = Field(default=None, description="weights of the student before its first step")
     initial_sha256: str | None = Field(default=None, description="of the student before its first step")
-    initial_weights: Literal["random", "pretrained", "checkpoint"] | None = Field(
-        default=None, description="what the student started from; None: not recorded"
-    )
     pretrained_exists: bool | None = Field(
         default=None, description="timm has pretrained weights of the student; None: not recorded"
     )

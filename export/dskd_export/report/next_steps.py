@@ -94,7 +94,7 @@ def _find_teacher_fault(run: Run) -> Iterator[NextStep]:
 def _find_random_start(run: Run) -> Iterator[NextStep]:
     """A student that learned everything from its few images."""
     student = run.student
-    if student is None or student.initial_weights != "random" or not student.pretrained_exists:
+    if student is None or student.start != "random" or not student.pretrained_exists:
         return
     images = "" if student.data.train_images is None else f" and saw {fmt.count(student.data.train_images)} images"
     yield NextStep(
