@@ -49,12 +49,21 @@ def _dump(section: BaseModel) -> Any:
 def _training(section: TrainSection | None) -> Any:
     # How often it is saved, and how long a process waits for others, shapes nothing of a training.
     kept_out = {"checkpoint_steps", "keep_checkpoints", "distributed_timeout_s"}
-    return None if section is None else section.model_dump(mode="json", exclude=kept_out)
+    if section is None:
+        return None
+    if not section.freeze_batch_norm:  # so that runs from before this key are up to date
+        kept_out.add("freeze_batch_norm")
+    return section.model_dump(mode="json", exclude=kept_out)
 
 
 def _ready_teacher(recipe: Recipe) -> Any:
-    # How it was trained shows in its weights.
-    return recipe.teacher.model_dump(mode="json", exclude={"train", "cache"})
+    # How it was trained shows in its weights; train, probe and class_map say the rest of how it was fitted.
+    return recipe.teacher.model_dump(mode="json", exclude={"fit", "train", "cache"})
+
+
+def _trained_part(recipe: Recipe) -> dict[str, str]:
+    # Nothing where all of it is trained, as in runs from before this key.
+    return {"fit": "head"} if recipe.teacher.chosen_fit == "head" else {}
 
 
 def _speed(recipe: Recipe) -> Any:
@@ -82,7 +91,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r: {
             "seed": r.seed,
             "data": _dump(r.data),
-            "teacher": {**_ready_teacher(r), "train": _training(r.teacher.train)},
+            "teacher": {**_ready_teacher(r), "train": _training(r.teacher.train), **_trained_part(r)},
             "student": r.student.name,
         },
         (),

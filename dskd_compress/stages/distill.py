@@ -16,6 +16,7 @@ from dskd_compress.stages.setup import create_student, make_pair, open_checked_d
 from dskd_compress.teachers.cache.accuracy import measure_teacher_accuracy
 from dskd_compress.teachers.cache.plan import TeacherCache
 from dskd_compress.teachers.classes import make_class_map_option
+from dskd_compress.teachers.fit import decide_fit
 from dskd_compress.teachers.load import load_own_teacher, load_teacher
 from dskd_compress.teachers.normalisation import compare_normalisations, describe_input
 from dskd_compress.teachers.probe import ensure_probe
@@ -52,6 +53,7 @@ def _distill(
     configure(section, device)
     read = group.run_on_main(lambda: folder.inputs(DISTILL, recipe))
     sets = open_checked_data(recipe, output)
+    recipe = decide_fit(recipe, sets, output)
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
     probe = None
@@ -151,6 +153,7 @@ def _distill(
             discarded=task.discarded(),
             teacher_accuracy=of_teacher,
             initial_sha256=initial_sha256,
+            teacher_fit=recipe.teacher.chosen_fit or "none",
             teacher_probe=probe,
             teacher_cache=kept,
             findings=None if diagnosis is None else diagnosis.findings,

@@ -31,7 +31,7 @@ from dskd_compress.stages.setup import open_checked_data
 from dskd_compress.stages.train import run_train
 from dskd_compress.stages.tune import run_tune
 from dskd_compress.stages.validate import run_validate
-from dskd_compress.teachers.probe import add_probe_where_needed
+from dskd_compress.teachers.fit import decide_fit
 from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import ValidationDocument
@@ -101,7 +101,7 @@ def _run_stages(
     names = select_stages(recipe, first, last)
     sets = open_checked_data(recipe, output)
     data_sha256 = sets.facts().sha256
-    recipe = add_probe_where_needed(recipe, sets, output)
+    recipe = decide_fit(recipe, sets, output)
     pending = [name for name in names if name == first or folder.why_rerun(name, recipe, data_sha256) is not None]
     # Later stages may run as well: report a missing package now, not after hours.
     check_tools(recipe, names[names.index(pending[0]) :] if pending else [])

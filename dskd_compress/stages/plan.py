@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from dskd_compress.config import DskdMethod, Recipe
+from dskd_compress.config import DskdMethod, Recipe, TeacherFit
 from dskd_compress.console import Output
 from dskd_compress.data import ImageSet, StreamSet, TrainLoader
 from dskd_compress.methods import MethodTask, create_task
@@ -16,12 +16,20 @@ from dskd_compress.run_folder import RunFolder, list_stages
 from dskd_compress.stages.setup import create_student, create_untrained_teacher, make_pair, open_checked_data
 from dskd_compress.teachers.cache.disk import format_bytes
 from dskd_compress.teachers.cache.plan import TeacherCache, TeacherCachePlan
+from dskd_compress.teachers.fit import decide_fit
 from dskd_compress.teachers.load import TeacherModel, load_own_teacher
 from dskd_compress.teachers.probe import attach_unfitted_probe
 from dskd_compress.training.device import autocast, resolve_device
 from dskd_compress.training.optim import create_optimization
 from dskd_export.documents.base import Document
 from dskd_export.documents.training import ModelFacts, TapFacts
+
+_FITS: dict[TeacherFit, str] = {
+    "none": "none: used as it is",
+    "probe": "probe: a linear classifier on its frozen features",
+    "head": "head: its classifier is trained first",
+    "all": "all: everything is trained first",
+}
 
 
 class MemoryEstimate(Document):
@@ -48,6 +56,7 @@ class Plan(Document):
     train_images: int | None = Field(description="None: a stream that does not tell")
     val_images: int | None
     teacher: ModelFacts | None
+    teacher_fit: TeacherFit | None = Field(description="how the teacher gets the classes of the data")
     student: ModelFacts
     taps: dict[str, TapFacts]
     training_only_parameters: dict[str, int]
@@ -68,6 +77,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     device = resolve_device(recipe.train.device)
     autocast(recipe.train, device)
     sets = open_checked_data(recipe)
+    recipe = decide_fit(recipe, sets, Output(json_output=False, quiet=True))
     classes = len(sets.classes)
     student, format = create_student(recipe, classes)
     if recipe.teacher.train is not None:
@@ -84,6 +94,8 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     pair = make_pair(student, format, teacher)
     cpu = torch.device("cpu")
     task = create_task(recipe.method, student, pair, label_smoothing=0.0, seed=recipe.seed, device=cpu)
+    if recipe.train.freeze_batch_norm:
+        task.module.freeze_batch_norm()
     loader = TrainLoader(
         sets, recipe.data, format, batch_size=recipe.train.batch_size, seed=recipe.seed, device=device
     )
@@ -111,6 +123,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         train_images=_count(sets.train),
         val_images=_count(sets.val),
         teacher=model_facts(teacher.model, pair.teacher_size, teacher.weights) if task.teacher else None,
+        teacher_fit=recipe.teacher.chosen_fit,
         student=model_facts(student, format.input_size, "to be trained by this run"),
         taps={role: tap.facts() for role, tap in task.taps.items()},
         training_only_parameters=task.discarded(),
@@ -182,6 +195,8 @@ def print_plan(plan: Plan, output: Output) -> None:
             macs = f"{model.macs / 1e6:,.1f} M MACs" if model.macs else "MACs not countable"
             size = "x".join(map(str, model.input_size))
             rows.append([role, f"{model.name}, {model.parameters / 1e6:.2f} M parameters, {macs} at {size}"])
+            if role == "teacher" and plan.teacher_fit is not None:
+                rows.append(["fit of the teacher", _FITS[plan.teacher_fit]])
     for role, tap in plan.taps.items():
         grid = f", grid {tap.grid[0]}x{tap.grid[1]}" if tap.grid else ""
         rows.append([f"tap of the {role}", f"{tap.kind}, {tap.channels} channels{grid} ({tap.layout})"])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from dskd_compress.config import ModelSection, Recipe
+from dskd_compress.config import ModelSection, Recipe, TeacherSection
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, Preprocessing, check_data, open_data, resolve_preprocessing
 from dskd_compress.methods import Pair
 from dskd_compress.models import create_model
-from dskd_compress.teachers.load import TeacherModel
+from dskd_compress.teachers.load import TeacherModel, check_has_weights, find_own_format
 
 
 def open_checked_data(recipe: Recipe, output: Output | None = None, *, every_class: bool = True) -> DataSets:
@@ -51,13 +52,31 @@ def create_student(
 def create_untrained_teacher(
     recipe: Recipe, classes: int, on_new_classifier: Callable[[str], None] = _say_nothing
 ) -> tuple[nn.Module, Preprocessing]:
-    """Create the untrained teacher; its training shows it the images as the student gets them.
+    """Create the teacher that is to be trained.
+
+    Its training shows it the images as the student gets them. One whose features stay frozen gets them with the
+    normalisation that its features were trained with.
 
     Args:
         on_new_classifier: as for `create_student`.
+
+    Raises:
+        ModelError: there are no weights for the features that are to stay frozen.
     """
+    section = drop_own_classes(recipe.teacher)
     _, format = create_student(recipe, classes)
-    return _create(recipe.teacher, recipe.seed, classes, format.input_size[1], on_new_classifier), format
+    if section.chosen_fit != "head":
+        return _create(section, recipe.seed, classes, format.input_size[1], on_new_classifier), format
+    check_has_weights(section)
+    model = _create(section, recipe.seed, classes, format.input_size[1], on_new_classifier)
+    own, _ = find_own_format(section, model, format.input_size[1])
+    return model, replace(format, mean=own.mean, std=own.std)
+
+
+def drop_own_classes(section: TeacherSection) -> TeacherSection:
+    """Drop the number of classes of a teacher's weights: trained here, it has those of the data."""
+    kwargs = {name: value for name, value in section.kwargs.items() if name != "num_classes"}
+    return section.model_copy(update={"kwargs": kwargs})
 
 
 def _create(

@@ -73,12 +73,8 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         path = folder.require("teacher.safetensors", "train")
         model, trained = load_trained(path)
         check_classes(trained.classes, sets, path, "train")
-        return TeacherModel(model, trained.preprocessing, "trained by this run")
-    if not section.pretrained and section.checkpoint is None:
-        raise ModelError(
-            f"teacher.name: {section.name} has no weights: pretrained is false, checkpoint and train are not set.",
-            "Set teacher.pretrained, teacher.checkpoint (--teacher-checkpoint) or teacher.train.",
-        )
+        return TeacherModel(model, trained.preprocessing, describe_trained(section))
+    check_has_weights(section)
     checkpoint = section.checkpoint
     info = None if checkpoint is None else find_info(checkpoint)
     size = recipe.data.input_size if info is None else info.input_size[1]
@@ -87,9 +83,7 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
     classes = _count_weights_classes(section, info, sets)
     model = create_model(section, num_classes=classes, input_size=size).eval()
     source = "pretrained" if checkpoint is None else f"checkpoint {checkpoint.name}"
-    # The teacher keeps the normalisation of its training, whatever the recipe sets for the student: that in the
-    # metadata of weights of another run, else timm's.
-    format = resolve_preprocessing(DataSection(input_size=size), model) if info is None else info.preprocessing
+    format, origin = find_own_format(section, model, size)
     if section.class_map is not None:
         own = int(model.num_classes)  # type: ignore[arg-type]
         model = map_classes(model, section, info, sets)
@@ -98,11 +92,43 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         refuse_other_classes(recipe, folder, sets.classes, find_class_names(model, section, info))
         if info is not None and checkpoint is not None:
             check_classes(info.classes, sets, checkpoint, "train")
-    origin = None if info is not None else f"timm's for {section.name}"
-    if section.mean is not None or section.std is not None:
-        format = replace(format, mean=section.mean or format.mean, std=section.std or format.std)
-        origin = "teacher.mean and teacher.std"
     return TeacherModel(model, format, source, origin, list_output_classes(model, section, info))
+
+
+def check_has_weights(section: TeacherSection) -> None:
+    """Refuse a teacher without trained weights.
+
+    Raises:
+        ModelError: its weights would be random.
+    """
+    if not section.pretrained and section.checkpoint is None:
+        raise ModelError(
+            f"teacher.name: {section.name} has no weights: pretrained is false, checkpoint is not set.",
+            "Give weights with --teacher-checkpoint FILE, or train all of it: --set teacher.fit=all",
+        )
+
+
+def find_own_format(
+    section: TeacherSection, model: nn.Module, size: int | None
+) -> tuple[Preprocessing, str | None]:
+    """Find the preprocessing of a teacher's training, and its source in words; None: it is known to be right.
+
+    It is kept whatever the recipe sets for the student: that of the weights' own metadata, else timm's.
+    """
+    info = None if section.checkpoint is None else find_info(section.checkpoint)
+    format = resolve_preprocessing(DataSection(input_size=size), model) if info is None else info.preprocessing
+    if section.mean is None and section.std is None:
+        return format, None if info is not None else f"timm's for {section.name}"
+    format = replace(format, mean=section.mean or format.mean, std=section.std or format.std)
+    return format, "teacher.mean and teacher.std"
+
+
+def describe_trained(section: TeacherSection) -> str:
+    """Describe the source of the weights of a teacher that this run trained."""
+    if section.chosen_fit == "head":
+        start = "pretrained" if section.checkpoint is None else f"checkpoint {section.checkpoint.name}"
+        return f"{start}, classifier trained by this run"
+    return "trained by this run"
 
 
 def _count_weights_classes(section: TeacherSection, info: WeightsInfo | None, sets: DataSets) -> int | None:

@@ -163,6 +163,11 @@ class TrainingDocument(Document):
     last: Accuracy
     teacher_accuracy: Accuracy | None = None
     initial_sha256: str | None = Field(default=None, description="of the student before its first step")
+    teacher_fit: Literal["none", "probe", "head", "all"] | None = Field(
+        default=None,
+        description="how the teacher got the classes of the data: as it is, a fitted classifier, its classifier "
+        "trained, all of it trained; None: not recorded",
+    )
     teacher_probe: TeacherProbeFacts | None = Field(default=None, description="None where none was fitted")
     teacher_cache: TeacherCacheFacts | None = Field(default=None, description="None where nothing was kept")
     findings: list[Finding] | None = Field(default=None, description="faults seen; None: not diagnosed")
