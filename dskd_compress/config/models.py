@@ -123,6 +123,12 @@ class TeacherSection(ModelSection):
             raise ValueError(
                 "mean and std are for a teacher with frozen features; one with train uses data.mean and data.std"
             )
+        random = not self.pretrained and self.checkpoint is None
+        if self.train is not None and self.train.freeze_batch_norm and random:
+            raise KeyConflict(
+                "train.freeze_batch_norm would freeze random weights: pretrained is false, checkpoint is not set",
+                "train.freeze_batch_norm=false",
+            )
         if self.class_names is not None and self.class_map is None:
             raise ValueError("class_names needs class_map; set class_map as well")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Union
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from dskd_compress.config.data import DataSection
 from dskd_compress.config.dskd import DskdMethod
@@ -20,7 +20,14 @@ from dskd_compress.config.methods import (
 from dskd_compress.config.models import StudentSection, TeacherSection
 from dskd_compress.config.stages import ExportSection, ReportSection
 from dskd_compress.config.train import DiagnosisSection, TrackingSection, TrainSection, TuneSection
-from dskd_export.settings import BenchmarkSettings, BudgetSettings, BuildSettings, Section, ValidateSettings
+from dskd_export.settings import (
+    BenchmarkSettings,
+    BudgetSettings,
+    BuildSettings,
+    KeyConflict,
+    Section,
+    ValidateSettings,
+)
 
 FeatureMethod = FitNetMethod | DiffKdMethod | LshfmMethod | DskdMethod
 Method = Annotated[
@@ -52,3 +59,13 @@ class Recipe(Section):
     budget: BudgetSettings = BudgetSettings()
     benchmark: BenchmarkSettings = BenchmarkSettings()
     report: ReportSection = ReportSection()
+
+    @model_validator(mode="after")
+    def _check_frozen_batch_norm(self) -> Recipe:
+        if self.train.freeze_batch_norm and not self.student.pretrained and self.student.checkpoint is None:
+            raise KeyConflict(
+                "train.freeze_batch_norm would freeze random weights: student.pretrained is false, "
+                "student.checkpoint is not set",
+                "train.freeze_batch_norm=false",
+            )
+        return self

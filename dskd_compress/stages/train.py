@@ -55,6 +55,7 @@ def _train(
     loaders = Loaders.open(recipe, section, sets, format, group)
     smoothing = section.label_smoothing
     if recipe.teacher.chosen_fit == "head":
+        output.print("Training the classifier alone (teacher.fit head).")
         task = create_head_task(model, label_smoothing=smoothing, device=device)
     else:
         task = create_task(NoneMethod(), model, None, label_smoothing=smoothing, seed=recipe.seed, device=device)

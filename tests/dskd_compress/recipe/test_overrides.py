@@ -170,3 +170,12 @@ def test_normalisation_belongs_to_features_that_stay() -> None:
     for fit in ("none", "probe", "head"):
         assert recipe_from_mapping(values, [f"teacher.fit={fit}"]).teacher.mean == (0.5, 0.5, 0.5)
     assert "data.mean" in fault("teacher.fit=all", values=values).message
+
+
+@pytest.mark.parametrize("section", ["train", "teacher.train"])
+def test_batch_norm_of_random_weights_is_not_frozen(section: str) -> None:
+    random = ["teacher.pretrained=false", "student.pretrained=false", f"{section}.freeze_batch_norm=true"]
+    error = fault(*random)
+    assert f"--set {section}.freeze_batch_norm=true: " in error.message
+    assert error.hint == f"Add --set {section}.freeze_batch_norm=false"
+    recipe_from_mapping(BASE, [*random, "student.checkpoint=a.pth", "teacher.checkpoint=b.pth"])

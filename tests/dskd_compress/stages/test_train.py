@@ -8,7 +8,7 @@ import torch
 from run_support import QUIET, STEPS, Finished, records, small_recipe
 from safetensors.torch import load_file, save_file
 
-from dskd_compress.run_folder import DISTILL, TRAIN, RunFolder
+from dskd_compress.run_folder import DISTILL, EXPORT, TRAIN, RunFolder
 from dskd_compress.stages.setup import open_checked_data
 from dskd_compress.stages.train import run_train
 from dskd_compress.teachers.load import load_teacher
@@ -132,10 +132,18 @@ def test_a_longer_or_another_training_is_noticed(finished: Finished) -> None:
     """Runs from before these keys stay up to date; the keys make a stage run again."""
     folder, recipe = finished.folder, finished.recipe
     assert folder.why_rerun(TRAIN, recipe) is None
-    for override, why in (
-        ("teacher.fit=all", None),
-        ("teacher.fit=head", "teacher changed in the recipe"),
-        ("teacher.train.freeze_batch_norm=true", "teacher changed in the recipe"),
-    ):
-        assert folder.why_rerun(TRAIN, small_recipe(override)) == why
-    assert folder.why_rerun(DISTILL, small_recipe("train.freeze_batch_norm=true")) == "train changed in the recipe"
+    assert folder.why_rerun(TRAIN, small_recipe("teacher.fit=all")) is None
+    assert folder.why_rerun(TRAIN, small_recipe("teacher.fit=head")) == "teacher changed in the recipe"
+    frozen = recipe.train.model_copy(update={"freeze_batch_norm": True})
+    teacher = recipe.teacher.model_copy(update={"train": frozen})
+    other = recipe.model_copy(update={"teacher": teacher, "train": frozen})
+    assert folder.why_rerun(TRAIN, other) == "teacher changed in the recipe"
+    assert folder.why_rerun(DISTILL, other) == "train changed in the recipe"
+
+
+def test_a_teacher_that_was_trained_and_is_not_used_is_noticed(finished: Finished) -> None:
+    """The student was distilled from other weights than the recipe now names."""
+    ready = small_recipe().teacher.model_copy(update={"fit": "none", "train": None})
+    recipe = finished.recipe.model_copy(update={"teacher": ready})
+    for stage in (DISTILL, EXPORT):
+        assert finished.folder.why_rerun(stage, recipe) == "teacher.safetensors changed"
