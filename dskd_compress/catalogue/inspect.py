@@ -86,7 +86,7 @@ def inspect_architecture(name: str, input_size: int | None) -> Inspection:
 def _judge_as_teacher(heads: dict[str, str], own_classes: int) -> str:
     guiding = [kind for kind, way in heads.items() if not way.startswith("no")]
     if not own_classes:
-        return "with a classifier of the data's classes: teacher.train, or teacher.probe: true"
+        return "with a classifier of the data's classes: teacher.fit: probe, head or all"
     if not guiding:
-        return f"with teacher.probe: true; its own head reads no tap ({heads['vector'].removeprefix('no: ')})"
+        return f"with teacher.fit: probe; its own head reads no tap ({heads['vector'].removeprefix('no: ')})"
     return f"yes: {' and '.join(guiding)}"

@@ -25,7 +25,7 @@ def train(
     """Train the teacher on the data and write its weights.
 
     For recipes without a trained teacher. Training starts from --teacher-checkpoint, whose classifier may have
-    other classes.
+    other classes. --set teacher.fit=head trains the classifier alone.
 
     [bold]Examples[/bold]
 
@@ -38,7 +38,7 @@ def train(
 
     output = Output(json_output)
     if recipe is None and names_a_run(changes):
-        changes = [FlagOverride("teacher.train={}", "train"), *changes]
+        changes = [FlagOverride("teacher.fit=all", "train"), *changes]
     loaded, folder = resolve_run(recipe, out, changes)
 
     from dskd_compress.stages.train import run_train

@@ -21,6 +21,7 @@ from dskd_compress.config.models import (
     ModelSection,
     StudentSection,
     TeacherCacheSection,
+    TeacherFit,
     TeacherProbeSection,
     TeacherSection,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Section",
     "StudentSection",
     "TeacherCacheSection",
+    "TeacherFit",
     "TeacherProbeSection",
     "TeacherSection",
     "TrackingSection",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,29 @@ from pydantic import Field, field_validator, model_validator
 from dskd_compress.config.train import TrainSection
 from dskd_export.settings import KeyConflict, Positive, Section
 from dskd_export.spec import Interpolation
+
+TeacherFit = Literal["none", "probe", "head", "all"]
+"""How a teacher gets the classes of the data."""
+
+# The settings of each choice. Without fit, settings mean the first choice that uses them.
+_FITS_THAT_USE: dict[str, tuple[TeacherFit, ...]] = {
+    "train": ("all", "head"),
+    "probe": ("probe",),
+    "class_map": ("none",),
+    "class_names": ("none",),
+}
+
+
+def drop_other_fits(teacher: dict[str, Any], keep: Container[str]) -> None:
+    """Remove the settings of other choices from a teacher section, so that a newly chosen `fit` applies.
+
+    Args:
+        teacher: as written; its `fit` null means that the choice is to be made anew.
+        keep: keys that stay whatever the choice.
+    """
+    for key, fits in _FITS_THAT_USE.items():
+        if (teacher.get("fit") or "none") not in fits and key in teacher and key not in keep:
+            del teacher[key]
 
 
 class ModelSection(Section):
@@ -60,8 +84,14 @@ class TeacherSection(ModelSection):
     """The model that teaches."""
 
     pretrained: bool = Field(True, description="start from timm's pretrained weights")
+    fit: TeacherFit | None = Field(
+        None,
+        description="how it gets the classes of the data. none: used as it is; probe: a linear classifier on its "
+        "frozen features; head: train its classifier; all: train everything; null: what train, probe or class_map "
+        "says, else probe where the classes differ",
+    )
     train: TrainSection | None = Field(
-        None, description="train the teacher on the data first; null: its weights are ready"
+        None, description="training of the teacher before the distillation, for fit head and all"
     )
     class_map: Literal["by_name"] | Path | dict[str, str | int] | None = Field(
         None,
@@ -74,8 +104,7 @@ class TeacherSection(ModelSection):
         "of its weights",
     )
     probe: TeacherProbeSection | None = Field(
-        None,
-        description="fit a linear classifier of the data's classes on the teacher's features; true: defaults",
+        None, description="the classifier that fit probe fits on the teacher's features; true: defaults"
     )
     input_size: int | None = Field(
         None,
@@ -116,18 +145,54 @@ class TeacherSection(ModelSection):
 
     @model_validator(mode="after")
     def _check_one_way_to_classes(self) -> TeacherSection:
+        if self.fit is None:
+            self._check_one_section()
+        else:
+            self._check_settings_of_fit(self.fit)
+        if self.train is not None:
+            # Frozen features keep the normalisation that they were trained with.
+            unused = [name for name in _OWN_INPUT if self.fit != "head" or name not in ("mean", "std")]
+            for name in unused:
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for a ready teacher; one that is trained here uses data.{name}")
+        random = not self.pretrained and self.checkpoint is None
+        if self.train is not None and self.train.freeze_batch_norm and random:
+            raise KeyConflict(
+                "train.freeze_batch_norm would freeze random weights: pretrained is false, checkpoint is not set",
+                "train.freeze_batch_norm=false",
+            )
+        if self.class_names is not None and self.class_map is None:
+            raise ValueError("class_names needs class_map; set class_map as well")
+        return self
+
+    def _check_one_section(self) -> None:
         ways = [name for name in ("train", "class_map", "probe") if getattr(self, name) is not None]
         if len(ways) > 1:
             raise KeyConflict(
                 f"{' and '.join(ways)} each give the teacher the classes of the data; keep one of them",
                 *(f"{name}=null" for name in ways),
             )
-        own = [name for name in _OWN_INPUT if getattr(self, name) is not None]
-        if self.train is not None and own:
-            raise ValueError(f"{own[0]} is for a ready teacher; one with train uses data.{own[0]}")
-        if self.class_names is not None and self.class_map is None:
-            raise ValueError("class_names needs class_map; set class_map as well")
-        return self
+
+    def _check_settings_of_fit(self, fit: TeacherFit) -> None:
+        """Refuse the settings of another choice, and add the defaults of this one."""
+        for name, fits in _FITS_THAT_USE.items():
+            if fit not in fits and getattr(self, name) is not None:
+                raise KeyConflict(
+                    f"fit {fit} does not use {name}, which is for fit {' and '.join(reversed(fits))}",
+                    f"fit={fits[0]}",
+                    f"{name}=null",
+                )
+        if fit == "probe" and self.probe is None:
+            object.__setattr__(self, "probe", TeacherProbeSection())
+        if fit in ("head", "all") and self.train is None:
+            object.__setattr__(self, "train", TrainSection())
+
+    @property
+    def chosen_fit(self) -> TeacherFit | None:
+        """How it gets the classes of the data; None: to be decided once its classes are known."""
+        if self.fit is not None:
+            return self.fit
+        return next((fits[0] for name, fits in _FITS_THAT_USE.items() if getattr(self, name) is not None), None)
 
 
 class StudentSection(ModelSection):

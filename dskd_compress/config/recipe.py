@@ -88,6 +88,16 @@ class Recipe(Section):
             raise ValueError(f"teacher.name is '{NO_TEACHER}', and teacher.checkpoint or teacher.train needs one")
         return self
 
+    @model_validator(mode="after")
+    def _check_frozen_batch_norm(self) -> Recipe:
+        if self.train.freeze_batch_norm and self.student.pretrained is False and self.student.checkpoint is None:
+            raise KeyConflict(
+                "train.freeze_batch_norm would freeze random weights: student.pretrained is false, "
+                "student.checkpoint is not set",
+                "train.freeze_batch_norm=false",
+            )
+        return self
+
     @property
     def needs_teacher(self) -> bool:
         """Whether the method reads a teacher."""

@@ -42,6 +42,11 @@ class TrainSection(Section):
     warmup_lr: NonNegative = Field(1e-5)
     min_lr: NonNegative = Field(0.0)
     label_smoothing: Fraction = Field(0.0)
+    freeze_batch_norm: bool = Field(
+        False,
+        description="batch norms keep their running statistics, scale and shift: for small batches, or weights "
+        "whose statistics fit more images than yours. Never with random weights: nothing would normalise",
+    )
     clip_grad: Positive | None = Field(
         5.0,
         description="largest gradient norm over student and training-only modules together; null: no clipping",

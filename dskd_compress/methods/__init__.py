@@ -25,10 +25,10 @@ from dskd_compress.methods.dskd.method import DskdModule
 from dskd_compress.methods.fitnet import FitNetModule
 from dskd_compress.methods.kd import KdModule
 from dskd_compress.methods.lshfm import LshfmModule
-from dskd_compress.methods.none import CrossEntropyModule
+from dskd_compress.methods.none import ClassifierModule, CrossEntropyModule
 from dskd_compress.methods.pairing import Pair, Taps, find_taps
 
-__all__ = ["MethodTask", "Pair", "Taps", "create_task", "find_taps", "statistics_batches"]
+__all__ = ["MethodTask", "Pair", "Taps", "create_head_task", "create_task", "find_taps", "statistics_batches"]
 
 
 def statistics_batches(method: Method) -> int:
@@ -68,6 +68,15 @@ def create_task(
         return MethodTask(module, teacher, device, taps.student)
     module = LOGIT_MODULES[type(method)](student, method, label_smoothing)
     return MethodTask(module, Teacher(pair.teacher, pair.adapter()), device)
+
+
+def create_head_task(model: nn.Module, *, label_smoothing: float, device: torch.device) -> MethodTask:
+    """Create the task that trains the classifier of a model, with cross-entropy; the rest is frozen in place.
+
+    Raises:
+        ModelError: timm names no classifier of it.
+    """
+    return MethodTask(ClassifierModule(model, label_smoothing), None, device)
 
 
 LOGIT_MODULES: dict[type, type[LogitModule]] = {KdMethod: KdModule, DkdMethod: DkdModule, DistMethod: DistModule}

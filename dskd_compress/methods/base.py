@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dskd_compress.config import DistMethod, DkdMethod, KdMethod
 from dskd_compress.methods.noise import StepNoise
@@ -150,6 +151,20 @@ class StudentModule(nn.Module):
         super().__init__()
         self.student = student
         self.label_smoothing = label_smoothing
+        self.batch_norm_is_frozen = False
+
+    def freeze_batch_norm(self) -> None:
+        """Freeze the batch norms of the student: running statistics, scale and shift. Those of heads train on."""
+        self.batch_norm_is_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> StudentModule:
+        """Set the mode; frozen batch norms stay in eval mode."""
+        super().train(mode)
+        for module in self.student.modules() if self.batch_norm_is_frozen else ():
+            if isinstance(module, _BatchNorm):
+                module.eval().requires_grad_(False)
+        return self
 
     def cross_entropy(self, logits_BK: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy with class indices [B] or mixed targets BxK, in fp32, mean over the batch."""

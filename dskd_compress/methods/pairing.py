@@ -52,8 +52,7 @@ class Pair:
         if classes[0] != classes[1]:
             raise ModelError(
                 f"The teacher {architecture(self.teacher)} has {classes[0]} classes, the student {classes[1]}.",
-                "Give a teacher checkpoint for this data set, train the teacher on it (teacher.train), map its "
-                "classes onto these (teacher.class_map), or fit a classifier (teacher.probe=true).",
+                "Fit a classifier of these classes on its features: --set teacher.fit=probe",
             )
 
 

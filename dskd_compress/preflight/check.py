@@ -24,7 +24,7 @@ from dskd_compress.preflight.machine import (
 )
 from dskd_compress.preflight.models import create_shapes, inspect_student, inspect_teacher
 from dskd_compress.run_folder import RunFolder
-from dskd_compress.teachers.probe import add_probe_where_needed
+from dskd_compress.teachers.fit import decide_fit
 from dskd_export.errors import DskdError
 
 
@@ -118,7 +118,7 @@ def _fit_teacher(recipe: Recipe, sets: DataSets | None, output: Output) -> Recip
     try:
         if ":" not in recipe.teacher.name:
             create_shapes(recipe, "teacher", None)
-        return add_probe_where_needed(recipe, sets, output)
+        return decide_fit(recipe, sets, output)
     except DskdError:
         return recipe  # found again, and reported, where a stage needs the teacher
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from dskd_compress.config import DskdMethod, Recipe, Section, TrainSection
 from dskd_compress.config.dskd import drop_preset_keys
+from dskd_compress.config.models import drop_other_fits
 from dskd_compress.recipe.faults import Fault, KeyPath, Origins, format_key, list_faults, raise_faults
 from dskd_compress.recipe.overrides import format_override
 from dskd_compress.recipe.sections import may_be_null, sections_of, tag_of
@@ -32,7 +33,8 @@ def recipe_from_mapping(
             under it) has its defaults, and a method without a name is the default method.
         overrides: `section.key=value`, the value in YAML; later ones win. Setting `method.name`
             starts that section anew, since the keys of another method mean nothing to it; setting
-            `method.preset` sets all keys that the presets differ in.
+            `method.preset` sets all keys that the presets differ in; setting `teacher.fit` drops the
+            settings of other choices that no override sets.
         lines: key path -> line in the source.
 
     Raises:
@@ -159,5 +161,18 @@ def _apply_override(values: dict[str, Any], text: str, origins: Origins) -> Faul
     elif parts == ("method", "preset"):
         drop_preset_keys(section)
     section[parts[-1]] = parsed.value
+    if parts[0] == "teacher" and len(parts) == 2:
+        _settle_fit(section, parts[1], origins)
     origins.override(parts, text)
     return None
+
+
+def _settle_fit(teacher: dict[str, Any], key: str, origins: Origins) -> None:
+    """Let an override of the teacher's fit, or one that takes its settings away, replace what the file chose."""
+    if key == "fit":
+        drop_other_fits(teacher, [name for name in teacher if origins.is_set(("teacher", name))])
+        return
+    needed_by = {"train": ("head", "all"), "probe": ("probe",)}.get(key, ())
+    taken_away = teacher[key] is None or teacher[key] is False
+    if taken_away and teacher.get("fit") in needed_by and not origins.is_set(("teacher", "fit")):
+        teacher["fit"] = None

@@ -168,7 +168,10 @@ class RunFolder:
     def inputs(self, stage_name: str, recipe: Recipe) -> dict[str, str]:
         """Hash the inputs of a stage; call it before the stage reads, so that a later change shows."""
         stage = find_stage(stage_name)
-        within = {name: sha256_file(self / name) for name in stage.inputs if (self / name).is_file()}
+        names = [name for name in stage.inputs if (self / name).is_file()]
+        if recipe.teacher.train is None:  # one that an earlier recipe trained does not teach
+            names = [name for name in names if name != self.weights("teacher").name]
+        within = {name: sha256_file(self / name) for name in names}
         return {**within, **hash_outside_files(stage, recipe)}
 
     def _settings(self, stage: Stage, recipe: Recipe) -> dict[str, str]:

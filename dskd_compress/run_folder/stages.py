@@ -52,14 +52,23 @@ def _dump(section: BaseModel) -> Any:
 def _training(section: TrainSection | None) -> Any:
     # How often it is saved, and how long a process waits for others, shapes nothing of a training.
     kept_out = {"checkpoint_steps", "keep_checkpoints", "distributed_timeout_s"}
-    return None if section is None else section.model_dump(mode="json", exclude=kept_out)
+    if section is None:
+        return None
+    if not section.freeze_batch_norm:  # so that runs from before this key are up to date
+        kept_out.add("freeze_batch_norm")
+    return section.model_dump(mode="json", exclude=kept_out)
 
 
 def _ready_teacher(recipe: Recipe) -> Any:
-    # How it was trained shows in its weights; what it is known to reach shapes nothing.
-    # Keys that a recipe does not use leave the digests of older runs as they are.
+    # How it was trained shows in its weights; train, probe and class_map say the rest of how it was fitted.
+    # What it is known to reach shapes nothing. Keys that a recipe does not use leave older digests as they are.
     unused = {name for name in _TEACHER_INPUT if getattr(recipe.teacher, name) is None}
-    return recipe.teacher.model_dump(mode="json", exclude={"train", "cache", "accuracy", *unused})
+    return recipe.teacher.model_dump(mode="json", exclude={"fit", "train", "cache", "accuracy", *unused})
+
+
+def _trained_part(recipe: Recipe) -> dict[str, str]:
+    # Nothing where all of it is trained, as in runs from before this key.
+    return {"fit": "head"} if recipe.teacher.chosen_fit == "head" else {}
 
 
 def _speed(recipe: Recipe) -> Any:
@@ -98,7 +107,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r: {
             "seed": r.seed,
             "data": _dump(r.data),
-            "teacher": {**_ready_teacher(r), "train": _training(r.teacher.train)},
+            "teacher": {**_ready_teacher(r), "train": _training(r.teacher.train), **_trained_part(r)},
             "student": r.student.name,
         },
         (),

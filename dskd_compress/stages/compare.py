@@ -203,7 +203,7 @@ def _with_trained_teacher(run: Run, out: Path, output: Output) -> Run:
         output.print("Training the teacher, once for all runs.")
         _train(Run("teacher", recipe.seed, recipe, folder), TRAIN)
     teacher = recipe.teacher.model_copy(
-        update={"train": None, "pretrained": False, "checkpoint": folder.weights("teacher")}
+        update={"fit": "none", "train": None, "pretrained": False, "checkpoint": folder.weights("teacher")}
     )
     return Run(run.label, run.seed, run.recipe.model_copy(update={"teacher": teacher}), run.folder)
 

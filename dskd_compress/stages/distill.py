@@ -29,6 +29,7 @@ from dskd_compress.teachers.evaluation import (
     explain_below_known,
     is_below_known,
 )
+from dskd_compress.teachers.fit import decide_fit
 from dskd_compress.teachers.load import load_own_teacher, load_teacher
 from dskd_compress.teachers.normalisation import compare_normalisations
 from dskd_compress.teachers.presence import explain_absence
@@ -68,6 +69,7 @@ def _distill(
     recipe = set_student_start(recipe, pretrained)
     read = group.run_on_main(lambda: folder.inputs(DISTILL, recipe))
     sets = open_checked_data(recipe, output)
+    recipe = decide_fit(recipe, sets, output)
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
     probe = teacher = pair = None
@@ -178,6 +180,7 @@ def _distill(
             start=describe_student_start(recipe.student),
             initial_sha256=initial_sha256,
             pretrained_exists=has_pretrained_weights(recipe.student.name),
+            teacher_fit=recipe.teacher.chosen_fit or "none",
             teacher_probe=probe,
             teacher_cache=kept,
             findings=None if diagnosis is None else diagnosis.findings,

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from dskd_compress.config import DskdMethod, Recipe
+from dskd_compress.config import DskdMethod, Recipe, TeacherFit
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, ImageSet, Preprocessing, StreamSet, TrainLoader
 from dskd_compress.methods import MethodTask, create_task
@@ -22,6 +22,7 @@ from dskd_compress.stages.setup import (
 )
 from dskd_compress.teachers.cache.disk import format_bytes
 from dskd_compress.teachers.cache.plan import TeacherCache, TeacherCachePlan
+from dskd_compress.teachers.fit import decide_fit
 from dskd_compress.teachers.load import TeacherModel, load_own_teacher
 from dskd_compress.teachers.presence import explain_absence
 from dskd_compress.teachers.probe import attach_unfitted_probe
@@ -29,6 +30,13 @@ from dskd_compress.training.device import autocast, resolve_device
 from dskd_compress.training.optim import create_optimization
 from dskd_export.documents.base import Document
 from dskd_export.documents.training import ModelFacts, TapFacts
+
+_FITS: dict[TeacherFit, str] = {
+    "none": "none: used as it is",
+    "probe": "probe: a linear classifier on its frozen features",
+    "head": "head: its classifier is trained first",
+    "all": "all: everything is trained first",
+}
 
 
 class MemoryEstimate(Document):
@@ -55,6 +63,7 @@ class Plan(Document):
     train_images: int | None = Field(description="None: a stream that does not tell")
     val_images: int | None
     teacher: ModelFacts | None
+    teacher_fit: TeacherFit | None = Field(description="how the teacher gets the classes of the data")
     student: ModelFacts
     taps: dict[str, TapFacts]
     training_only_parameters: dict[str, int]
@@ -75,6 +84,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     device = resolve_device(recipe.train.device)
     autocast(recipe.train, device)
     sets = open_checked_data(recipe)
+    recipe = decide_fit(recipe, sets, Output(json_output=False, quiet=True))
     classes = len(sets.classes)
     if recipe.student.pretrained == "auto":  # weights change no plan, and a dry run downloads none
         recipe = set_student_start(recipe, False)
@@ -87,6 +97,8 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
     pair = None if teacher is None else make_pair(student, format, teacher)
     cpu = torch.device("cpu")
     task = create_task(recipe.method, student, pair, label_smoothing=0.0, seed=recipe.seed, device=cpu)
+    if recipe.train.freeze_batch_norm:
+        task.module.freeze_batch_norm()
     loader = TrainLoader(
         sets, recipe.data, format, batch_size=recipe.train.batch_size, seed=recipe.seed, device=device
     )
@@ -116,6 +128,7 @@ def make_plan(recipe: Recipe, folder: RunFolder) -> Plan:
         teacher=None
         if teacher is None or pair is None or task.teacher is None
         else model_facts(teacher.model, pair.teacher_size, teacher.weights),
+        teacher_fit=recipe.teacher.chosen_fit,
         student=model_facts(student, format.input_size, "to be trained by this run"),
         taps={role: tap.facts() for role, tap in task.taps.items()},
         training_only_parameters=task.discarded(),
@@ -203,6 +216,8 @@ def print_plan(plan: Plan, output: Output) -> None:
             macs = f"{model.macs / 1e6:,.1f} M MACs" if model.macs else "MACs not countable"
             size = "x".join(map(str, model.input_size))
             rows.append([role, f"{model.name}, {model.parameters / 1e6:.2f} M parameters, {macs} at {size}"])
+            if role == "teacher" and plan.teacher_fit is not None:
+                rows.append(["fit of the teacher", _FITS[plan.teacher_fit]])
     for role, tap in plan.taps.items():
         grid = f", grid {tap.grid[0]}x{tap.grid[1]}" if tap.grid else ""
         rows.append([f"tap of the {role}", f"{tap.kind}, {tap.channels} channels{grid} ({tap.layout})"])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from dskd_compress.config import ModelSection, Recipe, StudentSection
+from dskd_compress.config import ModelSection, Recipe, StudentSection, TeacherSection
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, Preprocessing, check_data, open_data, resolve_preprocessing
 from dskd_compress.methods import Pair
 from dskd_compress.models import create_model
-from dskd_compress.teachers.load import TeacherModel
+from dskd_compress.teachers.load import TeacherModel, check_has_weights, find_own_format
 from dskd_export.documents.training import StudentStart
 from dskd_export.errors import ModelError
 
@@ -112,15 +113,34 @@ def report_student_start(recipe: Recipe, missing: str, steps: int, output: Outpu
 def create_untrained_teacher(
     recipe: Recipe, classes: int, on_note: Callable[[str], None] = _say_nothing
 ) -> tuple[nn.Module, Preprocessing]:
-    """Create the untrained teacher; its training shows it the images as the student gets them.
+    """Create the teacher that is to be trained.
+
+    Its training shows it the images as the student gets them. One whose features stay frozen gets them with the
+    normalisation that its features were trained with.
 
     Args:
         on_note: as for `create_student`.
+
+    Raises:
+        ModelError: there are no weights for the features that are to stay frozen.
     """
+    section = drop_own_classes(recipe.teacher)
     # Of the student only the preprocessing is needed here, which no weights change.
     bare = recipe.student.model_copy(update={"pretrained": False, "checkpoint": None})
     _, format = create_student(recipe.model_copy(update={"student": bare}), classes)
-    return _create(recipe.teacher, recipe.seed, classes, format.input_size[1], on_note), format
+    if section.chosen_fit == "head":
+        check_has_weights(section)
+    model = _create(section, recipe.seed, classes, format.input_size[1], on_note)
+    if section.chosen_fit != "head":
+        return model, format
+    own = find_own_format(section, model, format.input_size[1])
+    return model, replace(format, mean=own.mean, std=own.std)
+
+
+def drop_own_classes(section: TeacherSection) -> TeacherSection:
+    """Drop the number of classes of a teacher's weights: trained here, it has those of the data."""
+    kwargs = {name: value for name, value in section.kwargs.items() if name != "num_classes"}
+    return section.model_copy(update={"kwargs": kwargs})
 
 
 def _create(

@@ -94,7 +94,7 @@ def find_head(model: nn.Module, seen: Probe, tap: Tap) -> TapHead:
         raise TapError(f"The head of {name} does not read its spatial map.", "Use method.tap: vector.")
     raise TapError(
         f"{name} has no classifier that reads its pooled vector alone: it has several heads.",
-        "Use method.tap: map, fit one classifier on its vector (teacher.probe: true), or choose another teacher.",
+        "Use method.tap: map, fit one classifier on its vector (teacher.fit: probe), or choose another teacher.",
     )
 
 

@@ -114,7 +114,7 @@ def _vector(model: nn.Module, features: Any) -> Tensor:
 
 def _logits(model: nn.Module, features: Any) -> Tensor:
     name = architecture(model)
-    hint = "Set kwargs.num_classes, fit a classifier for it as a teacher (teacher.probe), or choose another model."
+    hint = "Set kwargs.num_classes, fit a classifier of a teacher (teacher.fit: probe), or choose another model."
     if int(getattr(model, "num_classes", 0) or 0) <= 0:
         raise TapError(f"{name} has no classifier.", hint)
     logits_BK = _ask(lambda: model.forward_head(features), f"{name} has no classifier", hint)  # type: ignore[operator]

@@ -124,25 +124,28 @@ def refuse_other_classes(recipe: Recipe, folder: RunFolder, classes: Sequence[st
     """
     if teacher.count == len(classes):
         return
+    training = _make_training_option(recipe)
     ways = [
-        ("fit a classifier on its features", _make_command(recipe, folder, "distill", "--set teacher.probe=true")),
-        ("train it on these classes", _make_command(recipe, folder, "train", _make_training_option(recipe))),
+        ("fit a linear classifier on its features", "distill", "--set teacher.fit=probe"),
+        ("train its classifier", "train", f"--set teacher.fit=head {training}"),
+        ("train all of it", "train", f"--set teacher.fit=all {training}"),
     ]
     if teacher.count >= len(classes) and len(classes) <= _MOST_CLASSES:
         option, remark = _propose_class_map(classes, teacher)
-        ways.insert(1, (f"map its classes{remark}", _make_command(recipe, folder, "distill", option)))
+        ways.insert(1, (f"map its classes{remark}", "distill", option))
     raise DataError(
         f"The teacher has {teacher.count} classes, the data {len(classes)}."
         if teacher.count
         else "The teacher has no classifier.",
-        "One of these:\n" + "\n".join(f"  {way}: {command}" for way, command in ways),
+        "One of these:\n"
+        + "\n".join(f"  {way}: {_make_command(recipe, folder, name, option)}" for way, name, option in ways),
     )
 
 
 def _make_command(recipe: Recipe, folder: RunFolder, name: str, option: str) -> str:
     # A teacher with a new classifier is built with the classes of its weights, or of the data.
     kwargs = {key: value for key, value in recipe.teacher.kwargs.items() if key != "num_classes"}
-    teacher = recipe.teacher.model_copy(update={"kwargs": kwargs})
+    teacher = recipe.teacher.model_copy(update={"kwargs": kwargs, "fit": None})
     options = recipe_as_options(recipe.model_copy(update={"teacher": teacher}))
     return f"dskd-compress {name} {shlex.join(options)} {option} --out {shlex.quote(str(folder.path))}"
 

@@ -77,12 +77,8 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         path = folder.require("teacher.safetensors", "train")
         model, trained = load_trained(path)
         check_classes(trained.classes, sets, path, "train")
-        return TeacherModel(model, trained.preprocessing, "trained by this run")
-    if not section.pretrained and section.checkpoint is None:
-        raise ModelError(
-            f"teacher.name: {section.name} has no weights: pretrained is false, checkpoint and train are not set.",
-            "Set teacher.pretrained, teacher.checkpoint (--teacher-checkpoint) or teacher.train.",
-        )
+        return TeacherModel(model, trained.preprocessing, describe_trained(section))
+    check_has_weights(section)
     checkpoint = section.checkpoint
     info = None if checkpoint is None else find_info(checkpoint)
     stated = StatedInput()
@@ -174,6 +170,42 @@ def _refuse_other_order(stated: StatedInput, sets: DataSets) -> None:
             f"The teacher's classes are in another order than the data's, says {stated.source}.",
             "Add to the command: --set teacher.class_map=by_name",
         )
+
+
+def check_has_weights(section: TeacherSection) -> None:
+    """Refuse a teacher without trained weights.
+
+    Raises:
+        ModelError: its weights would be random.
+    """
+    if not section.pretrained and section.checkpoint is None:
+        raise ModelError(
+            f"teacher.name: {section.name} has no weights: pretrained is false, checkpoint is not set.",
+            "Give weights with --teacher-checkpoint FILE, or train all of it: --set teacher.fit=all",
+        )
+
+
+def find_own_format(section: TeacherSection, model: nn.Module, size: int | None) -> Preprocessing:
+    """Find how a teacher's weights were trained to get their images, whatever the recipe sets for the student.
+
+    Args:
+        model: built for the weights.
+        size: side of its images in pixels; None: timm's own.
+    """
+    checkpoint = section.checkpoint
+    info = None if checkpoint is None else find_info(checkpoint)
+    stated = StatedInput()
+    if checkpoint is not None and info is None:
+        stated = find_stated_input(section, checkpoint, read_checkpoint(checkpoint).arguments)
+    return _choose_format(section, model, size, info, stated)[0]
+
+
+def describe_trained(section: TeacherSection) -> str:
+    """Describe the source of the weights of a teacher that this run trained."""
+    if section.chosen_fit == "head":
+        start = "pretrained" if section.checkpoint is None else f"checkpoint {section.checkpoint.name}"
+        return f"{start}, classifier trained by this run"
+    return "trained by this run"
 
 
 def _count_weights_classes(section: TeacherSection, shape: WeightsShape, sets: DataSets) -> int | None:

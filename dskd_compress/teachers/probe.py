@@ -12,84 +12,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.markup import escape
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dskd_compress.checkpoints import read_weights
-from dskd_compress.config import Recipe, TeacherProbeSection, TeacherSection
+from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, StreamSet, ValLoader
 from dskd_compress.data.splits import limit_per_class
 from dskd_compress.label_space import ProbedModel, fit_linear_probe
 from dskd_compress.methods import Pair
-from dskd_compress.model_names import check_name
-from dskd_compress.models import count_weight_classes, state_sha256
+from dskd_compress.models import state_sha256
 from dskd_compress.run_folder import TEACHER_PROBE, RunFolder, digest
 from dskd_compress.taps import measure_pooled_width
-from dskd_compress.timm_import import import_timm
-from dskd_compress.weights import find_info
 from dskd_export.documents.training import TeacherProbeFacts
 from dskd_export.errors import CheckpointError, DataError
 from dskd_export.files.atomic import write_atomic
 from dskd_export.files.json_text import InvalidJson, validate_json
 
 _METADATA_KEY = "dskd_compress_probe"
-
-
-def add_probe_where_needed(recipe: Recipe, sets: DataSets, output: Output) -> Recipe:
-    """Set teacher.probe for a ready teacher that has another number of classes than the data.
-
-    A recipe that sets teacher.train, class_map or probe stays as it is. On few images the frozen features teach
-    better than a teacher that was trained on them, and cost one pass.
-
-    Raises:
-        CheckpointError: the checkpoint is missing or damaged.
-    """
-    teacher = recipe.teacher
-    if not recipe.has_teacher:
-        return recipe
-    if teacher.train is not None or teacher.class_map is not None or teacher.probe is not None:
-        return recipe
-    check_name(teacher.name, "teacher")
-    classes = _count_classes(teacher)
-    if classes is None or classes == len(sets.classes):
-        return recipe
-    found = f"{classes} classes in its weights" if classes else "no classifier in its weights"
-    output.print(
-        escape(
-            f"Teacher {teacher.name}: {found}, {len(sets.classes)} classes in the data. "
-            "Fitting a classifier on its features (teacher.probe). To train it: --set teacher.train.epochs=30"
-        )
-    )
-    kwargs = teacher.kwargs if classes else {**teacher.kwargs, "num_classes": 0}
-    probed = teacher.model_copy(update={"probe": TeacherProbeSection(), "kwargs": kwargs})
-    return recipe.model_copy(update={"teacher": probed})
-
-
-def _count_classes(teacher: TeacherSection) -> int | None:
-    """Count the classes of a teacher's weights, 0 without a classifier; None: unknown."""
-    config = None
-    if ":" not in teacher.name:  # hf-hub: known only after the configuration is fetched
-        config = import_timm().models.get_pretrained_cfg(teacher.name, allow_unregistered=True)
-    path = teacher.checkpoint
-    if path is None:
-        if config is None or not teacher.pretrained or "num_classes" in teacher.kwargs:
-            return None
-        return int(config.num_classes)
-    if not path.is_file():  # reported by the stages that load it; the others need no teacher
-        return None
-    info = find_info(path)
-    if info is not None:
-        return len(info.classes)
-    first, classifier = (getattr(config, key, None) for key in ("first_conv", "classifier"))
-    if not isinstance(first, str) or not isinstance(classifier, str):
-        return None
-    weights = read_weights(path)
-    if f"{first}.weight" not in weights:  # of another model or layout
-        return None
-    return count_weight_classes(teacher.name, weights)
 
 
 def attach_unfitted_probe(
@@ -205,7 +146,7 @@ def _read_features(
     assert section is not None
     images, limit = sets.train, section.images_per_class
     if limit is not None and not isinstance(images, StreamSet):
-        images = limit_per_class(images, limit, recipe.seed)
+        images = limit_per_class(images, limit, recipe.data.split_seed)  # the same in runs of several seeds
     loader = ValLoader(
         dataclasses.replace(sets, val=images),
         pair.student_format,

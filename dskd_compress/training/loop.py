@@ -74,6 +74,8 @@ class Trainer:
         self.autocast = autocast(section, self.device)
         if section.grad_checkpointing:
             recompute_activations(task.module.student)
+        if section.freeze_batch_norm:
+            task.module.freeze_batch_norm()
         self.group.synchronise_batch_norm(task.module)
         self.optimization = create_optimization(task.module, section, len(loader))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=section.precision == "fp16")

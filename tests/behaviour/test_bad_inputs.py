@@ -92,8 +92,9 @@ class Case:
 CASES = (
     Case("A truncated JPEG, more than `data.max_unreadable` tolerates", "distill runs/r18", _truncate),
     Case(
-        "A teacher with other classes than the data",
-        f"distill {MODELS} --teacher-checkpoint imagenet.safetensors --data photos --out runs/r18 --input-size 32",
+        "A teacher with other classes than the data, under `teacher.fit: none`",
+        f"distill {MODELS} --teacher-checkpoint imagenet.safetensors --data photos --out runs/r18 --input-size 32 "
+        "--set teacher.fit=none",
         _imagenet_teacher,
     ),
     Case(

@@ -24,8 +24,8 @@ from dskd_compress.config import Recipe
 from dskd_compress.data import DataSets, open_data
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.setup import create_untrained_teacher
+from dskd_compress.teachers.fit import decide_fit
 from dskd_compress.teachers.load import load_own_teacher
-from dskd_compress.teachers.probe import add_probe_where_needed
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import CheckpointError
 
@@ -143,7 +143,7 @@ def test_a_form_starts_with_the_file_alone(form: str, sets: DataSets, tmp_path: 
         path, classes = tmp_path / "my weights.weights.pth", 10
 
     # As `run` does: a classifier is fitted where the classes differ.
-    ready = add_probe_where_needed(recipe_of(form, path, "teacher.train=null"), sets, QUIET)
+    ready = decide_fit(recipe_of(form, path, "teacher.train=null"), sets, QUIET)
     assert (ready.teacher.probe is not None) is (classes != 10)
     teacher = load_own_teacher(ready, RunFolder(tmp_path), sets)
     assert same_body(teacher.model, form)

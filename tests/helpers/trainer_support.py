@@ -14,7 +14,7 @@ from support import make_pair
 
 from dskd_compress.config import AugmentSection, DataSection, Method, NoneMethod, TrainSection
 from dskd_compress.data import BatchShard, TrainLoader, ValLoader, open_data
-from dskd_compress.methods import create_task
+from dskd_compress.methods import create_head_task, create_task
 from dskd_compress.training.checkpoint import CheckpointStore
 from dskd_compress.training.distributed import join
 from dskd_compress.training.evaluate import evaluate_model
@@ -30,6 +30,7 @@ class Case:
     student: str = "test_convnext"
     teacher: str = "test_resnet"
     mix: bool = True
+    head: bool = False  # train the classifier alone
 
     @property
     def data(self) -> DataSection:
@@ -53,6 +54,8 @@ def train_case(case: Case, folder: Path) -> list[dict[str, Any]]:
             seed=0,
             device=group.device,
         )
+        if case.head:
+            task = create_head_task(pair.student, label_smoothing=0.1, device=group.device)
         shard = BatchShard(group.process.rank, group.process.world_size)
         loader = TrainLoader(
             sets,

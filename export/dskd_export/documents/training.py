@@ -182,6 +182,11 @@ class TrainingDocument(Document):
     pretrained_exists: bool | None = Field(
         default=None, description="timm has pretrained weights of the student; None: not recorded"
     )
+    teacher_fit: Literal["none", "probe", "head", "all"] | None = Field(
+        default=None,
+        description="how the teacher got the classes of the data: as it is, a fitted classifier, its classifier "
+        "trained, all of it trained; None: not recorded",
+    )
     teacher_probe: TeacherProbeFacts | None = Field(default=None, description="None where none was fitted")
     teacher_cache: TeacherCacheFacts | None = Field(default=None, description="None where nothing was kept")
     findings: list[Finding] | None = Field(default=None, description="faults seen; None: not diagnosed")

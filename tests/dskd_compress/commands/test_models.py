@@ -84,7 +84,7 @@ def test_inspect_of_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
             "test_resnet",
             ("ResNet (cnn)", "any size", "mean 0.5 0.5 0.5", "yes: vector and map", "as a student │ yes"),
         ),
-        ("vit_small_patch14_reg4_dinov2", ("no classifier", "teacher.probe: true")),
+        ("vit_small_patch14_reg4_dinov2", ("no classifier", "teacher.fit: probe")),
     ],
 )
 def test_inspect_says_what_a_model_can_be(

@@ -171,7 +171,7 @@ def test_kd_is_the_weighted_sum(cnn_pair: Pair, images_BCHW: Tensor, labels_B: T
 @pytest.mark.parametrize("kind", TAUGHT)
 def test_other_classes_are_refused(kind: type, cnn_pair: Pair) -> None:
     cnn_pair.teacher.reset_classifier(11)  # type: ignore[operator]
-    with pytest.raises(ModelError, match=r"teacher test_resnet has 11 classes, the student 10.*teacher\.train"):
+    with pytest.raises(ModelError, match=r"teacher test_resnet has 11 classes, the student 10.*teacher\.fit"):
         make_task(kind(), cnn_pair)
 
 

@@ -100,3 +100,82 @@ def test_keys_that_do_not_go_together() -> None:
     error = fault(flag("teacher.train.epochs", 3, "--epochs"), values=values)
     assert error.message.startswith("--epochs 3: teacher: train and probe each")
     assert error.hint == "Add --set teacher.probe=null"
+
+
+@pytest.mark.parametrize(
+    ("written", "overrides", "fit", "kept"),
+    [
+        # A choice on the command line drops what the file has for another one ...
+        ({"train": {"epochs": 60}}, ["teacher.fit=probe"], "probe", {"probe"}),
+        ({"train": {"epochs": 60}}, ["teacher.fit=none"], "none", set()),
+        ({"fit": "probe", "probe": {}}, ["teacher.fit=all"], "all", {"train"}),
+        ({"fit": "probe", "probe": {}}, ["teacher.train.epochs=3", "teacher.fit=head"], "head", {"train"}),
+        ({"class_map": "by_name", "class_names": "a.txt"}, ["teacher.fit=head"], "head", {"train"}),
+        ({"class_map": "by_name"}, ["teacher.fit=none"], "none", {"class_map"}),
+        ({"fit": "probe", "probe": {}}, ["teacher.fit=null"], None, set()),
+        # ... and settings that are taken away take their choice along, as --teacher-checkpoint does.
+        ({"fit": "all", "train": {}}, ["teacher.train=null"], None, set()),
+        ({"fit": "head", "train": {}}, ["teacher.train=null", "teacher.fit=probe"], "probe", {"probe"}),
+        ({"fit": "probe", "probe": {}}, ["teacher.probe=false"], None, set()),
+        ({"train": {"epochs": 60}}, ["teacher.train=null"], None, set()),
+        ({"fit": "none"}, ["teacher.train=null"], "none", set()),
+        # The settings of a choice go with it.
+        ({"fit": "head"}, ["teacher.train.epochs=3"], "head", {"train"}),
+        ({"train": {"epochs": 60}}, ["teacher.fit=head"], "head", {"train"}),
+    ],
+)
+def test_how_a_teacher_is_fitted(
+    written: dict[str, object], overrides: list[str], fit: str | None, kept: set[str]
+) -> None:
+    values = {**BASE, "teacher": {"name": "resnet34", **written}}
+    teacher = recipe_from_mapping(values, overrides).teacher
+    assert (
+        teacher.fit,
+        {key for key in ("train", "probe", "class_map") if getattr(teacher, key) is not None},
+    ) == (
+        fit,
+        kept,
+    )
+    if written.get("train") == {"epochs": 60} and fit == "head":
+        assert teacher.train is not None
+        assert teacher.train.epochs == 60
+
+
+@pytest.mark.parametrize(
+    ("written", "overrides", "named", "hint"),
+    [
+        ({"fit": "probe", "train": {}}, [], "train", "--set teacher.fit=all"),
+        ({"fit": "none", "train": {}}, [], "train", "--set teacher.fit=all"),
+        ({"fit": "none", "probe": {}}, [], "probe", "--set teacher.fit=probe"),
+        ({"fit": "all", "class_map": "by_name"}, [], "class_map", "--set teacher.fit=none"),
+        ({"fit": "none"}, ["teacher.train.epochs=3"], "train", "--set teacher.fit=all"),
+        ({"fit": "probe", "probe": {}}, ["teacher.train.epochs=3"], "train", "--set teacher.fit=all"),
+        ({"fit": "probe", "probe": {}}, ["teacher.class_map=by_name"], "class_map", "--set teacher.fit=none"),
+        ({}, ["teacher.train.epochs=3", "teacher.fit=probe"], "train", "--set teacher.fit=all"),
+        ({"fit": "head", "train": {}}, ["teacher.probe=true"], "probe", "--set teacher.fit=probe"),
+    ],
+)
+def test_the_way_out_of_a_contradiction_works_when_it_is_added(
+    written: dict[str, object], overrides: list[str], named: str, hint: str
+) -> None:
+    values = {**BASE, "teacher": {"name": "resnet34", **written}}
+    error = fault(*overrides, values=values)
+    assert named in error.message
+    assert error.hint == f"Add {hint}"
+    recipe_from_mapping(values, [*overrides, hint.removeprefix("--set ")])
+
+
+def test_normalisation_belongs_to_features_that_stay() -> None:
+    values = {**BASE, "teacher": {"name": "resnet34", "mean": [0.5, 0.5, 0.5]}}
+    for fit in ("none", "probe", "head"):
+        assert recipe_from_mapping(values, [f"teacher.fit={fit}"]).teacher.mean == (0.5, 0.5, 0.5)
+    assert "data.mean" in fault("teacher.fit=all", values=values).message
+
+
+@pytest.mark.parametrize("section", ["train", "teacher.train"])
+def test_batch_norm_of_random_weights_is_not_frozen(section: str) -> None:
+    random = ["teacher.pretrained=false", "student.pretrained=false", f"{section}.freeze_batch_norm=true"]
+    error = fault(*random)
+    assert f"--set {section}.freeze_batch_norm=true: " in error.message
+    assert error.hint == f"Add --set {section}.freeze_batch_norm=false"
+    recipe_from_mapping(BASE, [*random, "student.checkpoint=a.pth", "teacher.checkpoint=b.pth"])

@@ -132,7 +132,7 @@ def test_a_teacher_of_several_heads_guides(
     (gradient,) = torch.autograd.grad(head(feat, prefix_BPC)[:, 0].sum(), feat)
     assert bool(gradient.any())
     if name == "volo_d1_224":
-        with pytest.raises(TapError, match=r"several heads\. Use method\.tap: map, .*teacher\.probe: true"):
+        with pytest.raises(TapError, match=r"several heads\. Use method\.tap: map, .*teacher\.fit: probe"):
             find_teacher_tap(model, seen, "vector")
 
 

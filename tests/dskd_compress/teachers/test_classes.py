@@ -156,5 +156,5 @@ def test_a_teacher_without_a_classifier(tmp_path: Path) -> None:
     recipe = _recipe(path, "teacher.kwargs.num_classes=0", "teacher.probe=true")
     sets = open_data(recipe.data, 0)
     assert load_own_teacher(recipe, RunFolder(tmp_path), sets).model.num_classes == 0
-    with pytest.raises(DataError, match=r"(?s)no classifier.*teacher\.probe=true"):
+    with pytest.raises(DataError, match=r"(?s)no classifier.*teacher\.fit=probe"):
         load_teacher(_recipe(path, "teacher.kwargs.num_classes=0"), RunFolder(tmp_path), sets)

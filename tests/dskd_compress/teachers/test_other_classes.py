@@ -1,4 +1,4 @@
-"""A teacher of other classes: the error names three commands, and each of them works when it is pasted."""
+"""A teacher of other classes, to be used as it is: the error names four commands, and each works when pasted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dskd_export.documents.training import TrainingDocument
 from dskd_export.errors import DataError
 
 CLASSES = ("3", "it's", "two words")
-WAYS = ["fit a classifier", "map its classes", "train it"]
+WAYS = ["fit a linear classifier", "map its classes", "train its classifier", "train all of it"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     save_file(import_timm().create_model("test_resnet", num_classes=5).state_dict(), root / "five.safetensors")
     line = f"--teacher test_resnet --teacher-checkpoint {shlex.quote(str(root / 'five.safetensors'))} "
     line += f"--student test_resnet --data {shlex.quote(str(root / 'photos'))} --input-size 32 --method kd"
-    return ["distill", *shlex.split(line), "--epochs", "1", "--batch-size", "6", "--set", "data.workers=0"]
+    line += " --epochs 1 --batch-size 6 --set data.workers=0 --set teacher.fit=none"
+    return ["distill", *shlex.split(line)]
 
 
 def commands(text: str) -> dict[str, list[str]]:
@@ -67,10 +68,11 @@ def test_each_way_works_when_it_is_pasted(
     monkeypatch.setattr(console, "_document_written", False)
     assert main(command) == 0, capsys.readouterr().err
     printed = capsys.readouterr()
-    if way == "train it":
+    if way.startswith("train"):
         assert "classifier of 5 classes is left out" in printed.out
         document = read_document(out / "teacher.json", TrainingDocument)
-        assert (document.epochs, document.steps) == (1, 3)
+        fit = "head" if way == "train its classifier" else "all"
+        assert (document.epochs, document.steps, document.teacher_fit) == (1, 3, fit)
         following = next(line for line in printed.out.splitlines() if line.startswith("Next: dskd-compress "))
         assert main(shlex.split(following.removeprefix("Next: dskd-compress "))) == 0, capsys.readouterr().err
     document = read_document(out / "distill.json", TrainingDocument)

@@ -1,4 +1,4 @@
-"""A classifier of the data's classes on a teacher's features: chosen for the user, fitted once, read again."""
+"""A classifier of the data's classes on a teacher's features: fitted once, read again."""
 
 from __future__ import annotations
 
@@ -12,92 +12,15 @@ from run_support import QUIET, small_recipe
 from safetensors.torch import save_file
 
 from dskd_compress.config import Recipe
-from dskd_compress.data import Preprocessing, open_data
+from dskd_compress.data import open_data
 from dskd_compress.label_space import ProbedModel
 from dskd_compress.run_folder import DISTILL, EXPORT, RunFolder
 from dskd_compress.stages.distill import run_distill
-from dskd_compress.stages.setup import create_student, make_pair, open_checked_data
+from dskd_compress.stages.setup import create_student, make_pair
 from dskd_compress.teachers.load import load_own_teacher, load_teacher
-from dskd_compress.teachers.probe import add_probe_where_needed, ensure_probe
+from dskd_compress.teachers.probe import ensure_probe
 from dskd_compress.timm_import import import_timm
-from dskd_compress.weights import WeightsInfo, save_weights
 from dskd_export.errors import CheckpointError, DataError
-
-FORMAT = {
-    "input_size": (3, 32, 32),
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-    "interpolation": "bilinear",
-    "crop_pct": 1.0,
-    "crop_mode": "center",
-}
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of four classes and of ten, of none, with a prefix, and with the names of their classes."""
-    folder = tmp_path_factory.mktemp("weights")
-    ten = import_timm().create_model("test_resnet", num_classes=10).state_dict()
-    save_file(ten, folder / "ten.safetensors")
-    state = import_timm().create_model("test_resnet", num_classes=4).state_dict()
-    save_file(state, folder / "four.safetensors")
-    save_file({name: value for name, value in state.items() if "fc." not in name}, folder / "none.safetensors")
-    save_file({f"net.{name}": value for name, value in state.items()}, folder / "net.safetensors")
-    section = small_recipe().teacher
-    names = ("a", "b", "c", "d")
-    save_weights(folder / "ours.safetensors", state, WeightsInfo.of(section, names, Preprocessing(**FORMAT)))
-    return folder
-
-
-def started(*overrides: str) -> tuple[Recipe, Recipe]:
-    recipe = small_recipe("teacher.train=null", *overrides)
-    return recipe, add_probe_where_needed(recipe, open_checked_data(recipe), QUIET)
-
-
-@pytest.mark.parametrize("name", ["four", "ours", "net"])
-def test_another_number_of_classes_gets_a_probe(
-    name: str, weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checkpoint = f"teacher.checkpoint={weights / name}.safetensors"
-    _, found = started(checkpoint)
-    assert found == small_recipe("teacher.train=null", checkpoint, "teacher.probe=true")
-    printed = " ".join(capsys.readouterr().err.split())
-    assert all(word in printed for word in ("4 classes", "10 classes", "teacher.probe", "teacher.train"))
-
-
-def test_so_does_an_encoder_without_a_classifier(weights: Path) -> None:
-    _, found = started(f"teacher.checkpoint={weights / 'none.safetensors'}")
-    assert found.teacher.probe is not None
-    assert found.teacher.kwargs == {"num_classes": 0}
-
-
-def test_so_do_the_pretrained_weights_of_timm() -> None:
-    recipe = small_recipe("teacher.train=null", "teacher.pretrained=true")
-    assert add_probe_where_needed(recipe, open_checked_data(recipe), QUIET).teacher.probe is not None
-
-
-def test_what_the_recipe_decides_stays(weights: Path) -> None:
-    four = f"teacher.checkpoint={weights / 'four.safetensors'}"
-    for changes in (
-        ("teacher.class_map=by_name", four),
-        ("teacher.probe={l2: 0.5}", four),
-        ("teacher.train={epochs: 2}", four),
-        (f"teacher.checkpoint={weights / 'ten.safetensors'}",),
-        (f"teacher.checkpoint={weights / 'gone.safetensors'}",),
-        ("teacher.pretrained=true", "teacher.kwargs={num_classes: 10}"),
-    ):
-        recipe, found = started(*changes)
-        assert found == recipe, changes
-
-
-def test_probe_is_a_switch_or_a_section() -> None:
-    none = ("teacher.train=null",)
-    assert small_recipe(*none, "teacher.probe=false").teacher.probe is None
-    switched = small_recipe(*none, "teacher.probe=true").teacher.probe
-    assert switched == small_recipe(*none, "teacher.probe={}").teacher.probe
-    section = small_recipe(*none, "teacher.probe={l2: 0.1}").teacher.probe
-    assert section is not None
-    assert section.l2 == 0.1
 
 
 @pytest.fixture(scope="module")

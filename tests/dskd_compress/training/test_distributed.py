@@ -39,6 +39,10 @@ CASES = {
     "dskd on batch norm": Case(FULL, TrainSection(**CALM), student="test_efficientnet"),
     "dist": Case(DistMethod(), TrainSection(**CALM)),
     "kd in two pieces": Case(KdMethod(), TrainSection(**CALM, grad_accumulation=2)),
+    "frozen batch norm": Case(
+        NoneMethod(), TrainSection(**CALM, freeze_batch_norm=True), student="test_resnet", mix=False
+    ),
+    "classifier alone": Case(NoneMethod(), TrainSection(**CALM), student="test_resnet", head=True),
     "cross-entropy": Case(NoneMethod(), TrainSection(**CALM), student="test_resnet", mix=False),
 }
 

@@ -44,8 +44,7 @@ def section_from_run(run: Run) -> Section:
         blocks += _curves(run.student_history, run.student, "student", reference)
     blocks.append(Heading("teacher-training", "Teacher"))
     if run.teacher is None:
-        text = "teacher.json is not in the run folder: this run did not train its teacher."
-        blocks.append(Note(f"{text} To train one: dskd-compress train", "missing"))
+        blocks.append(Note(_describe_ready_teacher(run), "missing"))
     else:
         blocks += _summary(run.teacher, "teacher")
     if run.teacher_history is not None:
@@ -76,6 +75,16 @@ def monitors_from_run(run: Run) -> Section:
         rows.append({"monitor": Cell(words), **value_cells(values)})
     table = make_table("monitor-table", "Monitors", rows, _smoothing_note(len(steps)))
     return Section("diagnostics", title, [Gallery(figures), table], folded=True)
+
+
+def _describe_ready_teacher(run: Run) -> str:
+    """Describe how a teacher that this run did not train got its classes, and the key that trains it."""
+    text = "teacher.json is not in the run folder: this run did not train its teacher."
+    probe = None if run.student is None else run.student.teacher_probe
+    if probe is not None:
+        images, right = fmt.count(probe.images), fmt.percent(probe.train_accuracy)
+        text += f" A linear classifier was fitted on its features of {images} images, {right} of them right."
+    return f"{text} To train it: --set teacher.fit=all"
 
 
 def _summary(document: TrainingDocument, role: str) -> list[Block]:
