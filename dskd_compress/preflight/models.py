@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from dskd_compress.checkpoints import read_weights
 from dskd_compress.config import ModelSection, Recipe
 from dskd_compress.data import DataSets, resolve_preprocessing
-from dskd_compress.models import create_model, read_weights, recompute_activations
+from dskd_compress.models import create_model, recompute_activations
 from dskd_compress.names import BENCHMARK, DISTILL, EXPORT, TRAIN, TUNE, VALIDATE
 from dskd_compress.preflight.costs import ModelCost, measure_cost
 from dskd_compress.preflight.findings import Findings
@@ -88,9 +90,14 @@ def inspect_teacher(
     if not trained_here:
         ready = section.train is None
         known = model is not None and sets is not None
-        if ready and known and (section.checkpoint is not None or not section.pretrained):
+        if (
+            ready
+            and model is not None
+            and sets is not None
+            and (section.checkpoint is not None or not section.pretrained)
+        ):
             if not _is_large(section.checkpoint):
-                found.attempt(lambda: _load_teacher(recipe, folder, sets))
+                found.attempt(partial(_load_teacher, recipe, folder, sets))
         elif ready:
             _inspect_weights(section, "teacher", found)
         else:
@@ -100,8 +107,8 @@ def inspect_teacher(
 
 
 def _needs_teacher(recipe: Recipe, stages: Collection[str]) -> bool:
-    if recipe.method.name == "none" and recipe.teacher.train is None and recipe.teacher.checkpoint is None:
-        return False  # a student that is trained alone
+    if not recipe.has_teacher:
+        return False
     return (
         bool({TRAIN, DISTILL, TUNE} & set(stages))
         or (EXPORT in stages and recipe.export.teacher)
