@@ -50,8 +50,8 @@ def find_classifier(model: nn.Module) -> list[nn.Module]:
         ModelError: there is none with weights.
     """
     found = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
-    layers = list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
-    layers = [layer for layer in layers if isinstance(layer, nn.Module) and any(True for _ in layer.parameters())]
+    parts = found if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
+    layers = [part for part in parts if isinstance(part, nn.Module) and any(True for _ in part.parameters())]
     if not layers:
         raise ModelError(
             f"{architecture(model)} has no classifier that can be trained alone.",

@@ -124,11 +124,11 @@ def refuse_other_classes(recipe: Recipe, folder: RunFolder, classes: Sequence[st
     """
     if teacher.count == len(classes):
         return
-    training = _make_training_option(recipe)
+    training = _make_training_options(recipe)
     ways = [
         ("fit a linear classifier on its features", "distill", "--set teacher.fit=probe"),
-        ("train its classifier", "train", f"--set teacher.fit=head {training}"),
-        ("train all of it", "train", f"--set teacher.fit=all {training}"),
+        ("train its classifier", "train", f"--set teacher.fit=head{training}"),
+        ("train all of it", "train", f"--set teacher.fit=all{training}"),
     ]
     if teacher.count >= len(classes) and len(classes) <= _MOST_CLASSES:
         option, remark = _propose_class_map(classes, teacher)
@@ -150,10 +150,10 @@ def _make_command(recipe: Recipe, folder: RunFolder, name: str, option: str) -> 
     return f"dskd-compress {name} {shlex.join(options)} {option} --out {shlex.quote(str(folder.path))}"
 
 
-def _make_training_option(recipe: Recipe) -> str:
-    """Make the option that trains the teacher with the settings of the student."""
+def _make_training_options(recipe: Recipe) -> str:
+    """Make the option that trains the teacher with the settings of the student; none where they are defaults."""
     settings = recipe.train.model_dump(mode="json", exclude_defaults=True)
-    return f"--set {shlex.quote(f'teacher.train={json.dumps(settings)}')}"
+    return f" --set {shlex.quote(f'teacher.train={json.dumps(settings)}')}" if settings else ""
 
 
 def _propose_class_map(classes: Sequence[str], teacher: ClassNames) -> tuple[str, str]:

@@ -143,7 +143,7 @@ def test_where_it_would_write(tmp_path: Path) -> None:
         ("train.precision=fp16", EnvironmentProblem, "fp16"),
         ("data.augment.auto_augment=nonsense", RecipeError, "auto_augment"),
         ("student.name=test_resnext", ModelError, "test_resnext"),
-        ("teacher.train=null", ModelError, r"teacher\.checkpoint"),
+        ("teacher.train=null", ModelError, "--teacher-checkpoint"),
     ],
 )
 def test_what_the_training_would_refuse_is_refused_now(

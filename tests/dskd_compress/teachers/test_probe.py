@@ -18,7 +18,7 @@ from dskd_compress.run_folder import DISTILL, EXPORT, RunFolder
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.stages.setup import create_student, make_pair
 from dskd_compress.teachers.load import load_own_teacher, load_teacher
-from dskd_compress.teachers.probe import ensure_probe
+from dskd_compress.teachers.probe import ensure_probe, load_probe
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import CheckpointError, DataError
 
@@ -84,6 +84,19 @@ def test_it_is_fitted_once(probed: tuple[Recipe, RunFolder], tmp_path: Path) -> 
     other = recipe.model_copy(update={"data": recipe.data.model_copy(update={"input_size": 48})})
     ensure(other)
     assert path.read_bytes() != (finished / "teacher_probe.safetensors").read_bytes()
+
+
+def test_runs_of_several_seeds_have_one(probed: tuple[Recipe, RunFolder], tmp_path: Path) -> None:
+    """`compare` refuses runs under different teachers."""
+    recipe, finished = probed
+    sets, cpu = open_data(recipe.data, 0), torch.device("cpu")
+    other = recipe.model_copy(update={"seed": 5})
+    student, format = create_student(other, 10)
+    folder = RunFolder(tmp_path)
+    pair = make_pair(student, format, load_own_teacher(other, folder, sets))
+    ensure_probe(other, folder, sets, pair, sets.facts().sha256, cpu, QUIET)
+    one, two = (load_probe(place / "teacher_probe.safetensors")[0] for place in (finished, folder))
+    assert torch.equal(one.weight, two.weight)
 
 
 def test_later_stages_depend_on_it(probed: tuple[Recipe, RunFolder], tmp_path: Path) -> None:
