@@ -21,7 +21,7 @@ def export(
     A --target without --precision exports all that suit it, unless the run has other precisions already.
 
     With --precision auto the models are validated as well, and the one to ship is named: the fastest that passes
-    and was timed here, else the smallest. Exit code 5 where none passes, 6 where one would with more images.
+    and was timed on the target, else the smallest. Exit code 5: none passes. 6: one would with more images.
 
     [bold]Examples[/bold]
 

@@ -184,10 +184,10 @@ def advise_unproven(document: ValidationDocument, again: str = "") -> str:
     ways = []
     needed = unproven(check for _, check in open_).images_needed
     used = max((one.images for one in document.accuracy.values()), default=0)
-    if used < (document.data.val_images or 0):
-        ways.append(f"validate on all {document.data.val_images:,} images: {command}--set validate.images=null")
-    elif needed is not None:
-        ways.append(f"validate on {needed:,} labelled images")
+    if needed is not None:
+        unused = used < needed <= (document.data.val_images or 0)
+        how = f": {command}--set validate.images=null" if unused else ""
+        ways.append(f"validate on {needed:,} labelled images{how}")
     settings = [_loosen(who, check) for who, check in open_]
     if all(settings):
         ways.append(f"allow more: {command}{' '.join(f'--set {setting}' for setting in settings)}")

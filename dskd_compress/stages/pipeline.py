@@ -191,6 +191,7 @@ def print_outcomes(
             "stages": [vars(outcome) for outcome in outcomes],
             "verdict": None if document is None else document.verdict,
             "passed": None if document is None else document.passed,
+            "decision": None if document is None else decision.sentence,
             "ship": None if document is None or decision.verdict != "PASS" else vars(decision.model),
             "report": str(report) if REPORT in stages else None,
         }

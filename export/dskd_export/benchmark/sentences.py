@@ -30,13 +30,13 @@ def describe_device(model: Model, validation: ValidationDocument, benchmark: Ben
 
 
 def describe_winner(
-    winner: Model, passing: int, validation: ValidationDocument, benchmark: BenchmarkDocument | None
+    winner: Model, rivals: int, validation: ValidationDocument, benchmark: BenchmarkDocument | None
 ) -> str:
     """Say what to ship where, what it loses and what it costs, without a full stop: `int8 on jetson-orin: ...`.
 
     Args:
         winner: of the decision.
-        passing: number of the models that it was chosen from.
+        rivals: number of the models that it was chosen from.
         validation: of the bundle.
         benchmark: of the device; None: nothing was measured there.
     """
@@ -48,13 +48,14 @@ def describe_winner(
         cost += "" if winner.stable else ", UNSTABLE"
         return f"{where}: {accuracy}, {cost}{f', {winner.slower}' if winner.slower else ''}"
     size = "" if winner.size_mb is None else f" ({winner.size_mb:.3g} MB)"
-    what = "the only model that passes" if passing == 1 else f"the smallest of {passing} that pass"
-    return f"{where}: {accuracy}, {what}{size}; not measured on {device or 'any device'}"
+    return (
+        f"{where}: {accuracy}, {_describe_choice(winner, rivals)}{size}; not measured on {device or 'any device'}"
+    )
 
 
 def describe_detail(
     winner: Model,
-    passing: int,
+    rivals: int,
     models: Sequence[Model],
     validation: ValidationDocument,
     measured: tuple[BenchmarkDocument | None, BenchmarkDocument | None],
@@ -63,13 +64,13 @@ def describe_detail(
 
     Args:
         winner: of the decision.
-        passing: number of the models that it was chosen from.
+        rivals: number of the models that it was chosen from.
         models: all of them.
         validation: of the bundle.
         measured: on the device that is decided for, and anywhere; None: nothing.
     """
     here, anywhere = measured
-    parts = [f"{winner.name}, {_describe_choice(winner, passing)}"]
+    parts = [f"{winner.name}, {_describe_choice(winner, rivals)}"]
     parts += [f"{one.name} is {one.slower}" for one in models if one.slower]
     if here is None and anywhere is not None:
         parts += list(_describe_elsewhere(anywhere, validation.target or ""))
@@ -136,11 +137,14 @@ def _describe_runner(name: RunnerName) -> str:
     return kind if name.provider == "cpu" or name.kind == "tensorrt" else f"{kind} ({name.provider})"
 
 
-def _describe_choice(winner: Model, passing: int) -> str:
-    if winner.latency_p50_ms is None:
-        return "the only model that passes" if passing == 1 else f"the smallest of {passing} that pass"
-    what = "the only model that passes" if passing == 1 else f"the fastest of {passing} that pass"
-    return f"{what}: p50 {winner.latency_p50_ms:.3g} ms"
+def _describe_choice(winner: Model, rivals: int) -> str:
+    passes = winner.verdict == "PASS"
+    best = "smallest" if winner.latency_p50_ms is None else "fastest"
+    if rivals == 1:
+        what = "the only model that passes" if passes else "the only candidate"
+    else:
+        what = f"the {best} of {rivals} {'that pass' if passes else 'candidates'}"
+    return what if winner.latency_p50_ms is None else f"{what}: p50 {winner.latency_p50_ms:.3g} ms"
 
 
 def _describe_elsewhere(benchmark: BenchmarkDocument, target: str) -> Iterator[str]:

@@ -114,16 +114,17 @@ def decide(validation: ValidationDocument | None, benchmark: BenchmarkDocument |
     for verdict in wanted:
         winner = pick(models, verdict)
         if winner is not None:
-            passing = _count_rivals(winner, models)
+            rivals = _count_rivals(winner, models)
             device = describe_device(winner, validation, here)
-            words = describe_winner(winner, passing, validation, here)
-            detail = describe_detail(winner, passing, models, validation, (here, benchmark))
+            words = describe_winner(winner, rivals, validation, here)
+            detail = describe_detail(winner, rivals, models, validation, (here, benchmark))
             found, sentence = _conclude(winner, words, device, validation)
             return Decision(found, winner, winner.latency_p50_ms is not None, sentence, device, detail)
     device = validation.target or ""
     if worst_of(one.verdict for one in models) == "FAIL":
-        detail = "" if validation.student.verdict != "FAIL" else f"The student is {validation.student.reason}."
         sentence = f"Do not ship: {describe_failure(validation, models)}."
+        more = validation.student.verdict == "FAIL" and validation.student.reason not in sentence
+        detail = f"The student is {validation.student.reason}." if more else ""
         return Decision("FAIL", None, False, sentence, device, detail)
     sentence = "Nothing was judged, so nothing is known to be good enough to ship."
     return Decision("NOT JUDGED", None, False, sentence, device)
@@ -141,6 +142,9 @@ def _conclude(winner: Model, words: str, device: str, validation: ValidationDocu
 
 
 def _count_rivals(winner: Model, models: Sequence[Model]) -> int:
-    """Count the models that the winner was chosen from; torch is not deployed."""
-    able = [one for one in models if one.verdict == winner.verdict]
-    return len({one.name for one in able if (one.runner == "torch") == (winner.runner == "torch")})
+    """Count the models that the winner was chosen from: timed or not as it is; torch is not deployed."""
+
+    def kind(model: Model) -> tuple[object, ...]:
+        return model.verdict, model.latency_p50_ms is None, model.runner == "torch"
+
+    return len({one.name for one in models if kind(one) == kind(winner)})

@@ -224,6 +224,7 @@ def _of_source(source: Source, accuracies: _Accuracies, measured: Container[str]
         accuracy = accuracies.get((bundle, row.model, row.precision))
         if verdict == "PASS" and unknown:
             verdict, reason = "NOT JUDGED", f"the student itself is not judged here ({unknown})"
+        slower = find_slower(row, rows)
         return Choice(
             source=source.name,
             device=device,
@@ -234,8 +235,8 @@ def _of_source(source: Source, accuracies: _Accuracies, measured: Container[str]
             top1=None if accuracy is None else accuracy[0],
             accuracy_of="" if accuracy is None else accuracy[1],
             verdict=verdict,
-            reason=reason,
-            slower=find_slower(row, rows),
+            reason="; ".join(filter(None, (slower, reason))),
+            slower=slower,
             counts=facts is None or (fits and is_measured_on(target, facts, name_of(row))),
         )
 

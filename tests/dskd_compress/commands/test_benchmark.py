@@ -232,7 +232,7 @@ def test_a_run(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture
     text = " ".join(err.split())
     assert "with preprocessing" in text
     assert f"{document.rows[0].throughput_images_per_s:.0f}" in text
-    assert err.count("UNSTABLE") == sum(not row.latency.stable for row in document.rows if row.latency)
+    assert err.count("UNSTABLE:") == sum(not row.latency.stable for row in document.rows if row.latency)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
