@@ -1,4 +1,4 @@
-"""Trainings that others have replaced: each stays in the run folder as a run folder of its own.
+"""Trainings that others have replaced: each stays in `earlier/` as a separate run folder.
 
     earlier/1/    recipe.yaml, weights, documents, logs and checkpoints, as they were when it was replaced
 
