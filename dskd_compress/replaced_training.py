@@ -73,7 +73,7 @@ def keep_replaced(folder: RunFolder, role: str, store: CheckpointStore, recipe: 
     also = ", its bundle and results are" if results else " is"
     output.warn(f"{changes}: {what} of step {there.step}{accuracy}{also} replaced at the first checkpoint")
     path = shlex.quote(str(next_earlier(folder).path))
-    output.plain(f"It stays as a run of its own. To resume or export it: dskd-compress run {path}")
+    output.plain(f"It is kept as a separate run. To resume or export it: dskd-compress run {path}")
 
     def keep() -> None:
         keep_training(folder)

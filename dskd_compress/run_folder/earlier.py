@@ -1,4 +1,4 @@
-"""Trainings that others have replaced: each stays in the run folder as a run folder of its own.
+"""Trainings that others have replaced: each stays in `earlier/` as a separate run folder.
 
     earlier/1/    recipe.yaml, weights, documents, logs and checkpoints, as they were when it was replaced
 
@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dskd_compress.names import DISTILL, TRAIN, TUNE
 from dskd_compress.run_folder.folder import RunFolder
-from dskd_compress.run_folder.stages import DISTILL, TRAIN, TUNE, find_stage
+from dskd_compress.run_folder.stages import find_stage
 from dskd_export.files.atomic import atomic_folder, temporary_path
 
 KEPT = 2

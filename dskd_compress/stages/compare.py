@@ -23,7 +23,7 @@ from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.recipe import dump_recipe
 from dskd_compress.run_folder import DISTILL, TRAIN, RunFolder, recipe_sha256
-from dskd_export.child_process import make_module_command
+from dskd_export.child_process import make_module_command, stop_children
 from dskd_export.codes import CODES
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparedMethod, ComparisonDocument, TrainingDocument
@@ -172,9 +172,11 @@ def _train_missing(runs: Sequence[Run], out: Path, output: Output, jobs: int) ->
                 progress.update(description=f"{run.label}, seed {run.seed}")
                 future.result()
                 progress.advance(1)
-        except BaseException:
+        except BaseException as error:
             for future in pending:
                 future.cancel()
+            if isinstance(error, KeyboardInterrupt):  # Ctrl-C in a terminal reaches them, SIGTERM does not
+                stop_children()
             raise
     return runs
 

@@ -1,27 +1,33 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from run_support import QUIET, STEPS, Finished, records, small_recipe
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
 from dskd_compress.console import Output
+from dskd_compress.dashboard.watch import find_training, watch
 from dskd_compress.data import ValLoader, open_data
+from dskd_compress.methods.base import StepContext
 from dskd_compress.models import state_sha256
 from dskd_compress.run_folder import DISTILL, RunFolder
 from dskd_compress.stages import distill, setup
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.timm_import import import_timm
+from dskd_compress.training.loop import Trainer
 from dskd_compress.weights import load_trained
 from dskd_export.documents.base import Accuracy, StageRecord, read_document
 from dskd_export.documents.training import TrainingDocument
-from dskd_export.errors import DataError, DiagnosisError, ModelError
+from dskd_export.errors import DataError, DiagnosisError, ModelError, TrainingDiverged
 
 
 @pytest.fixture(scope="module")
@@ -288,3 +294,29 @@ def test_what_auto_decides_is_kept_in_the_run(
     # Later calls with the same recipe mean what was decided, and ask nobody.
     monkeypatch.setattr(setup, "create_model", lambda *a, **k: pytest.fail("decided twice"))
     assert setup.decide_student_start(folder.keep_student_start(recipe)) == (there, "")
+def test_a_training_that_diverges_says_why_in_its_log_and_a_resumed_one_drops_that(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished.with_teacher(tmp_path / "run")
+    real, seen = Trainer._forward_and_backward, list[object]()
+
+    def forward(self: Trainer, context: StepContext, *images: Any) -> list[tuple[float, dict[str, Any]]]:
+        results = real(self, context, *images)
+        seen.append(context)
+        if len(seen) == STEPS // 2 + 3:
+            results[0][1]["loss"] = results[0][1]["loss"] * float("nan")
+        return results
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_forward_and_backward", forward)
+        with pytest.raises(TrainingDiverged):
+            run_distill(finished.recipe, folder, QUIET)
+    training = find_training(folder, finished.recipe, None)
+    course, state = watch(training, "run", Console(file=io.StringIO()), every_s=1.0, once=True)
+    assert state == "stopped"
+    assert course.fault is not None
+    assert (course.fault.kind, course.fault.step) == ("diverged", STEPS // 2 + 3)
+    assert "nan" in course.fault.seen
+    assert "train.lr" in course.fault.cure
+    run_distill(finished.recipe, folder, QUIET)
+    assert records(folder.log("student")) == records(finished.folder.log("student"))
