@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
+from dskd_compress.names import WEIGHTS_SUFFIXES
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import ModelError
 
 Role = Literal["teacher", "student"]
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 _SOURCES = ("hf-hub", "hf_hub", "local-dir")  # timm's own prefixes
 _HUB = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<owner>[^/\s]+)/(?P<name>[^/\s?#]+)")
 _SHOWN = 3
