@@ -51,10 +51,10 @@ def check_name(name: str, role: Role) -> None:
     if tag and tag not in (tags := list_tags(architecture)):
         longer = [one for one in tags if one.startswith(tag)]
         close = (longer or difflib.get_close_matches(tag, tags, n=_SHOWN, cutoff=0.0))[:_SHOWN]
-        hint = f"Did you mean {', '.join(f'{architecture}.{one}' for one in close)}?" if close else None
+        meant = ", ".join(f"{architecture}.{one}" for one in close)
         raise ModelError(
             f"timm {import_timm().__version__} has no weights '{name}'.",
-            hint or f"Leave the tag out: {flag} {architecture}",
+            f"Did you mean {meant}?" if meant else f"Leave the tag out: {flag} {architecture}",
         )
 
 

@@ -214,7 +214,8 @@ def _what(details: Mapping[str, Any], path: KeyPath, owners: Sequence[type[Secti
     what = describe_fault(details)
     if kind == "literal_error":
         known = details["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-        synonym = _SYNONYMS.get(path, lambda _: None)(str(given))
+        find = _SYNONYMS.get(path)
+        synonym = None if find is None else find(str(given))
         meant = f", did you mean '{synonym}'?" if synonym else close_match(given, known)
         return f"{expectation(details)}{meant}" if meant else what
     return what

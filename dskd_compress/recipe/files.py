@@ -133,7 +133,7 @@ def explain_other(path: Path) -> tuple[str, str] | None:
 
 
 def _holds_images(folder: Path) -> bool:
-    """Whether a folder, or the folders in it down to train/CLASS/, has images, by the names of the first entries."""
+    """Whether a folder has images, down to train/CLASS/, by the names of its first entries."""
     with contextlib.suppress(OSError):
         for pattern in ("*", "*/*", "*/*/*"):
             for entry in islice(folder.glob(pattern), _LOOKED_AT):

@@ -194,7 +194,7 @@ def _train_missing(
             for future in pending:
                 future.cancel()
             raise
-    return runs
+    return list(runs)
 
 
 def _with_trained_teacher(run: Run, out: Path, output: Output, source: RunFolder | None) -> Run:
