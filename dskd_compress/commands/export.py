@@ -18,7 +18,8 @@ def export(
     int8 and fp8 are calibrated on training images. Layers that cost accuracy are found and kept in floating point.
 
     With --precision auto the models are validated as well, and the one to ship is named: the fastest that passes
-    and was timed here, else the smallest. Exit code 5 where none passes, 6 where one would with more images.
+    and was timed here, else the smallest, not timed. Exit code 5: none passes; 6: one would with more
+    images.
 
     [bold]Examples[/bold]
 

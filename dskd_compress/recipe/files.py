@@ -137,7 +137,8 @@ def _holds_images(folder: Path) -> bool:
     with contextlib.suppress(OSError):
         for pattern in ("*", "*/*", "*/*/*"):
             for entry in islice(folder.glob(pattern), _LOOKED_AT):
-                if entry.suffix.lower() in IMAGE_SUFFIXES or entry.name in ("train.npz", "train.tar"):
+                suffix = entry.suffix.lower()
+                if suffix in IMAGE_SUFFIXES or (suffix in DATA_SUFFIXES and entry.stem == "train"):
                     return True
     return False
 
