@@ -12,6 +12,7 @@ from dskd_export.documents.training import ComparedMethod, ComparisonDocument, P
 from dskd_export.errors import DataError
 
 _LEAST_SEEDS = 3  # of an interval that is printed: two seeds that happen to agree make one of no width
+_MOST_SEEDS = 100  # that somebody may be advised to train
 
 
 def check_fair(documents: Mapping[tuple[str, int], TrainingDocument]) -> None:
@@ -30,7 +31,13 @@ def check_fair(documents: Mapping[tuple[str, int], TrainingDocument]) -> None:
         "student": lambda d: d.model.name,
     }
     for name, read in facts.items():
-        _same(name, documents, read)
+        # The method without a teacher may run where there is none.
+        told = {
+            key: one
+            for key, one in documents.items()
+            if (name, one.method, one.teacher) != ("teacher", "none", None)
+        }
+        _same(name, told, read)
     for seed in {seed for _, seed in documents}:
         of_seed = {key: document for key, document in documents.items() if key[1] == seed}
         _same(f"initial student of seed {seed}", of_seed, lambda document: document.initial_sha256)
@@ -133,7 +140,51 @@ def format_rows(document: ComparisonDocument, against: str) -> list[list[str]]:
                 f"{max(memory):.0f}" if memory else "not measured",
             ]
         )
+    if document.commonest_class is not None and document.commonest_top1 is not None:
+        share = document.commonest_top1
+        best = next(method.mean for method in document.methods if method.label == against)
+        name = f"always '{document.commonest_class}'"
+        rows.append([name, f"{100 * share:.2f}", f"{100 * (best - share):+.2f}", "", "", ""])
     return rows
+
+
+def count_seeds_needed(differences: Sequence[float]) -> int | None:
+    """Count the seeds whose 95 % interval would exclude zero at the mean and spread of these differences.
+
+    Returns:
+        None: more than 100, or the differences tell nothing of the spread.
+    """
+    from scipy import stats
+
+    array = np.asarray(differences, dtype=np.float64)
+    if len(array) < _LEAST_SEEDS:
+        return None
+    mean, spread = abs(float(array.mean())), float(array.std(ddof=1))
+    for seeds in range(_LEAST_SEEDS, _MOST_SEEDS + 1):
+        if float(stats.t.ppf(0.975, seeds - 1)) * spread / seeds**0.5 < mean:
+            return seeds
+    return None
+
+
+def list_notes(document: ComparisonDocument, against: str) -> list[str]:
+    """List what the table does not show: too few seeds, differences within chance, nothing learned."""
+    notes = []
+    seeds = len(document.methods[0].seeds)
+    if seeds < _LEAST_SEEDS:
+        some = f"{seeds} seeds show" if seeds > 1 else "One seed shows"
+        least = ",".join(map(str, range(_LEAST_SEEDS)))
+        notes.append(f"{some} nothing of a difference: train at least {_LEAST_SEEDS} (--seeds {least}).")
+    for method in document.methods:
+        if document.commonest_top1 is not None and method.mean <= document.commonest_top1:
+            notes.append(f"{method.label} is not above always answering '{document.commonest_class}'.")
+        if method.label == against or seeds < _LEAST_SEEDS:
+            continue
+        pair = find_difference(document, against, method.label)
+        if pair.interval is not None and pair.interval.low <= 0 <= pair.interval.high:
+            needed = count_seeds_needed(pair.differences)
+            how_many = f"more than {_MOST_SEEDS}" if needed is None else f"about {needed}"
+            notes.append(f"{against} minus {method.label} is not shown: at this spread {how_many} seeds would do.")
+    return notes
 
 
 def list_headings(against: str) -> list[str]:
@@ -144,6 +195,7 @@ def list_headings(against: str) -> list[str]:
 def format_markdown(document: ComparisonDocument, against: str) -> str:
     """Format the comparison as a Markdown page."""
     seeds = document.methods[0].seeds
+    intervals = "Intervals are 95 %, Student's t over seeds; " if len(seeds) >= _LEAST_SEEDS else ""
     teacher = "" if document.teacher_top1 is None else f" ({100 * document.teacher_top1:.2f} %)"
     head = list_headings(against)
     commits = [commit for commit in document.commits if commit]
@@ -152,13 +204,13 @@ def format_markdown(document: ComparisonDocument, against: str) -> str:
         f"{document.teacher}{teacher} → {document.student}, {document.data.train_images} training and "
         f"{document.data.val_images} validation images (sha256 {document.data.sha256[:12]}), "
         f"{document.steps} steps, "
-        f"seeds {', '.join(map(str, seeds))}, {document.epoch} epoch. Intervals are 95 %, Student's t over seeds; "
-        "differences are paired by seed.",
+        f"seeds {', '.join(map(str, seeds))}, {document.epoch} epoch. {intervals}Differences are paired by seed.",
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",
         *(f"| {' | '.join(row)} |" for row in format_rows(document, against)),
         "",
+        *(line for note in list_notes(document, against) for line in (note, "")),
         f"`{document.provenance.command}`, {code}, "
         f"{document.provenance.device.gpu or document.provenance.device.cpu}, {document.jobs} at a time.",
     ]

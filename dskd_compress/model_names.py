@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
+from dskd_compress.names import WEIGHTS_SUFFIXES
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import ModelError
 
 Role = Literal["teacher", "student"]
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 _SOURCES = ("hf-hub", "hf_hub", "local-dir")  # timm's own prefixes
 _HUB = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<owner>[^/\s]+)/(?P<name>[^/\s?#]+)")
 _SHOWN = 3
@@ -51,10 +51,10 @@ def check_name(name: str, role: Role) -> None:
     if tag and tag not in (tags := list_tags(architecture)):
         longer = [one for one in tags if one.startswith(tag)]
         close = (longer or difflib.get_close_matches(tag, tags, n=_SHOWN, cutoff=0.0))[:_SHOWN]
-        hint = f"Did you mean {', '.join(f'{architecture}.{one}' for one in close)}?" if close else None
+        meant = ", ".join(f"{architecture}.{one}" for one in close)
         raise ModelError(
             f"timm {import_timm().__version__} has no weights '{name}'.",
-            hint or f"Leave the tag out: {flag} {architecture}",
+            f"Did you mean {meant}?" if meant else f"Leave the tag out: {flag} {architecture}",
         )
 
 

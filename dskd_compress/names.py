@@ -13,6 +13,8 @@ TARGET_NAMES = ("cpu", "jetson-orin", "jetson-thor", "turing", "ampere", "ada", 
 PRECISION_NAMES = ("fp32", "fp16", "bf16", "int8", "fp8")
 AMP_NAMES = ("fp32", "bf16", "fp16")
 
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")
+
 
 def join_words(names: tuple[str, ...]) -> str:
     """Join names for a sentence: `a, b or c`."""

@@ -56,6 +56,8 @@ class Suggestion(Document):
     input_size: tuple[int, int, int]
     parameters_share: float = Field(description="of the teacher's")
     macs_share: float = Field(description="of the teacher's")
+    over_parameters: float = Field(default=0.0, description="share beyond the budget; 0: within")
+    over_macs: float = Field(default=0.0, description="share beyond the budget; 0: within")
     latency: Latency | None = Field(default=None, description="of one image, torch on the CPU; None: not measured")
 
 
@@ -68,6 +70,7 @@ class Suggestions(Document):
     max_parameters: int
     max_macs: int
     counted_with: dict[str, str] = Field(description="versions behind the table of all architectures")
+    fits: bool = Field(default=True, description="False: nothing fits, and the students are the nearest")
     students: list[Suggestion]
     left_out: dict[str, str]
 
@@ -75,9 +78,11 @@ class Suggestions(Document):
 def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool, output: Output) -> Suggestions:
     """Suggest the largest model of each family within the budget, closest to it first; fastest first if measured.
 
+    Where nothing fits, the nearest: those that exceed the budget least.
+
     Raises:
         ModelError: timm has no such teacher, or its size cannot be counted.
-        UsageError: nothing fits.
+        UsageError: no model is of the kind, or has pretrained weights, that the budget demands.
     """
     table, versions = load_table()
     of_teacher = _count(teacher, budget.input_size)
@@ -90,29 +95,41 @@ def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool,
     most_macs = budget.macs or int(macs * DEFAULT_SHARE)
     left_out: dict[str, str] = {}
     fitting: list[tuple[float, str]] = []
+    exceeding: list[tuple[float, str]] = []
     for name in import_timm().list_models():
         survey = table.get(name)
-        reason = _find_reason_against(name, survey, teacher, budget, most_parameters, most_macs)
+        reason = _find_reason_against(name, survey, teacher, budget)
         if reason is not None or survey is None:
             left_out[name] = reason or "not in the table"
-        else:
+            continue
+        scaled = survey.model_copy(update={"macs": _scale_macs(survey, budget.input_size)})
+        too_large = _explain_size(scaled, most_parameters, most_macs)
+        if too_large is None:
             fitting.append((_score(survey, most_parameters, most_macs, budget.input_size), name))
+        else:
+            left_out[name] = too_large
+            exceeding.append((-max(_excess(scaled, most_parameters, most_macs)), name))
+    fits = bool(fitting)
     students: list[Suggestion] = []
     families: dict[str, str] = {}
-    for _, name in sorted(fitting, reverse=True):
+    for _, name in sorted(fitting or exceeding, reverse=True):
         family = str(import_timm().model_entrypoint(name).__module__).rsplit(".", 1)[-1]
         if family in families:
-            left_out[name] = f"smaller than {families[family]} of the same family"
+            left_out.setdefault(name, f"smaller than {families[family]} of the same family")
         elif len(students) == limit:
-            left_out[name] = f"fits, after the first {limit}"
+            left_out.setdefault(name, f"fits, after the first {limit}")
         else:
             found = _count(name, budget.input_size)
-            reason = found.refused.get("model") or _explain_size(found, most_parameters, most_macs)
+            reason = found.refused.get("model")
+            if fits:
+                reason = reason or _explain_size(found, most_parameters, most_macs)
             if reason is not None or found.kind is None or not found.parameters or not found.macs:
                 left_out[name] = reason or "cannot be counted"
                 continue
             assert found.input_size is not None
             families[family] = name
+            left_out.pop(name, None)
+            over_parameters, over_macs = _excess(found, most_parameters, most_macs)
             students.append(
                 Suggestion(
                     name=name,
@@ -123,12 +140,20 @@ def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool,
                     input_size=found.input_size,
                     parameters_share=found.parameters / parameters,
                     macs_share=found.macs / macs,
+                    over_parameters=over_parameters,
+                    over_macs=over_macs,
                 )
             )
-    if not students:
+    if not students and fits:  # by the table, and not once they are counted
         raise UsageError(
             f"No architecture of timm fits: at most {most_parameters:,} parameters and {most_macs:,} MACs.",
             "Raise --max-parameters or --max-macs.",
+        )
+    if not students:
+        raise UsageError(
+            f"No architecture of timm is a student: kind {budget.kind}"
+            f"{', with pretrained weights' if budget.pretrained else ''}.",
+            "Leave --pretrained out, or use --kind any",
         )
     if measure:
         students = sorted(
@@ -141,6 +166,7 @@ def suggest_students(teacher: str, budget: Budget, *, limit: int, measure: bool,
         max_parameters=most_parameters,
         max_macs=most_macs,
         counted_with=versions,
+        fits=fits,
         students=students,
         left_out=left_out,
     )
@@ -164,9 +190,8 @@ def _count(name: str, input_size: int | None) -> Survey:
     return survey
 
 
-def _find_reason_against(
-    name: str, survey: Survey | None, teacher: str, budget: Budget, most_parameters: int, most_macs: int
-) -> str | None:
+def _find_reason_against(name: str, survey: Survey | None, teacher: str, budget: Budget) -> str | None:
+    """Find why a model is no student, whatever its size."""
     if name == teacher.split(".")[0]:
         return "is the teacher"
     if name.startswith("test_"):
@@ -181,8 +206,7 @@ def _find_reason_against(
         return f"is a {survey.kind}"
     if budget.pretrained and not import_timm().is_model_pretrained(name):
         return "has no pretrained weights"
-    scaled = survey.model_copy(update={"macs": _scale_macs(survey, budget.input_size)})
-    return _explain_size(scaled, most_parameters, most_macs)
+    return None
 
 
 def _scale_macs(survey: Survey, input_size: int | None) -> int:
@@ -198,6 +222,13 @@ def _explain_size(survey: Survey, most_parameters: int, most_macs: int) -> str |
     if survey.macs is not None and survey.macs > most_macs:
         return f"{survey.macs:,} MACs, more than {most_macs:,}"
     return None
+
+
+def _excess(survey: Survey, most_parameters: int, most_macs: int) -> tuple[float, float]:
+    """Compute by what share parameters and MACs exceed the budget; 0 within it."""
+    assert survey.parameters is not None
+    assert survey.macs is not None
+    return max(survey.parameters / most_parameters - 1, 0.0), max(survey.macs / most_macs - 1, 0.0)
 
 
 def _score(survey: Survey, most_parameters: int, most_macs: int, input_size: int | None) -> float:

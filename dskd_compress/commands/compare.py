@@ -53,7 +53,7 @@ def compare(
 
     The table has means over seeds with 95 % intervals, differences paired by seed, seconds, images/s and peak
     memory. Every run has its own folder; the same command resumes what is left. A teacher that the recipe trains
-    is trained once, with seed 0.
+    is trained once, with seed 0; that of a run folder is taken as it is.
 
     [bold]Examples[/bold]
 
@@ -62,9 +62,9 @@ def compare(
     """
     from pathlib import Path
 
-    from dskd_compress.comparison import format_rows, list_headings
+    from dskd_compress.comparison import format_rows, list_headings, list_notes
     from dskd_compress.console import Output
-    from dskd_compress.run_folder import resolve_run
+    from dskd_compress.run_folder import RunFolder, resolve_run
     from dskd_compress.stages.compare import parse_seeds, parse_variants, plan_runs, run_comparison
 
     output = Output(json_output)
@@ -77,7 +77,10 @@ def compare(
         target,
     )
     reference = against or runs[-1].label
-    document = run_comparison(runs, target, output, epoch=epoch.value, jobs=jobs, against=reference)
+    source = RunFolder(Path(recipe)) if recipe is not None and Path(recipe).is_dir() else None
+    document = run_comparison(runs, target, output, epoch=epoch.value, jobs=jobs, against=reference, source=source)
     output.table("Comparison", list_headings(reference), format_rows(document, reference))
+    for note in list_notes(document, reference):
+        output.plain(note)
     output.plain(f"Table: {target / 'compare.md'}")
     output.result(document)

@@ -127,6 +127,7 @@ def suggest(
 ) -> None:
     """Suggest students for a teacher: of each timm family the largest that fits, closest to the budget first.
 
+    Where nothing fits, it lists the nearest and by how much they exceed the budget (exit code 0, "fits": false).
     Parameters and multiply-accumulates include a classifier of 1000 classes. Nothing is downloaded.
 
     [bold]Examples[/bold]
@@ -156,15 +157,21 @@ def suggest(
 def _print_students(found: Suggestions, measured: bool, output: Output) -> None:
     columns = ["student", "kind", "parameters, M", "MACs, M", "input", "of the teacher's"]
     rows = []
+    if not found.fits:
+        columns.append("over the budget")
     for student in found.students:
         share = f"{student.parameters_share:.1%} parameters, {student.macs_share:.1%} MACs"
         row = [student.name, student.kind, f"{student.parameters / 1e6:.2f}", f"{student.macs / 1e6:,.0f}"]
         row += ["x".join(map(str, student.input_size)), share]
+        if not found.fits:
+            over = ((student.over_parameters, "parameters"), (student.over_macs, "MACs"))
+            row.append(", ".join(f"+{value:.0%} {what}" for value, what in over if value > 0))
         if student.latency is not None:
             row.append(f"{student.latency.p50_ms:.2f}")
         rows.append(row)
+    title = "Students" if found.fits else "Nothing fits; the nearest students"
     output.table(
-        f"Students for {found.teacher} ({found.teacher_parameters / 1e6:.1f} M parameters, "
+        f"{title} for {found.teacher} ({found.teacher_parameters / 1e6:.1f} M parameters, "
         f"{found.teacher_macs / 1e6:,.0f} M MACs): at most {found.max_parameters / 1e6:.2f} M parameters and "
         f"{found.max_macs / 1e6:,.0f} M MACs",
         [*columns, "p50, ms"] if measured else columns,

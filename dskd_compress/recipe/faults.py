@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dskd_compress.config import KeyConflict, Recipe, Section
 from dskd_compress.recipe.overrides import format_override
-from dskd_compress.recipe.sections import all_sections, keys_of, sections_of, tag_of
+from dskd_compress.recipe.sections import all_sections, keys_of, may_be_null, sections_of, tag_of
 from dskd_export.errors import RecipeError
 from dskd_export.files.field_faults import describe_fault, expectation, format_value
+from dskd_export.precision.targets import find_target
 
 KeyPath = tuple[str | int, ...]
 """`("train", "lr")`; list items count from 0."""
 
+
+_SYNONYMS: dict[KeyPath, Callable[[str], str | None]] = {("export", "target"): find_target}
+"""Values that have other names, key -> what finds the one that is meant."""
 
 _ALL_KEYS = "All keys with their meaning and range: dskd-compress recipes init - --all"
 
@@ -31,6 +35,7 @@ class Fault:
     path: KeyPath
     what: str
     way_out: str | None = None  # option that fixes it, where there is one
+    instead: str | None = None  # option to give in place of the wrong one, where it is clear
 
     def __str__(self) -> str:
         key = format_key(self.path)
@@ -50,7 +55,12 @@ def raise_faults(faults: Sequence[Fault], where: str) -> NoReturn:
     lines = list(dict.fromkeys(str(fault) for fault in sorted(faults, key=_order)))
     text = lines[0] if len(lines) == 1 else "\n".join([f"{where}: {len(lines)} faults", *lines])
     ways = [fault.way_out for fault in faults if fault.way_out]
-    hint = f"Add {' '.join(dict.fromkeys(ways))}" if ways and len(ways) == len(faults) else _ALL_KEYS
+    others = [fault.instead for fault in faults if fault.instead]
+    hint = _ALL_KEYS
+    if ways and len(ways) == len(faults):
+        hint = f"Add {' '.join(dict.fromkeys(ways))}"
+    elif others and len(others) == len(faults):
+        hint = f"Use {' '.join(dict.fromkeys(others))}"
     raise RecipeError(text, hint)
 
 
@@ -134,12 +144,31 @@ def _either(words: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> str:
 def _fault(details: Mapping[str, Any], path: KeyPath, what: str, origins: Origins) -> Fault:
     """A fault with its place; of keys that do not go together also a setting of one that the line did not set."""
     if details["type"] != "value_error":
-        return Fault(origins.of(path), path, what)
+        return Fault(origins.of(path), path, what, instead=_correct(details, path, what, origins))
     error = details["ctx"]["error"]
     ways = error.ways_out if isinstance(error, KeyConflict) else ()
     free = [way for way in ways if not origins.is_set((*path, way.partition("=")[0]))]
     way_out = f"--set {format_key((*path, (free or ways)[0]))}" if ways else None
     return Fault(origins.of_conflict(path, what), path, what, way_out)
+
+
+def _correct(details: Mapping[str, Any], path: KeyPath, what: str, origins: Origins) -> str | None:
+    """Correct the option of the command line that made a fault, where the message names one thing meant."""
+    kind = details["type"]
+    key = (*path, "name") if kind == "union_tag_invalid" else path
+    typed, meant = origins.overrides.get(key, ""), _MEANT.findall(what)
+    if not typed.startswith("--") or len(meant) != 1 or kind not in _CORRECTED:
+        return None
+    if kind == "extra_forbidden":
+        start = f"--set {format_key(path)}="
+        full = meant[0] if "." in meant[0] else format_key((*path[:-1], meant[0]))
+        return f"--set {full}={typed.removeprefix(start)}" if typed.startswith(start) else None
+    flag = f"--set {format_key(key)}=" if typed.startswith("--set ") else f"{typed.split()[0]} "
+    return f"{flag}{meant[0]}"
+
+
+_CORRECTED = frozenset(("extra_forbidden", "literal_error", "union_tag_invalid"))
+_MEANT = re.compile(r"did you mean '([^']+)'\?")
 
 
 def close_match(word: object, known: Iterable[str], least: float = 0.6) -> str:
@@ -175,7 +204,7 @@ def _resolve(
 def _what(details: Mapping[str, Any], path: KeyPath, owners: Sequence[type[Section]]) -> str:
     kind, given = details["type"], details.get("input")
     if kind == "extra_forbidden":
-        return _unknown_key(path, owners)
+        return _unknown_key(path, owners, given)
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return f"must be a section of 'key: value' lines, not {format_value(given)}"
     if kind == "union_tag_invalid":
@@ -185,19 +214,46 @@ def _what(details: Mapping[str, Any], path: KeyPath, owners: Sequence[type[Secti
     what = describe_fault(details)
     if kind == "literal_error":
         known = details["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-        meant = close_match(given, known)
+        find = _SYNONYMS.get(path)
+        synonym = None if find is None else find(str(given))
+        meant = f", did you mean '{synonym}'?" if synonym else close_match(given, known)
         return f"{expectation(details)}{meant}" if meant else what
     return what
 
 
-def _unknown_key(path: KeyPath, owners: Sequence[type[Section]]) -> str:
+def _unknown_key(path: KeyPath, owners: Sequence[type[Section]], given: Any) -> str:
     key = str(path[-1])
-    kind = "section" if len(path) == 1 else "key"
+    kind = "section" if len(path) == 1 and isinstance(given, Mapping) else "key"
     known = keys_of(owners[0]) if owners else []
-    elsewhere = [format_key((*place, key)) for place, section in all_sections(Recipe) if key in keys_of(section)]
-    # A slip of the pen first, then the same key in another section: of several the one nearest to the top.
-    meant = close_match(key, known, least=0.8)
+    elsewhere = _same_key_elsewhere(key)
+    # A slip of the pen first, then the same key in another section. A key without its section is no slip.
+    meant = "" if len(path) == 1 and elsewhere else close_match(key, known, least=0.8)
+    if not meant and len(path) == 1 and kind == "key":
+        every = {one for _, section in all_sections(Recipe) for one in keys_of(section)}
+        near = difflib.get_close_matches(key, sorted(every), n=1, cutoff=0.8)
+        elsewhere = elsewhere or [one for found in near for one in _same_key_elsewhere(found)]
     if not meant and elsewhere:
-        meant = f", did you mean '{min(elsewhere, key=lambda path: path.count('.'))}'?"
+        *first, last = [repr(one) for one in elsewhere[:_MOST_MEANT]]
+        meant = f", did you mean {', '.join(first)}{' or ' if first else ''}{last}?"
     one_of = f" (one of {', '.join(known)})"
     return f"unknown {kind}{meant or close_match(key, known) or one_of}"
+
+
+_MOST_MEANT = 3
+
+
+def _same_key_elsewhere(key: str) -> list[str]:
+    """List the places of a key that are the most usual: nearest to the top, in sections that every recipe has."""
+    places = dict.fromkeys((*place, key) for place, section in all_sections(Recipe) if key in keys_of(section))
+    ranks = {place: (_is_optional(place[:-1]), len(place)) for place in places}
+    return [format_key(place) for place, rank in ranks.items() if rank == min(ranks.values())]
+
+
+def _is_optional(section: tuple[str, ...]) -> bool:
+    """Whether a section is null by default, or lies in one that is."""
+    model: type[BaseModel] = Recipe
+    for key in section:
+        if may_be_null(model, key):
+            return True
+        model = sections_of(model, key)[0]
+    return False

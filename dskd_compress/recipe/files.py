@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from dskd_compress.config import Recipe, Section
+from dskd_compress.names import WEIGHTS_SUFFIXES
 from dskd_compress.recipe.build import recipe_from_mapping
 from dskd_compress.recipe.faults import Fault, raise_faults
 from dskd_compress.recipe.yaml_text import MAX_BYTES, dump_yaml, parse_yaml
@@ -99,9 +103,51 @@ def section_digests(recipe: Section) -> dict[str, str]:
     return {key: digest(value) for key, value in values.items()}
 
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+DATA_SUFFIXES = (".npz", ".tar")
+_LOOKED_AT = 1000  # entries of a folder
+
+
+def explain_other(path: Path) -> tuple[str, str] | None:
+    """Explain what is given in place of a recipe or a run, and the command for it; None: it is unknown.
+
+    Only names are read.
+    """
+    shown = shlex.quote(str(path))
+    models = "--teacher NAME --student NAME"
+    if path.is_dir():
+        if (path / "manifest.json").is_file():
+            run = path.parent
+            hint = f"Give its run: {shlex.quote(str(run))}" if (run / "recipe.yaml").is_file() else None
+            return "a bundle", hint or f"dskd-compress validate {shown}, or benchmark"
+        if _holds_images(path):
+            return "a folder of images", f"dskd-compress run --data {shown} {models}"
+        return None
+    suffix = path.suffix.lower()
+    if suffix in DATA_SUFFIXES:
+        return "a file of images", f"dskd-compress run --data {shown} {models}"
+    if suffix in WEIGHTS_SUFFIXES:
+        flags = f"--teacher NAME --teacher-checkpoint {shown} --student NAME --data FOLDER"
+        return "a file of weights", f"dskd-compress run {flags}"
+    return None
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether a folder has images, down to train/CLASS/, by the names of its first entries."""
+    with contextlib.suppress(OSError):
+        for pattern in ("*", "*/*", "*/*/*"):
+            for entry in islice(folder.glob(pattern), _LOOKED_AT):
+                suffix = entry.suffix.lower()
+                if suffix in IMAGE_SUFFIXES or (suffix in DATA_SUFFIXES and entry.stem == "train"):
+                    return True
+    return False
+
+
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
+        if (other := explain_other(path)) is not None:
+            raise RecipeError(f"{name_or_path} is {other[0]}, not a recipe.", other[1])
         return path
     names = list_recipe_names()
     name = name_or_path[: -len(".yaml")] if name_or_path.endswith(".yaml") else name_or_path
@@ -113,6 +159,8 @@ def _find(name_or_path: str) -> Path:
 def _not_found(given: str, path: Path, name: str, names: list[str]) -> DskdError:
     if path.is_dir():
         inside = path / "recipe.yaml"
+        if (other := explain_other(path)) is not None and not inside.is_file():
+            return RecipeError(f"{given} is {other[0]}, not a recipe.", other[1])
         hint = f"Give the file: {inside}" if inside.is_file() else "Give a recipe file or name."
         return RecipeError(f"{given} is a folder, not a recipe.", hint)
     # The model part alone is a likely thing to type, so it is compared as well.

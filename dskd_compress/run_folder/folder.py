@@ -15,6 +15,7 @@ from dskd_compress.config import Recipe, Section
 from dskd_compress.console import Output
 from dskd_compress.launch import get_process_rank
 from dskd_compress.recipe import dump_recipe, load_recipe, section_digests
+from dskd_compress.recipe.files import explain_other
 from dskd_compress.run_folder.stages import WRITTEN, WRITTEN_FOLDERS, Stage, find_stage, hash_outside_files
 from dskd_export.bundle.results import Measurement
 from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
@@ -129,11 +130,14 @@ class RunFolder:
         """
         path = self / "recipe.yaml"
         if not path.is_file():
-            if self.path.name == "bundle" and (self.path.parent / "recipe.yaml").is_file():
+            in_a_run = self.path.name == "bundle" and (self.path.parent / "recipe.yaml").is_file()
+            if in_a_run and not (self / "manifest.json").is_file():
                 raise DataError(
                     f"{self.path} holds neither a bundle nor a run.",
                     f"Make the bundle: dskd-compress export {shlex.quote(str(self.path.parent))}",
                 )
+            if (other := explain_other(self.path)) is not None:
+                raise DataError(f"{self.path} is {other[0]}, not a run folder.", other[1])
             raise DataError(
                 f"{self.path} is not a run folder: it holds no recipe.yaml.",
                 "Give a folder that dskd-compress distill or run has written.",

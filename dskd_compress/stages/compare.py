@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -132,6 +133,7 @@ def run_comparison(
     epoch: Literal["last", "best"],
     jobs: int,
     against: str,
+    source: RunFolder | None = None,
 ) -> ComparisonDocument:
     """Train the missing runs and write the table.
 
@@ -139,6 +141,7 @@ def run_comparison(
         epoch: whose accuracy counts. The best epoch is chosen on the images that it is measured on.
         against: the method that the table compares the others with.
         jobs: trainings at the same time. They share cores or a GPU, which shows in their seconds.
+        source: run that the recipe is of; its teacher is taken where it is up to date.
 
     Raises:
         DskdError: a training failed; the message is the training's own.
@@ -146,19 +149,35 @@ def run_comparison(
     """
     watch = Stopwatch()
     with hold_folder(out, output.warn, names=("compare.json", "compare.md")):
-        runs = _train_missing(runs, out, output, jobs)
+        runs = _train_missing(runs, out, output, jobs, source)
         documents = {
             (run.label, run.seed): read_document(run.folder / "distill.json", TrainingDocument) for run in runs
         }
         check_fair(documents)
-        document = _comparison(runs, documents, epoch, jobs, watch)
+        document = _comparison(runs, documents, epoch, jobs, watch, _find_commonest(runs[0].recipe))
         write_atomic(out / "compare.json", document.model_dump_json(indent=1) + "\n")
         write_atomic(out / "compare.md", format_markdown(document, against))
     return document
 
 
-def _train_missing(runs: Sequence[Run], out: Path, output: Output, jobs: int) -> list[Run]:
-    runs = [_with_trained_teacher(run, out, output) for run in _decide_start(runs, output)]
+def _find_commonest(recipe: Recipe) -> tuple[str, float] | None:
+    """Find the commonest class of the validation images and its share; None: a stream, which does not tell."""
+    from dskd_compress.data import StreamSet
+    from dskd_compress.stages.setup import open_checked_data
+
+    images = open_checked_data(recipe).val
+    if isinstance(images, StreamSet):
+        return None
+    [(label, count)] = Counter(images.label(index) for index in range(len(images))).most_common(1)
+    return images.classes[label], count / len(images)
+
+
+def _train_missing(
+    runs: Sequence[Run], out: Path, output: Output, jobs: int, source: RunFolder | None
+) -> list[Run]:
+    runs = _decide_start(runs, output)
+    if any(run.recipe.needs_teacher for run in runs):
+        runs = [_with_trained_teacher(run, out, output, source) for run in runs]
     waiting = [run for run in runs if run.folder.why_rerun(DISTILL, run.recipe) is not None]
     if len(waiting) < len(runs):
         output.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished already.")
@@ -178,7 +197,7 @@ def _train_missing(runs: Sequence[Run], out: Path, output: Output, jobs: int) ->
             if isinstance(error, KeyboardInterrupt):  # Ctrl-C in a terminal reaches them, SIGTERM does not
                 stop_children()
             raise
-    return runs
+    return list(runs)
 
 
 def _decide_start(runs: Sequence[Run], output: Output) -> list[Run]:
@@ -195,19 +214,31 @@ def _decide_start(runs: Sequence[Run], output: Output) -> list[Run]:
     return [replace(run, recipe=set_student_start(run.recipe, pretrained)) for run in runs]
 
 
-def _with_trained_teacher(run: Run, out: Path, output: Output) -> Run:
-    """Train the recipe's teacher once, with the recipe's own seed, and pass it to every run as a checkpoint."""
+def _with_trained_teacher(run: Run, out: Path, output: Output, source: RunFolder | None) -> Run:
+    """Train the recipe's teacher once, with seed 0, and pass it to every run as a checkpoint.
+
+    That of the run which the recipe is of is taken in its place.
+    """
     if run.recipe.teacher.train is None:
         return run
     folder = RunFolder(out / "teacher")
     recipe = run.recipe.model_copy(update={"seed": 0})
-    if folder.why_rerun(TRAIN, recipe) is not None:
+    if folder.why_rerun(TRAIN, recipe) is not None and source is not None and _has_teacher(source, run.recipe):
+        folder = source
+        output.once(f"Teacher: {folder.weights('teacher')}, trained by that run.")
+    elif folder.why_rerun(TRAIN, recipe) is not None:
         output.print("Training the teacher, once for all runs.")
         _train(Run("teacher", recipe.seed, recipe, folder), TRAIN)
     teacher = recipe.teacher.model_copy(
         update={"fit": "none", "train": None, "pretrained": False, "checkpoint": folder.weights("teacher")}
     )
     return Run(run.label, run.seed, run.recipe.model_copy(update={"teacher": teacher}), run.folder)
+
+
+def _has_teacher(source: RunFolder, recipe: Recipe) -> bool:
+    """Whether a run has the trained teacher of a recipe, whatever the seed."""
+    same_seed = recipe.model_copy(update={"seed": source.read_recipe().seed})
+    return source.why_rerun(TRAIN, same_seed) is None
 
 
 def _train(run: Run, stage: str) -> None:
@@ -241,6 +272,7 @@ def _comparison(
     epoch: Literal["last", "best"],
     jobs: int,
     watch: Stopwatch,
+    commonest: tuple[str, float] | None,
 ) -> ComparisonDocument:
     labels = list(dict.fromkeys(run.label for run in runs))
     seeds = list(dict.fromkeys(run.seed for run in runs))
@@ -263,7 +295,8 @@ def _comparison(
                 peak_memory_mb=[document.peak_memory_mb for document in mine],
             )
         )
-    first = documents[labels[0], seeds[0]]
+    # Of a run with a teacher, where there is one: the first may have none.
+    first = next((one for one in documents.values() if one.teacher is not None), documents[labels[0], seeds[0]])
     return ComparisonDocument(
         recipe=runs[0].recipe.name,
         teacher=first.teacher.name if first.teacher is not None else runs[0].recipe.teacher.name,
@@ -272,6 +305,8 @@ def _comparison(
         epoch=epoch,
         steps=first.steps,
         data=first.data,
+        commonest_class=None if commonest is None else commonest[0],
+        commonest_top1=None if commonest is None else commonest[1],
         methods=methods,
         differences=list(compute_differences(methods)),
         jobs=jobs,

@@ -12,9 +12,11 @@ from dskd_compress.comparison import (
     check_fair,
     compute_differences,
     compute_mean_interval,
+    count_seeds_needed,
     find_difference,
     format_markdown,
     format_rows,
+    list_notes,
 )
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparedMethod, ComparisonDocument, TrainingDocument
@@ -85,6 +87,52 @@ def test_table(trained: TrainingDocument) -> None:
     assert pair[0][1:3] == ["45.00", "+5.00 (2 seeds)"], "that two agree proves nothing"
     single = format_rows(comparison(trained, method("a", [0.4]), method("b", [0.45])), "b")
     assert single[0] == ["a", "40.00", "+5.00 (1 seed)", "10", "100", "not measured"]
+
+
+def test_the_commonest_class_is_a_row(trained: TrainingDocument) -> None:
+    plain = comparison(trained, method("a", [0.4, 0.5, 0.6]), method("b", [0.45, 0.57, 0.65]))
+    assert len(format_rows(plain, "b")) == 2
+    document = plain.model_copy(update={"commonest_class": "dog", "commonest_top1": 0.5})
+    assert format_rows(document, "b")[-1] == ["always 'dog'", "50.00", "+5.67", "", "", ""]
+    assert ComparisonDocument.model_validate_json(document.model_dump_json()) == document
+    assert [note for note in list_notes(document, "b") if "dog" in note] == [
+        "a is not above always answering 'dog'."
+    ]
+    assert "| always 'dog' |" in format_markdown(document, "b")
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_seeds_show_nothing(trained: TrainingDocument, seeds: int) -> None:
+    few = comparison(trained, method("a", [0.4, 0.5][:seeds]), method("b", [0.45, 0.57][:seeds]))
+    (note,) = list_notes(few, "b")
+    assert "--seeds 0,1,2" in note
+    page = format_markdown(few, "b")
+    assert note in page
+    assert "±" not in page
+    assert "Intervals" not in page
+
+
+def test_a_difference_within_chance_says_how_many_seeds(trained: TrainingDocument) -> None:
+    far = comparison(trained, method("a", [0.4, 0.5, 0.6]), method("b", [0.45, 0.57, 0.65]))
+    assert list_notes(far, "b") == []
+    near = comparison(trained, method("a", [0.4, 0.5, 0.6]), method("b", [0.43, 0.49, 0.63]))
+    (note,) = list_notes(near, "b")
+    assert f"about {count_seeds_needed([0.03, -0.01, 0.03])} seeds" in note
+    none = comparison(trained, method("a", [0.4, 0.5, 0.6]), method("b", [0.41, 0.49, 0.6]))
+    assert "more than 100 seeds" in list_notes(none, "b")[0]
+
+
+def test_the_seeds_needed_are_the_first_that_exclude_zero() -> None:
+    differences = [0.03, -0.01, 0.03, 0.01]
+    needed = count_seeds_needed(differences)
+    assert needed is not None
+    mean, spread = np.mean(differences), np.std(differences, ddof=1)
+    for seeds, excluded in ((needed - 1, False), (needed, True)):
+        low, _ = stats.t.interval(0.95, seeds - 1, loc=mean, scale=spread / seeds**0.5)
+        assert bool(low > 0) is excluded
+    assert count_seeds_needed([0.1, 0.2]) is None
+    assert count_seeds_needed([0.0, 0.0, 0.0]) is None
+    assert count_seeds_needed([0.1, 0.1, 0.1]) == 3
 
 
 def test_the_page_names_the_commit_or_the_release(trained: TrainingDocument) -> None:

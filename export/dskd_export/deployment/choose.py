@@ -70,8 +70,9 @@ def _choose_unvalidated(source: Path, bundle: Bundle) -> Choice:
     if len(models) == 1:
         doubt = f"{source} was not validated: nothing is known to be good enough to ship."
         return Choice(models[0], f"{models[0]} is the only model of the bundle.", doubt)
-    images = " --images FOLDER" if (source / MANIFEST).is_file() else ""
-    command = f"dskd-compress validate {shlex.quote(str(source))}{images}"
+    command = f"dskd-compress validate {shlex.quote(str(source))}"
+    if (source / MANIFEST).is_file():
+        command = f"dskd-compress validate {shlex.quote(str(source))} --images FOLDER"
     raise UsageError(
         f"{source} holds {', '.join(models)}, and was not validated: nothing chooses among them.",
         f"Validate it first: {command}. Or name one: --precision {_first(bundle)}",

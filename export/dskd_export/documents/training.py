@@ -232,6 +232,8 @@ class ComparisonDocument(Document):
     epoch: Literal["last", "best"] = Field(description="whose accuracy is compared; best is chosen on the images")
     steps: int
     data: DataFacts
+    commonest_class: str | None = Field(default=None, description="of the validation images; None: not counted")
+    commonest_top1: float | None = Field(default=None, description="of always answering with it")
     methods: list[ComparedMethod]
     differences: list[PairedDifference] = Field(description="every pair, once")
     jobs: int = Field(description="trainings that ran side by side; seconds are comparable within one number")

@@ -28,7 +28,7 @@ class TargetFacts:
         rest: type of what a quantised model does not quantise. TensorRT takes types as they stand, so
             fp32 there would run in fp32; on a CPU fp16 is computed through fp32 and only costs time.
         device: for people.
-        compute_capabilities: of its GPUs; empty: it has none.
+        compute_capabilities: of its GPUs, empty without one; 10.1 is what CUDA 12 called 11.0.
         board: word of its name in the device tree; empty: it is no board.
     """
 
@@ -39,22 +39,25 @@ class TargetFacts:
     board: str = ""
 
 
+_INT8: tuple[Precision, ...] = ("int8", "fp16", "fp32")
+_FP8: tuple[Precision, ...] = ("int8", "fp8", "fp16", "bf16", "fp32")
+
 TARGETS: dict[Target, TargetFacts] = {
     "cpu": TargetFacts(("int8", "fp32"), "fp32", "ONNX Runtime on a CPU"),
     "jetson-orin": TargetFacts(
-        ("int8", "fp16", "fp32"), "fp16", "Jetson Orin, compute capability 8.7, TensorRT 10.3", ("8.7",), "orin"
+        _INT8, "fp16", "Jetson Orin, compute capability 8.7, TensorRT 10.3", ("8.7",), "orin"
     ),
     "jetson-thor": TargetFacts(
         ("int8", "fp8", "fp16", "fp32"), "fp16", "Jetson Thor, TensorRT 10.13", ("10.1", "11.0"), "thor"
     ),
-    "turing": TargetFacts(("int8", "fp16", "fp32"), "fp16", "compute capability 7.5", ("7.5",)),
+    "turing": TargetFacts(_INT8, "fp16", "compute capability 7.5", ("7.5",)),
     "ampere": TargetFacts(
         ("int8", "fp16", "bf16", "fp32"), "fp16", "compute capability 8.0 and 8.6", ("8.0", "8.6")
     ),
-    "ada": TargetFacts(("int8", "fp8", "fp16", "bf16", "fp32"), "fp16", "compute capability 8.9", ("8.9",)),
-    "hopper": TargetFacts(("int8", "fp8", "fp16", "bf16", "fp32"), "fp16", "compute capability 9.0", ("9.0",)),
+    "ada": TargetFacts(_FP8, "fp16", "compute capability 8.9", ("8.9",)),
+    "hopper": TargetFacts(_FP8, "fp16", "compute capability 9.0", ("9.0",)),
     "blackwell": TargetFacts(
-        ("int8", "fp8", "fp16", "bf16", "fp32"),
+        _FP8,
         "fp16",
         "compute capability 10.0 and 12.0",
         ("10.0", "10.3", "12.0", "12.1"),
@@ -94,3 +97,14 @@ def name_measured_device(target: str | None, device: DeviceFacts, runner: Runner
     if target is not None and target != "cpu":
         return target
     return device.cpu if runner.provider == "cpu" else device.gpu or device.cpu
+
+
+def find_target(text: str) -> Target | None:
+    """Find the target that a compute capability or a device's name means: `8.7`, `sm_87`, `AGX Orin`."""
+    words = text.strip().lower()
+    number = re.fullmatch(r"(?:sm|cc|compute)?[ _-]?(\d{1,2})[.]?(\d)[af]?", words)
+    if number is not None:
+        capability = f"{number[1]}.{number[2]}"
+        return next((name for name, facts in TARGETS.items() if capability in facts.compute_capabilities), None)
+    known = set(re.findall(r"[a-z]+", words))
+    return next((name for name in TARGETS if name.rpartition("-")[2] in known), None)

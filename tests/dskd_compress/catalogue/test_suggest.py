@@ -7,7 +7,7 @@ from dskd_compress.catalogue import suggest
 from dskd_compress.catalogue.suggest import Budget, Suggestions, load_table, suggest_students
 from dskd_compress.models import count_macs
 from dskd_compress.timm_import import import_timm
-from dskd_export.errors import ModelError, UsageError
+from dskd_export.errors import ModelError
 
 
 def _ask(teacher: str, budget: Budget, limit: int = 3, measure: bool = False) -> Suggestions:
@@ -67,9 +67,16 @@ def test_what_is_new_in_timm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.left_out["mobilenetv3_small_050"] == "not in the table of architectures"
 
 
-def test_nothing_fits() -> None:
-    with pytest.raises(UsageError, match=r" 10 parameters.*--max-parameters"):
-        _ask("resnet18", Budget(parameters=10))
+def test_where_nothing_fits_the_nearest_are_listed() -> None:
+    found = _ask("resnet18", Budget(parameters=10))
+    assert not found.fits
+    assert len(found.students) == 3
+    excess = [max(one.over_parameters, one.over_macs) for one in found.students]
+    assert excess == sorted(excess)
+    for one in found.students:
+        assert one.over_parameters == pytest.approx(one.parameters / 10 - 1)
+        assert one.name not in found.left_out
+    assert found.students[0].parameters == min(one.parameters for one in found.students)
 
 
 def test_teachers_that_cannot_be_sized() -> None:

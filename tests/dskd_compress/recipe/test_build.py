@@ -103,7 +103,7 @@ def test_override_round_trip(epochs, lr, hflip, source, batches, flag):
         ("train.lr=abc", "--set train.lr=abc: train.lr: must be a number, not 'abc'"),
         ("train.epoch=3", "--set train.epoch=3: train.epoch: unknown key, did you mean 'epochs'?"),
         ("trian.lr=3", "--set trian.lr=3: trian: unknown section, did you mean 'train'?"),
-        ("hflip=0", "--set hflip=0: hflip: unknown section, did you mean 'data.augment.hflip'?"),
+        ("hflip=0", "--set hflip=0: hflip: unknown key, did you mean 'data.augment.hflip'?"),
         ("teacher.name.x=3", "--set teacher.name.x=3: teacher.name is a value, not a section: it has no 'x'"),
         ("train=5", "--set train=5: train: must be a section of 'key: value' lines, not 5"),
         ("train.scheduler=cosin", "did you mean 'cosine'?"),

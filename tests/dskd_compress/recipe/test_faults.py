@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from dskd_compress.config import Recipe
-from dskd_compress.recipe import recipe_from_mapping
+from dskd_compress.recipe import FlagOverride, recipe_from_mapping
 from dskd_compress.recipe.sections import all_sections, keys_of
 from dskd_export.errors import RecipeError
 
@@ -95,6 +95,45 @@ def test_unknown_keys_and_missing_ones_everywhere() -> None:
         settings = settings_with((*path, "no_such_key"), 1)
         assert any("no_such_key: unknown" in line for line in faults(settings)), path
     assert faults({"teacher": {}, "student": {"name": "x"}}) == ["command line: teacher.name: is required"]
+
+
+@pytest.mark.parametrize(
+    ("override", "instead"),
+    [
+        ("epochs=3", "--set train.epochs=3"),
+        ("epoch=3", "--set train.epochs=3"),
+        ("lr=0.1", "--set train.lr=0.1"),
+        ("exporter=legacy", "--set export.exporter=legacy"),
+        ("train.epoch=3", "--set train.epochs=3"),
+        ("data.augment.hflp=0", "--set data.augment.hflip=0"),
+        ("export.target=sm_87", "--set export.target=jetson-orin"),
+        (FlagOverride('export.target="sm87"', "--target sm87"), "--target jetson-orin"),
+        (FlagOverride('method.name="kdd"', "--method kdd"), "--method kd"),
+        (FlagOverride('train.precision="fp23"', "--amp fp23"), "--amp fp32"),
+    ],
+)
+def test_an_option_is_corrected_where_it_is_clear_what_was_meant(override: str, instead: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe_from_mapping(BASE, [override])
+    assert caught.value.hint == f"Use {instead}"
+    flag, key_and_value = instead.split(maxsplit=1)
+    if flag == "--set":  # it works when pasted
+        recipe_from_mapping(BASE, [key_and_value])
+
+
+@pytest.mark.parametrize(
+    ("key", "places"),
+    [
+        ("checkpoint", ["teacher.checkpoint", "student.checkpoint"]),
+        ("batches", ["build.batches", "validate.batches", "benchmark.batches"]),
+        ("epochs", ["train.epochs"]),
+        ("calibration_batches", ["tune.calibration_batches"]),
+    ],
+)
+def test_a_key_without_its_section_is_found_where_it_is_usual(key: str, places: list[str]) -> None:
+    (line,) = faults({**BASE, key: 1})
+    assert re.findall(r"'(\w+\.\w+)'", line) == places
+    assert f"{key}: unknown key" in line
 
 
 @pytest.mark.parametrize(

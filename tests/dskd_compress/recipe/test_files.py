@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,10 @@ from dskd_compress.recipe import (
     read_recipe_text,
     section_digests,
 )
+from dskd_compress.recipe.files import explain_other
 from dskd_compress.recipe.yaml_text import parse_yaml
-from dskd_export.errors import RecipeError
+from dskd_compress.run_folder import RunFolder
+from dskd_export.errors import DataError, RecipeError
 
 FIVE_FAULTS = """\
 # a comment, so that lines and keys do not go together
@@ -214,3 +217,40 @@ def test_digests_change_only_where_the_recipe_does():
     assert set(before) == set(yaml.safe_load(dump_recipe(one)))
     # Canonical JSON by hand, for a section whose JSON is plain to see.
     assert before["report"] == hashlib.sha256(b'{"title":null}').hexdigest()
+
+
+@pytest.mark.parametrize("split", ["", "a", "train/a"])
+def test_a_folder_of_images_in_place_of_a_recipe(tmp_path: Path, split: str) -> None:
+    images = tmp_path / "my photos"
+    (images / split).mkdir(parents=True)
+    (images / split / "one.JPG").touch()
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(images))
+    assert shlex.split(caught.value.hint or "")[:4] == ["dskd-compress", "run", "--data", str(images)]
+    with pytest.raises(DataError) as also:
+        RunFolder(images).read_recipe()
+    assert also.value.hint == caught.value.hint
+    assert explain_other(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("file", "flag"), [("x.npz", "--data"), ("x.tar", "--data"), ("x.pth", "--teacher-checkpoint")]
+)
+def test_a_file_of_something_else_in_place_of_a_recipe(tmp_path: Path, file: str, flag: str) -> None:
+    (tmp_path / file).write_bytes(bytes(range(256)))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(tmp_path / file))
+    words = shlex.split(caught.value.hint or "")
+    assert words[words.index(flag) + 1] == str(tmp_path / file)
+
+
+def test_a_bundle_in_place_of_a_run(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "manifest.json").touch()
+    with pytest.raises(DataError, match="is a bundle"):
+        RunFolder(bundle).read_recipe()
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(DataError) as caught:
+        RunFolder(bundle).read_recipe()
+    assert str(tmp_path) in (caught.value.hint or "")

@@ -10,8 +10,10 @@ from typing import IO
 import pytest
 from run_support import QUIET, Finished, small_recipe
 
+from dskd_compress.comparison import check_fair
 from dskd_compress.config import DskdMethod, Recipe
-from dskd_compress.stages.compare import Variant, parse_variants, plan_runs, run_comparison
+from dskd_compress.run_folder import RunFolder
+from dskd_compress.stages.compare import Run, Variant, _train_missing, parse_variants, plan_runs, run_comparison
 from dskd_export import codes
 from dskd_export.documents.base import read_document
 from dskd_export.documents.training import ComparisonDocument, TrainingDocument
@@ -63,6 +65,9 @@ def test_a_comparison_is_fair_and_goes_on_where_it_stopped(finished: Finished, t
     runs = plan_runs(load, variants, [0, 1], tmp_path)
     document = run_comparison(runs, tmp_path, QUIET, epoch="last", jobs=1, against="kd")
     assert [method.label for method in document.methods] == ["none", "kd"]
+    assert document.commonest_class in document.data.classes
+    assert document.commonest_top1 is not None
+    assert 1 / 10 <= document.commonest_top1 < 0.2
     of = {(run.label, run.seed): read_document(run.folder / "distill.json", TrainingDocument) for run in runs}
     assert of["none", 0].initial_sha256 == of["kd", 0].initial_sha256 != of["none", 1].initial_sha256
     assert document.methods[1].top1 == [of["kd", seed].last.top1.value for seed in (0, 1)]
@@ -80,6 +85,43 @@ def test_a_comparison_is_fair_and_goes_on_where_it_stopped(finished: Finished, t
     again = run_comparison(runs, tmp_path, QUIET, epoch="last", jobs=2, against="kd")
     assert (runs[0].folder / "distill.json").stat().st_mtime_ns == finished_at
     assert again.methods[1].top1 == document.methods[1].top1
+
+
+def test_the_teacher_of_the_run_is_not_trained_again(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def note(run: Run, stage: str) -> None:
+        started.append(stage)
+
+    monkeypatch.setattr("dskd_compress.stages.compare._train", note)
+
+    def teachers(changes: Sequence[str], source: RunFolder | None, methods: str = "none,kd") -> set[Path | None]:
+        started.clear()
+        runs = plan_runs(
+            lambda more: finished.folder.read_recipe([*changes, *more]),
+            parse_variants(methods, (), None),
+            [0, 1],
+            tmp_path,
+        )
+        return {run.recipe.teacher.checkpoint for run in _train_missing(runs, tmp_path, QUIET, 1, source)}
+
+    own = {finished.folder.path / "teacher.safetensors"}
+    assert teachers((), finished.folder) == own
+    assert set(started) == {"distill"}
+    assert teachers(("teacher.train.epochs=1",), finished.folder) == {tmp_path / "teacher/teacher.safetensors"}
+    assert "train" in started
+    assert teachers((), None) == {tmp_path / "teacher/teacher.safetensors"}
+    assert "train" in started
+    assert teachers((), None, "none") == {None}  # nothing reads it
+    assert set(started) == {"distill"}
+
+
+def test_methods_with_and_without_a_teacher_are_comparable(finished: Finished) -> None:
+    taught = read_document(finished.folder / "distill.json", TrainingDocument)
+    alone = taught.model_copy(update={"method": "none", "teacher": None, "teacher_accuracy": None})
+    check_fair({("none", 0): alone, ("dskd", 0): taught})
 
 
 def test_a_run_that_fails_says_so(finished: Finished, tmp_path: Path) -> None:

@@ -294,6 +294,8 @@ def test_what_auto_decides_is_kept_in_the_run(
     # Later calls with the same recipe mean what was decided, and ask nobody.
     monkeypatch.setattr(setup, "create_model", lambda *a, **k: pytest.fail("decided twice"))
     assert setup.decide_student_start(folder.keep_student_start(recipe)) == (there, "")
+
+
 def test_a_training_that_diverges_says_why_in_its_log_and_a_resumed_one_drops_that(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

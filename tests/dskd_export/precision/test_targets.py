@@ -6,7 +6,7 @@ import pytest
 
 from dskd_export.documents.base import DeviceFacts
 from dskd_export.documents.runner_name import RunnerName
-from dskd_export.precision.targets import TARGETS, Target, is_measured_on
+from dskd_export.precision.targets import TARGETS, Target, find_target, is_measured_on
 
 
 def test_every_target_has_facts():
@@ -70,3 +70,32 @@ def test_no_two_targets_share_a_compute_capability() -> None:
     known = [one for facts in TARGETS.values() for one in facts.compute_capabilities]
     assert len(known) == len(set(known))
     assert all(facts.compute_capabilities for name, facts in TARGETS.items() if name != "cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("sm87", "jetson-orin"),
+        ("sm_87", "jetson-orin"),
+        ("8.7", "jetson-orin"),
+        ("AGX Orin", "jetson-orin"),
+        ("orin-nano", "jetson-orin"),
+        ("thor", "jetson-thor"),
+        ("sm_110", "jetson-thor"),
+        ("sm_86", "ampere"),
+        ("12.0", "blackwell"),
+        ("sm_120a", "blackwell"),
+        ("CPU", "cpu"),
+        ("7.2", None),
+        ("explorinate", None),
+        ("", None),
+    ],
+)
+def test_a_target_by_its_compute_capability_or_its_name(text, target):
+    assert find_target(text) == target
+
+
+def test_a_compute_capability_has_one_target():
+    known = [one for facts in TARGETS.values() for one in facts.compute_capabilities]
+    assert len(known) == len(set(known))
+    assert all(find_target(name) == name for name in TARGETS)
