@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 from dskd_compress.config import Recipe
 from dskd_compress.data import DataSets, StreamSet, check_batch_size, find_data_faults, open_data
@@ -34,8 +35,7 @@ def inspect_batches(recipe: Recipe, stages: Collection[str], sets: DataSets, fou
     images, source = len(sets.train), sets.source
     for name, section in sections.items():
         if section is not None:
-            size, key = section.batch_size, f"{name}.batch_size"
-            found.attempt(lambda size=size, key=key: check_batch_size(source, images, size, key))  # type: ignore[misc]
+            found.attempt(partial(check_batch_size, source, images, section.batch_size, f"{name}.batch_size"))
 
 
 def count_images(images: object) -> int | None:

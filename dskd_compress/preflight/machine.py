@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ def inspect_packages(recipe: Recipe, stages: Collection[str], found: Findings) -
     if {TRAIN, DISTILL, TUNE} & set(stages):
         for name in recipe.tracking.trackers:
             one = recipe.tracking.model_copy(update={"trackers": (name,)})
-            found.attempt(lambda one=one: check_trackers(one))  # type: ignore[misc]
+            found.attempt(partial(check_trackers, one))
     sections = ((VALIDATE, recipe.validation), (BENCHMARK, recipe.benchmark))
     for key, section in sections:
         if key not in stages:
@@ -41,7 +42,7 @@ def inspect_packages(recipe: Recipe, stages: Collection[str], found: Findings) -
         if "onnxruntime" in section.runners and is_installed("onnxruntime"):
             for provider in section.providers:
                 if provider not in ("auto", "cpu"):
-                    found.attempt(lambda provider=provider: _check_provider(provider))  # type: ignore[misc]
+                    found.attempt(partial(_check_provider, provider))
 
 
 def _check_provider(provider: str) -> None:
@@ -54,9 +55,9 @@ def inspect_device(recipe: Recipe, stages: Collection[str], found: Findings) -> 
     """Check the device and the number type of each training; the device of the last one."""
     device = None
     for section in list_trainings(recipe, stages):
-        device = found.attempt(lambda section=section: resolve_device(section.device))  # type: ignore[misc]
+        device = found.attempt(partial(resolve_device, section.device))
         if device is not None:
-            found.attempt(lambda section=section, device=device: autocast(section, device))  # type: ignore[misc]
+            found.attempt(partial(autocast, section, device))
     return device
 
 

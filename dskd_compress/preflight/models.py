@@ -53,7 +53,8 @@ def create_shapes(recipe: Recipe, role: str, classes: int | None) -> nn.Module:
 def inspect_student(recipe: Recipe, sets: DataSets | None, found: Findings) -> ModelCost | None:
     """Check the student that is to be trained; its cost, None where it cannot be created."""
     section = recipe.student
-    if ":" in section.name and _skips_hub(section, "student", found):
+    if ":" in section.name:  # created from a configuration that may have to be downloaded: not here
+        inspect_pretrained(section, "student", found)
         return None
     classes = None if sets is None else len(sets.classes)
     model = found.attempt(lambda: create_shapes(recipe, "student", classes))
@@ -80,30 +81,32 @@ def inspect_teacher(
     section = recipe.teacher
     if not _needs_teacher(recipe, stages):
         return None
-    if isinstance(section.class_map, Path):
-        found.attempt(lambda: read_class_map(section.class_map))  # type: ignore[arg-type]
-    if ":" in section.name and _skips_hub(section, "teacher", found):
+    if isinstance(path := section.class_map, Path):
+        found.attempt(partial(read_class_map, path))
+    if ":" in section.name:
+        inspect_pretrained(section, "teacher", found)
         return None
     classes = None if sets is None or section.train is None else len(sets.classes)
     model = found.attempt(lambda: create_shapes(recipe, "teacher", classes))
-    trained_here = section.train is not None and TRAIN not in stages
-    if not trained_here:
-        ready = section.train is None
-        known = model is not None and sets is not None
-        if (
-            ready
-            and model is not None
-            and sets is not None
-            and (section.checkpoint is not None or not section.pretrained)
-        ):
-            if not _is_large(section.checkpoint):
-                found.attempt(partial(_load_teacher, recipe, folder, sets))
-        elif ready:
-            _inspect_weights(section, "teacher", found)
-        else:
-            size = _find_shared_size(recipe)
-            _inspect_weights(section, "teacher", found, (classes, size) if known and size is not None else None)
+    if section.train is None:
+        _inspect_ready_teacher(recipe, folder, sets if model is not None else None, found)
+    elif TRAIN in stages:
+        size = _find_shared_size(recipe) if model is not None and sets is not None else None
+        _inspect_weights(section, "teacher", found, None if size is None else (classes, size))
     return None if model is None else measure_cost(model, None)
+
+
+def _inspect_ready_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets | None, found: Findings) -> None:
+    """Check the weights of a teacher that is not trained here.
+
+    Args:
+        sets: images whose classes it has to have; None: only that the weights are there.
+    """
+    section = recipe.teacher
+    if sets is None or (section.checkpoint is None and section.pretrained):
+        _inspect_weights(section, "teacher", found)
+    elif not _is_large(section.checkpoint):
+        found.attempt(partial(_load_teacher, recipe, folder, sets))
 
 
 def _needs_teacher(recipe: Recipe, stages: Collection[str]) -> bool:
@@ -115,12 +118,6 @@ def _needs_teacher(recipe: Recipe, stages: Collection[str]) -> bool:
         or (VALIDATE in stages and recipe.budget.student_drop is not None)
         or (BENCHMARK in stages and recipe.benchmark.teacher)
     )
-
-
-def _skips_hub(section: ModelSection, role: str, found: Findings) -> bool:
-    """A model of the hub is created from its configuration, which may have to be downloaded: not here."""
-    inspect_pretrained(section, role, found)
-    return True
 
 
 def _find_shared_size(recipe: Recipe) -> int | None:
@@ -144,10 +141,10 @@ def _inspect_weights(
     path = section.checkpoint
     if path is not None:
         if fits is None:
-            found.attempt(lambda: read_weights(path))
+            found.attempt(partial(read_weights, path))
         elif not _is_large(path):
             bare = section.model_copy(update={"pretrained": False})
-            found.attempt(lambda: _create_quietly(bare, *fits))
+            found.attempt(partial(_create_quietly, bare, *fits))
     elif section.pretrained is True:
         inspect_pretrained(section, role, found)
 

@@ -14,7 +14,7 @@
     │   ├── MissingExtra               4   an optional dependency is not installed
     │   ├── ProviderLacksKernel        4   a provider that cannot compute in a model's types
     │   └── ProcessLost                4   another process of the same training ended
-    ├── SeveralProblems                    found before any work; the smallest code of theirs
+    ├── SeveralProblems                2   several of the above, found before any work; 3 or 4 if all are
     ├── GateFailed                     5   the work was done, the result is not good enough
     ├── NotShown                       6   the work was done, too little was measured to show a pass
     └── Interrupted                    130 stopped by the user
@@ -164,6 +164,8 @@ class SeveralProblems(DskdError):
         what: what cannot be done.
         problems: at least two.
     """
+
+    exit_code = 2
 
     def __init__(self, what: str, problems: Sequence[DskdError]) -> None:
         lines = [line for number, one in enumerate(problems, 1) for line in _list_problem(number, one)]

@@ -198,6 +198,7 @@ def test_usage_errors(arguments, expected, capsys):
 
 
 CODES = [
+    (errors.SeveralProblems("m", [errors.DataError("bad", "fix"), errors.MissingExtra("onnx", "onnx")]), 3),
     (errors.UsageError("m", "h"), 2),
     (errors.RecipeError("m", "h"), 2),
     (errors.DataError("m", "h"), 3),
@@ -249,10 +250,11 @@ def test_exit_codes_and_messages(error, code, monkeypatch, capsys):
     assert main(["run", "--json"]) == code
     out, err = capsys.readouterr()
     document = json.loads(out.splitlines()[-1])["error"]
-    assert set(document) == {"kind", "code", "message", "hint", "exit_code"}
+    assert set(document) - {"faults"} == {"kind", "code", "message", "hint", "exit_code"}
     assert document["code"] is None
     assert document["exit_code"] == code
-    assert err.startswith(("" if code == 130 else "error: ") + document["message"])
+    assert err.startswith(f"{'' if code == 130 else 'error: '}{document['message']}
+")
     assert "Traceback" not in err
     if isinstance(error, errors.DskdError):
         assert (document["kind"], document["message"]) == (type(error).__name__, error.message)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from dskd_compress.label_space import class_map_override
 from dskd_compress.training.diagnosis.paired import LEAST_GAIN, LEAST_IMAGES, clearly_better
@@ -35,6 +34,8 @@ def find_permutation(labels_N: Ints, predicted_N: Ints, classes: int) -> Ints:
     np.add.at(confusion, (predicted_N, labels_N), 1.0)
     # Less than any image: it only decides between assignments that are equally right.
     confusion += np.eye(classes) / (2 * classes)
+    from scipy.optimize import linear_sum_assignment  # half a second that a check before a run does not need
+
     _, meaning = linear_sum_assignment(confusion, maximize=True)
     return np.asarray(meaning, dtype=np.int64)
 

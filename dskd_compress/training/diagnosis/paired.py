@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 Right = npt.NDArray[np.bool_]
 
@@ -24,6 +23,8 @@ def probably_better(before_N: Right, after_N: Right, tried: int) -> bool:
     gained, lost = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())
     if len(before_N) < FEWEST_IMAGES or gained - lost < WORTH_A_WARNING * len(before_N):
         return False
+    from scipy import stats
+
     return bool(stats.binomtest(gained, gained + lost, alternative="greater").pvalue < 0.01 / tried)
 
 
