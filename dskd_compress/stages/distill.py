@@ -64,16 +64,16 @@ def _distill(
     section, method, device = recipe.train, recipe.method, group.device
     configure(section, device)
     pretrained, missing = group.run_on_main(lambda: decide_student_start(recipe))
-    recipe = set_student_start(recipe, pretrained)
+    asked, recipe = recipe, set_student_start(recipe, pretrained)
     read = group.run_on_main(lambda: folder.inputs(DISTILL, recipe))
     sets = open_checked_data(recipe, output)
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
     probe = None
     if recipe.teacher.probe is not None:
-        own = make_pair(student, format, load_own_teacher(recipe, folder, sets))
+        own = make_pair(student, format, load_own_teacher(asked, folder, sets))
         probe = group.run_on_main(lambda: ensure_probe(recipe, folder, sets, own, facts.sha256, device, output))
-    teacher = load_teacher(recipe, folder, sets)
+    teacher = load_teacher(asked, folder, sets)
     pair = make_pair(student, format, teacher)
     loaders = Loaders.open(recipe, section, sets, format, group)
     report_student_start(recipe, missing, len(loaders.train) * section.epochs, output)

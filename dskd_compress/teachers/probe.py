@@ -17,14 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dskd_compress.checkpoints import read_weights
+from dskd_compress.checkpoints import count_weight_classes, read_weights
 from dskd_compress.config import Recipe, TeacherProbeSection, TeacherSection
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, StreamSet, ValLoader
 from dskd_compress.data.splits import limit_per_class
 from dskd_compress.label_space import ProbedModel, fit_linear_probe
 from dskd_compress.methods import Pair
-from dskd_compress.models import count_weight_classes, state_sha256
+from dskd_compress.models import state_sha256
 from dskd_compress.run_folder import TEACHER_PROBE, RunFolder, digest
 from dskd_compress.taps import measure_pooled_width
 from dskd_compress.timm_import import import_timm
