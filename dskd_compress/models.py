@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,26 +13,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dskd_compress.checkpoint_layouts import (
-    convert_for_timm,
-    explain_misfit,
-    find_misfits,
-    find_trained_size,
-    list_classifiers,
-    replace_other_classifier,
-)
-from dskd_compress.checkpoints import read_checkpoint, read_weights
+from dskd_compress.checkpoints import load_weights
 from dskd_compress.config import ModelSection, TeacherSection
 from dskd_compress.model_names import Role, check_name
-from dskd_compress.pretrained import (
-    find_pretrained_cfg,
-    quiet_hub,
-    read_first_line,
-    use_local_files,
-)
+from dskd_compress.pretrained import architecture, find_fixed_input, quiet_hub, read_first_line, use_local_files
 from dskd_compress.timm_import import import_timm
 from dskd_export.documents.training import ModelFacts
-from dskd_export.errors import CheckpointError, ModelError
+from dskd_export.errors import ModelError
 
 Norm = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -65,7 +50,7 @@ def create_model(
     arguments: dict[str, Any] = dict(section.kwargs)
     if num_classes is not None:
         arguments.setdefault("num_classes", num_classes)
-    if input_size is not None and _find_fixed_input(section.name) not in (None, input_size):
+    if input_size is not None and find_fixed_input(section.name) not in (None, input_size):
         arguments.setdefault("img_size", input_size)
     if section.pretrained == "auto":
         raise ValueError("student.pretrained: auto is decided before the model is created")
@@ -90,12 +75,6 @@ def role_of(section: ModelSection) -> Role:
     return "teacher" if isinstance(section, TeacherSection) else "student"
 
 
-def _find_fixed_input(name: str) -> int | None:
-    """Find the default image height of an architecture of fixed input; None: it takes any size."""
-    config = find_pretrained_cfg(name)
-    return int(config.input_size[1]) if config is not None and config.fixed_input_size else None
-
-
 def _explain_creation_error(section: ModelSection, error: Exception) -> ModelError:
     """Explain why a model could not be created: missing weights, or another error."""
     name = section.name
@@ -115,99 +94,6 @@ def _explain_creation_error(section: ModelSection, error: Exception) -> ModelErr
 def has_pretrained_weights(name: str) -> bool:
     """Whether pretrained weights of a model are known: of timm, or the Hub's own."""
     return ":" in name or bool(import_timm().is_model_pretrained(name.split(".")[0]))
-
-
-def load_weights(
-    model: nn.Module,
-    path: Path,
-    on_new_classifier: Callable[[str], None] | None = None,
-    on_change: Callable[[str], None] | None = None,
-) -> None:
-    """Load a checkpoint strictly, except for a new classifier.
-
-    Args:
-        on_new_classifier: called with a sentence if the checkpoint has no classifier of this shape, and the
-            model keeps its own. None: the classifier must fit.
-        on_change: called with words on weights that are not loaded as they are in the file, or chosen there.
-
-    Raises:
-        CheckpointError: as `read_checkpoint`, or the weights are of another model; names the differences.
-    """
-    own = model.state_dict()
-    # No normalisation of timm reads this counter; old and converted weights lack it.
-    counters = {name: value for name, value in own.items() if name.endswith(".num_batches_tracked")}
-    checkpoint = read_checkpoint(path)
-    weights, changes = checkpoint.weights, [] if checkpoint.ema is None else [f"its EMA weights, {checkpoint.ema}"]
-    if find_misfits(own, {**counters, **weights}) and (converted := convert_for_timm(model, weights)) is not None:
-        trained = find_trained_size(model, weights)
-        weights = converted[0]
-        if converted[1]:
-            from_size = "" if trained is None else f" from {trained} px"
-            changes.append(f"{converted[1][0]} resampled{from_size} to the images' size")
-    if on_new_classifier is not None:
-        weights = replace_other_classifier(model, own, weights, path, on_new_classifier)
-    weights = {**counters, **weights}
-    if faults := find_misfits(own, weights):
-        raise CheckpointError(
-            f"{path} does not fit {architecture(model)}: {'; '.join(faults)}.",
-            explain_misfit(model, own, weights, path),
-        )
-    model.load_state_dict(weights, strict=True)
-    if on_change is not None:
-        for change in changes:
-            on_change(change)
-
-
-@dataclass(frozen=True)
-class WeightsShape:
-    """What the tensors of a checkpoint say of the model that they are of.
-
-    Attributes:
-        classes: 0 without a classifier; None: timm names no classifier layer.
-        input_size: side of the images in pixels, of models of a fixed size; None: unknown.
-    """
-
-    classes: int | None
-    input_size: int | None
-
-
-def find_shape(section: ModelSection, weights: dict[str, Tensor]) -> WeightsShape:
-    """Find the classes and the image size of a checkpoint by its tensors."""
-    size = None
-    if _find_fixed_input(section.name) is not None:
-        try:
-            with torch.device("meta"):
-                bare = import_timm().create_model(section.name, pretrained=False, **section.kwargs)
-        except Exception:  # `create_model` reports it
-            bare = None
-        size = None if bare is None else find_trained_size(bare, weights)
-    return WeightsShape(count_weight_classes(section.name, weights), size)
-
-
-def count_classes(name: str, path: Path) -> int | None:
-    """Count the classes of a checkpoint, 0 without a classifier; None: timm names no classifier layer.
-
-    Raises:
-        CheckpointError: as `read_checkpoint`.
-    """
-    return count_weight_classes(name, read_weights(path))
-
-
-def count_weight_classes(name: str, weights: Mapping[str, Tensor]) -> int | None:
-    """Count the classes of weights, 0 without a classifier; None: timm names no classifier layer."""
-    names = list_classifiers(find_pretrained_cfg(name))
-    if not names:
-        return None
-    for classifier in (*names, "head", "fc", "classifier"):  # the last three: names of old timm releases
-        if (weight := weights.get(f"{classifier}.weight")) is not None:
-            return len(weight)
-    return 0
-
-
-def architecture(model: nn.Module) -> str:
-    """Get timm's name of a model, without its pretrained tag."""
-    config = getattr(model, "pretrained_cfg", None) or {}
-    return str(config.get("architecture") or type(model).__name__)
 
 
 def recompute_activations(model: nn.Module) -> None:

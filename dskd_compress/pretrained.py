@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from torch import nn
+
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import ModelError
 
@@ -30,6 +32,18 @@ def find_pretrained_cfg(name: str) -> Any:
         return import_timm().models.get_pretrained_cfg(name, allow_unregistered=True)
     except RuntimeError:  # an unknown tag, which `create_model` reports
         return None
+
+
+def find_fixed_input(name: str) -> int | None:
+    """Find the default image height of an architecture of fixed input; None: it takes any size."""
+    config = find_pretrained_cfg(name)
+    return int(config.input_size[1]) if config is not None and config.fixed_input_size else None
+
+
+def architecture(model: nn.Module) -> str:
+    """Get timm's name of a model, without its pretrained tag."""
+    config = getattr(model, "pretrained_cfg", None) or {}
+    return str(config.get("architecture") or type(model).__name__)
 
 
 def use_local_files(name: str, arguments: Mapping[str, Any], *, weights: bool) -> tuple[str, dict[str, Any]]:

@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from dskd_compress.checkpoints import load_weights
 from dskd_compress.config import ModelSection
 from dskd_compress.data import DataSets, Preprocessing
-from dskd_compress.models import create_model, load_weights
+from dskd_compress.models import create_model
 from dskd_export.documents.base import Document
 from dskd_export.errors import CheckpointError, DataError
 from dskd_export.files.atomic import write_atomic

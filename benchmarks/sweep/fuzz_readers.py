@@ -51,6 +51,7 @@ from safetensors.torch import save
 from sweep import RESULTS, read_versions
 
 from dskd_compress.checkpoints import read_weights
+from dskd_compress.config import TeacherSection
 from dskd_compress.dashboard.follow import Follower
 from dskd_compress.data.arrays import open_npz_file
 from dskd_compress.data.tars import open_tar
@@ -60,6 +61,8 @@ from dskd_compress.recipe.files import DEFAULT_RECIPE
 from dskd_compress.teachers.cache.rows import RowStore, open_rows
 from dskd_compress.teachers.classes import read_class_map
 from dskd_compress.teachers.probe import load_probe
+from dskd_compress.teachers.stated_input import find_stated_input
+from dskd_compress.timm_import import import_timm
 from dskd_compress.training.log import TrainingLog
 from dskd_compress.weights import WeightsInfo, read_info
 from dskd_export.benchmark.store import CellStore, FinishedCell
@@ -278,6 +281,22 @@ def _training(folder: Path) -> Iterator[Reader]:
     weights = save(tensors, {"dskd_compress": _json_of(WeightsInfo).decode()})
     yield Reader("student.safetensors, info", "student.safetensors", weights, damage_safetensors, read_info)
     yield Reader("student.safetensors, weights", "w.safetensors", weights, damage_safetensors, read_weights)
+    hub = json.dumps(
+        {
+            "architecture": "resnet18",
+            "num_classes": 2,
+            "label_names": ["a", "b"],
+            "pretrained_cfg": import_timm().models.get_pretrained_cfg("resnet18").to_dict(),
+        }
+    )
+    teacher = TeacherSection(name="resnet18")
+    yield Reader(
+        "config.json of timm",
+        "config.json",
+        hub.encode(),
+        damage_json,
+        lambda path: find_stated_input(teacher, path.parent / "no weights", {}),
+    )
     probe = save(tensors, {"dskd_compress_probe": _json_of(TeacherProbeFacts).decode()})
     yield Reader("teacher_probe.safetensors", "p.safetensors", probe, damage_safetensors, load_probe)
     open_rows(folder / "cache", 5, (3,), np.float32, {}).write(np.arange(5), np.ones((5, 3), np.float32))

@@ -8,7 +8,8 @@ from torch import nn
 
 from dskd_compress.config import DskdMethod, FeatureMethod, LshfmMethod
 from dskd_compress.data import Preprocessing
-from dskd_compress.models import TeacherInput, architecture, has_fixed_input
+from dskd_compress.models import TeacherInput, has_fixed_input
+from dskd_compress.pretrained import architecture
 from dskd_compress.taps import Tap, TapHead, choose_tap, find_tap, find_teacher_tap, probe
 from dskd_export.errors import ModelError
 

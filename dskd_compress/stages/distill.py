@@ -66,22 +66,23 @@ def _distill(
     section, method, device = recipe.train, recipe.method, group.device
     configure(section, device)
     pretrained, missing = group.run_on_main(lambda: decide_student_start(recipe))
-    recipe = set_student_start(recipe, pretrained)
+    asked, recipe = recipe, set_student_start(recipe, pretrained)
     read = group.run_on_main(lambda: folder.inputs(DISTILL, recipe))
     sets = open_checked_data(recipe, output)
     recipe = decide_fit(recipe, sets, output)
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
+    asked = asked.model_copy(update={"teacher": recipe.teacher})  # for commands in hints
     probe = teacher = pair = None
     absence = explain_absence(recipe, folder)
     if recipe.teacher.probe is not None and absence is None:
-        own = make_pair(student, format, load_own_teacher(recipe, folder, sets))
+        own = make_pair(student, format, load_own_teacher(asked, folder, sets))
         probe = group.run_on_main(lambda: ensure_probe(recipe, folder, sets, own, facts.sha256, device, output))
     loaders = Loaders.open(recipe, section, sets, format, group)
     report_student_start(recipe, missing, len(loaders.train) * section.epochs, output)
     inputs = {"data": facts.sha256}
     if absence is None:
-        teacher = load_teacher(recipe, folder, sets)
+        teacher = load_teacher(asked, folder, sets)
         pair = make_pair(student, format, teacher)
         inputs["teacher"] = state_sha256(teacher.model)
     initial_sha256 = state_sha256(student)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dskd_compress.label_space import ClassMappedModel
-from dskd_compress.models import architecture
+from dskd_compress.pretrained import architecture
 from dskd_compress.taps.probe import REFUSALS, Probe, eval_mode
 from dskd_compress.taps.tap import Tap, TapKind, find_prefix_tap, find_tap
 from dskd_export.errors import TapError

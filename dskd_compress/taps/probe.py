@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dskd_compress.models import architecture
+from dskd_compress.pretrained import architecture
 from dskd_export.errors import TapError
 
 # What the models of timm raise for images or arguments that they do not take.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dskd_compress.models import architecture
+from dskd_compress.pretrained import architecture
 from dskd_compress.taps.probe import Probe
 from dskd_export.documents.training import TapFacts
 from dskd_export.errors import TapError

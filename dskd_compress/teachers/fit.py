@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from rich.markup import escape
 
-from dskd_compress.checkpoints import read_weights
+from dskd_compress.checkpoints import count_weight_classes, read_weights
 from dskd_compress.config import ModelSection, Recipe, TeacherFit, TeacherProbeSection, TeacherSection
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets
 from dskd_compress.model_names import check_name
-from dskd_compress.models import count_weight_classes, create_model
+from dskd_compress.models import create_model
 from dskd_compress.pretrained import find_pretrained_cfg
 from dskd_compress.weights import find_info
 from dskd_export.errors import ModelError

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
 
-from dskd_compress.checkpoints import read_checkpoint
+from dskd_compress.checkpoints import WeightsShape, find_shape, read_checkpoint
 from dskd_compress.config import DataSection, Recipe, TeacherSection
 from dskd_compress.data import DataSets, Preprocessing, resolve_preprocessing
 from dskd_compress.label_space import ProbedModel
-from dskd_compress.models import WeightsShape, create_model, find_shape
+from dskd_compress.models import create_model
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder
 from dskd_compress.teachers.classes import (
     find_class_names,
@@ -105,10 +106,11 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         model = map_classes(model, section, named, sets)
         source = f"{source}, {model.class_map.members} of {own} classes mapped"
     elif section.probe is None:
-        refuse_other_classes(recipe, folder, sets.classes, find_class_names(model, section, named))
+        names = find_class_names(model, section, named)
+        refuse_other_classes(recipe, folder, sets.classes, names)
         if info is not None and checkpoint is not None:
             check_classes(info.classes, sets, checkpoint, "train")
-        _refuse_other_order(stated, sets)
+        _refuse_other_order(names.names, sets, stated.source or section.name)
     return TeacherModel(
         model,
         format,
@@ -159,15 +161,15 @@ def _choose_format(
     return format, origin
 
 
-def _refuse_other_order(stated: StatedInput, sets: DataSets) -> None:
+def _refuse_other_order(names: Sequence[str], sets: DataSets, source: str) -> None:
     """Refuse weights of the same classes in another order, which teach every class under another's name.
 
     Raises:
         DataError: the names are the same, and the order is not.
     """
-    if sorted(stated.classes) == sorted(sets.classes) and stated.classes != tuple(sets.classes):
+    if sorted(names) == sorted(sets.classes) and list(names) != list(sets.classes):
         raise DataError(
-            f"The teacher's classes are in another order than the data's, says {stated.source}.",
+            f"The teacher has the data's classes in another order ({source}).",
             "Add to the command: --set teacher.class_map=by_name",
         )
 

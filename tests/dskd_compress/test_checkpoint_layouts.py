@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from support import CLASSES, make_model
 from torch import Tensor
 
-from dskd_compress.checkpoints import read_weights
+from dskd_compress.checkpoints import WeightsShape, count_classes, find_shape, read_weights
 from dskd_compress.config import ModelSection
-from dskd_compress.models import WeightsShape, count_classes, create_model, find_shape, state_sha256
+from dskd_compress.models import create_model, state_sha256
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import CheckpointError, ModelError
 

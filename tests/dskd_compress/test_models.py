@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from support import CLASSES, make_model
 
-from dskd_compress.checkpoints import read_weights
+from dskd_compress.checkpoints import load_weights, read_weights
 from dskd_compress.config import ModelSection
 from dskd_compress.models import (
     TeacherInput,
@@ -16,7 +16,6 @@ from dskd_compress.models import (
     count_operations,
     count_parameters,
     create_model,
-    load_weights,
     model_facts,
     state_sha256,
 )

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from dskd_compress.config import TeacherCacheSection
 from dskd_compress.methods.base import Teacher, TeacherOutput
-from dskd_compress.models import TeacherInput, architecture
+from dskd_compress.models import TeacherInput
+from dskd_compress.pretrained import architecture
 from dskd_compress.teachers.cache.rows import count_row_bytes
 from dskd_export.files.json_text import digest
 
