@@ -132,7 +132,7 @@ def test_too_few_images(make_run: Callable[..., Path]) -> None:
     (step, *_) = list_next_steps(run)
     assert "150 validation images are too few to prove the student; about 390 would do." in step.fact
     # Of 360 images 150 were used.
-    assert step.command == f"dskd-compress validate {run.folder} --set validate.images=null"
+    assert step.command == f"dskd-compress run {run.folder} --set validate.images=null"
     assert run.validation is not None
     all_used = run.validation.data.model_copy(update={"val_images": 150})
     (step, *_) = list_next_steps(with_validation(run, data=all_used))
