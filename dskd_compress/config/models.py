@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dskd_compress.config.train import TrainSection
+from dskd_export.documents.training import StudentStart
 from dskd_export.settings import KeyConflict, Positive, Section
 
 
@@ -29,7 +30,7 @@ class ModelSection(Section):
         return self
 
     @property
-    def start(self) -> Literal["random", "pretrained", "checkpoint"]:
+    def start(self) -> StudentStart:
         """What the weights are before any training."""
         return "checkpoint" if self.checkpoint is not None else "pretrained" if self.pretrained else "random"
 

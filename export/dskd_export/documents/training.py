@@ -77,6 +77,10 @@ class EpochRecord(Document):
     seconds: float
 
 
+StudentStart = Literal["random", "pretrained", "checkpoint"]
+"""What a student starts from; pretrained: timm's weights."""
+
+
 class TeacherProbeFacts(Document):
     """A linear classifier fitted on a teacher's features, which guides in place of the teacher's head."""
 
@@ -162,10 +166,8 @@ class TrainingDocument(Document):
     best: Accuracy
     last: Accuracy
     teacher_accuracy: Accuracy | None = None
+    start: StudentStart | None = Field(default=None, description="weights of the student before its first step")
     initial_sha256: str | None = Field(default=None, description="of the student before its first step")
-    initial_weights: Literal["random", "pretrained", "checkpoint"] | None = Field(
-        default=None, description="what the student started from; None: not recorded"
-    )
     pretrained_exists: bool | None = Field(
         default=None, description="timm has pretrained weights of the student; None: not recorded"
     )

@@ -81,20 +81,21 @@ def _find_teacher_fault(run: Run) -> Iterator[NextStep]:
     if student is None or student.teacher_accuracy is None or student.commonest_share is None:
         return
     top1 = student.teacher_accuracy.top1
+    untrained = "" if run.teacher is None else "--set teacher.train=null "
     if top1.value <= student.commonest_share and run.student is not None:
         yield NextStep(
             "teacher",
             f"The teacher is right on {fmt.percent(top1.value)}; always answering '{student.commonest_class}' "
             f"gives {fmt.percent(student.commonest_share)}.",
             "Fit a classifier on its features.",
-            _again(run, "probe", "--set teacher.probe=true", ready_teacher=False),
+            _again(run, "probe", f"{untrained}--set teacher.probe=true", ready_teacher=False),
         )
 
 
 def _find_random_start(run: Run) -> Iterator[NextStep]:
     """A student that learned everything from its few images."""
     student = run.student
-    if student is None or student.initial_weights != "random" or not student.pretrained_exists:
+    if student is None or student.start != "random" or not student.pretrained_exists:
         return
     images = "" if student.data.train_images is None else f" and saw {fmt.count(student.data.train_images)} images"
     yield NextStep(

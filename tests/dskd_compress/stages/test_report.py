@@ -76,7 +76,7 @@ def test_steps_that_train_again_work_when_pasted(finished: Finished, tmp_path: P
     run = load_run(folder.path)
     assert run.student is not None
     assert run.validation is not None
-    assert run.student.initial_weights == "random"
+    assert run.student.start == "random"
     assert run.student.pretrained_exists
     by_heart = Accuracy(top1=Interval(value=0.99, low=0.95, high=1.0), images=70)
     run = replace(run, validation=run.validation.model_copy(update={"training_accuracy": by_heart}))

@@ -26,7 +26,7 @@ def run(make_run: Callable[..., Path]) -> Run:
         student_right=94,
         teacher_right=144,
         student_drop=0.02,
-        initial_weights="pretrained",
+        start="pretrained",
         train_right=0.66,
         student_epochs=3,
     )
@@ -48,23 +48,23 @@ def with_validation(run: Run, **changes: object) -> Run:
 
 
 def test_random_weights(run: Run) -> None:
-    (step, *_) = list_next_steps(with_student(run, initial_weights="random"))
+    (step, *_) = list_next_steps(with_student(run, start="random"))
     assert step.command.endswith(" --set student.pretrained=true")
     assert "1,437 images" in step.fact
     # Of a model that timm has no weights of, and of an older run, nothing is said.
-    for changes in ({"pretrained_exists": False}, {"pretrained_exists": None}, {"initial_weights": None}):
-        found = commands(with_student(run, **{"initial_weights": "random", **changes}))
+    for changes in ({"pretrained_exists": False}, {"pretrained_exists": None}, {"start": None}):
+        found = commands(with_student(run, **{"start": "random", **changes}))
         assert not any("student.pretrained" in command for command in found)
 
 
 def test_a_command_takes_over_what_was_trained_here_into_a_folder_of_its_own(run: Run) -> None:
-    (command, *_) = commands(with_student(run, initial_weights="random"))
+    (command, *_) = commands(with_student(run, start="random"))
     words = shlex.split(command)
     assert words[:3] == ["dskd-compress", "run", str(run.folder)]
     assert words[words.index("--out") + 1] == f"{run.folder}-pretrained"
     assert words[words.index("--teacher-checkpoint") + 1] == str(run.folder / "teacher.safetensors")
     assert "teacher.train=null" in words
-    ready = replace(with_student(run, initial_weights="random"), teacher=None)
+    ready = replace(with_student(run, start="random"), teacher=None)
     assert "--teacher-checkpoint" not in commands(ready)[0]
 
 
@@ -97,7 +97,7 @@ def test_a_student_that_cannot_even_learn_its_training_images(run: Run) -> None:
     (step,) = list_next_steps(run)
     assert step.command == "dskd-compress models suggest --teacher resnet18 --max-parameters 1.15"
     # Something else comes first where it is known.
-    assert not any("suggest" in one for one in commands(with_student(run, initial_weights="random")))
+    assert not any("suggest" in one for one in commands(with_student(run, start="random")))
 
 
 def test_a_teacher_that_is_fed_wrongly_comes_first(run: Run) -> None:
@@ -109,7 +109,7 @@ def test_a_teacher_that_is_fed_wrongly_comes_first(run: Run) -> None:
         means="The teacher was trained with another normalisation than its images are given in.",
         cure="Add to the command: --set 'teacher.mean=[0.5, 0.5, 0.5]' --set 'teacher.std=[0.5, 0.5, 0.5]'",
     )
-    found = list_next_steps(with_student(run, findings=[fault], initial_weights="random"))
+    found = list_next_steps(with_student(run, findings=[fault], start="random"))
     assert [step.kind for step in found] == ["teacher", "training"]
     assert shlex.split(found[0].command)[-4:] == [
         *("--set", "teacher.mean=[0.5, 0.5, 0.5]", "--set", "teacher.std=[0.5, 0.5, 0.5]")
@@ -144,7 +144,7 @@ def test_too_few_images(make_run: Callable[..., Path]) -> None:
 
 
 def test_an_outlier_layer(make_run: Callable[..., Path]) -> None:
-    run = load_run(make_run(precisions=True, initial_weights="pretrained"))
+    run = load_run(make_run(precisions=True, start="pretrained"))
     kls = {"head.conv": 0.2, "stem": 0.03, "block": 0.02}
     layers = [LayerSensitivity(nodes=[name], kl=kl, kept=False) for name, kl in kls.items()]
     with_outlier = replace(run, export=make_export_document(make_int8(("stem",), make_search(layers))))
@@ -177,7 +177,7 @@ def timed(run: Run, int8: float, with_preprocessing: float) -> Run:
 
 
 def test_speed(full_run: Path) -> None:
-    run = with_student(load_run(full_run), initial_weights="pretrained")
+    run = with_student(load_run(full_run), start="pretrained")
     (slow,) = (step for step in list_next_steps(timed(run, 1.4, 1.1)) if step.kind == "speed")
     assert "int8 is 1.40× slower than fp32 here (1.40\u00a0ms against 1.00\u00a0ms)" in slow.fact
     assert slow.command == f"dskd-compress benchmark {run.folder} --profile"
