@@ -116,11 +116,6 @@ def _explain_creation_error(section: ModelSection, error: Exception) -> ModelErr
     return ModelError(f"timm could not create '{name}': {_read_first_line(error)}", "Change kwargs in the recipe.")
 
 
-def has_pretrained_weights(name: str) -> bool:
-    """Whether pretrained weights of a model are known: of timm, or the Hub's own."""
-    return ":" in name or bool(import_timm().is_model_pretrained(name.split(".")[0]))
-
-
 def advise_name(name: str) -> str:
     """Write the hint for a name that timm has not: the closest names, else the command that lists all."""
     close = difflib.get_close_matches(name, import_timm().list_models(), n=3, cutoff=0.5)
@@ -261,6 +256,11 @@ def recompute_activations(model: nn.Module) -> None:
 def count_parameters(module: nn.Module) -> int:
     """Count the parameters, without buffers."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def has_pretrained_weights(name: str) -> bool:
+    """Whether pretrained weights of a model are known: of timm, or the Hub's own."""
+    return ":" in name or bool(import_timm().is_model_pretrained(name.split(".")[0]))
 
 
 def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:

@@ -152,10 +152,10 @@ def _distill(
             teacher_accuracy=of_teacher,
             start=recipe.student.start,
             initial_sha256=initial_sha256,
-            pretrained_exists=has_pretrained_weights(recipe.student.name),
             teacher_probe=probe,
             teacher_cache=kept,
             findings=None if diagnosis is None else diagnosis.findings,
+            pretrained_exists=has_pretrained_weights(recipe.student.name),
             **trained.facts(section, facts, device),
             provenance=provenance,
         )

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from dskd_compress.data import DataSets, ImageSet, StreamSet
     from dskd_compress.torch_reference import OpenTeacher
 
-MOST_TRAINING_IMAGES = 512
-"""On which overfitting is looked for; never more than there are of validation."""
-
 ENOUGH_IMAGES = 256
 """With fewer a gate says little; the whole validation set is always enough."""
+
+MOST_TRAINING_IMAGES = 512
+"""On which overfitting is looked for; never more than there are of validation."""
 
 
 @writes_run

@@ -168,14 +168,14 @@ class TrainingDocument(Document):
     teacher_accuracy: Accuracy | None = None
     start: StudentStart | None = Field(default=None, description="weights of the student before its first step")
     initial_sha256: str | None = Field(default=None, description="of the student before its first step")
-    pretrained_exists: bool | None = Field(
-        default=None, description="timm has pretrained weights of the student; None: not recorded"
-    )
     teacher_probe: TeacherProbeFacts | None = Field(default=None, description="None where none was fitted")
     teacher_cache: TeacherCacheFacts | None = Field(default=None, description="None where nothing was kept")
     findings: list[Finding] | None = Field(default=None, description="faults seen; None: not diagnosed")
     images_per_s: float = Field(description="training images per second, validation not counted")
     peak_memory_mb: float | None
+    pretrained_exists: bool | None = Field(
+        default=None, description="timm has pretrained weights of the student; None: not recorded"
+    )
     data: DataFacts
     provenance: Provenance
 

