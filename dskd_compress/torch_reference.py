@@ -210,10 +210,9 @@ def timm_batches(
     while chunk := list(islice(images, size)):
         decoded = [image for image, _, _ in chunk]
         pixels_BCHW = np.stack([np.asarray(to_uint8(image)) for image in decoded])
-        of_timm = timm_input = normalise(pixels_BCHW, preprocessing.mean, preprocessing.std)
+        of_timm = normalise(pixels_BCHW, preprocessing.mean, preprocessing.std)
         inputs = preprocess_batch(decoded, spec)
-        if not is_plain:
-            timm_input = _torch_input(pixels_BCHW, preprocessing, spec)
+        timm_input = of_timm if is_plain else _torch_input(pixels_BCHW, preprocessing, spec)
         teacher_input = None
         if of_teacher is not None:
             # Both often want the same input, which is then made once.

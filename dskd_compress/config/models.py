@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dskd_compress.config.train import TrainSection
+from dskd_export.documents.training import StudentStart
 from dskd_export.settings import KeyConflict, Positive, Section
 from dskd_export.spec import Interpolation
 
@@ -52,6 +53,11 @@ class ModelSection(Section):
             # A checkpoint replaces the pretrained weights; loading those first would need a network.
             object.__setattr__(self, "pretrained", False)
         return self
+
+    @property
+    def start(self) -> StudentStart:
+        """What the weights are before any training."""
+        return "checkpoint" if self.checkpoint is not None else "pretrained" if self.pretrained else "random"
 
 
 _OWN_INPUT = ("input_size", "interpolation", "crop_pct", "mean", "std")

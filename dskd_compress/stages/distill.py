@@ -15,7 +15,6 @@ from dskd_compress.stages.session import Loaders, train
 from dskd_compress.stages.setup import (
     create_student,
     decide_student_start,
-    describe_student_start,
     make_pair,
     open_checked_data,
     report_student_start,
@@ -178,7 +177,7 @@ def _distill(
             teacher_accuracy=None if of_teacher is None else of_teacher.own,
             teacher_accuracy_as_fed=None if of_teacher is None else of_teacher.as_fed,
             teacher_known_top1=known,
-            start=describe_student_start(recipe.student),
+            start=recipe.student.start,
             initial_sha256=initial_sha256,
             pretrained_exists=has_pretrained_weights(recipe.student.name),
             teacher_fit=recipe.teacher.chosen_fit or "none",

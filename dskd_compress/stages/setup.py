@@ -8,13 +8,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from dskd_compress.config import ModelSection, Recipe, StudentSection, TeacherSection
+from dskd_compress.config import ModelSection, Recipe, TeacherSection
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets, Preprocessing, check_data, open_data, resolve_preprocessing
 from dskd_compress.methods import Pair
 from dskd_compress.models import create_model
 from dskd_compress.teachers.load import TeacherModel, check_has_weights, find_own_format
-from dskd_export.documents.training import StudentStart
 from dskd_export.errors import ModelError
 
 _FEW_STEPS = 20_000  # image classifiers that start at random are trained for 50,000 to 500,000
@@ -82,13 +81,6 @@ def set_student_start(recipe: Recipe, pretrained: bool) -> Recipe:
     return recipe.model_copy(update={"student": student})
 
 
-def describe_student_start(section: StudentSection) -> StudentStart:
-    """Name what a student starts from."""
-    if section.checkpoint is not None:
-        return "checkpoint"
-    return "pretrained" if section.pretrained else "random"
-
-
 def report_student_start(recipe: Recipe, missing: str, steps: int, output: Output) -> None:
     """Print what the student starts from; random weights that nobody chose are a warning.
 
@@ -101,7 +93,7 @@ def report_student_start(recipe: Recipe, missing: str, steps: int, output: Outpu
         "checkpoint": f"the checkpoint {section.checkpoint}",
         "pretrained": "timm's pretrained weights",
         "random": "random weights",
-    }[describe_student_start(section)]
+    }[section.start]
     text = f"Student {section.name} starts from {start}"
     if not missing:
         output.plain(f"{text}.")

@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 
 _TEACHER_FED_WRONGLY = ("teacher_input", "class_order")
 """Findings of a training with which the teacher is better than its answers here, so that it proves no student."""
-MOST_TRAINING_IMAGES = 512
-"""On which overfitting is looked for; never more than there are of validation."""
 
 ENOUGH_IMAGES = 256
 """With fewer a gate says little; the whole validation set is always enough."""
+
+MOST_TRAINING_IMAGES = 512
+"""On which overfitting is looked for; never more than there are of validation."""
 
 
 @writes_run

@@ -34,7 +34,7 @@ Kind = Literal["teacher", "training", "images", "precision", "speed"]
 
 # What stands in the way, by the verdict on the student.
 _ORDER: dict[str, tuple[Kind, ...]] = {
-    "FAIL": ("teacher", "training", "images", "precision", "speed"),
+    "FAIL": ("teacher", "training"),  # no precision and no speed saves a student that fails
     "NOT SHOWN": ("teacher", "images", "training", "precision", "speed"),
     "PASS": ("images", "precision", "speed", "teacher", "training"),
 }
@@ -65,7 +65,7 @@ def list_next_steps(run: Run, most: int = MOST_STEPS) -> list[NextStep]:
         most: steps to list.
     """
     order = _ORDER.get(_student_verdict(run), _ORDER["PASS"])
-    found = [step for rule in _RULES for step in rule(run)]
+    found = [step for rule in _RULES for step in rule(run) if step.kind in order]
     found.sort(key=lambda step: order.index(step.kind))  # of one kind the order of the rules
     return found[:most]
 
@@ -81,13 +81,14 @@ def _find_teacher_fault(run: Run) -> Iterator[NextStep]:
     if student is None or student.teacher_accuracy is None or student.commonest_share is None:
         return
     top1 = student.teacher_accuracy.top1
+    untrained = "" if run.teacher is None else "--set teacher.train=null "
     if top1.value <= student.commonest_share and run.student is not None:
         yield NextStep(
             "teacher",
             f"The teacher is right on {fmt.percent(top1.value)}; always answering '{student.commonest_class}' "
             f"gives {fmt.percent(student.commonest_share)}.",
             "Fit a classifier on its features.",
-            _again(run, "probe", "--set teacher.probe=true", ready_teacher=False),
+            _again(run, "probe", f"{untrained}--set teacher.probe=true", ready_teacher=False),
         )
 
 
@@ -170,7 +171,7 @@ def _is_underfit(run: Run, high: float) -> bool:
 def _find_few_images(run: Run) -> Iterator[NextStep]:
     """A verdict that more images would show."""
     validation = run.validation
-    if validation is None or not validation.accuracy or _student_verdict(run) == "FAIL":
+    if validation is None or not validation.accuracy:
         return
     open_ = [(what, check) for what, check in iter_checks(validation) if check.verdict == "NOT SHOWN"]
     if not open_:
@@ -184,7 +185,7 @@ def _find_few_images(run: Run) -> Iterator[NextStep]:
     fact = f"{fmt.count(used)} validation images are too few to prove {what}; {enough}."
     there = validation.data.val_images
     if there is not None and there > used and run.student is not None:
-        command = f"dskd-compress validate {_name(run)} --set validate.images=null"
+        command = f"dskd-compress run {_name(run)} --set validate.images=null"
         yield NextStep("images", fact, f"Use all {fmt.count(there)} of them.", command)
         return
     missing = "" if needed is None or needed <= used else f" {fmt.count(needed - used)}"
@@ -213,7 +214,7 @@ def _find_outlier(run: Run) -> Iterator[NextStep]:
                 f"{layers[0].nodes[0]} causes {fmt.percent(share, 0)} of the error of {facts.precision}, which "
                 f"loses {fmt.points(lost[facts.precision]).lstrip('+')} points.",
                 "Keep it in floating point.",
-                f"dskd-compress export {_name(run)} --set {shlex.quote(f'export.quantize.keep=[{keep}]')}",
+                f"dskd-compress run {_name(run)} --set {shlex.quote(f'export.quantize.keep=[{keep}]')}",
             )
 
 
@@ -263,7 +264,7 @@ def _find_preprocessing(run: Run) -> Iterator[NextStep]:
         f"Preprocessing takes {fmt.percent(share, 0)} of a call ({fmt.milliseconds(_p50(whole) - _p50(fastest))} "
         f"of {fmt.milliseconds(_p50(whole))}).",
         "Normalise in the model.",
-        f"dskd-compress export {_name(run)} --set export.input=uint8",
+        f"dskd-compress run {_name(run)} --set export.input=uint8",
     )
 
 

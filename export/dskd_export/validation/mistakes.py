@@ -91,14 +91,14 @@ class MistakeSearch:
         if teacher_BK is not None:
             found_B &= is_right(teacher_BK, labels_B)
             of_teacher_B = _confidence(teacher_BK, False)
-        for index in np.flatnonzero(found_B):
+        for index in map(int, np.flatnonzero(found_B)):
             confidence = float(sure_B[index])
             if len(self._heap) == MOST_EXAMPLES and confidence <= self._heap[0].confidence:
                 continue
             one = _Found(
                 confidence=confidence,
-                index=self._seen + int(index),
-                name=names[index] if index < len(names) else f"image {self._seen + int(index)}",
+                index=self._seen + index,
+                name=names[index] if index < len(names) else f"image {self._seen + index}",
                 label=int(labels_B[index]),
                 student=int(student_BK[index].argmax()),
                 teacher=None if teacher_BK is None else int(teacher_BK[index].argmax()),
@@ -169,7 +169,7 @@ def count_classes(
     images_K, right_K = count(np.ones(len(labels_N), np.bool_)), count(student_N)
     of_teacher = None if teacher_N is None else (count(teacher_N), count(teacher_N & ~student_N))
     counts = []
-    for index in np.flatnonzero(images_K):
+    for index in map(int, np.flatnonzero(images_K)):
         more = {}
         if of_teacher is not None:
             right, lost = (int(one_K[index]) for one_K in of_teacher)

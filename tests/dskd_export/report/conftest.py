@@ -101,7 +101,7 @@ class RunWriter:
     student_drop: float = 0.05
     photos: bool = True
     train_right: float = 0.995  # of the training images
-    initial_weights: str = "random"
+    start: str = "random"
     commands: dict[str, str] = field(default_factory=dict)
 
     def write(self) -> Path:
@@ -289,7 +289,7 @@ class RunWriter:
                 best=accuracy(self.student_right, self.images),
                 last=accuracy(self.student_right - 1, self.images),
                 teacher_accuracy=accuracy(self.teacher_right, self.images),
-                initial_weights=self.initial_weights,
+                start=self.start,
                 pretrained_exists=True,
                 images_per_s=812.0,
                 peak_memory_mb=None,
