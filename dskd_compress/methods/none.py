@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dskd_compress.methods.base import Losses, StepContext, StudentModule
-from dskd_compress.models import architecture
+from dskd_compress.pretrained import architecture
 from dskd_export.errors import ModelError
 
 
