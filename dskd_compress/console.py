@@ -91,6 +91,12 @@ class Output:
         """Show a warning, plain text, on stderr."""
         self._errors.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
 
+    def warn_once(self, text: str) -> None:
+        """Show a warning unless this output has shown it before."""
+        if text not in self._said:
+            self._said.add(text)
+            self.warn(text)
+
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Show a table with rows. Cells are plain text or Rich renderables; columns of numbers align right."""
         cells = [[_cell(value) for value in row] for row in rows]

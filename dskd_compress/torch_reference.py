@@ -283,6 +283,7 @@ def spec_differences(spec: ModelSpec, info: WeightsInfo) -> list[str]:
         "interpolation": info.interpolation,
         "crop_pct": info.crop_pct,
         "crop_mode": info.crop_mode,
+        "exif": info.exif,
         "classes": names_for_device(info.classes)[0],
     }
     given = {name: getattr(spec, name) for name in expected}

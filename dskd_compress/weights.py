@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from dskd_export.documents.base import Document
 from dskd_export.errors import CheckpointError, DataError
 from dskd_export.files.atomic import write_atomic
 from dskd_export.files.json_text import InvalidJson, validate_json
+from dskd_export.spec import ExifMode
 
 METADATA_KEY = "dskd_compress"
 
@@ -38,6 +39,15 @@ class WeightsInfo(Document):
     interpolation: str
     crop_pct: float
     crop_mode: str
+    exif: ExifMode = "ignore"
+
+    @model_serializer(mode="wrap")
+    def _leave_out_exif(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As in ModelSpec: weights of a training that ignores EXIF keep their bytes.
+        fields: dict[str, Any] = serialize(self)
+        if self.exif == "ignore":
+            fields.pop("exif", None)
+        return fields
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -47,13 +57,20 @@ class WeightsInfo(Document):
         )
 
     @classmethod
-    def of(cls, section: ModelSection, classes: tuple[str, ...], preprocessing: Preprocessing) -> WeightsInfo:
+    def of(
+        cls,
+        section: ModelSection,
+        classes: tuple[str, ...],
+        preprocessing: Preprocessing,
+        exif: ExifMode = "ignore",
+    ) -> WeightsInfo:
         """Describe a model before its training."""
         return cls(
             name=section.name,
             kwargs=section.kwargs,
             classes=classes,
             **dataclasses.asdict(preprocessing),
+            exif=exif,
         )
 
 

@@ -73,6 +73,7 @@ def show(path: AnyBundle, json_output: options.JsonFlag = False) -> None:
     """
     from dskd_compress.console import Output
     from dskd_export.bundle import bundle_of
+    from dskd_export.spec import describe_exif
 
     output = Output(json_output)
     found = _read(bundle_of(path))
@@ -86,6 +87,7 @@ def show(path: AnyBundle, json_output: options.JsonFlag = False) -> None:
         "input": f"{spec.input_name} {spec.channels}x{spec.height}x{spec.width}",
         "output": f"{spec.output_name}, {len(spec.classes):,} classes, opset {spec.opset}",
         "normalisation": f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}",
+        "orientation in EXIF": describe_exif(spec.exif),
         "resize": f"{spec.interpolation}, crop {spec.crop_pct:g} {spec.crop_mode}",
     }
     source = {

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from dskd_export.settings import Fraction, NonNegative, Positive, Section
-from dskd_export.spec import CropMode, Interpolation
+from dskd_export.spec import CropMode, ExifMode, Interpolation
 
 
 class AugmentSection(Section):
@@ -65,6 +65,11 @@ class DataSection(Section):
         None,
         ge=1,
         description="training images per class, drawn by split_seed, for experiments with few labels; null: all",
+    )
+    exif: ExifMode = Field(
+        "ignore",
+        description="ignore: pixels as stored | apply: photos turned upright by the orientation in their EXIF, in "
+        "training and on the device",
     )
     input_size: int | None = Field(None, ge=8, description="square input in pixels; null: the student's own size")
     interpolation: Interpolation | None = Field(None, description="null: the student's own")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dskd_compress.data.checks import check_data, find_data_faults
 from dskd_compress.data.image_set import ArraySet, ImageSet
+from dskd_compress.data.orientation import find_ignored_orientation
 from dskd_compress.data.preprocessing import Normalise, Preprocessing, eval_transform, resolve_preprocessing
 from dskd_compress.data.shard import BatchShard
 from dskd_compress.data.sources import DataSets, open_data
@@ -29,6 +30,7 @@ __all__ = [
     "eval_transform",
     "explain_worker_death",
     "find_data_faults",
+    "find_ignored_orientation",
     "iter_images",
     "open_data",
     "resolve_preprocessing",

@@ -21,6 +21,7 @@ from dskd_export.runtime.image_scan import (
     scan_classes,
 )
 from dskd_export.runtime.images import open_image
+from dskd_export.runtime.orientation import UPRIGHT, read_stored_orientation
 
 VAL_NAMES = ("val", "validation", "test")
 
@@ -77,6 +78,10 @@ class ScannedSet(LabelledSet):
         """Path of image `index`, relative to the source, with forward slashes."""
         return make_printable(self.paths[index])
 
+    def has_metadata(self) -> bool:
+        """Files may have EXIF."""
+        return True
+
 
 class FolderSet(ScannedSet):
     """Images of a folder whose subfolders are the classes."""
@@ -105,6 +110,14 @@ class FolderSet(ScannedSet):
                 return file.read()
         except OSError:
             return b""
+
+    def orientation(self, index: int) -> int:
+        """Orientation in the file's headers; upright where it cannot be read, which the loaders report."""
+        try:
+            with open_plain(self.root / self.paths[index], follow_links=True) as file:
+                return read_stored_orientation(file)
+        except OSError:
+            return UPRIGHT
 
 
 def open_folder(

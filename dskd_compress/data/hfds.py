@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from dskd_compress.data.streams import parse_hf_source, require_reader
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
 from dskd_export.runtime.images import convert_image_errors, open_image
+from dskd_export.runtime.orientation import read_stored_orientation
 
 
 class HfdsSet(LabelledSet):
@@ -66,6 +68,14 @@ class HfdsSet(LabelledSet):
         name = self.name(index)
         with convert_image_errors(name):
             return open_image(self.content(index), name)
+
+    def has_metadata(self) -> bool:
+        """Encoded images may have EXIF."""
+        return True
+
+    def orientation(self, index: int) -> int:
+        """Orientation in the image's headers."""
+        return read_stored_orientation(io.BytesIO(self.content(index)))
 
     def name(self, index: int) -> str:
         """Split and row."""

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dskd_export.runtime.images import to_rgb
+from dskd_export.runtime.orientation import UPRIGHT
+
 
 class ImageSet(Protocol):
     """Labelled images in a fixed order, each within reach by its number."""
@@ -46,6 +49,14 @@ class StoredSet(ImageSet, Protocol):
 
     def content(self, index: int) -> bytes:
         """Image `index` as it is stored."""
+        ...
+
+    def has_metadata(self) -> bool:
+        """Whether images may carry EXIF."""
+        ...
+
+    def orientation(self, index: int) -> int:
+        """Orientation of image `index` in its EXIF, 1 to 8, see `read_orientation`; 1 is upright."""
         ...
 
 
@@ -99,6 +110,14 @@ class ArraySet(LabelledSet):
         pixels = self.pixels_NHWC[index]
         return bytes(repr(pixels.shape).encode() + pixels.tobytes())
 
+    def has_metadata(self) -> bool:
+        """Arrays have none."""
+        return False
+
+    def orientation(self, index: int) -> int:
+        """Upright."""
+        return UPRIGHT
+
 
 class SubsetSet:
     """Some images of another set, in the order given."""
@@ -128,3 +147,22 @@ class SubsetSet:
     def content(self, index: int) -> bytes:
         """Image `index` as it is stored."""
         return self.whole.content(self.indices[index])
+
+    def has_metadata(self) -> bool:
+        """Whether images may carry EXIF."""
+        return self.whole.has_metadata()
+
+    def orientation(self, index: int) -> int:
+        """Orientation of image `index` in its EXIF."""
+        return self.whole.orientation(self.indices[index])
+
+
+class UprightSet(SubsetSet):
+    """All images of another set, turned upright by their EXIF."""
+
+    def __init__(self, whole: StoredSet) -> None:
+        super().__init__(whole, range(len(whole)))
+
+    def image(self, index: int) -> Image.Image:
+        """Image `index`, RGB, upright."""
+        return to_rgb(self.whole.image(index), self.name(index), exif="apply")

@@ -15,7 +15,7 @@ from dskd_compress.data.randomness import keep_generators, mix_seed, seed_all
 from dskd_compress.data.streams import ReaderWarnings, StreamSet
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError
-from dskd_export.runtime.images import UnreadableImage, to_rgb
+from dskd_export.runtime.images import UnreadableImage
 
 # A worker that was not forked imports this module first, and then unpickles transforms of torchvision, which may
 # have to be mended.
@@ -179,7 +179,7 @@ class StreamSamples(IterableDataset[Sample]):
                         f"{len(self.stream.classes)} class names.",
                         "Name every class, in the order of the numbers, and leave unlabelled images out.",
                     )
-                image = to_rgb(image, f"{self.stream.source}, {name}")
+                image = self.stream.to_rgb(image, position)
                 failures = tuple(
                     UnreadableImage(f"worker {worker}, {name}", reason) for reason in warnings.drain()
                 )

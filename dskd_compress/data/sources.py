@@ -14,7 +14,7 @@ from dskd_compress.config import DataSection
 from dskd_compress.data.arrays import open_digits, open_npz_file, open_npz_folder
 from dskd_compress.data.folders import open_folder
 from dskd_compress.data.hfds import open_hfds
-from dskd_compress.data.image_set import StoredSet
+from dskd_compress.data.image_set import StoredSet, UprightSet
 from dskd_compress.data.splits import limit_per_class, split_set
 from dskd_compress.data.streams import StreamSet, open_streams
 from dskd_compress.data.tars import open_tar
@@ -23,6 +23,7 @@ from dskd_export.errors import DataError
 from dskd_export.files.names import check_class_names
 from dskd_export.runtime.folder_tree import kind_of
 from dskd_export.runtime.image_scan import LeftOut
+from dskd_export.spec import ExifMode
 
 Images: TypeAlias = StoredSet | StreamSet
 
@@ -79,6 +80,7 @@ class DataSets:
     val: Images
     max_unreadable: float = DataSection().max_unreadable
     left_out: tuple[str, ...] = ()
+    exif: ExifMode = "ignore"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -88,6 +90,8 @@ class DataSets:
     def facts(self, skipped: Iterable[str] = ()) -> DataFacts:
         """Describe the images: counts, classes, and a hash that is the same on every machine."""
         sha256, sha256_of = self._sha256()
+        if self.exif == "apply":  # other pixels: nothing that was computed from those as stored fits
+            sha256 = hashlib.sha256(f"{sha256}\0exif=apply".encode()).hexdigest()
         return DataFacts(
             source=self.source,
             sha256=sha256,
@@ -132,9 +136,9 @@ def open_data(section: DataSection, seed: int) -> DataSets:
                 f"data.train_per_class: {source} is read from the front, so nothing can be drawn from it.",
                 "Leave data.train_per_class out, or use a folder, .npz or .tar.",
             )
-        streams = open_streams(f"{prefix}/{rest}", train_split, val_split)
+        streams = open_streams(f"{prefix}/{rest}", train_split, val_split, section.exif)
         check_class_names(streams[0].classes, source)
-        return DataSets(source, *streams, max_unreadable=section.max_unreadable)
+        return DataSets(source, *streams, max_unreadable=section.max_unreadable, exif=section.exif)
     if prefix == "hfds":
         train, val = open_hfds(f"hfds/{source.partition('/')[2]}", train_split, val_split)
     elif source == "digits":
@@ -153,11 +157,13 @@ def open_data(section: DataSection, seed: int) -> DataSets:
     for images in (train, val):
         if images is not None:
             check_class_names(images.classes, source)
+    if section.exif == "apply":
+        train, val = UprightSet(train), None if val is None else UprightSet(val)
     if val is None:
         train, val = split_set(train, section.val_fraction, section.split_seed)
     if section.train_per_class is not None:
         train = limit_per_class(train, section.train_per_class, section.split_seed)
-    return DataSets(source, train, val, section.max_unreadable, tuple(left_out.lines()))
+    return DataSets(source, train, val, section.max_unreadable, tuple(left_out.lines()), section.exif)
 
 
 def _open_path(

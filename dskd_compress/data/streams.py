@@ -17,6 +17,7 @@ from dskd_compress.data.folders import VAL_NAMES
 from dskd_compress.timm_import import import_timm
 from dskd_export.errors import DataError, EnvironmentProblem
 from dskd_export.runtime.images import to_rgb
+from dskd_export.spec import ExifMode
 
 # The pip package behind each prefix of timm's reader strings.
 READER_PACKAGES = {
@@ -41,6 +42,7 @@ class StreamSet:
     split: str
     classes: tuple[str, ...]
     length: int | None
+    exif: ExifMode = "ignore"
 
     def __len__(self) -> int:
         """Number of images.
@@ -74,7 +76,15 @@ class StreamSet:
             UnreadableImage: as `to_rgb`; what cannot be decoded at all is left out by the reader.
         """
         for position, (image, label) in enumerate(self.reader(training=False)):
-            yield to_rgb(image, f"{self.source}, {self.name(position)}"), int(label)
+            yield self.to_rgb(image, position), int(label)
+
+    def to_rgb(self, image: Image.Image, position: int) -> Image.Image:
+        """Return what the reader gave as RGB, upright where EXIF is applied.
+
+        Raises:
+            UnreadableImage: as `to_rgb` of `dskd_export.runtime.images`.
+        """
+        return to_rgb(image, f"{self.source}, {self.name(position)}", exif=self.exif)
 
 
 def parse_hf_source(source: str) -> tuple[str, dict[str, str]]:
@@ -92,7 +102,9 @@ def parse_hf_source(source: str) -> tuple[str, dict[str, str]]:
     return name, columns
 
 
-def open_streams(source: str, train_split: str, val_split: str | None) -> tuple[StreamSet, StreamSet]:
+def open_streams(
+    source: str, train_split: str, val_split: str | None, exif: ExifMode = "ignore"
+) -> tuple[StreamSet, StreamSet]:
     """Open a source of timm's iterable readers.
 
     Args:
@@ -101,12 +113,18 @@ def open_streams(source: str, train_split: str, val_split: str | None) -> tuple[
         train_split: name of the split; for wds also shards and count, `train-{000..009}.tar|50000`, for
             hfids also with the count, `train|50000`, which most data there do not tell in advance.
         val_split: the same for validation; None: val, validation or test, whichever the reader lists.
+        exif: apply: images are turned upright by their EXIF.
 
     Raises:
         EnvironmentProblem: the library behind the reader is not installed; the pip package is named.
-        DataError: no such data, no such split, no classes.
+        DataError: no such data, no such split, no classes, or EXIF to apply that the reader does not hand on.
     """
     prefix, _, rest = source.partition("/")
+    if prefix == "tfds" and exif == "apply":
+        raise DataError(
+            f"data.exif: tfds/ decodes the images of {source} itself and drops their EXIF.",
+            "--set data.exif=ignore",
+        )
     require_reader(prefix)
     if prefix == "wds":
         _refuse_commands(rest)
@@ -121,8 +139,8 @@ def open_streams(source: str, train_split: str, val_split: str | None) -> tuple[
     val = create_reader(source, val_name, training=False)
     classes = _classes(source, train.reader)
     return (
-        StreamSet(source, train_split, classes, len(train) or None),
-        StreamSet(source, val_name, classes, len(val) or None),
+        StreamSet(source, train_split, classes, len(train) or None, exif),
+        StreamSet(source, val_name, classes, len(val) or None, exif),
     )
 
 

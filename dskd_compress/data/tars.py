@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import posixpath
 import tarfile
@@ -19,6 +20,7 @@ from dskd_export.files.names import make_printable
 from dskd_export.runtime.folder_tree import DANGLING, DEVICE, FIFO, FILE, FOLDER, SPARSE, Entry
 from dskd_export.runtime.image_scan import LeftOut, count_outside, is_data_folder, is_image
 from dskd_export.runtime.images import UnreadableImage, convert_image_errors, open_image
+from dskd_export.runtime.orientation import read_stored_orientation
 
 _MAX_LINKS = 40  # followed for one path, as Linux does
 
@@ -145,6 +147,10 @@ class TarSet(ScannedSet):
             raise UnreadableImage(name, "a link to what is not in the tar", "Pack the folder again.")
         with convert_image_errors(name):
             return open_image(self.content(index), name)
+
+    def orientation(self, index: int) -> int:
+        """Orientation in the image's headers."""
+        return read_stored_orientation(io.BytesIO(self.content(index)))
 
     def stored_bytes(self, index: int) -> int:
         """Size of the member."""

@@ -11,7 +11,7 @@ from dskd_compress.console import Output
 from dskd_compress.data import DataSets
 from dskd_compress.names import DISTILL
 from dskd_compress.preflight.costs import ModelCost, estimate_disk_mb, estimate_memory_mb
-from dskd_compress.preflight.data import count_images, inspect_batches, inspect_data
+from dskd_compress.preflight.data import count_images, inspect_batches, inspect_data, inspect_orientation
 from dskd_compress.preflight.document import Preflight
 from dskd_compress.preflight.findings import Findings
 from dskd_compress.preflight.machine import (
@@ -71,6 +71,7 @@ def check_run(
         device = inspect_device(recipe, running, found)
         if sets is not None:
             inspect_batches(recipe, running, sets, found)
+            inspect_orientation(recipe, sets, found)
         student = inspect_student(recipe, usable, found) if DISTILL in running else None
         teacher = inspect_teacher(recipe, folder, running, usable, found)
         if student is not None:
@@ -85,7 +86,7 @@ def check_run(
     if sets.left_out:
         output.once(f"{sets.source}: left out {', '.join(sets.left_out)}")
     for sentence in found.warnings:
-        output.warn(sentence)
+        output.warn_once(sentence)
     preflight = Preflight(
         pending=reasons,
         classes=len(sets.classes),

@@ -6,7 +6,14 @@ from collections.abc import Collection
 from functools import partial
 
 from dskd_compress.config import Recipe
-from dskd_compress.data import DataSets, StreamSet, check_batch_size, find_data_faults, open_data
+from dskd_compress.data import (
+    DataSets,
+    StreamSet,
+    check_batch_size,
+    find_data_faults,
+    find_ignored_orientation,
+    open_data,
+)
 from dskd_compress.names import DISTILL, TRAIN
 from dskd_compress.preflight.findings import Findings
 
@@ -36,6 +43,13 @@ def inspect_batches(recipe: Recipe, stages: Collection[str], sets: DataSets, fou
     for name, section in sections.items():
         if section is not None:
             found.attempt(partial(check_batch_size, source, images, section.batch_size, f"{name}.batch_size"))
+
+
+def inspect_orientation(recipe: Recipe, sets: DataSets, found: Findings) -> None:
+    """Check that photos do not lie on their side because their EXIF is ignored; reads at most 200 headers."""
+    sentence = find_ignored_orientation(sets, recipe.seed)
+    if sentence is not None:
+        found.warn(sentence)
 
 
 def count_images(images: object) -> int | None:

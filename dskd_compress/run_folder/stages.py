@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from dskd_compress.config import Recipe, TrainSection
+from dskd_compress.config import DataSection, Recipe, TrainSection
 from dskd_compress.names import BENCHMARK, DISTILL, EXPORT, REPORT, TRAIN, TUNE, VALIDATE
 from dskd_export.files.atomic import sha256_file
 from dskd_export.settings import SpeedBudget
@@ -47,6 +47,11 @@ _TEACHER_INPUT = ("input_size", "interpolation", "crop_pct")
 
 def _dump(section: BaseModel) -> Any:
     return section.model_dump(mode="json")
+
+
+def _images(section: DataSection) -> Any:
+    # A recipe that ignores EXIF has the digest that it had before there was this key.
+    return section.model_dump(mode="json", exclude={"exif"} if section.exif == "ignore" else None)
 
 
 def _training(section: TrainSection | None) -> Any:
@@ -106,7 +111,7 @@ STAGES: tuple[Stage, ...] = (
         TRAIN,
         lambda r: {
             "seed": r.seed,
-            "data": _dump(r.data),
+            "data": _images(r.data),
             "teacher": {**_ready_teacher(r), "train": _training(r.teacher.train), **_trained_part(r)},
             "student": r.student.name,
         },
@@ -118,7 +123,7 @@ STAGES: tuple[Stage, ...] = (
         DISTILL,
         lambda r: {
             "seed": r.seed,
-            "data": _dump(r.data),
+            "data": _images(r.data),
             "teacher": {**_ready_teacher(r), "cache": _rounding(r)},
             "student": _dump(r.student),
             "method": _dump(r.method),
@@ -133,7 +138,7 @@ STAGES: tuple[Stage, ...] = (
         TUNE,
         lambda r: {
             "seed": r.seed,
-            "data": _dump(r.data),
+            "data": _images(r.data),
             "method": _dump(r.method),
             "train": _training(r.train),
             "tune": None if r.tune is None else _dump(r.tune),

@@ -19,6 +19,7 @@ from dskd_compress.stages.setup import (
     open_checked_data,
     report_student_start,
     set_student_start,
+    warn_of_orientation,
 )
 from dskd_compress.teachers.cache.plan import TeacherCache
 from dskd_compress.teachers.classes import make_class_map_option
@@ -68,6 +69,7 @@ def _distill(
     asked, recipe = recipe, set_student_start(recipe, pretrained)
     read = group.run_on_main(lambda: folder.inputs(DISTILL, recipe))
     sets = open_checked_data(recipe, output)
+    warn_of_orientation(recipe, sets, output)
     recipe = decide_fit(recipe, sets, output)
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
@@ -162,7 +164,7 @@ def _distill(
         if probe is None:
             (folder / TEACHER_PROBE).unlink(missing_ok=True)
         path = folder.weights("student")
-        save_weights(path, trained.state, WeightsInfo.of(recipe.student, sets.classes, format))
+        save_weights(path, trained.state, WeightsInfo.of(recipe.student, sets.classes, format, sets.exif))
         provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
         document = TrainingDocument(
             role="student",

@@ -58,6 +58,7 @@ def make_spec(info: WeightsInfo, section: ExportSection, student_sha256: str) ->
         width=info.input_size[2],
         dynamic_size=section.dynamic_size,
         **info.model_dump(include={"mean", "std", "interpolation", "crop_pct", "crop_mode"}),
+        exif=info.exif,
         classes=classes,
         class_descriptions=descriptions,
         opset=section.opset,
@@ -70,7 +71,7 @@ def make_teacher_spec(
 ) -> ModelSpec:
     """Make the model spec of the exported teacher: normalised images in, logits out."""
     size = make_pair(student, info.preprocessing, teacher).teacher_size
-    of_teacher = WeightsInfo.of(recipe.teacher, sets.classes, teacher.format)
+    of_teacher = WeightsInfo.of(recipe.teacher, sets.classes, teacher.format, sets.exif)
     plain = ExportSection(opset=recipe.export.opset, exporter=recipe.export.exporter)
     return make_spec(of_teacher.model_copy(update={"input_size": size}), plain, "")
 

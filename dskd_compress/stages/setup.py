@@ -10,7 +10,14 @@ from torch import nn
 
 from dskd_compress.config import ModelSection, Recipe, TeacherSection
 from dskd_compress.console import Output
-from dskd_compress.data import DataSets, Preprocessing, check_data, open_data, resolve_preprocessing
+from dskd_compress.data import (
+    DataSets,
+    Preprocessing,
+    check_data,
+    find_ignored_orientation,
+    open_data,
+    resolve_preprocessing,
+)
 from dskd_compress.methods import Pair
 from dskd_compress.models import create_model
 from dskd_compress.teachers.load import TeacherModel, check_has_weights, find_own_format
@@ -34,6 +41,13 @@ def open_checked_data(recipe: Recipe, output: Output | None = None, *, every_cla
     if output is not None and sets.left_out:
         output.once(f"{sets.source}: left out {', '.join(sets.left_out)}")
     return sets
+
+
+def warn_of_orientation(recipe: Recipe, sets: DataSets, output: Output) -> None:
+    """Warn, once, where more than 1 % of the images carry a rotation in EXIF that is ignored."""
+    sentence = find_ignored_orientation(sets, recipe.seed)
+    if sentence is not None:
+        output.warn_once(sentence)
 
 
 def _say_nothing(sentence: str) -> None:

@@ -12,7 +12,12 @@ from dskd_compress.methods import create_head_task, create_task
 from dskd_compress.models import model_facts
 from dskd_compress.run_folder import TRAIN, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
-from dskd_compress.stages.setup import create_untrained_teacher, drop_own_classes, open_checked_data
+from dskd_compress.stages.setup import (
+    create_untrained_teacher,
+    drop_own_classes,
+    open_checked_data,
+    warn_of_orientation,
+)
 from dskd_compress.teachers.load import describe_trained
 from dskd_compress.training.device import configure
 from dskd_compress.training.distributed import Group, join
@@ -49,6 +54,7 @@ def _train(
     configure(section, device)
     inputs = group.run_on_main(lambda: folder.inputs(TRAIN, recipe))
     sets = open_checked_data(recipe, output)
+    warn_of_orientation(recipe, sets, output)
     model, format = create_untrained_teacher(
         recipe, len(sets.classes), lambda sentence: output.print(escape(sentence))
     )
@@ -73,7 +79,9 @@ def _train(
 
     def write() -> TrainingDocument:
         path = folder.weights("teacher")
-        save_weights(path, trained.state, WeightsInfo.of(drop_own_classes(recipe.teacher), sets.classes, format))
+        save_weights(
+            path, trained.state, WeightsInfo.of(drop_own_classes(recipe.teacher), sets.classes, format, sets.exif)
+        )
         provenance = watch.provenance(seed=recipe.seed, device=str(device), recipe_sha256=recipe_sha256(recipe))
         document = TrainingDocument(
             role="teacher",

@@ -118,8 +118,16 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         origin,
         list_output_classes(model, section, named),
         own_size=section.input_size is not None,
-        notes=tuple(stated.left_out),
+        notes=(*stated.left_out, *_name_other_exif(info, recipe)),
     )
+
+
+def _name_other_exif(info: WeightsInfo | None, recipe: Recipe) -> list[str]:
+    """Name the handling of EXIF where the teacher was trained with another one."""
+    own, other = recipe.data.exif, None if info is None else info.exif
+    if other is None or other == own:
+        return []
+    return [f"the teacher was trained with data.exif={other}, this recipe has {own}: --set data.exif={other}"]
 
 
 def _choose_size(recipe: Recipe, info: WeightsInfo | None, stated: StatedInput, shape: WeightsShape) -> int | None:

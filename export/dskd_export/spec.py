@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from dskd_export.errors import BundleError, DataError
 from dskd_export.files.bounded import read_bounded
@@ -26,6 +33,12 @@ PROBABILITIES = "probabilities"  # output of a model whose graph ends in a softm
 # All that Pillow and timm's evaluation transform know.
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 CropMode = Literal["center", "squash", "border"]
+ExifMode = Literal["ignore", "apply"]
+
+
+def describe_exif(mode: ExifMode) -> str:
+    """Describe in words what becomes of the orientation in EXIF."""
+    return "applied: photos are turned upright" if mode == "apply" else "ignored: pixels as stored"
 
 
 class ModelSpec(BaseModel):
@@ -50,6 +63,9 @@ class ModelSpec(BaseModel):
     interpolation: Interpolation
     crop_pct: float = Field(gt=0, description="crop size / resized size; above 1 the resized image is padded")
     crop_mode: CropMode = "center"
+    exif: ExifMode = Field(
+        "ignore", description="ignore: pixels as stored; apply: turned upright by the orientation in EXIF first"
+    )
     classes: tuple[str, ...] = Field(min_length=1, description="in the order of the logits")
     class_descriptions: tuple[str, ...] | None = Field(
         None, description="the classes in words, in the same order, where their names are WordNet's synsets"
@@ -83,6 +99,14 @@ class ModelSpec(BaseModel):
         if self.class_descriptions is not None and len(self.class_descriptions) != len(self.classes):
             raise ValueError(f"{len(self.class_descriptions)} descriptions for {len(self.classes)} classes")
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_exif(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Specs that ignore EXIF keep their bytes. One that applies it is refused by readers that do not know it.
+        fields: dict[str, Any] = serialize(self)
+        if self.exif == "ignore":
+            fields.pop("exif", None)
+        return fields
 
     def input_shape(self, batch: int) -> tuple[int, int, int, int]:
         """Shape of a batch in the layout of the input."""

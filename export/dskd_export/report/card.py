@@ -73,7 +73,7 @@ def model_card(run: Run, *, name: str, stale: Sequence[str] = ()) -> str:
         verdict=made.verdict,
         sentence=made.sentence,
         table=table_of_run(run, found, made.reason, stale=made.verdict == "STALE"),
-        python=_python(name, student),
+        python=_python(name, run),
         input=_input(run),
         has_bundle=run.manifest is not None,
         sections=(
@@ -143,13 +143,17 @@ def _summary(student: TrainingDocument) -> str:
     )
 
 
-def _python(name: str, student: TrainingDocument) -> str:
+def _python(name: str, run: Run) -> str:
     source = f"hf-hub:{name}" if "/" in name else "local-dir:FOLDER"
-    return (
-        "import timm\n\n"
-        f"model = timm.create_model({json.dumps(source)}, pretrained=True).eval()\n"
-        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"
-    )
+    lines = [
+        "import timm\n",
+        f"model = timm.create_model({json.dumps(source)}, pretrained=True).eval()",
+        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
+    ]
+    if run.spec is not None and run.spec.exif == "apply":  # timm's config has no key for it
+        lines[0] = "import timm\nfrom PIL import Image, ImageOps\n"
+        lines.append('image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")')
+    return "\n".join(lines)
 
 
 def _input(run: Run) -> str:
@@ -157,10 +161,13 @@ def _input(run: Run) -> str:
     if spec is None:
         assert run.student is not None
         return f"{run.student.model.input_size[1]} x {run.student.model.input_size[2]} pixels"
+    upright = ""
+    if spec.exif == "apply":
+        upright = ". Photos are first turned upright by the orientation in their EXIF; timm does not do that"
     return (
         f"{spec.height} x {spec.width} pixels, resized by {spec.interpolation} with a crop of "
         f"{spec.crop_pct:g} ({spec.crop_mode}), mean {_numbers(spec.mean)}, "
-        f"standard deviation {_numbers(spec.std)}"
+        f"standard deviation {_numbers(spec.std)}{upright}"
     )
 
 

@@ -3,7 +3,8 @@
 What a file becomes is what timm's datasets make of it, `Image.open(file).convert("RGB")`:
 
 - The orientation in EXIF is not applied: pixels stay as they are stored. (But Pillow's reader of TIFF
-  applies it itself, and so does the library behind timm's `hfids/` streams.)
+  applies it itself, and so does the library behind timm's `hfids/` streams.) With `exif="apply"` it is, for
+  every format; the image keeps its metadata otherwise, so that it can still be applied later.
 - Alpha is dropped, be it a channel or a palette's transparency: the colours beneath it are seen.
 - Of several frames or pages the first is taken; colour profiles are ignored.
 - CMYK, YCbCr and HSV become RGB by Pillow's formulas, Lab by its ICC profiles (needs LittleCMS).
@@ -29,6 +30,8 @@ from PIL import Image
 
 from dskd_export.errors import DataError
 from dskd_export.files.names import make_printable
+from dskd_export.runtime.orientation import read_orientation, turn_upright
+from dskd_export.spec import ExifMode
 
 _MEND = "Repair or delete the file."
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
@@ -60,12 +63,15 @@ def suggest_tolerance(unreadable: int, total: int) -> str:
     return f"--set data.max_unreadable={share:g}"
 
 
-def open_image(source: str | os.PathLike[str] | bytes | IO[bytes], name: str | None = None) -> Image.Image:
+def open_image(
+    source: str | os.PathLike[str] | bytes | IO[bytes], name: str | None = None, *, exif: ExifMode = "ignore"
+) -> Image.Image:
     """Decode a whole image to RGB, in the same way as timm's datasets do.
 
     Args:
         source: a path, the bytes of a file, or a binary stream, which is left open.
         name: for the error; None: the path.
+        exif: apply: turn it upright. `preprocess_batch` does that as well where the spec says so.
 
     Raises:
         UnreadableImage: missing, no plain file, truncated, damaged, no image at all, without pixels, a
@@ -78,12 +84,16 @@ def open_image(source: str | os.PathLike[str] | bytes | IO[bytes], name: str | N
         if is_path:
             _check_plain(source, name)  # type: ignore[arg-type]
             with open(source, "rb") as stream:  # type: ignore[arg-type] # noqa: PTH123
-                return _decode(stream, name)
-        return _decode(io.BytesIO(source) if isinstance(source, bytes) else source, name)  # type: ignore[arg-type]
+                return _decode(stream, name, exif)
+        return _decode(io.BytesIO(source) if isinstance(source, bytes) else source, name, exif)  # type: ignore[arg-type]
 
 
-def to_rgb(image: Image.Image, name: str = "The image") -> Image.Image:
+def to_rgb(image: Image.Image, name: str = "The image", *, exif: ExifMode = "ignore") -> Image.Image:
     """Return an image of any mode as RGB; one that is RGB already is returned itself, decoded.
+
+    Args:
+        name: for the error.
+        exif: apply: turn it upright; an image that was turned before is left as it is.
 
     Raises:
         UnreadableImage: as `open_image`, or of a mode that Pillow cannot convert.
@@ -92,20 +102,23 @@ def to_rgb(image: Image.Image, name: str = "The image") -> Image.Image:
         image.load()
         if 0 in image.size:
             raise UnreadableImage(name, f"{image.width}x{image.height} pixels")
-        if image.mode == "RGB":
-            return image
-        if isinstance(image.info.get("transparency"), bytes):
-            image = image.copy()
-            del image.info["transparency"]  # Pillow would warn that it is lost, which is meant
-        rgb = image.convert("RGB")
-        # A picture that 8 bits hold is the same afterwards; NaN is never the same.
-        if image.mode.startswith(("I", "F")) and not np.array_equal(np.asarray(image), np.asarray(rgb)[..., 0]):
-            raise UnreadableImage(
-                name,
-                f"pixels of type {image.mode} that are not all whole numbers from 0 to 255",
-                "Scale it to 8 bits a channel.",
-            )
-        return rgb
+        rgb = image if image.mode == "RGB" else _convert(image, name)
+        return turn_upright(rgb, read_orientation(image)) if exif == "apply" else rgb
+
+
+def _convert(image: Image.Image, name: str) -> Image.Image:
+    if isinstance(image.info.get("transparency"), bytes):
+        image = image.copy()
+        del image.info["transparency"]  # Pillow would warn that it is lost, which is meant
+    rgb = image.convert("RGB")
+    # A picture that 8 bits hold is the same afterwards; NaN is never the same.
+    if image.mode.startswith(("I", "F")) and not np.array_equal(np.asarray(image), np.asarray(rgb)[..., 0]):
+        raise UnreadableImage(
+            name,
+            f"pixels of type {image.mode} that are not all whole numbers from 0 to 255",
+            "Scale it to 8 bits a channel.",
+        )
+    return rgb
 
 
 @contextmanager
@@ -139,13 +152,16 @@ def _check_plain(path: str | os.PathLike[str], name: str) -> None:
         raise UnreadableImage(name, "not a plain file")
 
 
-def _decode(stream: IO[bytes], name: str) -> Image.Image:
+def _decode(stream: IO[bytes], name: str, exif: ExifMode) -> Image.Image:
     with Image.open(stream) as image:
         if image.format == "EPS":
             raise UnreadableImage(name, "PostScript, a program that Pillow would have Ghostscript run")
-        rgb = to_rgb(image, name)
+        rgb = to_rgb(image, name, exif=exif)
         # A plain image: that of a file holds on to the stream.
-        return rgb.copy() if rgb is image else rgb
+        plain = rgb.copy() if rgb is image else rgb
+        if image.format == "TIFF":
+            plain.info.pop("xmp", None)  # Pillow has turned it; nothing may turn it again
+        return plain
 
 
 def pixel_sha256(image: Image.Image) -> str:

@@ -27,6 +27,8 @@ _BLACK = (0, 0, 0)
 def resize_and_crop(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
     """An image of any mode and size as uint8 RGB [H, W, C] of the model's size, before normalisation.
 
+    Where the spec says so it is turned upright first, by the metadata that `open_image` and Pillow keep with it.
+
     Args:
         image: from `open_image`, or any other; `to_rgb` says what becomes of its mode.
         spec: of the model.
@@ -36,7 +38,7 @@ def resize_and_crop(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
         DataError: it is so narrow that one side would shrink to nothing, or the other would grow beyond
             what Pillow takes for a decompression bomb; names the size and what to change.
     """
-    image = to_rgb(image)
+    image = to_rgb(image, exif=spec.exif)
     fill = _BLACK
     if spec.crop_mode == "border":
         red, green, blue = (round(255 * value) for value in spec.mean)

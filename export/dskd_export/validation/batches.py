@@ -10,14 +10,17 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dskd_export.bundle import Bundle
 from dskd_export.bundle.golden import Golden
 from dskd_export.documents.base import DataFacts
-from dskd_export.runtime.images import pixel_sha256
+from dskd_export.runtime.images import pixel_sha256, to_rgb
 from dskd_export.runtime.labelled_images import LabelledImages
+from dskd_export.runtime.orientation import UPRIGHT, read_orientation
 from dskd_export.runtime.preprocess import preprocess_batch
 from dskd_export.runtime.runner import Array
+from dskd_export.spec import ExifMode
 from dskd_export.validation.models import BATCH
 
 GOLDEN = "golden.npz"
@@ -54,7 +57,7 @@ def prefetch(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def iter_labelled_batches(
-    images: LabelledImages, bundle: Bundle, skipped: list[str], max_unreadable: float
+    images: LabelledImages, bundle: Bundle, skipped: list[str], max_unreadable: float, ignored: list[str]
 ) -> Iterator[ValidationBatch]:
     """Prepare labelled images as the device does, `BATCH` at a time.
 
@@ -63,11 +66,12 @@ def iter_labelled_batches(
         bundle: whose spec prepares them.
         skipped: gets the names of images that cannot be read.
         max_unreadable: share of them that is tolerated.
+        ignored: gets the names of images with an orientation in EXIF that the bundle ignores.
 
     Raises:
         DataError: more cannot be read.
     """
-    decoded = images.read_named(skipped, max_unreadable)
+    decoded = _orient(images.read_named(skipped, max_unreadable), bundle.spec.exif, ignored)
     while chunk := list(islice(decoded, BATCH)):
         yield ValidationBatch(
             labels=np.array([label for _, label, _ in chunk], np.int64),
@@ -75,6 +79,16 @@ def iter_labelled_batches(
             sha256=tuple(pixel_sha256(image) for image, _, _ in chunk),
             names=tuple(name for _, _, name in chunk),
         )
+
+
+def _orient(
+    decoded: Iterator[tuple[Image.Image, int, str]], exif: ExifMode, ignored: list[str]
+) -> Iterator[tuple[Image.Image, int, str]]:
+    for image, label, name in decoded:
+        if exif == "ignore" and read_orientation(image) != UPRIGHT:
+            ignored.append(name)
+        # Turned before their pixels are hashed, as golden images are.
+        yield to_rgb(image, name, exif=exif), label, name
 
 
 def iter_golden_batches(golden: Golden) -> Iterator[ValidationBatch]:

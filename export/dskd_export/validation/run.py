@@ -22,6 +22,7 @@ from dskd_export.documents.validation import Judgement, ValidationDocument
 from dskd_export.errors import DataError
 from dskd_export.runtime.images import name_unreadable
 from dskd_export.runtime.labelled_images import LabelledImages
+from dskd_export.runtime.orientation import is_notable
 from dskd_export.runtime.runner import Array
 from dskd_export.settings import BudgetSettings, ValidateSettings
 from dskd_export.telemetry.host import device_name
@@ -154,17 +155,18 @@ def validate_bundle(
     Raises what `open_models` and `validate` do.
     """
     skipped: list[str] = []
+    ignored: list[str] = []
     with ExitStack() as stack:
         models = open_models(bundle, engines, settings, stack)
         alone = images is None and settings.pair is None
         reference = (GoldenReference if alone else Reference[ValidationBatch])(models.reference, bundle, settings)
-        return validate(
+        document = validate(
             bundle,
             models,
             reference,
             iter_golden_batches(bundle.golden())
             if images is None
-            else iter_labelled_batches(images, bundle, skipped, max_unreadable),
+            else iter_labelled_batches(images, bundle, skipped, max_unreadable, ignored),
             settings,
             budget,
             facts=lambda: describe_golden(bundle) if images is None else images.facts(skipped),
@@ -172,6 +174,13 @@ def validate_bundle(
             on_images=on_images,
             warn=warn,
         )
+    if images is not None and is_notable(len(ignored), len(images.files)):
+        share = len(ignored) / len(images.files)
+        warn(
+            f"{len(ignored)} of {len(images.files)} images ({share:.0%}) carry a rotation in EXIF that this "
+            "bundle ignores, as its training did. To have them turned upright, train with: --set data.exif=apply"
+        )
+    return document
 
 
 def measure(

@@ -19,7 +19,7 @@ from dskd_export.report.blocks import Block, Note, Picture, Pictures, Section, m
 from dskd_export.report.load import Run
 from dskd_export.report.tables import Cell, Table, make_table, missing, number, verdict_cell
 from dskd_export.runtime.preprocess import pixels_from_input
-from dskd_export.spec import ModelSpec
+from dskd_export.spec import ModelSpec, describe_exif
 from dskd_export.validation.verdicts import iter_checks, list_causes
 
 _SIGN = {"<=": "≤", ">=": "≥", ">": ">"}
@@ -231,6 +231,7 @@ def _spec_table(spec: ModelSpec) -> Table:
             ", ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std)
         ),
         "resize": f"{spec.interpolation}, crop {spec.crop_mode}, crop share {fmt.exact(spec.crop_pct)}",
+        "orientation in EXIF": describe_exif(spec.exif),
         "classes": f"{len(spec.classes)}: {', '.join(spec.classes)}",
         "ONNX operator set": str(spec.opset),
     }

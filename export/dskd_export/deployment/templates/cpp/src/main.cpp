@@ -32,6 +32,11 @@ const char kUsage[] =
     "--data is the folder of labels.txt, golden_input.bin and golden_logits.bin; default: the current one.\n"
     "Exit codes: 0 fine, 2 command line, 3 file or model, 4 this machine, 5 the engine differs.\n";
 
+const char kUpright[] =
+    "This model expects photos turned upright by the orientation in their EXIF, which IMAGE does not carry: turn them\n"
+    "before, for example with magick photo.jpg -auto-orient -depth 8 photo.ppm\n";
+const char kAsStored[] = "This model expects pixels as stored: do not turn photos by the orientation in their EXIF.\n";
+
 using Options = std::map<std::string, std::string>;
 
 Failure usage(const std::string& message) { return Failure(ExitCode::usage, message, "See: dskd_runner --help"); }
@@ -207,7 +212,7 @@ int run_golden(const Options& options) {
 int run(int count, char** words) {
   const std::string command = count > 1 ? words[1] : "";
   if (command == "--help" || command == "-h") {
-    std::cout << kUsage;
+    std::cout << kUsage << (spec::applies_exif ? kUpright : kAsStored);
     return 0;
   }
   if (command.empty()) throw usage("A command is missing: classify, golden or preprocess.");
