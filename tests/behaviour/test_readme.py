@@ -52,6 +52,9 @@ SMALL = (
     "--set export.quantize.search=false --set export.calibration.images=16"
 )
 ADDED = {
+    # Of the last of two flags the value counts. The short run shows the way, not the numbers that the page prints.
+    "run --data ": f"--teacher {TINY['resnet34']} --student {TINY['resnet18']} {TEACHER_HERE} {SMALL} "
+    "--target cpu --precision fp32 --accept-unproven",
     "train --teacher ": f"{TEACHER_HERE} {SMALL}",
     "distill --teacher ": f"{TEACHER_GIVEN} {SMALL}",
     "validate bundle --images": "--accept-unproven",  # 24 images show nothing of another precision
@@ -71,6 +74,7 @@ ADDED = {
 BROUGHT = {"photos", "my.safetensors"}
 # What the commands of all pages may leave; the names within a run folder are the table of docs/run-folder.md.
 LEFT = {
+    "runs/b",
     "runs/r18",
     "runs/own",
     "runs/mine",
