@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -113,7 +114,8 @@ class RunFolder:
         What was decided at the first start holds for every later stage, whatever the network does.
         """
         student = recipe.student
-        if student.pretrained != "auto" or not (self / "recipe.yaml").is_file():
+        # A folder that this user may not enter has no recipe here; writing to it reports that.
+        if student.pretrained != "auto" or not os.path.isfile(self / "recipe.yaml"):  # noqa: PTH113
             return recipe
         decided = self.read_recipe().student
         same = (decided.name, decided.kwargs, decided.checkpoint) == (student.name, student.kwargs, None)
