@@ -113,7 +113,20 @@ def test_a_single_fault_keeps_its_class(tmp_path: Path, capsys: pytest.CaptureFi
         check_run(small_recipe("data.source=none"), folder, SMALL_STAGES, QUIET)
     assert refused.value.problems == (refused.value,)
     line = ["run", "--out", str(folder.path), "--data", "none", "--teacher", "test_resnet", "--student"]
-    assert main([*line, "test_efficientnet", "--set", "teacher.train.epochs=1", "--json"]) == 3
+    assert (
+        main(
+            [
+                *line,
+                "test_efficientnet",
+                "--set",
+                "teacher.train.epochs=1",
+                "--set",
+                "teacher.pretrained=false",
+                "--json",
+            ]
+        )
+        == 3
+    )
     error = json.loads(capsys.readouterr().out)["error"]
     assert [fault["kind"] for fault in error["faults"]] == ["DataError"]
     assert error["message"] == error["faults"][0]["message"]
