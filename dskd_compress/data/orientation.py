@@ -39,7 +39,7 @@ def find_ignored_orientation(sets: DataSets, seed: int = 0) -> str | None:
         return None
     share = turned / len(chosen)
     return (
-        f"{sets.source}: {turned} of {len(chosen)} sampled images ({share:.0%}) carry a rotation in EXIF that is "
+        f"{sets.source}: {turned} of {len(chosen)} sampled images ({100 * share:.0f} %) carry a rotation in EXIF that is "
         f"ignored. Turn them upright, in training and on the device: {_CURE}"
     )
 

@@ -34,7 +34,7 @@ def test_json_and_metadata_give_the_same_spec_back(make_spec, height, width, mea
 
 
 def test_exif_is_written_only_where_it_is_applied(make_spec: Callable[..., ModelSpec]) -> None:
-    """Specs from before the key ignore it and keep their bytes; readers from before it refuse what they cannot do."""
+    """Specs that ignore it keep their bytes; readers from before the key refuse the others."""
     plain, applied = make_spec(), make_spec(exif="apply")
     assert plain.exif == "ignore"
     assert "exif" not in plain.to_json() + "".join(plain.to_metadata().values())

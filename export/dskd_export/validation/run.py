@@ -177,7 +177,7 @@ def validate_bundle(
     if images is not None and is_notable(len(ignored), len(images.files)):
         share = len(ignored) / len(images.files)
         warn(
-            f"{len(ignored)} of {len(images.files)} images ({share:.0%}) carry a rotation in EXIF that this "
+            f"{len(ignored)} of {len(images.files)} images ({100 * share:.0f} %) carry a rotation in EXIF that this "
             "bundle ignores, as its training did. To have them turned upright, train with: --set data.exif=apply"
         )
     return document

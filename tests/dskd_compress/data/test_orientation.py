@@ -170,7 +170,7 @@ def test_the_warning_names_the_share_and_the_key(tmp_path: Path, monkeypatch: py
     sets = count_turned(tmp_path / "two", 2, 100)
     sentence = find_ignored_orientation(sets)
     assert sentence is not None
-    assert "2 of 100 sampled images (2%)" in sentence
+    assert "2 of 100 sampled images (2 %)" in sentence
     assert sentence.endswith("--set data.exif=apply")
     assert find_ignored_orientation(count_turned(tmp_path / "one", 1, 100)) is None
     applied = open_data(DataSection(source=str(tmp_path / "two"), exif="apply"), 0)
