@@ -151,7 +151,7 @@ def _require_network(url: str) -> None:
 
     host = urlparse(url).hostname
     if is_offline():
-        raise ModelError("they are not in the local cache, and HF_HUB_OFFLINE is set.")
+        raise ModelError("not in the local cache, and HF_HUB_OFFLINE is set.")
     answers: list[str] = []
 
     def ask() -> None:
@@ -167,7 +167,7 @@ def _require_network(url: str) -> None:
     thread.join(_REACH_S)
     if answers != [""]:
         reason = answers[0] if answers else f"no answer in {_REACH_S:.0f} s"
-        raise ModelError(f"they are not in the local cache, and {host} cannot be reached ({reason}).")
+        raise ModelError(f"not in the local cache, and {host} cannot be reached ({reason}).")
 
 
 @contextmanager

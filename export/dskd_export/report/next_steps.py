@@ -177,20 +177,21 @@ def _find_few_images(run: Run) -> Iterator[NextStep]:
     if not open_:
         return
     used = next(iter(validation.accuracy.values())).images
-    decides = unproven(check for _, check in open_)
+    of_student = [check for what, check in open_ if what == "student"]
+    decides = unproven(of_student or [check for _, check in open_])  # the student first
     needed = decides.images_needed
     what = next(what for what, check in open_ if check is decides)
     what = f"the {what}" if what in ("student", "bundle") else what.rpartition(":")[2]
     enough = "more would do" if needed is None else f"about {fmt.count(needed)} would do"
     fact = f"{fmt.count(used)} validation images are too few to prove {what}; {enough}."
-    there = validation.data.val_images
-    if there is not None and there > used and run.student is not None:
-        command = f"dskd-compress run {_name(run)} --set validate.images=null"
-        yield NextStep("images", fact, f"Use all {fmt.count(there)} of them.", command)
+    there = max(used, validation.data.val_images or used)
+    add = "" if needed is None or needed <= there else f" {fmt.count(needed - there)}"
+    advice = f"Add{add} labelled images to the validation set."
+    if there > used and run.student is not None:
+        advice = f"Use all {fmt.count(there)} of them" + (f", and add{add} more." if add else ".")
+        yield NextStep("images", fact, advice, f"dskd-compress run {_name(run)} --set validate.images=null")
         return
-    missing = "" if needed is None or needed <= used else f" {fmt.count(needed - used)}"
-    command = _validate_again(run)
-    yield NextStep("images", fact, f"Add{missing} labelled images to the validation set.", command)
+    yield NextStep("images", fact, advice, _validate_again(run))
 
 
 def _find_outlier(run: Run) -> Iterator[NextStep]:

@@ -132,6 +132,7 @@ def test_too_few_images(make_run: Callable[..., Path]) -> None:
     (step, *_) = list_next_steps(run)
     assert "150 validation images are too few to prove the student; about 390 would do." in step.fact
     # Of 360 images 150 were used.
+    assert step.advice == "Use all 360 of them, and add 30 more."
     assert step.command == f"dskd-compress run {run.folder} --set validate.images=null"
     assert run.validation is not None
     all_used = run.validation.data.model_copy(update={"val_images": 150})
