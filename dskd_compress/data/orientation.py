@@ -33,7 +33,7 @@ def find_ignored_orientation(sets: DataSets, seed: int = 0) -> str | None:
         )
     stored = [images for images in (sets.train, sets.val) if not isinstance(images, StreamSet)]
     places = [(images, index) for images in stored if images.has_metadata() for index in range(len(images))]
-    chosen = draw_epoch_order(len(places), seed, 0)[:SAMPLE] if places else []
+    chosen: list[int] = draw_epoch_order(len(places), seed, 0)[:SAMPLE].tolist() if places else []
     turned = sum(_is_turned(*places[position]) for position in chosen)
     if not is_notable(turned, len(chosen)):
         return None
