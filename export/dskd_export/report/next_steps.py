@@ -81,14 +81,13 @@ def _find_teacher_fault(run: Run) -> Iterator[NextStep]:
     if student is None or student.teacher_accuracy is None or student.commonest_share is None:
         return
     top1 = student.teacher_accuracy.top1
-    untrained = "" if run.teacher is None else "--set teacher.train=null "
     if top1.value <= student.commonest_share and run.student is not None:
         yield NextStep(
             "teacher",
             f"The teacher is right on {fmt.percent(top1.value)}; always answering '{student.commonest_class}' "
             f"gives {fmt.percent(student.commonest_share)}.",
             "Fit a classifier on its features.",
-            _again(run, "probe", f"{untrained}--set teacher.probe=true", ready_teacher=False),
+            _again(run, "probe", "--set teacher.fit=probe", ready_teacher=False),
         )
 
 
@@ -304,7 +303,7 @@ def _again(run: Run, suffix: str, options: str, *, ready_teacher: bool = True) -
     taken = ""
     if ready_teacher and run.teacher is not None:
         weights = shlex.quote(make_printable(str(run.folder / "teacher.safetensors")))
-        taken = f" --set teacher.train=null --teacher-checkpoint {weights}"
+        taken = f" --set teacher.fit=none --teacher-checkpoint {weights}"
     return f"dskd-compress run {_name(run)} --out {out}{taken} {options}"
 
 

@@ -63,7 +63,7 @@ def test_a_command_takes_over_what_was_trained_here_into_a_folder_of_its_own(run
     assert words[:3] == ["dskd-compress", "run", str(run.folder)]
     assert words[words.index("--out") + 1] == f"{run.folder}-pretrained"
     assert words[words.index("--teacher-checkpoint") + 1] == str(run.folder / "teacher.safetensors")
-    assert "teacher.train=null" in words
+    assert "teacher.fit=none" in words
     ready = replace(with_student(run, start="random"), teacher=None)
     assert "--teacher-checkpoint" not in commands(ready)[0]
 
