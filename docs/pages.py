@@ -1,11 +1,12 @@
 """A hook of mkdocs: the site's pages are the repository's own files, and a reference made from the docstrings.
 
 A page lies on the site where its file lies here, so a relative link is right on both. What the pages in
-`nav` link to comes along: Markdown as a page, anything else as it is.
+`nav` link to comes along: Markdown as a page, anything else as it is. A notebook is a page of its cells.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,13 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the repository's files and the reference."""
-    for path in sorted(_linked(_paths(config.nav))):
+    pages = list(_paths(config.nav))
+    notebooks = {path: (ROOT / path).with_suffix(".ipynb") for path in pages}
+    notebooks = {path: file for path, file in notebooks.items() if file.is_file()}
+    for path in sorted(_linked(path for path in pages if path not in notebooks)):
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    for path, file in notebooks.items():
+        files.append(File.generated(config, path, content=_page_from_notebook(file)))
     for package in PACKAGES:
         for page in _pages_of(package):
             files.append(File.generated(config, page, content=_reference(Path(page).stem)))
@@ -61,6 +67,15 @@ def _linked(paths: Iterator[str]) -> set[str]:
             if "://" not in target and file.is_file():  # mkdocs reports missing files
                 waiting.append(str(file.resolve().relative_to(ROOT)))
     return found
+
+
+def _page_from_notebook(file: Path) -> str:
+    """A page of the navigation that a notebook of its name stands for: its cells in order, code fenced."""
+    parts = []
+    for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def _pages_of(package: str) -> list[str]:

@@ -100,7 +100,10 @@ def _find_failed(document: ValidationDocument, accept_unproven: bool, again: str
 def _advice(document: ValidationDocument) -> str:
     """A hint where a check failed without a known cause."""
     if document.student is not None and document.student.verdict == "FAIL":
-        return "Train longer (distill --epochs N), start from pretrained weights, or choose a larger student."
+        return (
+            "Train longer (--epochs N), start from pretrained weights, or choose a larger student. "
+            "The report lists what to try next, with commands."
+        )
     return _CHECK_LIMITS
 
 

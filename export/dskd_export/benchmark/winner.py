@@ -124,8 +124,10 @@ def decide(validation: ValidationDocument | None, benchmark: BenchmarkDocument |
     if worst_of(one.verdict for one in models) == "FAIL":
         sentence = f"Do not ship: {describe_failure(validation, models)}."
         more = validation.student.verdict == "FAIL" and validation.student.reason not in sentence
-        detail = f"The student is {validation.student.reason}." if more else ""
-        return Decision("FAIL", None, False, sentence, device, detail)
+        parts = [f"The student is {validation.student.reason}."] if more else []
+        if device and here is None:
+            parts.append(f"Not measured on {device}.")
+        return Decision("FAIL", None, False, sentence, device, " ".join(parts))
     sentence = "Nothing was judged, so nothing is known to be good enough to ship."
     return Decision("NOT JUDGED", None, False, sentence, device)
 
