@@ -66,27 +66,30 @@ def settle_precisions(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -
     if keys & {"export", "export.precisions"} or (auto and "export.target" in keys):
         return recipe, []
     if kept:
-        section = _keep_precisions(recipe, folder, keys, kept)
-        said = f"The bundle keeps {', '.join(kept)}. To leave them out: --precision fp32"
+        section, said = _keep_precisions(recipe, folder, keys, kept)
     elif "export.target" in keys and not wanted and not auto:
         section = recipe.export.model_copy(update={"precisions": "auto"})
         suited = ", ".join(("fp32", *list_requested_precisions(section)))
-        said = f"Precisions for {section.target}: {suited}. For fp32 only: --precision fp32"
+        said = [f"Precisions for {section.target}: {suited}. For fp32 only: --precision fp32"]
     else:
         return recipe, []
-    return recipe.model_copy(update={"export": section}), [said]
+    return recipe.model_copy(update={"export": section}), said
 
 
 def _keep_precisions(
     recipe: Recipe, folder: RunFolder, keys: set[str], kept: Sequence[Precision]
-) -> ExportSection:
+) -> tuple[ExportSection, list[str]]:
     """Add the models of the bundle to the export settings; without other settings take those that made them."""
-    if not any(key.startswith("export.") for key in keys) and (folder / "recipe.yaml").is_file():
-        own = folder.read_recipe().export
-        if set(kept) <= set(list_requested_precisions(own)):
-            return own
+    said = [f"The bundle keeps {', '.join(kept)}. To leave them out: --precision fp32"]
     wanted = list_requested_precisions(recipe.export)
-    return recipe.export.model_copy(update={"precisions": ("fp32", *wanted, *kept)})
+    if (folder / "recipe.yaml").is_file():
+        own = folder.read_recipe().export
+        if set(kept) <= set(list_requested_precisions(own)) and not any(key.startswith("export.") for key in keys):
+            return own, said
+        again = recipe.export.model_copy(update={"precisions": own.precisions})
+        if set(list_requested_precisions(again)) == {*wanted, *kept}:  # in its words, so that nothing is repeated
+            return again, [] if own.precisions == "auto" else said
+    return recipe.export.model_copy(update={"precisions": ("fp32", *wanted, *kept)}), said
 
 
 def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> CalibrationImages:

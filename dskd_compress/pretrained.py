@@ -9,8 +9,9 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 from torch import nn
@@ -20,6 +21,9 @@ from dskd_export.errors import ModelError
 
 _HUB = "hf-hub:"
 _REACH_S = 5.0  # a slow network answers a request for headers in one second
+Availability = Literal["cached", "missing", "none", "unknown"]
+"""Of pretrained weights; missing: a download may bring them; none: timm has none; unknown: only timm can tell."""
+
 # Who gives one of these says where the weights are.
 _OWN_SOURCE = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
@@ -61,26 +65,61 @@ def use_local_files(name: str, arguments: Mapping[str, Any], *, weights: bool) -
         ModelError: there are no such weights, or they are not cached and cannot be downloaded.
     """
     changed = dict(arguments)
-    if any(key in arguments for key in _OWN_SOURCE):
-        return name, changed
-    if name.startswith(_HUB):
+    if name.startswith(_HUB) and not _names_own_source(arguments):
         place = name.removeprefix(_HUB)
         config = _fetch_from_hub(place, ("config.json",))
         if weights:
             _fetch_from_hub(place, _list_files(None))
         return f"local-dir:{config.parent}", changed
-    if not weights or ":" in name:
+    source = _find_source(name, arguments) if weights else None
+    if source is None:
         return name, changed
-    config = find_pretrained_cfg(name)
-    if config is None or config.custom_load or config.file or config.state_dict:
-        return name, changed  # only timm has a reader for this model, or an error for this name
-    if config.hf_hub_id:
-        file = _fetch_from_hub(config.hf_hub_id, _list_files(config.hf_hub_filename))
-    elif config.url:
-        file = _fetch_from_url(config.url)
+    if source.repository:
+        file = _fetch_from_hub(source.repository, source.files)
+    elif source.url:
+        file = _fetch_from_url(source.url)
     else:
         raise ModelError(f"timm has no pretrained weights of {name}.")
     return name, {**changed, "pretrained_cfg_overlay": {"file": str(file)}}
+
+
+def find_availability(name: str, arguments: Mapping[str, Any]) -> Availability:
+    """Find whether pretrained weights are on this machine, without asking the network; arguments as above."""
+    source = _find_source(name, arguments)
+    if source is None:
+        return "unknown"
+    if source.repository:
+        return "missing" if _find_cached(source.repository, source.files) is None else "cached"
+    if source.url:
+        return "cached" if _locate_download(source.url).is_file() else "missing"
+    return "none"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where weights come from: files of a repository, the first preferred, or a URL; neither: there are none."""
+
+    repository: str = ""
+    files: tuple[str, ...] = ()
+    url: str = ""
+
+
+def _names_own_source(arguments: Mapping[str, Any]) -> bool:
+    return any(key in arguments for key in _OWN_SOURCE)
+
+
+def _find_source(name: str, arguments: Mapping[str, Any]) -> _Source | None:
+    """Find where timm's weights come from; None: only timm knows, or has an error for this name."""
+    if _names_own_source(arguments):
+        return None
+    if name.startswith(_HUB):
+        return _Source(name.removeprefix(_HUB), _list_files(None))
+    config = find_pretrained_cfg(name)
+    if config is None or config.custom_load or config.file or config.state_dict:
+        return None
+    if config.hf_hub_id:
+        return _Source(config.hf_hub_id, _list_files(config.hf_hub_filename))
+    return _Source(url=config.url or "")
 
 
 def is_offline() -> bool:
@@ -99,7 +138,7 @@ def _list_files(name: str | None) -> tuple[str, ...]:
 
 
 def _fetch_from_hub(model: str, files: tuple[str, ...]) -> Path:
-    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, hf_hub_url
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HfHubHTTPError,
@@ -107,12 +146,10 @@ def _fetch_from_hub(model: str, files: tuple[str, ...]) -> Path:
         LocalEntryNotFoundError,
     )
 
-    repository, _, version = model.partition("@")
-    revision = version or None
+    repository, revision = _split_revision(model)
     try:
-        for file in files:
-            if isinstance(found := try_to_load_from_cache(repository, file, revision=revision), str):
-                return Path(found)
+        if (cached := _find_cached(model, files)) is not None:
+            return cached
         _require_network(hf_hub_url(repository, files[0], revision=revision))
         with quiet_hub():
             for file in files:
@@ -127,11 +164,32 @@ def _fetch_from_hub(model: str, files: tuple[str, ...]) -> Path:
     raise ModelError(f"{repository} on the hub has none of {', '.join(files)}.")
 
 
-def _fetch_from_url(url: str) -> Path:
-    import_timm()
-    from timm.models._hub import download_cached_file, get_cache_dir
+def _find_cached(model: str, files: tuple[str, ...]) -> Path | None:
+    """Find the first of some files of a hub's model in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
 
-    file = Path(get_cache_dir()) / Path(urlparse(url).path).name
+    repository, revision = _split_revision(model)
+    found = (try_to_load_from_cache(repository, file, revision=revision) for file in files)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def _split_revision(model: str) -> tuple[str, str | None]:
+    repository, _, revision = model.partition("@")
+    return repository, revision or None
+
+
+def _locate_download(url: str) -> Path:
+    """Locate the file that timm downloads a URL to."""
+    import_timm()
+    from timm.models._hub import get_cache_dir
+
+    return Path(get_cache_dir()) / Path(urlparse(url).path).name
+
+
+def _fetch_from_url(url: str) -> Path:
+    file = _locate_download(url)
+    from timm.models._hub import download_cached_file
+
     if not file.is_file():
         _require_network(url)
         try:
@@ -151,7 +209,7 @@ def _require_network(url: str) -> None:
 
     host = urlparse(url).hostname
     if is_offline():
-        raise ModelError("they are not in the local cache, and HF_HUB_OFFLINE is set.")
+        raise ModelError("not in the local cache, and HF_HUB_OFFLINE is set.")
     answers: list[str] = []
 
     def ask() -> None:
@@ -167,7 +225,7 @@ def _require_network(url: str) -> None:
     thread.join(_REACH_S)
     if answers != [""]:
         reason = answers[0] if answers else f"no answer in {_REACH_S:.0f} s"
-        raise ModelError(f"they are not in the local cache, and {host} cannot be reached ({reason}).")
+        raise ModelError(f"not in the local cache, and {host} cannot be reached ({reason}).")
 
 
 @contextmanager

@@ -42,6 +42,16 @@ class Provider(str, Enum):
     cpu = "cpu"
 
 
+MaxBatch = Annotated[int, typer.Option("--max-batch", min=1, max=1024, help="Largest batch of a request.")]
+ModelName = Annotated[
+    Optional[str], typer.Option("--model-name", help="Name in Triton. Default: architecture and precision.")
+]
+EngineFile = Annotated[
+    Optional[Path],
+    typer.Option("--engine", metavar="FILE", help="TensorRT engine to serve in place of the ONNX model."),
+]
+
+
 def deploy(
     source: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_RUN", help="Bundle, or run folder that holds one.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write: a new or an empty one.")],
@@ -59,16 +69,9 @@ def deploy(
     provider: Annotated[
         Provider, typer.Option("--provider", help="What ONNX Runtime uses in Triton.")
     ] = Provider.cuda,
-    engine: Annotated[
-        Optional[Path],
-        typer.Option("--engine", metavar="FILE", help="TensorRT engine to serve in place of the ONNX model."),
-    ] = None,
-    max_batch: Annotated[
-        int, typer.Option("--max-batch", min=1, max=1024, help="Largest batch of a request.")
-    ] = 8,
-    model_name: Annotated[
-        Optional[str], typer.Option("--model-name", help="Name in Triton. Default: architecture and precision.")
-    ] = None,
+    engine: EngineFile = None,
+    max_batch: MaxBatch = 8,
+    model_name: ModelName = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older deployment in the folder.")] = False,
     json_output: options.JsonFlag = False,
 ) -> None:

@@ -69,8 +69,8 @@ def run(
     Before any work it reports everything that is missing, with the command for each.
 
     Also accepted, as in distill, export, validate and benchmark: --method, --device, --amp, --batch-size, --lr,
-    --input-size, --student-checkpoint, --seed, --exporter, --runner, --provider, --allow-cpu, --batch and
-    --max-images.
+    --input-size, --student-checkpoint, --teacher-accuracy, --seed, --exporter, --runner, --provider, --allow-cpu,
+    --batch and --max-images.
 
     The report is written whatever the verdict. The exit code is the worst of validate and benchmark: 5 where
     one fails, 6 where one is not shown to pass.

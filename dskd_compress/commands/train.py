@@ -14,6 +14,7 @@ from dskd_compress.commands import options, settings
     settings.INPUT_SIZE,
     *settings.for_teacher(settings.DEVICE, settings.AMP),
     settings.SEED,
+    *settings.hide(settings.STUDENT_CHECKPOINT),
 )
 def train(
     *,

@@ -95,7 +95,7 @@ def validate(
 
         write_atomic(junit, junit_xml(document, accept_unproven=accept_unproven))
     options.say_where(None if folder == source else folder, output)
-    output.result(document)
+    output.result(document.without_photos())
     refuse_failed(document, accept_unproven, _repeat(source, images))
 
 

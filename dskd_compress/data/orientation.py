@@ -6,7 +6,7 @@ from dskd_compress.data.image_set import StoredSet
 from dskd_compress.data.randomness import draw_epoch_order
 from dskd_compress.data.sources import DataSets
 from dskd_compress.data.streams import StreamSet
-from dskd_export.runtime.orientation import UPRIGHT, is_notable
+from dskd_export.runtime.orientation import UPRIGHT, count_turned, is_notable
 
 SAMPLE = 200
 """Images whose headers are read."""
@@ -33,14 +33,13 @@ def find_ignored_orientation(sets: DataSets, seed: int = 0) -> str | None:
         )
     stored = [images for images in (sets.train, sets.val) if not isinstance(images, StreamSet)]
     places = [(images, index) for images in stored if images.has_metadata() for index in range(len(images))]
-    chosen = draw_epoch_order(len(places), seed, 0)[:SAMPLE] if places else []
+    chosen: list[int] = draw_epoch_order(len(places), seed, 0)[:SAMPLE].tolist() if places else []
     turned = sum(_is_turned(*places[position]) for position in chosen)
     if not is_notable(turned, len(chosen)):
         return None
-    share = turned / len(chosen)
     return (
-        f"{sets.source}: {turned} of {len(chosen)} sampled images ({share:.0%}) carry a rotation in EXIF that is "
-        f"ignored. Turn them upright, in training and on the device: {_CURE}"
+        f"{sets.source}: {count_turned(turned, len(chosen), 'sampled images')} that is ignored. "
+        f"Turn them upright, in training and on the device: {_CURE}"
     )
 
 

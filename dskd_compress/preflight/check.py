@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
 from dskd_compress.data import DataSets
-from dskd_compress.names import DISTILL
+from dskd_compress.names import DISTILL, VALIDATE
 from dskd_compress.preflight.costs import ModelCost, estimate_disk_mb, estimate_memory_mb
 from dskd_compress.preflight.data import count_images, inspect_batches, inspect_data, inspect_orientation
 from dskd_compress.preflight.document import Preflight
@@ -23,6 +23,7 @@ from dskd_compress.preflight.machine import (
     list_trainings,
 )
 from dskd_compress.preflight.models import create_shapes, inspect_student, inspect_teacher
+from dskd_compress.preflight.sample_size import describe_sample_size
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.teachers.fit import decide_fit
 from dskd_export.errors import DskdError
@@ -96,6 +97,7 @@ def check_run(
         disk_free_mb=disk_free_mb,
         memory_mb=memory_mb,
         memory_free_mb=memory_free_mb,
+        sample_size=describe_sample_size(recipe, count_images(sets.val)) if VALIDATE in running else "",
         warnings=found.warnings,
         seconds=time.perf_counter() - began,
     )

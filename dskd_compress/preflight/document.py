@@ -14,6 +14,7 @@ class Preflight(Document):
     classes: int
     train_images: int | None = Field(description="None: a stream that does not tell")
     val_images: int | None
+    sample_size: str = Field(description="limits that the validation images can show; empty: nothing is judged")
     disk_mb: float | None = Field(description="least that the run writes, estimated; None: trains nothing")
     disk_free_mb: float | None
     memory_mb: float | None = Field(description="of the training's device, estimated; None: trains nothing")

@@ -5,17 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlparse
-
-import torch
 
 from dskd_compress.config import ModelSection
 from dskd_compress.preflight.findings import Findings
-from dskd_compress.timm_import import import_timm
+from dskd_compress.pretrained import find_availability
 from dskd_export.errors import ModelError
 
-_HUB = "hf-hub:"
-_FILES = ("model.safetensors", "pytorch_model.bin")  # that timm reads where the model names none
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
@@ -25,11 +20,11 @@ def inspect_pretrained(section: ModelSection, role: str, found: Findings) -> Non
     Args:
         role: teacher or student, for messages.
     """
-    places = _list_places(section)
-    if places is None or any(place.is_file() for place in places):
+    available = find_availability(section.name, section.kwargs)
+    if available in ("cached", "unknown"):
         return
     cure = f"Give local weights with --{role}-checkpoint FILE"
-    if not places:
+    if available == "none":
         found.add(ModelError(f"timm has no pretrained weights of '{section.name}'.", cure))
     elif reason := explain_no_network():
         what = f"The pretrained weights of '{section.name}' are not in the local cache, and {reason}."
@@ -63,35 +58,3 @@ def _read_lines(path: Path) -> list[str]:
         return []
     # The first line of /proc/net/route names the columns; without routes it is the only one.
     return ["lo" if line.startswith("Iface") else line for line in lines]
-
-
-def _list_places(section: ModelSection) -> list[Path] | None:
-    """List the files that timm would read, in its cache or not; empty: it has no such weights; None: unknown."""
-    if section.name.startswith(_HUB):
-        return _list_hub_places(section.name.removeprefix(_HUB), _FILES)
-    if ":" in section.name or any(key.startswith(("pretrained_cfg", "cache_dir")) for key in section.kwargs):
-        return None
-    try:
-        config = import_timm().models.get_pretrained_cfg(section.name, allow_unregistered=True)
-    except RuntimeError:  # an unknown tag, which creating the model reports
-        return None
-    if config is None or config.file or config.state_dict:
-        return None
-    places = []
-    if config.hf_hub_id:
-        files = (config.hf_hub_filename,) if config.hf_hub_filename else _FILES
-        places += _list_hub_places(config.hf_hub_id, files)
-    if config.url:
-        places.append(Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(config.url).path).name)
-    return places
-
-
-def _list_hub_places(model: str, files: tuple[str, ...]) -> list[Path]:
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, _, revision = model.partition("@")
-    found = [try_to_load_from_cache(repository, file, revision=revision or None) for file in files]
-    return [
-        Path(path if isinstance(path, str) else f"{repository}/{file}")
-        for path, file in zip(found, files, strict=True)
-    ]

@@ -19,7 +19,7 @@ from dskd_compress.recipe.files import explain_other
 from dskd_compress.run_folder.stages import WRITTEN, WRITTEN_FOLDERS, Stage, find_stage, hash_outside_files
 from dskd_export.bundle.results import Measurement
 from dskd_export.documents.base import Document, Provenance, StageRecord, read_document
-from dskd_export.errors import DataError, EnvironmentProblem
+from dskd_export.errors import DataError, EnvironmentProblem, RecipeError
 from dskd_export.files.atomic import sha256_file, write_atomic
 from dskd_export.files.folder_lock import hold_folder, refuse_links
 from dskd_export.files.json_text import digest
@@ -113,9 +113,14 @@ class RunFolder:
         What was decided at the first start holds for every later stage, whatever the network does.
         """
         student = recipe.student
-        if student.pretrained != "auto" or not (self / "recipe.yaml").is_file():
+        if student.pretrained != "auto":
             return recipe
-        decided = self.read_recipe().student
+        try:
+            if not (self / "recipe.yaml").is_file():
+                return recipe
+            decided = self.read_recipe().student
+        except (PermissionError, RecipeError, DataError):  # reported where the folder is read or written to
+            return recipe
         same = (decided.name, decided.kwargs, decided.checkpoint) == (student.name, student.kwargs, None)
         if decided.pretrained == "auto" or not same:
             return recipe

@@ -15,6 +15,8 @@ def print_preflight(preflight: Preflight, output: Output) -> None:
         f"Checked in {preflight.seconds:.1f} s: {train} training and {val} validation images, "
         f"{preflight.classes} classes"
     )
+    if preflight.sample_size:
+        output.plain(preflight.sample_size)
     needs = []
     if preflight.disk_mb is not None:
         needs.append(f"disk {_format_mb(preflight.disk_mb)} or more{_format_free(preflight.disk_free_mb)}")

@@ -210,7 +210,7 @@ def _decide_start(runs: Sequence[Run], output: Output) -> list[Run]:
     known = [run.recipe.student.pretrained for run in runs if run.recipe.student.pretrained != "auto"]
     pretrained, missing = (known[0], "") if known else decide_student_start(runs[0].recipe)
     if missing:
-        output.warn(f"The students start from random weights. {missing}")
+        output.warn(f"The students start from random weights. Pretrained weights: {missing}")
     return [replace(run, recipe=set_student_start(run.recipe, pretrained)) for run in runs]
 
 

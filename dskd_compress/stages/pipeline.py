@@ -23,6 +23,7 @@ from dskd_compress.run_folder import (
     list_stages,
 )
 from dskd_compress.show.benchmark import print_judgements
+from dskd_compress.show.next_steps import print_next_steps
 from dskd_compress.show.preflight import print_preflight, print_stages
 from dskd_compress.show.validation import decision_in, print_validation
 from dskd_compress.stages.benchmark import run_benchmark
@@ -36,6 +37,8 @@ from dskd_export.documents.base import read_document
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.validation import ValidationDocument
 from dskd_export.errors import UsageError
+from dskd_export.report.load import load_run
+from dskd_export.report.next_steps import NextStep, list_next_steps
 
 RUN: dict[str, Callable[[Recipe, RunFolder, Output], object]] = {
     TRAIN: run_train,
@@ -182,9 +185,11 @@ def print_outcomes(
     if document is None and VALIDATE in outdated:
         run = shlex.quote(str(folder.path))
         output.plain(f"Not checked: validate: {outdated[VALIDATE]}. Run: dskd-compress validate {run}")
-    report = folder / "report.html"
+    report, steps = folder / "report.html", list[NextStep]()
     if REPORT in stages and stages[REPORT].ran:  # an older one does not show this run
         output.plain(f"Report: {report}")
+        steps = list_next_steps(load_run(folder.path))
+        print_next_steps(steps, output)
     output.result(
         {
             "run": str(folder.path),
@@ -194,6 +199,7 @@ def print_outcomes(
             "decision": None if document is None else decision.sentence,
             "ship": None if document is None or decision.verdict != "PASS" else vars(decision.model),
             "report": str(report) if REPORT in stages else None,
+            "next_steps": [vars(step) for step in steps],
         }
     )
     return document, timed

@@ -83,7 +83,8 @@ def decide_student_start(recipe: Recipe) -> tuple[bool, str]:
             input_size=recipe.data.input_size,
         )
     except ModelError as error:
-        return False, error.message
+        cause = error.__cause__
+        return False, (cause if isinstance(cause, ModelError) else error).message
     return True, ""
 
 
@@ -113,7 +114,7 @@ def report_student_start(recipe: Recipe, missing: str, steps: int, output: Outpu
         output.plain(f"{text}.")
         return
     few = f" Expect low accuracy after {steps:,} steps." if steps < _FEW_STEPS else ""
-    output.warn(f"{text}. {missing}{few} To start from others: --student-checkpoint FILE")
+    output.warn(f"{text}. Pretrained weights: {missing}{few} To start from others: --student-checkpoint FILE")
 
 
 def create_untrained_teacher(

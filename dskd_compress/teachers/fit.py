@@ -41,8 +41,8 @@ def decide_fit(recipe: Recipe, sets: DataSets, output: Output) -> Recipe:
     found = f"{own} {other}classes in its weights" if own else "no classifier in its weights"
     output.print(
         escape(
-            f"Teacher {teacher.name}: {found}, {len(wanted)} in the data. Fitting a linear classifier on its "
-            "features (teacher.fit probe). To train it instead: --set teacher.fit=head or --set teacher.fit=all"
+            f"Teacher {teacher.name}: {found}, {len(wanted)} classes in the data. Fitting a linear classifier on "
+            "its features (teacher.fit probe). To train it: --set teacher.fit=head or --set teacher.fit=all"
         )
     )
     return _with_fit(recipe, "probe")

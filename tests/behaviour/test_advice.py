@@ -74,6 +74,7 @@ FOREIGN |= {"--system-site-packages", "--version"}
 
 # Whose messages a module's are: the option has to be there on one of these, or, of what trains, on all.
 PRINTED_BY: dict[str, set[str]] = {
+    "dskd_export/report/next_steps": {"run"},
     "dskd_compress/comparison": {"compare"},
     "dskd_compress/stages/compare": {"compare"},
     "dskd_compress/stages/export": {"export"},

@@ -163,9 +163,11 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 
 def normalised(line: str, root: Path) -> str:
-    """Without the temporary folder, versions and sizes that another machine or version would change."""
+    """Without the temporary folder, and what another machine or version would change."""
     line = line.replace(f"{root}/", "")
+    line = line.replace(" --set student.pretrained=false", "")  # what `auto` decided here
     line = re.sub(r"(torch|timm) [0-9][0-9a-z.+]*", r"\1 VERSION", line)
+    line = line.replace(" --set student.pretrained=false", "")  # decided by an earlier run in the same folder
     return re.sub(r"\d+ bytes", "N bytes", line)
 
 

@@ -87,7 +87,7 @@ def test_the_settings_of_those_models_are_kept_too(finished: Finished, tmp_path:
     recipe, _ = settle_precisions(small_recipe(), folder, ["train.epochs=3"])
     assert recipe.export == exported.export
     recipe, _ = settle_precisions(small_recipe("export.target=hopper"), folder, ["export.target=hopper"])
-    assert (recipe.export.target, recipe.export.precisions) == ("hopper", ("fp32", "fp16", "int8"))
+    assert (recipe.export.target, recipe.export.precisions) == ("hopper", ("fp16", "int8"))
 
 
 @pytest.mark.parametrize("given", ["export.precisions=[fp32]", "export={}"])
@@ -113,6 +113,21 @@ def test_a_target_alone_chooses_the_precisions_that_suit_it(
     recipe, said = settle_precisions(small_recipe(*given), RunFolder(tmp_path / "run"), given)
     assert recipe.export.precisions == precisions
     assert len(said) == (precisions == "auto")
+
+
+def test_the_same_target_again_changes_nothing(finished: Finished, tmp_path: Path) -> None:
+    """The command line of a finished run is given again; its recipe has no bundle to look at the first time."""
+    given = ["export.target=jetson-orin"]
+    asked = small_recipe(*given)
+    first, _ = settle_precisions(asked, RunFolder(tmp_path / "none"), given)
+    folder = holding(finished.copy(tmp_path / "run"), "fp16", "int8")
+    folder.keep(first, ["export"])
+    assert settle_precisions(asked, folder, given) == (first, [])
+    other, said = settle_precisions(small_recipe("export.target=cpu"), folder, ["export.target=cpu"])
+    assert (other.export.precisions, len(said)) == (("fp32", "fp16", "int8"), 1), "nothing is lost"
+    chosen = small_recipe(*given, "export.precisions=[int8, fp16]")
+    folder.keep(chosen, ["export"])
+    assert settle_precisions(asked, folder, given)[0] == chosen, "in the words of the run, so nothing is repeated"
 
 
 def test_a_target_leaves_chosen_precisions_alone(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_exit_codes_and_messages(error, code, monkeypatch, capsys):
     assert set(document) - {"faults"} == {"kind", "code", "message", "hint", "exit_code"}
     assert document["code"] is None
     assert document["exit_code"] == code
-    assert err.startswith(f"{'' if code == 130 else 'error: '}{document['message']}\n")
+    assert err.startswith(document["message"] if code == 130 else f"error: {document['message']}\n")
     assert "Traceback" not in err
     if isinstance(error, errors.DskdError):
         assert (document["kind"], document["message"]) == (type(error).__name__, error.message)

@@ -33,6 +33,20 @@ def test_json_and_metadata_give_the_same_spec_back(make_spec, height, width, mea
     assert ModelSpec.from_json(spec.to_json()).to_json() == spec.to_json()
 
 
+def test_exif_is_written_only_where_it_is_applied(make_spec: Callable[..., ModelSpec]) -> None:
+    """Specs that ignore it keep their bytes; readers from before the key refuse the others."""
+    plain, applied = make_spec(), make_spec(exif="apply")
+    assert plain.exif == "ignore"
+    assert "exif" not in plain.to_json() + "".join(plain.to_metadata().values())
+    assert json.loads(applied.to_json())["exif"] == "apply"
+    assert (
+        ModelSpec.from_json(applied.to_json())
+        == ModelSpec.from_metadata(applied.to_metadata(), "m.onnx")
+        == applied
+    )
+    assert ModelSpec.from_json(plain.to_json()) == plain != applied
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -48,6 +62,7 @@ def test_json_and_metadata_give_the_same_spec_back(make_spec, height, width, mea
         {"channels": 1},
         {"interpolation": "random"},
         {"crop_mode": "middle"},
+        {"exif": "turn"},
         {"input_dtype": "float16"},
         {"input_layout": "CHWN"},
         {"output_name": "scores"},

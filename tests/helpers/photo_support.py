@@ -76,6 +76,24 @@ def _exif(orientation: int) -> Image.Exif:
     return exif
 
 
+# How an image is turned so that EXIF's orientation turns it back.
+_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def store_turned(image: Photo, orientation: int, format: str = "PNG", **options: object) -> bytes:
+    """The file of a camera that was held so: the pixels turned, and the orientation, 1 to 8, in EXIF."""
+    turned = image.transpose(_BACK[orientation]) if orientation in _BACK else image
+    return _saved(turned, format, exif=_exif(orientation), **options)
+
+
 def _palette(image: Photo) -> Photo:
     return image.quantize(200)
 

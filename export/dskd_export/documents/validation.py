@@ -177,3 +177,10 @@ class ValidationDocument(Document):
     data: DataFacts
     bundle_sha256: str
     provenance: Provenance
+
+    def without_photos(self) -> ValidationDocument:
+        """The same without the photos of mistakes, for logs and other places that keep no images."""
+        if self.mistakes is None:
+            return self
+        examples = [one.model_copy(update={"jpeg": None}) for one in self.mistakes.examples]
+        return self.model_copy(update={"mistakes": self.mistakes.model_copy(update={"examples": examples})})

@@ -126,7 +126,10 @@ def _teacher_accuracy(run: Run) -> Accuracy | None:
 
 def _difference(top1: Interval | None, teacher: Accuracy | None) -> Cell:
     """Points above (+) or below (−) the teacher."""
-    return number(None if top1 is None or teacher is None else fmt.points(top1.value - teacher.top1.value))
+    if top1 is None or teacher is None:
+        return number(None)
+    points = fmt.points(top1.value - teacher.top1.value)
+    return number("0.0" if points == "+0.0" else points)
 
 
 def _fastest(found: Sequence[Choice]) -> Iterator[Choice]:

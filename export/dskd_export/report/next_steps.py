@@ -81,14 +81,13 @@ def _find_teacher_fault(run: Run) -> Iterator[NextStep]:
     if student is None or student.teacher_accuracy is None or student.commonest_share is None:
         return
     top1 = student.teacher_accuracy.top1
-    untrained = "" if run.teacher is None else "--set teacher.train=null "
     if top1.value <= student.commonest_share and run.student is not None:
         yield NextStep(
             "teacher",
             f"The teacher is right on {fmt.percent(top1.value)}; always answering '{student.commonest_class}' "
             f"gives {fmt.percent(student.commonest_share)}.",
             "Fit a classifier on its features.",
-            _again(run, "probe", f"{untrained}--set teacher.probe=true", ready_teacher=False),
+            _again(run, "probe", "--set teacher.fit=probe", ready_teacher=False),
         )
 
 
@@ -177,20 +176,21 @@ def _find_few_images(run: Run) -> Iterator[NextStep]:
     if not open_:
         return
     used = next(iter(validation.accuracy.values())).images
-    decides = unproven(check for _, check in open_)
+    of_student = [check for what, check in open_ if what == "student"]
+    decides = unproven(of_student or [check for _, check in open_])  # the student first
     needed = decides.images_needed
     what = next(what for what, check in open_ if check is decides)
     what = f"the {what}" if what in ("student", "bundle") else what.rpartition(":")[2]
     enough = "more would do" if needed is None else f"about {fmt.count(needed)} would do"
     fact = f"{fmt.count(used)} validation images are too few to prove {what}; {enough}."
-    there = validation.data.val_images
-    if there is not None and there > used and run.student is not None:
-        command = f"dskd-compress run {_name(run)} --set validate.images=null"
-        yield NextStep("images", fact, f"Use all {fmt.count(there)} of them.", command)
+    there = max(used, validation.data.val_images or used)
+    add = "" if needed is None or needed <= there else f" {fmt.count(needed - there)}"
+    advice = f"Add{add} labelled images to the validation set."
+    if there > used and run.student is not None:
+        advice = f"Use all {fmt.count(there)} of them" + (f", and add{add} more." if add else ".")
+        yield NextStep("images", fact, advice, f"dskd-compress run {_name(run)} --set validate.images=null")
         return
-    missing = "" if needed is None or needed <= used else f" {fmt.count(needed - used)}"
-    command = _validate_again(run)
-    yield NextStep("images", fact, f"Add{missing} labelled images to the validation set.", command)
+    yield NextStep("images", fact, advice, _validate_again(run))
 
 
 def _find_outlier(run: Run) -> Iterator[NextStep]:
@@ -303,7 +303,7 @@ def _again(run: Run, suffix: str, options: str, *, ready_teacher: bool = True) -
     taken = ""
     if ready_teacher and run.teacher is not None:
         weights = shlex.quote(make_printable(str(run.folder / "teacher.safetensors")))
-        taken = f" --set teacher.train=null --teacher-checkpoint {weights}"
+        taken = f" --set teacher.fit=none --teacher-checkpoint {weights}"
     return f"dskd-compress run {_name(run)} --out {out}{taken} {options}"
 
 

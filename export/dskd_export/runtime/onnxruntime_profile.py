@@ -60,7 +60,7 @@ def profile_onnx(
     if provider == TENSORRT.name:
         raise EnvironmentProblem(
             "TensorRT's engine is one node to ONNX Runtime.",
-            "Profile an engine instead: dskd-compress build BUNDLE, then benchmark with --runner tensorrt",
+            "Build an engine, which has a profile: dskd-compress build BUNDLE",
         )
     call_ms = []
     with tempfile.TemporaryDirectory(prefix="dskd-profile-") as folder:
@@ -117,7 +117,7 @@ def time_nodes(events: Sequence[Event], provider: str) -> list[TimedLayer]:
     if provider != CPU.name and not has_kernels:
         raise EnvironmentProblem(
             f"This build of ONNX Runtime reports no kernel times on {provider}, only launch times of nodes.",
-            "Profile an engine instead: dskd-compress build BUNDLE, then benchmark with --runner tensorrt",
+            "Build an engine, which has a profile: dskd-compress build BUNDLE",
         )
     return [
         TimedLayer(_label_node(event), _operator_of(event), microseconds, find_kernel_type(event))

@@ -58,6 +58,11 @@ def is_notable(turned: int, images: int) -> bool:
     return turned > 0.01 * images
 
 
+def count_turned(turned: int, images: int, what: str = "images") -> str:
+    """Count images that are not upright, as the beginning of a warning."""
+    return f"{turned} of {images} {what} ({100 * turned / images:.0f} %) carry a rotation in EXIF"
+
+
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     """Turn an image upright; one that is upright already is returned itself.
 

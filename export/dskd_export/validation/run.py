@@ -22,7 +22,7 @@ from dskd_export.documents.validation import Judgement, ValidationDocument
 from dskd_export.errors import DataError
 from dskd_export.runtime.images import name_unreadable
 from dskd_export.runtime.labelled_images import LabelledImages
-from dskd_export.runtime.orientation import is_notable
+from dskd_export.runtime.orientation import count_turned, is_notable
 from dskd_export.runtime.runner import Array
 from dskd_export.settings import BudgetSettings, ValidateSettings
 from dskd_export.telemetry.host import device_name
@@ -175,10 +175,9 @@ def validate_bundle(
             warn=warn,
         )
     if images is not None and is_notable(len(ignored), len(images.files)):
-        share = len(ignored) / len(images.files)
         warn(
-            f"{len(ignored)} of {len(images.files)} images ({share:.0%}) carry a rotation in EXIF that this "
-            "bundle ignores, as its training did. To have them turned upright, train with: --set data.exif=apply"
+            f"{count_turned(len(ignored), len(images.files))} that this bundle "
+            "ignores, as its training did. To have them turned upright, train with: --set data.exif=apply"
         )
     return document
 

@@ -180,7 +180,7 @@ def test_the_winner_is_deployed(
     write_verdicts(folder.parent, folder, **verdicts)
     assert deployed(folder.parent, tmp_path / "out") == precision
     said, err = capsys.readouterr()
-    assert f"onnxruntime:cpu:{precision}" in said
+    assert f"Precision: {precision}." in said
     assert ("warning:" in err) is (verdicts["student"] == "NOT JUDGED")
     assert deployed(folder.parent, tmp_path / "other", "--precision", "fp32") == "fp32"
 

@@ -113,7 +113,20 @@ def test_a_single_fault_keeps_its_class(tmp_path: Path, capsys: pytest.CaptureFi
         check_run(small_recipe("data.source=none"), folder, SMALL_STAGES, QUIET)
     assert refused.value.problems == (refused.value,)
     line = ["run", "--out", str(folder.path), "--data", "none", "--teacher", "test_resnet", "--student"]
-    assert main([*line, "test_efficientnet", "--set", "teacher.train.epochs=1", "--json"]) == 3
+    assert (
+        main(
+            [
+                *line,
+                "test_efficientnet",
+                "--set",
+                "teacher.train.epochs=1",
+                "--set",
+                "teacher.pretrained=false",
+                "--json",
+            ]
+        )
+        == 3
+    )
     error = json.loads(capsys.readouterr().out)["error"]
     assert [fault["kind"] for fault in error["faults"]] == ["DataError"]
     assert error["message"] == error["faults"][0]["message"]
@@ -175,3 +188,25 @@ def test_a_teacher_without_weights(tmp_path: Path) -> None:
     recipe = small_recipe("teacher.train=null", "teacher.pretrained=false")
     with pytest.raises(ModelError, match="has no weights"):
         check_run(recipe, RunFolder(tmp_path / "run"), SMALL_STAGES, QUIET)
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        (
+            ["export.precisions=[fp16]", "budget.student_drop=0.02"],
+            ["70 validation images", "student_drop (needs ", "fp16's top1_drop (needs "],
+        ),
+        (["export.precisions=[fp16]", "validate.images=40"], ["40 validation images"]),
+        (["budget.student_drop=0.9"], ["70 validation images can show"]),
+        (["budget.student_drop=null"], []),
+    ],
+)
+def test_how_many_images_a_verdict_needs_is_said_before_the_run(
+    keys: list[str], named: list[str], tmp_path: Path
+) -> None:
+    found = check_run(small_recipe(*keys), RunFolder(tmp_path / "run"), SMALL_STAGES, QUIET).preflight
+    assert [word for word in named if word not in found.sample_size] == []
+    assert bool(found.sample_size) == bool(named)
+    export_only = check_run(small_recipe(*keys), RunFolder(tmp_path / "run"), SMALL_STAGES[:3], QUIET).preflight
+    assert export_only.sample_size == ""

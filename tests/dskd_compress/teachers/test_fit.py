@@ -54,7 +54,7 @@ def recipe_with(weights: Path, name: str | None, *overrides: str) -> Recipe:
 @pytest.mark.parametrize(
     ("name", "overrides", "fit", "printed"),
     [
-        ("four", (), "probe", "4 classes in its weights, 10 in the data"),
+        ("four", (), "probe", "4 classes in its weights, 10 classes in the data"),
         ("net", (), "probe", "4 classes"),
         ("ours4", (), "probe", "4 classes"),
         ("other10", (), "probe", "10 other classes"),
@@ -136,7 +136,7 @@ def test_distill_alone_fits_a_probe_and_the_run_keeps_it(
     job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["distill", *job]) == 0
-    assert "4 classes in its weights, 10 in the data" in " ".join(capsys.readouterr().out.split())
+    assert "4 classes in its weights, 10 classes in the data" in " ".join(capsys.readouterr().out.split())
     folder = RunFolder(tmp_path / "run")
     teacher = folder.read_recipe().teacher
     assert (teacher.fit, teacher.probe) == ("probe", TeacherProbeSection())

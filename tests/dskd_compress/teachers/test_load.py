@@ -12,6 +12,7 @@ from dskd_compress.models import state_sha256
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.stages.setup import create_student, make_pair, open_checked_data
 from dskd_compress.teachers.load import load_teacher
+from dskd_compress.weights import load_trained, save_weights
 from dskd_export.errors import CheckpointError
 
 
@@ -43,6 +44,18 @@ def test_weights_of_another_run_keep_their_size(finished: Finished, tmp_path: Pa
     recipe = small_recipe(f"teacher.checkpoint={source}", "teacher.train=null", "data.input_size=64")
     teacher = load_teacher(recipe, RunFolder(tmp_path), open_data(recipe.data, 0))
     assert teacher.format.input_size == (3, 32, 32)
+
+
+@pytest.mark.parametrize(("own", "other"), [("apply", "ignore"), ("ignore", "apply"), ("apply", "apply")])
+def test_a_teacher_that_saw_photos_turned_the_other_way(
+    finished: Finished, tmp_path: Path, own: str, other: str
+) -> None:
+    model, info = load_trained(finished.folder / "teacher.safetensors")
+    save_weights(tmp_path / "t.safetensors", model.state_dict(), info.model_copy(update={"exif": own}))
+    start = f"teacher.checkpoint={tmp_path / 't.safetensors'}"
+    recipe = small_recipe("teacher.train=null", start, f"data.exif={other}")
+    notes = load_teacher(recipe, RunFolder(tmp_path), open_data(recipe.data, 0)).notes
+    assert [f"--set data.exif={own}" in note for note in notes] == ([] if own == other else [True])
 
 
 def test_weights_of_another_architecture(finished: Finished, tmp_path: Path) -> None:

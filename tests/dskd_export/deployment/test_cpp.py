@@ -29,6 +29,7 @@ from dskd_export.bundle import Bundle
 from dskd_export.deployment import Plan, make_plan, write_deployment
 from dskd_export.deployment.cpp import SOURCES, cpp_files, pillow_major, tolerance_of
 from dskd_export.deployment.render import read_static
+from dskd_export.deployment.write import readme_file
 from dskd_export.runtime.preprocess import preprocess
 from dskd_export.settings import BudgetSettings
 
@@ -406,6 +407,7 @@ def test_help(plain: Built) -> None:
     done = plain("--help")
     assert done.returncode == 0
     assert done.stdout.startswith("usage: dskd_runner classify --engine FILE")
+    assert "do not turn photos" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -535,3 +537,15 @@ def test_numbers_lose_nothing(plain: Built) -> None:
     mean, std = (tuple(map(float, numbers.split(", "))) for numbers in re.findall(r"\{\{(.+)\}\}", header))
     assert (mean, std) == (spec.mean, spec.std)
     assert f"    {spec.crop_pct!r},\n" in header
+
+
+@pytest.mark.parametrize("exif", ["ignore", "apply"])
+def test_the_caller_learns_whether_to_turn_photos(plain: Built, exif: str, tmp_path: Path) -> None:
+    """Neither a PPM nor a tensor carries EXIF, so that the program cannot do it."""
+    plan = replace(plain.plan, bundle=replace(plain.bundle, spec=make_spec(exif=exif)))
+    header = cpp_files(plan)["model_spec.h"].decode()  # type: ignore[union-attr]
+    assert f"applies_exif = {'true' if exif == 'apply' else 'false'};" in header
+    readme = readme_file(plan, ["cpp", "triton"]).decode()
+    assert ("-auto-orient" in readme) is (exif == "apply")
+    assert ("turns photos upright by their EXIF first" in readme) is (exif == "apply")
+    assert f"| orientation in EXIF | {'applied' if exif == 'apply' else 'ignored'}: " in readme

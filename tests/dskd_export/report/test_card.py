@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def test_it_says_what_was_measured(full_run: Path) -> None:
     timed = [row for row in run.benchmark.rows if row.model == "student" and row.part == "engine" and row.latency]
     assert timed
     assert text.count("steady |") + text.count("UNSTABLE") == len(timed)
+
+
+def test_photos_that_were_turned_upright_are_named(full_run: Path) -> None:
+    """timm's config has no key for it: who loads the model from the Hub has to do it."""
+    run = load_run(full_run)
+    assert run.spec is not None
+    plain = model_card(run, name="bolts")
+    assert "EXIF" not in plain
+    applied = model_card(replace(run, spec=run.spec.model_copy(update={"exif": "apply"})), name="bolts")
+    python = applied.split("```python\n")[1].split("```")[0]
+    assert "ImageOps.exif_transpose" in python
+    compile(python, "card", "exec")
+    assert "turned upright" in applied.split("```")[2]
 
 
 def test_what_is_missing_is_said(make_run: Callable[..., Path]) -> None:

@@ -63,7 +63,7 @@ def test_a_command_takes_over_what_was_trained_here_into_a_folder_of_its_own(run
     assert words[:3] == ["dskd-compress", "run", str(run.folder)]
     assert words[words.index("--out") + 1] == f"{run.folder}-pretrained"
     assert words[words.index("--teacher-checkpoint") + 1] == str(run.folder / "teacher.safetensors")
-    assert "teacher.train=null" in words
+    assert "teacher.fit=none" in words
     ready = replace(with_student(run, start="random"), teacher=None)
     assert "--teacher-checkpoint" not in commands(ready)[0]
 
@@ -132,6 +132,7 @@ def test_too_few_images(make_run: Callable[..., Path]) -> None:
     (step, *_) = list_next_steps(run)
     assert "150 validation images are too few to prove the student; about 390 would do." in step.fact
     # Of 360 images 150 were used.
+    assert step.advice == "Use all 360 of them, and add 30 more."
     assert step.command == f"dskd-compress run {run.folder} --set validate.images=null"
     assert run.validation is not None
     all_used = run.validation.data.model_copy(update={"val_images": 150})

@@ -350,7 +350,16 @@ def test_a_sound_bundle_passes(subject: Subject, capsys: pytest.CaptureFixture[s
         assert missing == {NO_IMAGES}
         assert document.data.val_images == 8
         assert "compared on the bundle's 8 golden images alone" in said
+        assert document.mistakes is None
         return
+    # No teacher is called here: every mistake counts, and only a run has training images.
+    assert document.mistakes is not None
+    right = sum(one.student_right for one in document.mistakes.classes)
+    assert right / IMAGES == document.accuracy[document.reference].top1.value
+    assert len(document.mistakes.examples) == min(12, IMAGES - right)
+    assert all(one.jpeg and one.teacher is None for one in document.mistakes.examples)
+    assert all(Path(one.name).suffix == ".png" or subject.reference == TORCH for one in document.mistakes.examples)
+    assert (document.training_accuracy is not None) == (subject.reference == TORCH)
     assert bundle_checks["golden images"].detail == "8 of 8 were among the images"
     assert int8.accuracy is not None
     assert {accuracy.images for accuracy in document.accuracy.values()} == {int8.accuracy.images} == {IMAGES}
