@@ -94,11 +94,11 @@ LEFT = {
     "jetson",
 }
 
-# Of the run folder's table, what a recipe without these keys does not leave.
-ONLY_WHEN_ASKED = {"teacher_cache/", "teacher_probe.safetensors", "trackers/"}
+# Of the run folder's table, what a recipe without these keys and a training without a second one do not leave.
+ONLY_WHEN_ASKED = {"earlier/1/", "teacher_cache/", "teacher_probe.safetensors", "trackers/"}
 
 # What looks like a key of the recipe and is a file.
-SUFFIXES = {"safetensors", "json", "jsonl", "npz", "html", "md", "csv", "onnx"}
+SUFFIXES = {"py", "safetensors", "json", "jsonl", "npz", "html", "md", "csv", "onnx"}
 
 # Blocks that cannot run here: they install, need a GPU or another machine, or take minutes.
 NOT_RUN = {
@@ -110,6 +110,7 @@ NOT_RUN = {
     # On real photos: tests/behaviour/test_real_photos.py.
     "dskd-compress run --teacher resnet50 --teacher-checkpoint imagenet.safetensors --student resnet18 "
     "--data photos --precision fp16,int8 --out runs/r50",
+    "dskd-compress run runs/r18/earlier/1",  # no training was replaced
     "dskd-compress run runs/r18 --device cuda --amp bf16 --set train.channels_last=true",
     "dskd-compress compare mine.yaml --methods none,kd,dist,lshfm,dskd --seeds 0,1,2",
     "dskd-compress compare mine.yaml --variant 'map=dskd tap=map' --variant 'alone=dskd logit_loss=none'",
