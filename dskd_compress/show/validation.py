@@ -88,7 +88,9 @@ def refuse_failed(document: ValidationDocument, accept_unproven: bool = False, a
 
 def _find_failed(document: ValidationDocument, accept_unproven: bool, again: str) -> GateFailed | NotShown | None:
     if document.verdict == "FAIL":
-        causes = list_causes(document)
+        # Of a student that is too weak, a precision that costs some more is not the cause.
+        weak = document.student is not None and document.student.verdict == "FAIL"
+        causes = [] if weak else list_causes(document)
         hint = f"Likely cause: {causes[0]}." if causes else _advice(document)
         return GateFailed(f"The exported student does not pass: {document.reason}.", hint)
     if document.verdict != "PASS" and not accept_unproven:
