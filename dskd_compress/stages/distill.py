@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 from rich.markup import escape
+from torch import nn
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.methods import create_task, statistics_batches
+from dskd_compress.data import DataSets, Preprocessing, ValLoader
+from dskd_compress.methods import Pair, create_task, statistics_batches
 from dskd_compress.models import has_pretrained_weights, model_facts, state_sha256
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder, recipe_sha256
 from dskd_compress.stages.session import Loaders, train
@@ -24,23 +27,25 @@ from dskd_compress.stages.setup import (
 from dskd_compress.teachers.cache.plan import TeacherCache
 from dskd_compress.teachers.classes import make_class_map_option
 from dskd_compress.teachers.evaluation import (
+    TeacherAccuracy,
     TeacherEvaluation,
     describe_teacher,
     explain_below_known,
     is_below_known,
 )
 from dskd_compress.teachers.fit import decide_fit
-from dskd_compress.teachers.load import load_own_teacher, load_teacher
+from dskd_compress.teachers.load import TeacherModel, load_own_teacher, load_teacher
 from dskd_compress.teachers.normalisation import compare_normalisations
 from dskd_compress.teachers.presence import explain_absence
 from dskd_compress.teachers.probe import ensure_probe
 from dskd_compress.training.device import configure
 from dskd_compress.training.diagnosis import Diagnosis, Formats, as_error, changed_symptom
+from dskd_compress.training.diagnosis.symptom import Symptom
 from dskd_compress.training.distributed import Group, join
 from dskd_compress.training.trackers import check_trackers
 from dskd_compress.weights import WeightsInfo, save_weights
 from dskd_export.documents.base import read_document
-from dskd_export.documents.training import TrainingDocument
+from dskd_export.documents.training import ModelFacts, TeacherProbeFacts, TrainingDocument
 from dskd_export.files.atomic import sha256_file
 from dskd_export.provenance import Stopwatch
 
@@ -60,6 +65,23 @@ def run_distill(recipe: Recipe, folder: RunFolder, output: Output) -> TrainingDo
         return _distill(recipe, folder, output, group, watch)
 
 
+@dataclass(frozen=True)
+class _Teacher:
+    """The teacher of a distillation.
+
+    Attributes:
+        loaded: the model, and how it gets its images.
+        pair: it and the student.
+        sha256: of its weights.
+        probe: the classifier that was fitted on its features; None: none was.
+    """
+
+    loaded: TeacherModel
+    pair: Pair
+    sha256: str
+    probe: TeacherProbeFacts | None
+
+
 def _distill(
     recipe: Recipe, folder: RunFolder, output: Output, group: Group, watch: Stopwatch
 ) -> TrainingDocument:
@@ -71,25 +93,27 @@ def _distill(
     sets = open_checked_data(recipe, output)
     warn_of_orientation(recipe, sets, output)
     recipe = decide_fit(recipe, sets, output)
+    asked = asked.model_copy(update={"teacher": recipe.teacher})  # for commands in hints
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
-    asked = asked.model_copy(update={"teacher": recipe.teacher})  # for commands in hints
-    probe = teacher = pair = None
-    absence = explain_absence(recipe, folder)
-    if recipe.teacher.probe is not None and absence is None:
-        own = make_pair(student, format, load_own_teacher(asked, folder, sets))
-        probe = group.run_on_main(lambda: ensure_probe(recipe, folder, sets, own, facts.sha256, device, output))
     loaders = Loaders.open(recipe, section, sets, format, group)
     report_student_start(recipe, missing, len(loaders.train) * section.epochs, output)
-    inputs = {"data": facts.sha256}
+    inputs, teacher = {"data": facts.sha256}, None
+    absence = explain_absence(recipe, folder)
     if absence is None:
-        teacher = load_teacher(asked, folder, sets)
-        pair = make_pair(student, format, teacher)
-        inputs["teacher"] = state_sha256(teacher.model)
+        teacher = _open_teacher(asked, folder, sets, (student, format), facts.sha256, group, output)
+        inputs["teacher"] = teacher.sha256
+    else:
+        output.plain(f"No teacher: {absence}")
     initial_sha256 = state_sha256(student)
 
     task = create_task(
-        method, student, pair, label_smoothing=section.label_smoothing, seed=recipe.seed, device=device
+        method,
+        student,
+        None if teacher is None else teacher.pair,
+        label_smoothing=section.label_smoothing,
+        seed=recipe.seed,
+        device=device,
     )
     cache = cached = None
     if recipe.teacher.cache.enabled and task.teacher is not None:
@@ -106,40 +130,19 @@ def _distill(
         )
         task.teacher = cached = cache.open(task.teacher, loaders.train)
         output.print(escape(cache.describe(cached)))
-    known = recipe.teacher.accuracy
-    of_teacher = diagnosis = seen_before = formats = outputs = None
-    if teacher is None or pair is None:
-        output.plain(f"No teacher: {absence}")
-    else:
-        formats = Formats((format.mean, format.std), (teacher.format.mean, teacher.format.std))
-        outputs = teacher.outputs
-        teacher.model.to(device).eval()
-        output.print("Evaluating the teacher.")
-        evaluation = TeacherEvaluation(
-            recipe, folder, sets, pair, loaders.val, facts.sha256, inputs["teacher"], device
-        )
-        of_teacher = group.run_on_main(evaluation.measure)
-        for note in teacher.notes:
-            output.warn(note)
-        for line in describe_teacher(recipe.teacher.name, teacher, pair, of_teacher):
-            output.plain(line)
-        doubted = is_below_known(of_teacher.own, known)
-        # timm's facts on its own weights, and ours on those we trained, are right.
-        of_user = recipe.teacher.checkpoint is not None and teacher.origin is not None
-        if doubted or (of_user and task.teacher is not None and recipe.diagnosis.enabled):
-            seen_before = group.run_on_main(lambda: compare_normalisations(sets, pair, device))
-        if doubted:
-            raise explain_below_known(of_teacher.own, known, seen_before)
+    accuracy = better = diagnosis = None
+    if teacher is not None:
+        accuracy, better = _check_teacher(recipe, folder, sets, teacher, loaders.val, facts.sha256, group, output)
     if recipe.diagnosis.enabled:
         diagnosis = Diagnosis(
             recipe.diagnosis,
             task,
-            formats=formats,
+            formats=None if teacher is None else _find_formats(teacher.pair),
             classes=sets.classes,
             known_accuracy=_accuracy_when_trained(recipe, folder),
-            outputs=outputs,
+            outputs=None if teacher is None else teacher.loaded.outputs,
             as_option=partial(make_class_map_option, folder.path),
-            seen_before=seen_before,
+            seen_before=better,
         )
     trained = train(
         task,
@@ -153,7 +156,7 @@ def _distill(
         diagnosis=diagnosis,
         statistics_batches=statistics_batches(method),
     )
-    if teacher is not None and state_sha256(teacher.model) != inputs["teacher"]:
+    if teacher is not None and state_sha256(teacher.loaded.model) != teacher.sha256:
         raise as_error(changed_symptom(None, "during the distillation"))
     kept = None
     if cache is not None and cached is not None:
@@ -161,6 +164,7 @@ def _distill(
         output.print(f"Teacher cache: {kept.images_read:,} images read, {kept.images_computed:,} computed.")
 
     def write() -> TrainingDocument:
+        probe = None if teacher is None else teacher.probe
         if probe is None:
             (folder / TEACHER_PROBE).unlink(missing_ok=True)
         path = folder.weights("student")
@@ -171,14 +175,12 @@ def _distill(
             method=method.name,
             method_settings=method.model_dump(mode="json"),
             model=model_facts(student, format.input_size, "distilled by this run", sha256_file(path)),
-            teacher=None
-            if teacher is None or pair is None
-            else model_facts(teacher.model, pair.teacher_size, teacher.weights, inputs["teacher"]),
+            teacher=None if teacher is None else _describe_model(teacher),
             taps={role: tap.facts() for role, tap in task.taps.items()},
             discarded=task.discarded(),
-            teacher_accuracy=None if of_teacher is None else of_teacher.own,
-            teacher_accuracy_as_fed=None if of_teacher is None else of_teacher.as_fed,
-            teacher_known_top1=known,
+            teacher_accuracy=None if accuracy is None else accuracy.own,
+            teacher_accuracy_as_fed=None if accuracy is None else accuracy.as_fed,
+            teacher_known_top1=recipe.teacher.accuracy,
             start=recipe.student.start,
             initial_sha256=initial_sha256,
             pretrained_exists=has_pretrained_weights(recipe.student.name),
@@ -194,6 +196,73 @@ def _distill(
         return document
 
     return group.run_on_main(write)
+
+
+def _open_teacher(
+    recipe: Recipe,
+    folder: RunFolder,
+    sets: DataSets,
+    student: tuple[nn.Module, Preprocessing],
+    data_sha256: str,
+    group: Group,
+    output: Output,
+) -> _Teacher:
+    """Load the teacher, with a classifier fitted on its features where the recipe wants one."""
+    probe = None
+    if recipe.teacher.probe is not None:
+        own = make_pair(*student, load_own_teacher(recipe, folder, sets))
+        probe = group.run_on_main(
+            lambda: ensure_probe(recipe, folder, sets, own, data_sha256, group.device, output)
+        )
+    loaded = load_teacher(recipe, folder, sets)
+    return _Teacher(loaded, make_pair(*student, loaded), state_sha256(loaded.model), probe)
+
+
+def _check_teacher(
+    recipe: Recipe,
+    folder: RunFolder,
+    sets: DataSets,
+    teacher: _Teacher,
+    val: ValLoader,
+    data_sha256: str,
+    group: Group,
+    output: Output,
+) -> tuple[TeacherAccuracy, Symptom | None]:
+    """Measure the teacher and print what it is fed, before hours are spent on learning from it.
+
+    Returns:
+        Its accuracy, and the fault of its normalisation, where one was looked for and found.
+
+    Raises:
+        DiagnosisError: it is clearly worse than the recipe says it is known to be.
+    """
+    loaded, pair, device = teacher.loaded, teacher.pair, group.device
+    loaded.model.to(device).eval()
+    output.print("Evaluating the teacher.")
+    evaluation = TeacherEvaluation(recipe, folder, sets, pair, val, data_sha256, teacher.sha256, device)
+    accuracy = group.run_on_main(evaluation.measure)
+    for note in loaded.notes:
+        output.warn(note)
+    for line in describe_teacher(recipe.teacher.name, loaded, pair, accuracy):
+        output.plain(line)
+    known, better = recipe.teacher.accuracy, None
+    doubted = is_below_known(accuracy.own, known)
+    # timm's facts on its own weights, and ours on those we trained, are right.
+    of_user = recipe.teacher.checkpoint is not None and loaded.origin is not None
+    if doubted or (of_user and recipe.needs_teacher and recipe.diagnosis.enabled):
+        better = group.run_on_main(lambda: compare_normalisations(sets, pair, device))
+    if doubted:
+        raise explain_below_known(accuracy.own, known, better)
+    return accuracy, better
+
+
+def _describe_model(teacher: _Teacher) -> ModelFacts:
+    return model_facts(teacher.loaded.model, teacher.pair.teacher_size, teacher.loaded.weights, teacher.sha256)
+
+
+def _find_formats(pair: Pair) -> Formats:
+    student, teacher = pair.student_format, pair.teacher_format
+    return Formats((student.mean, student.std), (teacher.mean, teacher.std))
 
 
 def _accuracy_when_trained(recipe: Recipe, folder: RunFolder) -> float | None:
