@@ -50,6 +50,7 @@ DryRun = Annotated[
         settings.ALLOW_CPU,
         settings.BATCH,
         settings.MAX_IMAGES,
+        settings.PROFILE,
     ),
 )
 def run(
@@ -70,7 +71,7 @@ def run(
 
     Also accepted, as in distill, export, validate and benchmark: --method, --device, --amp, --batch-size, --lr,
     --input-size, --student-checkpoint, --teacher-accuracy, --seed, --exporter, --runner, --provider, --allow-cpu,
-    --batch and --max-images.
+    --batch, --max-images and --profile.
 
     The report is written whatever the verdict. The exit code is the worst of validate and benchmark: 5 where
     one fails, 6 where one is not shown to pass.

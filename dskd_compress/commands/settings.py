@@ -152,6 +152,7 @@ PRECISION = Setting(
 )
 TARGET = Setting("export.target", "--target", str, f"What the models are for: {join_words(TARGET_NAMES)}.")
 EXPORTER = Setting("export.exporter", "--exporter", str, "dynamo, or legacy for models that dynamo cannot export.")
+PROFILE = Setting("benchmark.profile", "--profile", bool, "Time every node or layer too, and name the slowest.")
 TUNE_AMP = replace(AMP, key="tune.amp")
 # Of validate and benchmark, for `run`.
 RUNNER = Setting(

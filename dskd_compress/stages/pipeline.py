@@ -186,7 +186,7 @@ def print_outcomes(
         run = shlex.quote(str(folder.path))
         output.plain(f"Not checked: validate: {outdated[VALIDATE]}. Run: dskd-compress validate {run}")
     report, steps = folder / "report.html", list[NextStep]()
-    if REPORT in stages and stages[REPORT].ran:  # an older one does not show this run
+    if REPORT in stages:
         output.plain(f"Report: {report}")
         steps = list_next_steps(load_run(folder.path))
         print_next_steps(steps, output)

@@ -21,6 +21,8 @@ from dskd_compress.training.evaluate import evaluate_model
 from dskd_export.documents.base import Accuracy
 from dskd_export.errors import DiagnosisError
 
+_MUCH_SMALLER = 0.6  # of the side of the images that the weights know
+
 
 @dataclass(frozen=True)
 class TeacherAccuracy:
@@ -87,6 +89,18 @@ def is_fed_its_own_input(pair: Pair) -> bool:
 
 def describe_teacher(name: str, teacher: TeacherModel, pair: Pair, accuracy: TeacherAccuracy) -> list[str]:
     """Describe a teacher's accuracy and input, one sentence a line; each number says what it was fed."""
+    return [*_describe_accuracy(name, teacher, pair, accuracy), *_describe_smaller(name, teacher, pair)]
+
+
+def _describe_smaller(name: str, teacher: TeacherModel, pair: Pair) -> list[str]:
+    """Say that a teacher gets much smaller images than its weights may know."""
+    fed, usual = pair.teacher_size[1], teacher.usual_px
+    if usual is None or teacher.origin is None or fed > _MUCH_SMALLER * usual:
+        return []
+    return [f"timm's {name} was trained at {usual} px. To feed it that: --set teacher.input_size={usual}"]
+
+
+def _describe_accuracy(name: str, teacher: TeacherModel, pair: Pair, accuracy: TeacherAccuracy) -> list[str]:
     origin = teacher.origin or "of its training"
     own = accuracy.own.top1.value
     title = f"Teacher {name} ({teacher.weights}): top-1 {own:.2%}"

@@ -34,6 +34,7 @@ class TeacherModel:
 
     Attributes:
         outputs: the classes of the weights behind each output; None: those of the data.
+        usual_px: side of the images that timm's weights of this model were trained on; None: it does not matter.
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class TeacherModel:
     outputs: list[list[str]] | None = None
     own_size: bool = False  # fed images of its own size, not of the student's
     notes: tuple[str, ...] = ()  # what comes with the weights and is not used
+    usual_px: int | None = None
 
 
 def load_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> TeacherModel:
@@ -97,6 +99,7 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         on_change=changes.append,
     ).eval()
     source = "pretrained" if checkpoint is None else ", ".join([f"checkpoint {checkpoint.name}", *changes])
+    usual = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
     format, origin = _choose_format(section, model, size, info, stated)
     named = info
     if info is None and stated.classes and len(stated.classes) == int(model.num_classes):  # type: ignore[arg-type]
@@ -118,6 +121,7 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         origin,
         list_output_classes(model, section, named),
         own_size=section.input_size is not None,
+        usual_px=usual[1] if usual and section.input_size is None and not stated.source else None,
         notes=(*stated.left_out, *_name_other_exif(info, recipe)),
     )
 

@@ -46,7 +46,9 @@ def table_of_run(run: Run, found: Sequence[Choice], note: str, *, stale: bool = 
     for one in students:
         rows.append(
             {
-                "model": Cell(f"{one.row.precision}, {_runner(one)}"),
+                "model": Cell(
+                    one.row.precision if one.row.latency is None else f"{one.row.precision}, {_runner(one)}"
+                ),
                 "verdict": _verdict(one, one is best, stale),
                 "device": Cell(one.device),
                 "top-1": missing("not validated") if one.top1 is None else number(fmt.percent_interval(one.top1)),

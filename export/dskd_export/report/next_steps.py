@@ -100,7 +100,8 @@ def _find_random_start(run: Run) -> Iterator[NextStep]:
     yield NextStep(
         "training",
         f"The student started from random weights{images}.",
-        f"Start from timm's pretrained weights of {student.model.name}.",
+        f"Start from timm's pretrained weights of {student.model.name}, which are downloaded. From a file: "
+        "--student-checkpoint FILE.",
         _again(run, "pretrained", "--set student.pretrained=true"),
     )
 

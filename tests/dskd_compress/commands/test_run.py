@@ -27,6 +27,8 @@ def test_nothing_left_to_do(finished: Finished, capsys: pytest.CaptureFixture[st
     assert code == 0
     ship = document.pop("ship")
     assert (ship["name"], ship["verdict"]) == ("onnxruntime:cpu:fp32", "PASS")  # type: ignore[index]
+    assert str(document.pop("decision")).startswith("Ship fp32")
+    assert all(step["command"].startswith("dskd-compress ") for step in document.pop("next_steps"))  # type: ignore[attr-defined]
     assert document == {
         "run": str(finished.folder.path),
         "stages": [{"stage": stage, "ran": False, "why": "unchanged"} for stage in SMALL_STAGES],
@@ -62,7 +64,7 @@ def test_as_text(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["run", str(finished.folder.path)]) == 0
     out = capsys.readouterr().out
     assert "report: unchanged, skipped" in out
-    assert "Report:" not in out, "this call wrote none"
+    assert f"Report: {finished.folder / 'report.html'}" in out, "it is up to date"
     assert "Verdicts, against torch:cpu:fp32" in out
 
 

@@ -92,7 +92,7 @@ def test_every_setting_is_a_flag_of_its_command_and_a_key_of_the_recipe(command:
     assert len(found) > 15
     taken = [setting for setting in found if setting.flag in flags]
     assert taken
-    values = {int: 8, float: 0.5, str: "kd", Path: Path("x")}
+    values = {int: 8, float: 0.5, str: "kd", bool: True, Path: Path("x")}
     own = {"data.source": "digits", "train.device": "cpu", "train.precision": "fp32", "tune.amp": "fp32"}
     own |= {"export.precisions": "fp16", "export.target": "ada", "export.exporter": "legacy"}
     lists = {"benchmark.runners": ["torch"], "benchmark.providers": ["cpu"], "benchmark.allow_cpu": ["Shape"]}

@@ -245,7 +245,7 @@ def test_a_teacher_that_was_not_trained_yet(tmp_path: Path) -> None:
 
 
 def test_a_teacher_without_weights(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"test_resnet.*teacher\.checkpoint"):
+    with pytest.raises(ModelError, match=r"test_resnet.*--teacher-checkpoint"):
         run_distill(small_recipe("teacher.train=null"), RunFolder(tmp_path / "run"), QUIET)
 
 

@@ -207,7 +207,7 @@ def test_chart_data_cannot_end_its_script(make_run: Callable[..., Path]) -> None
 
 
 PARTS = {
-    "teacher.json": "dskd-compress train",
+    "teacher.json": "--set teacher.fit=all",
     "teacher.train.jsonl": "dskd-compress train",
     "distill.json": "dskd-compress distill",
     "train.jsonl": "dskd-compress distill",
