@@ -116,7 +116,7 @@ def test_a_profile_that_is_missing(tmp_path: Path) -> None:
 def test_tensorrt_in_onnx_runtime_is_one_node() -> None:
     with pytest.raises(EnvironmentProblem) as caught:
         profile_onnx(make_model(), "tensorrt", "fp32", IMAGE, calls=3, warmup_calls=0)
-    assert "--runner tensorrt" in str(caught.value.hint)
+    assert "dskd-compress build" in str(caught.value.hint)
 
 
 def make_model(quantized: bool = False) -> bytes:
