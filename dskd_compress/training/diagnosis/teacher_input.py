@@ -117,23 +117,25 @@ def _cure(name: str) -> str:
     return f"Add to the command: --set 'teacher.mean={means}' --set 'teacher.std={stds}'"
 
 
-def normalisation_symptom(given_N: Right, others: Mapping[str, Right]) -> Symptom | None:
+def normalisation_symptom(given_N: Right, others: Mapping[str, Right], fitted_on: int = 0) -> Symptom | None:
     """A teacher that is better with another normalisation on labelled images that are not augmented.
 
     Args:
         given_N: which images it gets right as it is given them.
         others: the same for other normalisations, by name in `CANDIDATES`.
+        fitted_on: images that a classifier was fitted on in each normalisation; 0: the teacher has its own.
     """
     better = [name for name, right_N in others.items() if probably_better(given_N, right_N, len(USUAL))]
     if not better:
         return None
     best = max(better, key=lambda name: float(others[name].mean()))
     images = len(given_N)
+    how = f" (classifiers fitted on {fitted_on} images each)" if fitted_on else ""
     return Symptom(
         "teacher_input",
         "normalisation",
         f"Of {images} validation images the teacher is right on {int(given_N.sum())} as it is fed; "
-        f"with another normalisation ({best}) it is right on {int(others[best].sum())}.",
+        f"with another normalisation ({best}) it is right on {int(others[best].sum())}{how}.",
         "The teacher was trained with another normalisation than its images are given in.",
         _cure(best),
     )

@@ -72,6 +72,23 @@ def test_a_wrong_normalisation_is_found_before_the_training(
     assert mended.teacher_accuracy.top1.value > document.teacher_accuracy.top1.value + 0.03
 
 
+def test_a_fitted_classifier_hides_no_wrong_normalisation(weights: Path, tmp_path: Path) -> None:
+    """It was fitted to the wrong one, so another is tried with a classifier of its own."""
+    wrong = ("teacher.mean=[0.9, 0.9, 0.9]", "teacher.std=[0.02, 0.02, 0.02]", "teacher.fit=probe")
+    document = run_distill(recipe_of(weights, *wrong), RunFolder(tmp_path / "run"), Output(json_output=True))
+    assert document.teacher_probe is not None
+    (finding,) = (finding for finding in document.findings or () if finding.step == 0)
+    assert (finding.kind, finding.term) == ("teacher_input", "normalisation")
+    words = shlex.split(finding.cure.removeprefix("Add to the command: "))[1::2]
+    mended = run_distill(
+        recipe_of(weights, *words, "teacher.fit=probe"), RunFolder(tmp_path / "mended"), Output(json_output=True)
+    )
+    assert mended.findings == []
+    assert mended.teacher_accuracy is not None
+    assert document.teacher_accuracy is not None
+    assert mended.teacher_accuracy.top1.value > document.teacher_accuracy.top1.value
+
+
 def test_the_student_is_the_same_without_the_check(
     wrongly_fed: tuple[TrainingDocument, RunFolder], weights: Path, tmp_path: Path
 ) -> None:
