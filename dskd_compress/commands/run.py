@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _STAGES = ", ".join(STAGE_NAMES)
 _OF_TRAINING = ("train.device", "train.precision")  # hold for the training of teacher and student
 _OF_MEASURING = ("benchmark.runners", "benchmark.providers", "benchmark.allow_cpu")  # also hold for validate
-_MORE = "Images, models and this machine are checked after that: more faults may follow."
+_MORE = "  Images, models and this machine are checked after that: more faults may follow."
 
 First = Annotated[Optional[str], typer.Option("--from", metavar="STAGE", help=f"First stage to run: {_STAGES}.")]
 Last = Annotated[Optional[str], typer.Option("--to", metavar="STAGE", help="Last stage to run.")]
