@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -48,7 +48,8 @@ def list_bundled_precisions(folder: RunFolder) -> list[Precision]:
 def settle_precisions(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -> tuple[Recipe, list[str]]:
     """Settle which models an export makes: those requested, those in the bundle, or those of the target.
 
-    - What this command chooses (`export.precisions`) holds.
+    - What this command chooses (`export.precisions`) holds, in the words of the run where these mean the same
+      models: recipe, manifest and later stages then stay as they are.
     - Else the bundle keeps its models. A recipe file does not list what `export --precision` made since; the run's
       own recipe does.
     - Else a target that this command names gets all precisions that suit it, where only fp32 was chosen so far.
@@ -63,6 +64,8 @@ def settle_precisions(recipe: Recipe, folder: RunFolder, given: Sequence[str]) -
     auto = recipe.export.precisions == "auto"
     wanted = list_requested_precisions(recipe.export)
     kept = [name for name in list_bundled_precisions(folder) if name not in ("fp32", *wanted)]
+    if "export.precisions" in keys and not auto:
+        return recipe.model_copy(update={"export": _reword_precisions(recipe.export, wanted, folder)}), []
     if keys & {"export", "export.precisions"} or (auto and "export.target" in keys):
         return recipe, []
     if kept:
@@ -86,10 +89,20 @@ def _keep_precisions(
         own = folder.read_recipe().export
         if set(kept) <= set(list_requested_precisions(own)) and not any(key.startswith("export.") for key in keys):
             return own, said
-        again = recipe.export.model_copy(update={"precisions": own.precisions})
-        if set(list_requested_precisions(again)) == {*wanted, *kept}:  # in its words, so that nothing is repeated
-            return again, [] if own.precisions == "auto" else said
-    return recipe.export.model_copy(update={"precisions": ("fp32", *wanted, *kept)}), said
+    chosen = recipe.export.model_copy(update={"precisions": ("fp32", *wanted, *kept)})
+    again = _reword_precisions(chosen, [*wanted, *kept], folder)
+    return again, [] if again.precisions == "auto" else said
+
+
+def _reword_precisions(section: ExportSection, wanted: Collection[Precision], folder: RunFolder) -> ExportSection:
+    """Write a choice of precisions as the recipe of the run does where both mean the same models.
+
+    Nothing is then repeated for its wording.
+    """
+    if not (folder / "recipe.yaml").is_file():
+        return section
+    again = section.model_copy(update={"precisions": folder.read_recipe().export.precisions})
+    return again if set(list_requested_precisions(again)) == set(wanted) else section
 
 
 def draw_calibration(recipe: Recipe, sets: DataSets, spec: ModelSpec) -> CalibrationImages:

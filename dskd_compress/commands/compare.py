@@ -64,12 +64,13 @@ def compare(
 
     from dskd_compress.comparison import format_rows, list_headings, list_notes
     from dskd_compress.console import Output
-    from dskd_compress.run_folder import RunFolder, resolve_run
+    from dskd_compress.run_folder import RunFolder, refuse_image_folder, resolve_run
     from dskd_compress.stages.compare import parse_seeds, parse_variants, plan_runs, run_comparison
 
     output = Output(json_output)
     loaded, _ = resolve_run(recipe, out, changes)
     target = out if out is not None else Path("runs") / f"{loaded.name}-compared"
+    refuse_image_folder(loaded, target)
     runs = plan_runs(
         lambda more: resolve_run(recipe, None, [*changes, *more])[0],
         parse_variants(methods, variant or [], against),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _STAGES = ", ".join(STAGE_NAMES)
 _OF_TRAINING = ("train.device", "train.precision")  # hold for the training of teacher and student
 _OF_MEASURING = ("benchmark.runners", "benchmark.providers", "benchmark.allow_cpu")  # also hold for validate
+_MORE = "  Images, models and this machine are checked after that: more faults may follow."
 
 First = Annotated[Optional[str], typer.Option("--from", metavar="STAGE", help=f"First stage to run: {_STAGES}.")]
 Last = Annotated[Optional[str], typer.Option("--to", metavar="STAGE", help="Last stage to run.")]
@@ -87,9 +88,14 @@ def run(
     from dskd_compress.precisions import settle_precisions
     from dskd_compress.show.validation import refuse_run
     from dskd_compress.stages.pipeline import plan_pipeline, print_outcomes, run_pipeline
+    from dskd_export.errors import RecipeError
 
     output = Output(json_output)
-    loaded, folder = _resolve(recipe, out, changes)
+    try:
+        loaded, folder = _resolve(recipe, out, changes)
+    except RecipeError as error:  # without a recipe nothing else can be checked
+        error.hint = "\n".join(filter(None, (error.hint, _MORE)))
+        raise
     loaded, said = settle_precisions(loaded, folder, changes)
     for sentence in said:
         output.plain(sentence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -89,3 +90,14 @@ class DataSection(Section):
         0.001, description="share of unreadable images tolerated before the run stops"
     )
     augment: AugmentSection = AugmentSection()
+
+    def find_folder(self) -> Path | None:
+        """Find the folder whose files are the images; None: a built-in set, one that is downloaded, or a file."""
+        prefix, _, rest = self.source.partition("/")
+        if self.source == "digits" or (rest and prefix.lower() in ("hfds", "tfds", "hfids")):
+            return None
+        folder = Path(rest if rest and prefix.lower() == "wds" else self.source).expanduser()
+        try:
+            return folder if folder.is_dir() else None
+        except OSError:  # reported where it is opened
+            return None

@@ -135,7 +135,7 @@ class TrainLoader:
             check_batch_size(sets.source, length, batch_size, batch_key, shard)
         at_once = len(self._rows) if self._resident is None else DECODED_AT_ONCE
         check_shared_memory(estimate_batches_size(length, at_once, preprocessing.input_size, self.workers))
-        self._budget = Budget(sets.source, length, sets.max_unreadable)
+        self._budget = Budget(sets.source, length, sets.max_unreadable, sets.train)
 
     def _stream_samples(self, stream: StreamSet, seed: int) -> StreamSamples:
         return StreamSamples(

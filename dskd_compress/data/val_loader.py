@@ -75,7 +75,7 @@ class ValLoader:
         self._batch_size = batch_size
         self._device = torch_device
         self._normalise = Normalise(preprocessing, torch_device)
-        self._budget = Budget(sets.source, length, sets.max_unreadable)
+        self._budget = Budget(sets.source, length, sets.max_unreadable, sets.val)
 
     @property
     def skipped(self) -> list[str]:
@@ -131,7 +131,7 @@ def iter_images(
                 return
             yield image, label, images.name(position)
         return
-    budget = Budget("data.source", len(images), max_unreadable)
+    budget = Budget("data.source", len(images), max_unreadable, images)
     given = 0
     for index in range(len(images)) if limit is None else _spread(images, seed):
         if limit is not None and given >= limit:

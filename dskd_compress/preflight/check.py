@@ -67,7 +67,7 @@ def check_run(
     running = stages[begin:]
     disk_mb = disk_free_mb = memory_mb = memory_free_mb = None
     if running:
-        inspect_folder(folder, found)
+        writable = inspect_folder(folder, found)
         inspect_packages(recipe, running, found)
         device = inspect_device(recipe, running, found)
         if sets is not None:
@@ -78,7 +78,7 @@ def check_run(
         if student is not None:
             values = 0 if teacher is None else teacher.values
             disk_mb = estimate_disk_mb(recipe, running, values, student.values)
-            disk_free_mb = inspect_disk(folder, disk_mb, found)
+            disk_free_mb = inspect_disk(folder, disk_mb, found) if writable else None
             if device is not None and student.saved_bytes is not None:
                 memory_mb = _estimate_memory(recipe, running, values, student)
                 memory_free_mb = inspect_memory(device, memory_mb, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -76,25 +77,48 @@ def find_existing(path: Path) -> Path:
     return path
 
 
-def inspect_folder(folder: RunFolder, found: Findings) -> None:
-    """Check that the run folder can be written to, without writing."""
+def inspect_folder(folder: RunFolder, found: Findings) -> bool:
+    """Check that the run folder can be written to, without leaving anything there."""
     there = find_existing(folder.path.absolute())
     reason = None
     if not there.is_dir():
         reason = os.strerror(errno.ENOTDIR)
     elif not os.access(there, os.W_OK | os.X_OK):
         reason = os.strerror(errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES)
+    elif os.statvfs(there).f_blocks == 0 and not _takes_files(there):
+        reason = f"{there} is no place for files"
     if reason is not None:
         what = f"{folder.path} cannot be written to: {reason}."
         found.add(EnvironmentProblem(what, "Choose another folder with --out."))
+    return reason is None
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether a file can be made; asked where the file system has no size.
+
+    /proc and /sys grant root all permissions and take no file. Some network drives and unlimited tmpfs have no
+    size either, and do.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def inspect_disk(folder: RunFolder, needed_mb: float, found: Findings) -> float | None:
-    """Compare what a run writes at least with the free room, in MB; None: unknown."""
+    """Compare what a run writes at least with the free room, in MB; None: unknown.
+
+    Args:
+        folder: can be written to.
+    """
     try:
-        free_mb = shutil.disk_usage(find_existing(folder.path.absolute())).free / 1e6
+        usage = shutil.disk_usage(find_existing(folder.path.absolute()))
     except OSError:
         return None
+    if usage.total == 0:  # its size is not known
+        return None
+    free_mb = usage.free / 1e6
     sizes = f"{free_mb:,.0f} MB free for {folder.path}; this run writes at least {needed_mb:,.0f} MB"
     if free_mb < needed_mb:
         found.add(EnvironmentProblem(f"{sizes}.", "Free space on that disk, or choose another with --out."))

@@ -69,7 +69,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: there is no such recipe (the message names the closest), or it has faults
             (the message lists all of them with their lines).
     """
-    path = _find(name_or_path)
+    path = _find(name_or_path, overrides)
     where = str(path) if path == Path(name_or_path) else name_or_path
     parsed = parse_yaml(_read(path), where)
     if parsed.value is None and not parsed.faults:
@@ -108,13 +108,22 @@ DATA_SUFFIXES = (".npz", ".tar")
 _LOOKED_AT = 1000  # entries of a folder
 
 
-def explain_other(path: Path) -> tuple[str, str] | None:
+_MODELS = ("resnet34", "resnet18")  # those of the README
+
+
+def explain_other(path: Path, given: Sequence[str] = ()) -> tuple[str, str] | None:
     """Explain what is given in place of a recipe or a run, and the command for it; None: it is unknown.
 
     Only names are read.
+
+    Args:
+        given: `key=value` of the command line; the command names the models and images of it.
     """
     shown = shlex.quote(str(path))
-    models = "--teacher NAME --student NAME"
+    values = {key.strip(): value.strip().strip("'\"") for key, _, value in (text.partition("=") for text in given)}
+    named = [shlex.quote(values.get(f"{role}.name") or "") for role in ("teacher", "student")]
+    teacher, student = (name if name != "''" else other for name, other in zip(named, _MODELS, strict=True))
+    models = f"--teacher {teacher} --student {student}"
     if path.is_dir():
         if (path / "manifest.json").is_file():
             run = path.parent
@@ -127,7 +136,9 @@ def explain_other(path: Path) -> tuple[str, str] | None:
     if suffix in DATA_SUFFIXES:
         return "a file of images", f"dskd-compress run --data {shown} {models}"
     if suffix in WEIGHTS_SUFFIXES:
-        flags = f"--teacher NAME --teacher-checkpoint {shown} --student NAME --data FOLDER"
+        teacher = named[0] if named[0] != "''" else "NAME"  # that of the weights
+        images = shlex.quote(values["data.source"]) if values.get("data.source") else "FOLDER"
+        flags = f"--teacher {teacher} --teacher-checkpoint {shown} --student {student} --data {images}"
         return "a file of weights", f"dskd-compress run {flags}"
     return None
 
@@ -143,26 +154,26 @@ def _holds_images(folder: Path) -> bool:
     return False
 
 
-def _find(name_or_path: str) -> Path:
+def _find(name_or_path: str, given: Sequence[str] = ()) -> Path:
     path = Path(name_or_path)
     if path.is_file():
-        if (other := explain_other(path)) is not None:
+        if (other := explain_other(path, given)) is not None:
             raise RecipeError(f"{name_or_path} is {other[0]}, not a recipe.", other[1])
         return path
     names = list_recipe_names()
     name = name_or_path[: -len(".yaml")] if name_or_path.endswith(".yaml") else name_or_path
     if name in names:
         return find_recipe_folder() / f"{name}.yaml"
-    raise _not_found(name_or_path, path, name, names)
+    raise _not_found(name_or_path, path, name, names, given)
 
 
-def _not_found(given: str, path: Path, name: str, names: list[str]) -> DskdError:
+def _not_found(typed: str, path: Path, name: str, names: list[str], given: Sequence[str]) -> DskdError:
     if path.is_dir():
         inside = path / "recipe.yaml"
-        if (other := explain_other(path)) is not None and not inside.is_file():
-            return RecipeError(f"{given} is {other[0]}, not a recipe.", other[1])
+        if (other := explain_other(path, given)) is not None and not inside.is_file():
+            return RecipeError(f"{typed} is {other[0]}, not a recipe.", other[1])
         hint = f"Give the file: {inside}" if inside.is_file() else "Give a recipe file or name."
-        return RecipeError(f"{given} is a folder, not a recipe.", hint)
+        return RecipeError(f"{typed} is a folder, not a recipe.", hint)
     # The model part alone is a likely thing to type, so it is compared as well.
     whole = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     last = {known.rpartition("/")[2]: known for known in names}
@@ -170,7 +181,7 @@ def _not_found(given: str, path: Path, name: str, names: list[str]) -> DskdError
     close = list(dict.fromkeys(whole + part))
     meant = f"Did you mean {' or '.join(close)}? " if close else ""
     return RecipeError(
-        f"There is no recipe, file or run folder '{given}'.", f"{meant}All recipes: dskd-compress recipes list"
+        f"There is no recipe, file or run folder '{typed}'.", f"{meant}All recipes: dskd-compress recipes list"
     )
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dskd_compress.names import BENCHMARK, DISTILL, EXPORT, REPORT, STAGE_NAMES, TRAIN, TUNE, VALIDATE
 from dskd_compress.run_folder.folder import RunFolder, recipe_sha256, writes_run
-from dskd_compress.run_folder.resolve import names_a_run, resolve_run
+from dskd_compress.run_folder.resolve import names_a_run, refuse_image_folder, resolve_run
 from dskd_compress.run_folder.stages import (
     MODEL_CARD,
     STAGES,
@@ -51,6 +51,7 @@ __all__ = [
     "name_tuned_weights",
     "names_a_run",
     "recipe_sha256",
+    "refuse_image_folder",
     "resolve_run",
     "writes_run",
 ]

@@ -141,7 +141,7 @@ class RunFolder:
                     f"{self.path} holds neither a bundle nor a run.",
                     f"Make the bundle: dskd-compress export {shlex.quote(str(self.path.parent))}",
                 )
-            if (other := explain_other(self.path)) is not None:
+            if (other := explain_other(self.path, overrides)) is not None:
                 raise DataError(f"{self.path} is {other[0]}, not a run folder.", other[1])
             raise DataError(
                 f"{self.path} is not a run folder: it holds no recipe.yaml.",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dskd_compress.config import NO_TEACHER, NoneMethod, Recipe
 from dskd_compress.recipe import load_recipe, recipe_from_mapping
 from dskd_compress.run_folder.folder import RunFolder
+from dskd_compress.run_folder.stages import WRITTEN, WRITTEN_FOLDERS
 from dskd_export.errors import UsageError
 
 # What a run cannot do without, and the flag for it.
 _NEEDED = {"teacher.name": "--teacher", "student.name": "--student", "data.source": "--data"}
+
+_OWN_FOLDERS = {name.partition("/")[0] for name in (*WRITTEN, *WRITTEN_FOLDERS, "teacher_cache")}
 
 
 def names_a_run(changes: Iterable[str]) -> bool:
@@ -32,7 +37,7 @@ def resolve_run(
         default: name of the recipe to take without any other.
 
     Raises:
-        UsageError: neither a recipe nor the keys that stand for one.
+        UsageError: neither a recipe nor the keys that stand for one, or the run would lie among its images.
         RecipeError: the recipe is not valid.
         DataError: a folder is given that is no run folder.
     """
@@ -43,7 +48,9 @@ def resolve_run(
     elif recipe is not None and Path(recipe).is_dir():
         folder = RunFolder(Path(recipe))
         loaded = folder.read_recipe(changes)
-        folder = folder if out is None else RunFolder(out)
+        if out is not None:
+            refuse_image_folder(loaded, out)
+            folder = RunFolder(out)
         return folder.keep_student_start(loaded), folder
     elif recipe is not None or default is not None:
         loaded = load_recipe(str(recipe or default), changes)
@@ -58,7 +65,37 @@ def resolve_run(
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([*parts, loaded.student.name])).strip("-.")
         loaded = loaded.model_copy(update={"name": name})
     folder = RunFolder(out if out is not None else Path("runs") / loaded.name)
+    refuse_image_folder(loaded, folder.path)
     return folder.keep_student_start(loaded), folder
+
+
+def refuse_image_folder(recipe: Recipe, out: Path) -> None:
+    """Refuse a run folder whose files would lie among the images, and be scanned with them.
+
+    Compared are resolved paths. A folder that holds the images is refused only where they lie in one that the run
+    writes itself.
+
+    Raises:
+        UsageError: it is such a folder.
+    """
+    images = recipe.data.find_folder()
+    if images is None:
+        return
+    try:
+        scanned, target = images.resolve(), out.resolve()
+    except (OSError, RuntimeError):  # reported where it is read or written to
+        return
+    if target == scanned:
+        what = f"--out {out} is the folder of the images."
+    elif target.is_relative_to(scanned):
+        what = f"--out {out} lies in {images}, the folder of the images."
+    elif scanned.is_relative_to(target) and scanned.relative_to(target).parts[0] in _OWN_FOLDERS:
+        what = f"--out {out} would write into {images}, the folder of the images."
+    else:
+        return
+    name = recipe.name if target == scanned else target.name
+    free = target.parent if scanned.is_relative_to(target) else scanned.parent
+    raise UsageError(what, f"Choose another one: --out {shlex.quote(os.path.relpath(free / 'runs' / name))}")
 
 
 def _missing(changes: Iterable[str]) -> list[str]:

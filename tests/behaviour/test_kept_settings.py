@@ -130,6 +130,27 @@ def test_the_same_target_again_changes_nothing(finished: Finished, tmp_path: Pat
     assert settle_precisions(asked, folder, given)[0] == chosen, "in the words of the run, so nothing is repeated"
 
 
+def test_a_choice_that_means_the_same_models_keeps_the_words_of_the_run(
+    finished: Finished, tmp_path: Path
+) -> None:
+    """`export --precision fp16,int8` where the target of the run makes these."""
+    folder = finished.copy(tmp_path / "run")
+    folder.keep(small_recipe("export.target=jetson-orin", "export.precisions=auto"), ["export"])
+    own = folder.read_recipe()
+
+    def settle(*given: str) -> object:
+        recipe, said = settle_precisions(folder.read_recipe(given), folder, given)
+        assert said == []
+        return recipe.export.precisions
+
+    for same in ("[fp16, int8]", "[fp32, int8, fp16]", "auto"):
+        assert settle(f"export.precisions={same}") == own.export.precisions == "auto"
+    assert settle("export.precisions=[fp16]") == ("fp16",)
+    folder.keep(small_recipe("export.precisions=[int8, fp16]", "export.target=jetson-orin"), ["export"])
+    assert settle("export.precisions=[fp16, int8]") == ("int8", "fp16")
+    assert settle("export.precisions=auto") == "auto", "what suits the target, also of another one"
+
+
 def test_a_target_leaves_chosen_precisions_alone(tmp_path: Path) -> None:
     """The recipe of the run chose them, before there is a bundle or after."""
     recipe = small_recipe("export.precisions=[fp16]", "export.target=ada")

@@ -165,10 +165,12 @@ def refuse_links(folder: Path, patterns: Sequence[str]) -> None:
 def _take(folder: Path, key: str, warn: Callable[[str], None]) -> None:
     """Take the lock, or raise at once."""
     holder: str | None = None
+    opened = False
     for _ in range(_TRIES):
         descriptor = _open(folder)
         if descriptor is None:
             continue
+        opened = True
         lock = _held[key] = _Lock(descriptor, threading.get_ident())
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,6 +195,8 @@ def _take(folder: Path, key: str, warn: Callable[[str], None]) -> None:
             _sign(descriptor)
             return
         _close(key)  # the one who held it has removed it meanwhile
+    if not opened:  # nobody removes it each time: the file system, such as /proc, makes none
+        raise _cannot_write(folder, OSError(errno.ENOENT, "no folder can be made there"))
     raise _in_use(folder, holder or "another process writes to it")
 
 

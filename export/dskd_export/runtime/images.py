@@ -20,7 +20,8 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -34,6 +35,8 @@ from dskd_export.runtime.orientation import read_orientation, turn_upright
 from dskd_export.spec import ExifMode
 
 _MEND = "Repair or delete the file."
+_NAMED = 5
+_SEARCH_S = 10.0  # for the other unreadable images, once there are too many
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 # Whatever file is opened: not a word about this one.
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -55,6 +58,41 @@ def name_unreadable(names: Sequence[str]) -> str:
     """Name images that were left out, the first five of them, in one sentence without a full stop."""
     images = "1 image" if len(names) == 1 else f"{len(names)} images"
     return f"left out {images} that cannot be read: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+
+
+def list_unreadable(
+    count: int, read: Callable[[int], object], known: Iterable[UnreadableImage] = ()
+) -> tuple[list[UnreadableImage], bool]:
+    """List the unreadable images of a set after the first one was met, so that all are repaired at once.
+
+    Each is decoded: a header that can be read says nothing about the pixels of a JPEG.
+
+    Args:
+        count: images of the set.
+        read: decodes image number `index`.
+        known: met before.
+
+    Returns:
+        Those known and those found, and whether all images were tried: the search ends after 10 seconds.
+    """
+    found = {failure.name: failure for failure in known}
+    end_s = time.monotonic() + _SEARCH_S
+    for index in range(count):
+        if time.monotonic() > end_s:
+            return list(found.values()), False
+        try:
+            read(index)
+        except UnreadableImage as failure:
+            found.setdefault(failure.name, failure)
+        except (OSError, MemoryError):  # of the machine: those found are reported
+            return list(found.values()), False
+    return list(found.values()), True
+
+
+def describe_unreadable(failures: Sequence[UnreadableImage]) -> str:
+    """Name unreadable images with their reasons, the first five of them, without a full stop."""
+    shown = "; ".join(f"{failure.name} ({failure.reason})" for failure in failures[:_NAMED])
+    return f"{shown}{'; ...' if len(failures) > _NAMED else ''}"
 
 
 def suggest_tolerance(unreadable: int, total: int) -> str:

@@ -22,7 +22,13 @@ from dskd_export.files.bounded import read_bounded
 from dskd_export.files.names import describe_difference, find_look_alikes, make_printable
 from dskd_export.runtime.folder_tree import DANGLING, FILE, DiskTree, kind_of
 from dskd_export.runtime.image_scan import UNLISTED, LeftOut, images_below, scan_classes
-from dskd_export.runtime.images import UnreadableImage, open_image, suggest_tolerance
+from dskd_export.runtime.images import (
+    UnreadableImage,
+    describe_unreadable,
+    list_unreadable,
+    open_image,
+    suggest_tolerance,
+)
 
 LABELS_CSV = "labels.csv"
 _MAX_TABLE = 128 << 20  # bytes
@@ -77,23 +83,33 @@ class LabelledImages:
         Raises:
             DataError: more cannot be read.
         """
-        for file, label in zip(self.files, self.labels, strict=True):
+        failures = list[UnreadableImage]()
+        for index, (file, label) in enumerate(zip(self.files, self.labels, strict=True)):
             try:
-                image = open_image(self.folder / file, make_printable(file))
+                image = self._open(index)
             except UnreadableImage as error:
+                failures.append(error)
                 skipped.append(make_printable(file))
                 if len(skipped) > (max_unreadable or 0) * len(self.files):
-                    hint = "Repair or delete the files."
-                    if max_unreadable is not None:
-                        setting = suggest_tolerance(len(skipped), len(self.files))
-                        hint = f"Repair or delete the files, or leave them out: {setting}"
-                    raise DataError(
-                        f"{self.folder}: {len(skipped)} of {len(self.files)} images cannot be read, the last one: "
-                        f"{error.message}",
-                        hint,
-                    ) from error
+                    raise self._explain_unreadable(failures, max_unreadable) from error
                 continue
             yield image, int(label), make_printable(file)
+
+    def _open(self, index: int) -> Image.Image:
+        return open_image(self.folder / self.files[index], make_printable(self.files[index]))
+
+    def _explain_unreadable(self, met: Sequence[UnreadableImage], max_unreadable: float | None) -> DataError:
+        total = len(self.files)
+        failures, complete = list_unreadable(total, self._open, met)
+        hint = "Repair or delete the files."
+        if max_unreadable is not None:
+            setting = suggest_tolerance(len(failures), total)
+            hint = f"Repair or delete the files, or leave them out: {setting}"
+        return DataError(
+            f"{self.folder}: {'' if complete else 'at least '}{len(failures)} of {total} images cannot be read: "
+            f"{describe_unreadable(failures)}.",
+            hint,
+        )
 
     def facts(self, skipped: Sequence[str]) -> DataFacts:
         """Which images they are; the sha256 is that of their names, sizes and labels."""

@@ -190,3 +190,14 @@ def test_what_the_flags_leave_open_is_asked_for(
     assert main(["run", *given]) == 2
     assert missing in capsys.readouterr().err.splitlines()[0]
     assert not seen, "nothing of the demo's recipe is run in its place"
+
+
+def test_faults_of_the_command_line_are_not_all_that_may_follow(capsys: pytest.CaptureFixture[str]) -> None:
+    models = ["--teacher", "mobilnetv2_100", "--student", "test_vit", "--data", "none"]
+    code, document, err = run(*models, "--epochs", "0", "--target", "sm87", capsys=capsys)
+    assert (code, document["error"]["kind"]) == (2, "RecipeError")  # type: ignore[index]
+    assert "more faults may follow" in err.splitlines()[-1]
+    code = main(["run", *models])  # now all of them are listed
+    err = capsys.readouterr().err
+    assert (code, "more faults may follow" in err) == (3, False)
+    assert "2 faults" in err

@@ -295,6 +295,17 @@ def test_too_many_unreadable_images(write_folder) -> None:
         list(ValLoader(sets, PRE, batch_size=4, device="cpu", workers=0))
 
 
+def test_all_of_them_are_named_where_the_first_stops_the_run(write_folder, monkeypatch) -> None:
+    sets = open_data(section(source=str(broken_folder(write_folder)), max_unreadable=0), 0)
+    drawn = iter_images(sets.train, max_unreadable=0)
+    with pytest.raises(DataError, match=r" 2 of 40 images .*train/a/3\.jpg \(.*; train/b/7\.png \(") as caught:
+        list(drawn)
+    assert "--set data.max_unreadable=0.05" in (caught.value.hint or "")
+    monkeypatch.setattr("dskd_export.runtime.images._SEARCH_S", -1.0)
+    with pytest.raises(DataError, match=r"at least 1 of 40 images .*train/a/3\.jpg"):
+        list(iter_images(sets.train, max_unreadable=0))
+
+
 def test_the_default_tolerates_one_in_a_thousand() -> None:
     class Broken(ArraySet):
         bad: frozenset[int] = frozenset({5})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,14 @@ from dskd_compress.models import create_model
 from dskd_compress.preflight import check_run
 from dskd_compress.run_folder import RunFolder
 from dskd_compress.timm_import import import_timm
-from dskd_export.errors import CheckpointError, DataError, MissingExtra, ModelError, SeveralProblems
+from dskd_export.errors import (
+    CheckpointError,
+    DataError,
+    EnvironmentProblem,
+    MissingExtra,
+    ModelError,
+    SeveralProblems,
+)
 
 pytestmark = pytest.mark.usefixtures("no_document_yet")
 
@@ -166,6 +175,25 @@ def test_a_full_disk_and_little_memory(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(Exception, match="1 MB free") as refused:
         check_run(small_recipe(), folder, SMALL_STAGES, QUIET)
     assert refused.value.exit_code == 4  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc")
+def test_a_place_that_takes_no_files_is_one_of_the_faults(tmp_path: Path) -> None:
+    """It is no lack of room: /proc grants root all permissions and has no size."""
+    with pytest.raises(SeveralProblems) as refused:
+        check_run(small_recipe("data.source=none"), RunFolder(Path("/proc/nope/r")), SMALL_STAGES, QUIET)
+    assert [type(fault) for fault in refused.value.problems] == [DataError, EnvironmentProblem]
+    with pytest.raises(EnvironmentProblem, match="/proc/nope/r cannot be written to"):
+        check_run(small_recipe(), RunFolder(Path("/proc/nope/r")), SMALL_STAGES, QUIET)
+
+
+def test_a_file_system_without_a_size_may_take_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = os.statvfs(tmp_path)
+    unsized = SimpleNamespace(f_blocks=0, f_bavail=0, f_bfree=0, f_frsize=facts.f_frsize, f_flag=0)
+    monkeypatch.setattr("os.statvfs", lambda _: unsized)
+    ready = check_run(small_recipe(), RunFolder(tmp_path / "run"), SMALL_STAGES, QUIET)
+    assert ready.preflight.disk_free_mb is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_checkpoints_of_other_models(tmp_path: Path) -> None:

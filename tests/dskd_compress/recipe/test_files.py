@@ -230,7 +230,11 @@ def test_a_folder_of_images_in_place_of_a_recipe(tmp_path: Path, split: str) -> 
     with pytest.raises(DataError) as also:
         RunFolder(images).read_recipe()
     assert also.value.hint == caught.value.hint
+    assert shlex.split(also.value.hint or "")[4:] == ["--teacher", "resnet34", "--student", "resnet18"]
     assert explain_other(tmp_path / "none") is None
+    with pytest.raises(DataError) as typed:
+        RunFolder(images).read_recipe(["teacher.name=resnet50", 'student.name="test_vit"'])
+    assert shlex.split(typed.value.hint or "")[4:] == ["--teacher", "resnet50", "--student", "test_vit"]
 
 
 @pytest.mark.parametrize(

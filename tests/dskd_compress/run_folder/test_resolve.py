@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,49 @@ def test_a_recipe_object_is_not_changed_by_its_overrides(tmp_path: Path) -> None
     changed, folder = resolve_run(recipe, tmp_path, ["train.epochs=9"])
     assert (changed.train.epochs, recipe.train.epochs, folder.path) == (9, 2, tmp_path)
     assert changed.model_copy(update={"train": recipe.train}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [
+        ("photos", "photos"),
+        ("photos", "photos/runs/b"),
+        ("photos/", "link/b"),
+        ("link", "photos"),
+        (".", None),
+        ("wds/photos", "photos/b"),
+        ("photos", "photos/../photos/train"),
+        ("b/bundle", "b"),
+        ("b/checkpoint/photos", "b"),
+    ],
+)
+def test_a_run_does_not_lie_among_its_images(
+    source: str, out: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos/train", "b/bundle", "b/checkpoint/photos"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("photos")
+    changes = [*THREE[:2], f"data.source={source}"]
+    with pytest.raises(UsageError, match="folder of the images") as refused:
+        resolve_run(None, out and Path(out), changes)  # type: ignore[arg-type]
+    other = shlex.split(refused.value.hint or "")[-1]
+    assert resolve_run(None, Path(other), changes)[1].path == Path(other)
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [("photos", "photos-run"), ("b/photos", "b"), ("digits", "digits/run"), ("photos.npz", "."), ("none", "none")],
+)
+def test_next_to_them_it_does(source: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "b/photos", "digits"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "photos.npz").touch()
+    assert resolve_run(None, Path(out), [*THREE[:2], f"data.source={source}"])[1].path == Path(out)
+
+
+def test_a_run_that_lies_there_already_is_resumed(tmp_path: Path) -> None:
+    images = tmp_path / "photos"
+    RunFolder(images / "run").write_recipe(small_recipe(f"data.source={images}"))
+    assert resolve_run(images / "run", None, [])[1].path == images / "run"

@@ -244,6 +244,13 @@ def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "not a folder"
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc")
+@pytest.mark.parametrize("folder", ["/proc/nope", "/proc/nope/run", "/proc"])
+def test_a_file_system_that_makes_no_files_is_not_in_use(folder: str) -> None:
+    with pytest.raises(EnvironmentProblem, match="cannot be written to"), hold_folder(Path(folder), no_warning):
+        pass
+
+
 def test_who_writes_is_found_without_taking_the_lock(tmp_path: Path) -> None:
     assert find_holder(tmp_path) is None
     with holder(tmp_path) as process:

@@ -134,7 +134,7 @@ def test_folders_that_are_wrong(folders: Path) -> None:
 def test_images_that_cannot_be_read(folders: Path) -> None:
     (folders / "dog/a.png").write_bytes(b"no image")
     found = open_labelled(folders, CLASSES)
-    with pytest.raises(DataError, match=r"1 of 3 images cannot be read, the last one: dog/a\.png") as caught:
+    with pytest.raises(DataError, match=r"1 of 3 images cannot be read: dog/a\.png \(") as caught:
         list(found.read([], 0.1))
     assert str(caught.value.hint).endswith(" --set data.max_unreadable=0.5")
     with pytest.raises(DataError, match="1 of 3 images cannot be read") as caught:
@@ -143,6 +143,9 @@ def test_images_that_cannot_be_read(folders: Path) -> None:
     skipped: list[str] = []
     assert [label for _, label in found.read(skipped, 0.5)] == [0, 1]
     assert found.facts(skipped).skipped == skipped == ["dog/a.png"]
+    (folders / "dog/deep/b.jpg").write_bytes((folders / "dog/deep/b.jpg").read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"2 of 3 images cannot be read: dog/a\.png \(.*; dog/deep/b\.jpg \("):
+        list(found.read([], None))
 
 
 def test_the_first_are_drawn_from_all_classes_and_the_hash_tells_them_apart(tmp_path: Path) -> None:
