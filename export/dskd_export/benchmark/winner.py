@@ -80,7 +80,7 @@ class Decision:
             judged: `model` would be the one if it passes.
         model: the winner; None: there is none.
         timed: the winner is the fastest that was timed on the device, not the smallest.
-        sentence: for people, the first line of whatever shows a decision.
+        sentence: for people: the first line of a report, below the tables of a command.
         device: that is decided for; empty: unknown.
         detail: why this model, what is slower, and what was timed that does not count; sentences, or empty.
     """

@@ -310,7 +310,7 @@ def gate_fails(
         assert (code, document.passed) == (0, True), "without images it cannot show"
         return
     assert (code, document.passed) == (5, False)
-    assert "error: The exported student does not pass" in error
+    assert "error: Not good enough to ship (exit code 5)." in error
     checks = [*document.checks, *(check for one in document.judgements for check in one.checks)]
     failed = {check.name for check in checks if check.failed}
     assert failed >= set(expected), failed
