@@ -110,6 +110,17 @@ def test_the_hint_is_the_likely_cause(finished: Finished) -> None:
     assert caught.value.hint == "Likely cause: model.fp32.onnx: the channels come in the order BGR."
 
 
+def test_a_bundle_is_not_told_to_train(finished: Finished) -> None:
+    document = of(
+        finished, judged(finished, GOOD), student=StudentJudgement(verdict="FAIL", reason="bad", checks=[])
+    )
+    bundle = document.model_copy(update={"data": document.data.model_copy(update={"train_images": None})})
+    for one, trains in ((document, True), (bundle, False)):
+        with pytest.raises(GateFailed) as caught:
+            refuse_failed(one)
+        assert ("--epochs" in str(caught.value.hint)) is trains
+
+
 def test_export_needs_one_model_to_ship(finished: Finished) -> None:
     student = StudentJudgement(verdict="PASS", reason="good", checks=[])
     bad, few = judged(finished, BAD, runner=RunnerName("onnxruntime:cpu:int8")), judged(finished, FEW)
