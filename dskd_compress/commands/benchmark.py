@@ -108,19 +108,16 @@ def _show(
 ) -> list[RowJudgement]:
     """Print and write the verdicts; those of the baseline are returned."""
     from dskd_compress.show.benchmark import print_benchmark, print_judgements
-    from dskd_compress.show.validation import decision_in
+    from dskd_compress.show.validation import decision_in, print_decision
     from dskd_export.benchmark.budget import compare_with_baseline
     from dskd_export.ci.summary import write_ci_files
 
-    decision = decision_in(folder)
-    output.plain(decision.sentence)
     print_benchmark(document, output)
     older = [] if before is None else compare_with_baseline(document, before)
     print_judgements("Budget", document.judgements, output)
     print_judgements("Baseline", older, output)
     write_ci_files(document, older, junit, summary)
-    if decision.detail:
-        output.plain(decision.detail)
+    print_decision(decision_in(folder), output)
     return older
 
 

@@ -45,12 +45,18 @@ def export(
     manifest = run_export(recipe, folder, output)
     output.plain(f"Bundle: {folder.bundle}")
     if 'export.precisions="auto"' in settings.select_flags(changes):
-        from dskd_compress.show.validation import decision_in, print_validation, refuse_undecided
+        from dskd_compress.show.validation import (
+            decision_in,
+            print_decision,
+            print_validation,
+            refuse_undecided,
+        )
         from dskd_compress.stages.validate import run_validate
 
         document = run_validate(recipe, folder, output)
         decision = decision_in(folder.path, document)
         print_validation(document, decision, output)
+        print_decision(decision, output)
         output.result(document)
         again = shlex.join(["dskd-compress", "validate", str(folder.path)])
         refuse_undecided(decision, accept_unproven, document, again)

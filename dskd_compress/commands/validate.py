@@ -72,7 +72,7 @@ def validate(
       dskd-compress validate bundle --runner tensorrt --out results/orin
     """
     from dskd_compress.console import Output
-    from dskd_compress.show.validation import decision_in, print_validation, refuse_failed
+    from dskd_compress.show.validation import decision_in, print_decision, print_validation, refuse_failed
     from dskd_export.bundle.source import is_bundle
     from dskd_export.files.atomic import write_atomic
 
@@ -89,7 +89,9 @@ def validate(
         validate__pair=pair,
     )
     document, folder = _validate(source, [*changes, *(set_ or [])], images, out, output)
-    print_validation(document, decision_in(folder, document), output)
+    decision = decision_in(folder, document)
+    print_validation(document, decision, output)
+    print_decision(decision, output)
     if junit is not None:
         from dskd_export.ci.junit import junit_xml
 

@@ -38,8 +38,13 @@ def decision_in(folder: Path, document: ValidationDocument | None = None) -> Dec
 
 
 def print_validation(document: ValidationDocument, decision: Decision, output: Output) -> None:
-    """Print what to ship, one row per model and per check, and the reasons of the verdicts."""
-    output.plain(decision.sentence)
+    """Print one row per model and per check, and the reasons of the verdicts; the decision follows.
+
+    Args:
+        document: of the validation.
+        decision: that `print_decision` prints last; the student's reason is left out where it has it.
+        output: of the command.
+    """
     output.table(
         "Accuracy",
         ["model", "top-1", "95 %", "lost", "95 %", "ECE"],
@@ -59,8 +64,9 @@ def print_validation(document: ValidationDocument, decision: Decision, output: O
             for one in document.judgements
         ],
     )
-    if document.student is not None:
-        output.plain(f"student: {document.student.verdict}: {document.student.reason}.")
+    student = document.student
+    if student is not None and student.reason not in f"{decision.sentence} {decision.detail}":
+        output.plain(f"student: {student.verdict}: {student.reason}.")
     for judgement in document.judgements:
         if judgement.verdict == "NOT RUN":
             output.warn(f"{judgement.runner} was not run: {judgement.reason}")
@@ -68,6 +74,11 @@ def print_validation(document: ValidationDocument, decision: Decision, output: O
             output.plain(f"{judgement.runner}: {judgement.verdict}: {judgement.reason}.")
     for cause in list_causes(document):
         output.warn(cause)
+
+
+def print_decision(decision: Decision, output: Output) -> None:
+    """Print what to ship, and the detail behind it: last on the screen, below all tables."""
+    output.plain(decision.sentence)
     if decision.detail:
         output.plain(decision.detail)
 
@@ -83,25 +94,45 @@ def refuse_failed(document: ValidationDocument, accept_unproven: bool = False, a
         GateFailed: names what failed, and the first cause.
         NotShown: names what is not shown, and how many images would show it.
     """
-    raise_worst([_find_failed(document, accept_unproven, again)])
+    raise_worst([_find_failed(document, decide(document, None), accept_unproven, again)])
 
 
-def _find_failed(document: ValidationDocument, accept_unproven: bool, again: str) -> GateFailed | NotShown | None:
+def _find_failed(
+    document: ValidationDocument, decision: Decision, accept_unproven: bool, again: str
+) -> GateFailed | NotShown | None:
+    """Find why a validation does not pass; the message leaves out what the decision says."""
     if document.verdict == "FAIL":
         # Of a student that is too weak, a precision that costs some more is not the cause.
         weak = document.student is not None and document.student.verdict == "FAIL"
         causes = [] if weak else list_causes(document)
         hint = f"Likely cause: {causes[0]}." if causes else _advice(document)
+        if decision.verdict == "FAIL":
+            return _refuse(hint)
         return GateFailed(f"The exported student does not pass: {document.reason}.", hint)
     if document.verdict != "PASS" and not accept_unproven:
         hint = advise_unproven(document, again)
+        if decision.verdict == "NOT SHOWN":
+            return _refuse_unproven(hint)
         return NotShown(f"The exported student is not shown to pass: {document.reason}.", hint)
     return None
 
 
+def _refuse(hint: str) -> GateFailed:
+    """The error after a decision that is on the screen."""
+    return GateFailed(f"Not good enough to ship (exit code {GateFailed.exit_code}).", hint)
+
+
+def _refuse_unproven(hint: str) -> NotShown:
+    """The error after a decision that is on the screen."""
+    return NotShown(f"Not shown to be good enough (exit code {NotShown.exit_code}).", hint)
+
+
 def _advice(document: ValidationDocument) -> str:
     """A hint where a check failed without a known cause."""
-    if document.student is not None and document.student.verdict == "FAIL":
+    student = document.student
+    if student is not None and student.verdict == "FAIL":
+        if document.data.train_images is None and student.teacher_accuracy is None:  # a bundle
+            return "Train a better student on the machine of its run, then copy that bundle here."
         return (
             "Train longer (--epochs N), start from pretrained weights, or choose a larger student. "
             "The report lists what to try next, with commands."
@@ -128,9 +159,9 @@ def refuse_undecided(
         hint = f"Validate on more images, or accept it: {again} --accept-unproven".replace("  ", " ")
         if document is not None:
             hint = _advise_undecided(decision, document, again)
-        raise NotShown(decision.sentence, hint)
+        raise _refuse_unproven(hint)
     if decision.verdict == "FAIL" or (decision.verdict == "NOT JUDGED" and decision.model is None):
-        raise GateFailed(decision.sentence, _CHECK_LIMITS if document is None else _advice(document))
+        raise _refuse(_CHECK_LIMITS if document is None else _advice(document))
 
 
 def _advise_undecided(decision: Decision, document: ValidationDocument, again: str) -> str:
@@ -160,15 +191,17 @@ def refuse_run(
         GateFailed: a stage failed.
         NotShown: none failed, and one is not shown to pass; not raised with `accept_unproven`.
     """
-    failed = None if validation is None else _find_failed(validation, accept_unproven, again)
+    decision = decide(validation, benchmark)
+    failed = None if validation is None else _find_failed(validation, decision, accept_unproven, again)
     slow: GateFailed | NotShown | None = None
     if benchmark is not None:
         here = select_measured_on(benchmark, None if validation is None else validation.target)
-        decision = decide(validation, benchmark)
         if here is not None:
             slow = find_slow(here.judgements, [])
+            if isinstance(slow, GateFailed) and decision.verdict == "FAIL":
+                slow = _refuse(slow.hint or _CHECK_LIMITS)
         elif benchmark.judgements and validation is not None and decision.verdict == "NOT SHOWN":
-            slow = NotShown(decision.sentence, _advise_undecided(decision, validation, again))
+            slow = _refuse_unproven(_advise_undecided(decision, validation, again))
     raise_worst([failed, None if accept_unproven and isinstance(slow, NotShown) else slow])
 
 

@@ -25,7 +25,7 @@ from dskd_compress.stages.setup import (
     warn_of_orientation,
 )
 from dskd_compress.teachers.cache.plan import TeacherCache
-from dskd_compress.teachers.classes import make_class_map_option
+from dskd_compress.teachers.classes import make_class_map_option, make_command
 from dskd_compress.teachers.evaluation import (
     TeacherAccuracy,
     TeacherEvaluation,
@@ -92,7 +92,8 @@ def _distill(
     read = group.run_on_main(lambda: folder.inputs(DISTILL, recipe))
     sets = open_checked_data(recipe, output)
     warn_of_orientation(recipe, sets, output)
-    recipe = decide_fit(recipe, sets, output)
+    training = make_command(asked, folder, "train", "--set teacher.fit=head")
+    recipe = decide_fit(recipe, sets, output, train=training)
     asked = asked.model_copy(update={"teacher": recipe.teacher})  # for commands in hints
     facts = sets.facts()
     student, format = create_student(recipe, len(sets.classes), lambda sentence: output.print(escape(sentence)))
@@ -104,7 +105,7 @@ def _distill(
         teacher = _open_teacher(asked, folder, sets, (student, format), facts.sha256, group, output)
         inputs["teacher"] = teacher.sha256
     else:
-        output.plain(f"No teacher: {absence}")
+        output.plain(f"No teacher: {absence}.")
     initial_sha256 = state_sha256(student)
 
     task = create_task(
@@ -252,7 +253,7 @@ def _check_teacher(
     if doubted or (of_user and recipe.needs_teacher and recipe.diagnosis.enabled):
         better = group.run_on_main(lambda: compare_normalisations(sets, pair, device))
     if doubted:
-        raise explain_below_known(accuracy.own, known, better)
+        raise explain_below_known(accuracy.own, recipe.teacher, loaded, pair, better)
     return accuracy, better
 
 

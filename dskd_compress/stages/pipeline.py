@@ -25,7 +25,7 @@ from dskd_compress.run_folder import (
 from dskd_compress.show.benchmark import print_judgements
 from dskd_compress.show.next_steps import print_next_steps
 from dskd_compress.show.preflight import print_preflight, print_stages
-from dskd_compress.show.validation import decision_in, print_validation
+from dskd_compress.show.validation import decision_in, print_decision, print_validation
 from dskd_compress.stages.benchmark import run_benchmark
 from dskd_compress.stages.distill import run_distill
 from dskd_compress.stages.export import run_export
@@ -170,6 +170,8 @@ def print_outcomes(
 ) -> tuple[ValidationDocument | None, BenchmarkDocument | None]:
     """Print what the stages of `run` found and what its report shows, and give the verdicts.
 
+    What a person has to read comes last: the decision, what to try next, the report's path.
+
     A document is None where neither its stage nor the report was part of the run, and where it is outdated.
     """
     stages = {outcome.stage: outcome for outcome in outcomes}
@@ -182,14 +184,16 @@ def print_outcomes(
         print_validation(document, decision, output)
     if timed is not None:
         print_judgements("Budget", timed.judgements, output)
+    if document is not None:
+        print_decision(decision, output)
     if document is None and VALIDATE in outdated:
         run = shlex.quote(str(folder.path))
         output.plain(f"Not checked: validate: {outdated[VALIDATE]}. Run: dskd-compress validate {run}")
     report, steps = folder / "report.html", list[NextStep]()
     if REPORT in stages:
-        output.plain(f"Report: {report}")
         steps = list_next_steps(load_run(folder.path))
         print_next_steps(steps, output)
+        output.plain(f"Report: {report}")
     output.result(
         {
             "run": str(folder.path),

@@ -29,6 +29,7 @@ from dskd_export.files.atomic import write_atomic
 from dskd_export.files.bounded import read_bounded
 
 _MOST_CLASSES = 100  # the map of more does not fit a command line
+_OF_LENGTH = {"epochs", "warmup_epochs"}  # the student's own; the teacher is trained for the default
 _HINT = "Write one line per class of the teacher: `teacher class: data class`, as names or indices."
 
 
@@ -138,11 +139,17 @@ def refuse_other_classes(recipe: Recipe, folder: RunFolder, classes: Sequence[st
         if teacher.count
         else "The teacher has no classifier.",
         "One of these:\n"
-        + "\n".join(f"  {way}: {_make_command(recipe, folder, name, option)}" for way, name, option in ways),
+        + "\n".join(f"  {way}: {make_command(recipe, folder, name, option)}" for way, name, option in ways),
     )
 
 
-def _make_command(recipe: Recipe, folder: RunFolder, name: str, option: str) -> str:
+def make_command(recipe: Recipe, folder: RunFolder, name: str, option: str) -> str:
+    """Make a command of a recipe whose teacher gets the classes of the data in another way.
+
+    Args:
+        name: of the command.
+        option: that chooses the way.
+    """
     # A teacher with a new classifier is built with the classes of its weights, or of the data.
     kwargs = {key: value for key, value in recipe.teacher.kwargs.items() if key != "num_classes"}
     teacher = recipe.teacher.model_copy(update={"kwargs": kwargs, "fit": None})
@@ -151,8 +158,8 @@ def _make_command(recipe: Recipe, folder: RunFolder, name: str, option: str) -> 
 
 
 def _make_training_options(recipe: Recipe) -> str:
-    """Make the option that trains the teacher with the settings of the student; none where they are defaults."""
-    settings = recipe.train.model_dump(mode="json", exclude_defaults=True)
+    """Make the option that trains the teacher as the student, but not as long; none where all is default."""
+    settings = recipe.train.model_dump(mode="json", exclude_defaults=True, exclude=_OF_LENGTH)
     return f" --set {shlex.quote(f'teacher.train={json.dumps(settings)}')}" if settings else ""
 
 

@@ -5,11 +5,12 @@ A student is judged against the teacher on its own input, here and in `validate`
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 import torch
 
-from dskd_compress.config import Recipe
+from dskd_compress.config import Recipe, TeacherSection
 from dskd_compress.data import DataSets, Preprocessing, ValLoader
 from dskd_compress.methods import Pair
 from dskd_compress.models import TeacherInput
@@ -94,10 +95,16 @@ def describe_teacher(name: str, teacher: TeacherModel, pair: Pair, accuracy: Tea
 
 def _describe_smaller(name: str, teacher: TeacherModel, pair: Pair) -> list[str]:
     """Say that a teacher gets much smaller images than its weights may know."""
-    fed, usual = pair.teacher_size[1], teacher.usual_px
-    if usual is None or teacher.origin is None or fed > _MUCH_SMALLER * usual:
+    usual = _find_larger_px(teacher, pair)
+    if usual is None:
         return []
     return [f"timm's {name} was trained at {usual} px. To feed it that: --set teacher.input_size={usual}"]
+
+
+def _find_larger_px(teacher: TeacherModel, pair: Pair) -> int | None:
+    """Find the side of timm's images for a teacher that gets much smaller ones; None: it does not."""
+    fed, usual = pair.teacher_size[1], teacher.usual_px
+    return None if usual is None or teacher.origin is None or fed > _MUCH_SMALLER * usual else usual
 
 
 def _describe_accuracy(name: str, teacher: TeacherModel, pair: Pair, accuracy: TeacherAccuracy) -> list[str]:
@@ -131,19 +138,47 @@ def is_below_known(accuracy: Accuracy, known: float | None) -> bool:
     return known is not None and accuracy.top1.high < known
 
 
-def explain_below_known(accuracy: Accuracy, known: float | None, normalisation: Symptom | None) -> DiagnosisError:
+def explain_below_known(
+    accuracy: Accuracy, section: TeacherSection, teacher: TeacherModel, pair: Pair, normalisation: Symptom | None
+) -> DiagnosisError:
     """Explain why a teacher that is fed wrongly is refused: hours of training from it would be lost.
 
     Args:
+        accuracy: on its own input.
+        section: of the recipe, with the known accuracy.
+        teacher: that was measured.
+        pair: of it and the student.
         normalisation: what was found to be wrong with its normalisation; None: nothing.
     """
     top1 = accuracy.top1
-    candidates = (
-        "Set what its training used: teacher.input_size, teacher.crop_pct, teacher.interpolation, teacher.mean, "
-        "teacher.std; or map its classes: --set teacher.class_map=by_name; or drop --teacher-accuracy."
-    )
+    larger = _find_larger_px(teacher, pair)
+    if normalisation is not None:
+        hint = normalisation.cure
+    elif larger is not None:
+        hint = f"Add to the command: --set teacher.input_size={larger}"
+    else:
+        hint = _list_candidates(section, pair)
     return DiagnosisError(
         f"The teacher reaches {top1.value:.2%} (95 %: {top1.low:.2%} to {top1.high:.2%}) on {accuracy.images:,} "
-        f"validation images, clearly below the known {known or 0:.2%} (teacher.accuracy).",
-        candidates if normalisation is None else normalisation.cure,
+        f"validation images, clearly below the known {section.accuracy or 0:.2%} (teacher.accuracy).",
+        hint,
     )
+
+
+def _list_candidates(section: TeacherSection, pair: Pair) -> str:
+    """List the settings that may differ from the teacher's training, with the values of today."""
+    if section.train is not None:
+        return "Train it longer (teacher.train.epochs), or drop --teacher-accuracy."
+    format, height = pair.teacher_format, pair.teacher_size[1]
+    mean, std = ("[" + ",".join(f"{value:.4g}" for value in values) + "]" for values in (format.mean, format.std))
+    values = {
+        "input_size": f"{height}",
+        "crop_pct": f"{format.crop_pct:.4g}",
+        "interpolation": format.interpolation,
+        "mean": mean,
+        "std": std,
+    }
+    options = " ".join(f"--set {shlex.quote(f'teacher.{key}={value}')}" for key, value in values.items())
+    own_classes = section.probe is None and section.class_map is None
+    classes = "Or map its classes: --set teacher.class_map=by_name. " if own_classes else ""
+    return f"Add to the command, with the values of its training: {options}. {classes}Or drop --teacher-accuracy."

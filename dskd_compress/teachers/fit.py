@@ -16,11 +16,14 @@ from dskd_compress.weights import find_info
 from dskd_export.errors import ModelError
 
 
-def decide_fit(recipe: Recipe, sets: DataSets, output: Output) -> Recipe:
+def decide_fit(recipe: Recipe, sets: DataSets, output: Output, *, train: str = "") -> Recipe:
     """Set teacher.fit where the recipe leaves it open: probe if the teacher has other classes than the data.
 
     On few images the frozen features teach better than a teacher that was trained on them (arXiv 2402.11305),
     and cost one pass. A teacher whose classes only loading can show stays open.
+
+    Args:
+        train: the command that trains the teacher's classifier in place of that, where this one cannot.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
@@ -39,10 +42,13 @@ def decide_fit(recipe: Recipe, sets: DataSets, output: Output) -> Recipe:
     own = classes if isinstance(classes, int) else len(classes)
     other = "other " if own == len(wanted) else ""  # known by name
     found = f"{own} {other}classes in its weights" if own else "no classifier in its weights"
+    instead = (
+        f"{train} (all of it: teacher.fit=all)" if train else "--set teacher.fit=head or --set teacher.fit=all"
+    )
     output.print(
         escape(
             f"Teacher {teacher.name}: {found}, {len(wanted)} classes in the data. Fitting a linear classifier on "
-            "its features (teacher.fit probe). To train it: --set teacher.fit=head or --set teacher.fit=all"
+            f"its features (teacher.fit probe). To train it: {instead}"
         )
     )
     return _with_fit(recipe, "probe")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from dskd_compress.config import DataSection, Recipe, TeacherSection
 from dskd_compress.data import DataSets, Preprocessing, resolve_preprocessing
 from dskd_compress.label_space import ProbedModel
 from dskd_compress.models import create_model
+from dskd_compress.recipe import recipe_as_options
 from dskd_compress.run_folder import DISTILL, TEACHER_PROBE, RunFolder
 from dskd_compress.teachers.classes import (
     find_class_names,
@@ -77,7 +79,9 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
     """
     section = recipe.teacher
     if section.train is not None:
-        path = folder.require("teacher.safetensors", "train")
+        path = folder.weights("teacher")
+        if not path.exists():
+            raise DataError(f"{path} is missing.", f"Make it first: {_make_train_command(recipe, folder)}")
         model, trained = load_trained(path)
         check_classes(trained.classes, sets, path, "train")
         return TeacherModel(model, trained.preprocessing, describe_trained(section))
@@ -124,6 +128,14 @@ def load_own_teacher(recipe: Recipe, folder: RunFolder, sets: DataSets) -> Teach
         usual_px=usual[1] if usual and section.input_size is None and not stated.source else None,
         notes=(*stated.left_out, *_name_other_exif(info, recipe)),
     )
+
+
+def _make_train_command(recipe: Recipe, folder: RunFolder) -> str:
+    """Make the command that trains the teacher; with all options where the run does not keep these yet."""
+    run = shlex.quote(str(folder.path))
+    if (folder / "recipe.yaml").is_file() and folder.read_recipe().teacher == recipe.teacher:
+        return f"dskd-compress train {run}"
+    return f"dskd-compress train {shlex.join(recipe_as_options(recipe))} --out {run}"
 
 
 def _name_other_exif(info: WeightsInfo | None, recipe: Recipe) -> list[str]:

@@ -14,7 +14,10 @@ def explain_absence(recipe: Recipe, folder: RunFolder) -> str | None:
     if recipe.needs_teacher:
         return None
     if not recipe.has_teacher:
-        return f"method {recipe.method.name} has no teacher; --teacher-checkpoint FILE gives one to compare with"
+        return (
+            f"method {recipe.method.name} trains on the labels alone; "
+            "to compare with one: --teacher NAME --teacher-checkpoint FILE"
+        )
     if recipe.teacher.train is not None and not folder.weights("teacher").is_file():
         return f"method {recipe.method.name} needs no teacher, and the recipe's is not trained"
     return None

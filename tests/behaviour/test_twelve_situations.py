@@ -40,7 +40,7 @@ class Situation:
         winner: precision that is shipped, or the candidate; None: none.
         validated: exit code of `validate`, the worst of the student and all models.
         exported: exit code of `export --precision auto`: whether there is a model to ship.
-        sentence: parts of the first line.
+        sentence: parts of the sentence that decides.
         elsewhere: parts of the validation's reason or the detail of the decision.
         times_ms: of a benchmark; empty: there is none.
         device: of the benchmark.
@@ -187,6 +187,16 @@ SITUATIONS = {
         times_ms={"fp32": 5.0, "fp16": 2.0, "int8": 3.0},
         unstable=("fp16",),
     ),
+    "the time of the winner is unstable": Situation(
+        Planted(models={"fp32": 0, "int8": 0}),
+        "PASS",
+        "int8",
+        SHIP,
+        SHIP,
+        ("Ship int8 on jetson-orin: ", "3 ms p99 in TensorRT, timing unstable."),
+        times_ms={"fp32": 5.0, "int8": 3.0},
+        unstable=("int8",),
+    ),
     "measured on the target": Situation(
         Planted(models=ALL, budget={"latency_p99_ms": 8}),
         "PASS",
@@ -242,7 +252,7 @@ SITUATIONS = {
         "int8",
         SHIP,
         SHIP,
-        ("Ship int8 on cpu: ", "not measured on cpu."),
+        ("Ship int8 on cpu: ", "not timed on cpu."),
     ),
     "a bundle from before targets": Situation(
         Planted(models=ALL, target=None),
@@ -282,6 +292,14 @@ def code_of(refuse: Callable[[], None]) -> int:
     return SHIP
 
 
+def message_of(refuse: Callable[[], None]) -> str:
+    try:
+        refuse()
+    except DskdError as error:
+        return error.message
+    return ""
+
+
 def write(folder: Path, *documents: Document | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for document in documents:
@@ -312,6 +330,9 @@ def test_a_planted_situation(name: str, tmp_path: Path) -> None:
     assert code_of(lambda: refuse_undecided(decision, False, validation, "dskd-compress validate runs/b")) == (
         situation.exported
     )
+    error = message_of(lambda: refuse_run(validation, benchmark, False))
+    assert decision.sentence not in error
+    assert decision.verdict == "PASS" or "(exit code " in error
     if UNPROVEN in (situation.validated, situation.exported):
         assert code_of(lambda: refuse_failed(validation, True)) == SHIP
         assert code_of(lambda: refuse_undecided(decision, True, validation)) == SHIP

@@ -9,7 +9,7 @@ from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import BenchmarkDocument
 from dskd_export.documents.runner_name import RunnerName
 from dskd_export.documents.validation import StudentJudgement, ValidationDocument
-from dskd_export.precision.targets import name_measured_device
+from dskd_export.precision.targets import is_measured_on, name_measured_device
 from dskd_export.validation.judgement import AGAINST_TEACHER
 from dskd_export.validation.verdicts import reason_of, verdict_of
 
@@ -29,6 +29,21 @@ def describe_device(model: Model, validation: ValidationDocument, benchmark: Ben
     return name_measured_device(validation.target, benchmark.provenance.device, model.name)
 
 
+def describe_untimed(validation: ValidationDocument, device: str) -> str:
+    """Say that nothing was timed on a device, and only of one that nothing ran on that nothing was measured there.
+
+    Args:
+        validation: of the bundle.
+        device: that is decided for; empty: any.
+    """
+    facts = validation.provenance.device
+    here = any(
+        one.verdict != "NOT RUN" and is_measured_on(validation.target, facts, one.runner)
+        for one in validation.judgements
+    )
+    return f"not {'timed' if here else 'measured'} on {device or 'any device'}"
+
+
 def describe_winner(
     winner: Model, rivals: int, validation: ValidationDocument, benchmark: BenchmarkDocument | None
 ) -> str:
@@ -45,12 +60,10 @@ def describe_winner(
     accuracy = _describe_accuracy(winner, validation)
     if winner.latency_p99_ms is not None:
         cost = f"{winner.latency_p99_ms:.3g} ms p99 in {_describe_runner(winner.name)}"
-        cost += "" if winner.stable else ", UNSTABLE"
+        cost += "" if winner.stable else ", timing unstable"
         return f"{where}: {accuracy}, {cost}{f', {winner.slower}' if winner.slower else ''}"
     size = "" if winner.size_mb is None else f" ({winner.size_mb:.3g} MB)"
-    return (
-        f"{where}: {accuracy}, {_describe_choice(winner, rivals)}{size}; not measured on {device or 'any device'}"
-    )
+    return f"{where}: {accuracy}, {_describe_choice(winner, rivals)}{size}; {describe_untimed(validation, device)}"
 
 
 def describe_detail(

@@ -18,6 +18,7 @@ from dskd_export.benchmark.sentences import (
     describe_device,
     describe_failure,
     describe_pair,
+    describe_untimed,
     describe_winner,
 )
 from dskd_export.documents.benchmark import BenchmarkDocument
@@ -80,7 +81,7 @@ class Decision:
             judged: `model` would be the one if it passes.
         model: the winner; None: there is none.
         timed: the winner is the fastest that was timed on the device, not the smallest.
-        sentence: for people, the first line of whatever shows a decision.
+        sentence: for people: the first line of a report, below the tables of a command.
         device: that is decided for; empty: unknown.
         detail: why this model, what is slower, and what was timed that does not count; sentences, or empty.
     """
@@ -126,7 +127,8 @@ def decide(validation: ValidationDocument | None, benchmark: BenchmarkDocument |
         more = validation.student.verdict == "FAIL" and validation.student.reason not in sentence
         parts = [f"The student is {validation.student.reason}."] if more else []
         if device and here is None:
-            parts.append(f"Not measured on {device}.")
+            untimed = describe_untimed(validation, device)
+            parts.append(f"{untimed[0].upper()}{untimed[1:]}.")
         return Decision("FAIL", None, False, sentence, device, " ".join(parts))
     sentence = "Nothing was judged, so nothing is known to be good enough to ship."
     return Decision("NOT JUDGED", None, False, sentence, device)

@@ -19,6 +19,7 @@ from dskd_export.benchmark.candidates import (
     select_measured_on,
     verdict_on,
 )
+from dskd_export.benchmark.sentences import describe_untimed
 from dskd_export.benchmark.winner import pick
 from dskd_export.documents.base import Interval
 from dskd_export.documents.benchmark import BenchmarkRow
@@ -255,11 +256,11 @@ def _of_source(source: Source, accuracies: _Accuracies, measured: Container[str]
     device = source.device if here is not None else validation.target or source.device
     for model in models_of(validation, here):
         if model.latency_p50_ms is None:
-            row = _row_of(model, smallest, device)
+            row = _row_of(model, smallest, describe_untimed(validation, device))
             yield choice(row, validation.bundle_sha256, model.verdict, model.reason, device)
 
 
-def _row_of(model: Model, batch: int, device: str) -> BenchmarkRow:
+def _row_of(model: Model, batch: int, unavailable: str) -> BenchmarkRow:
     """The row of a model that was validated and not timed."""
     name = model.name
     return BenchmarkRow(
@@ -273,7 +274,7 @@ def _row_of(model: Model, batch: int, device: str) -> BenchmarkRow:
         latency=None,
         throughput_images_per_s=None,
         size_mb=model.size_mb,
-        unavailable=f"not measured on {device}",
+        unavailable=unavailable,
     )
 
 

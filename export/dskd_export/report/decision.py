@@ -134,7 +134,7 @@ def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
         source = f"{one.source}: " if len(best) > 1 or len({each.source for each in found}) > 1 else ""
         top1 = "" if one.top1 is None else f"top-1 {fmt.percent_interval(one.top1)}"
         if one.row.latency is None:
-            detail = f"{source}{fmt.runner_of(one.row)}, the smallest that passes; not measured on {device}"
+            detail = f"{source}{fmt.runner_of(one.row)}, the smallest that passes; {one.row.unavailable}"
             facts.append(Fact(label, one.row.precision, detail, interval=top1))
             continue
         p50, p99 = (fmt.milliseconds(ms) for ms in (one.row.latency.p50_ms, one.row.latency.p99_ms))
@@ -142,7 +142,7 @@ def _ship_facts(found: Sequence[Choice]) -> list[Fact]:
         if one.row.energy_per_image_mj is not None:
             detail += f", {fmt.significant(one.row.energy_per_image_mj.value)}{fmt.NBSP}mJ per image"
         if not one.row.latency.stable:
-            detail += ", UNSTABLE"
+            detail += ", timing unstable"
         if one.slower:
             detail += f", {one.slower}"
         facts.append(Fact(label, one.row.precision, detail, interval=top1))
@@ -252,5 +252,5 @@ def _latency_fact(benchmark: BenchmarkDocument | None) -> Fact:
     where = fmt.runner_name(student.runner, student.provider, student.precision, student.threads)
     detail = f"p50 at batch {student.batch}, {fmt.milliseconds(before)} → {fmt.milliseconds(after)}, {where}"
     if not (teacher.latency.stable and student.latency.stable):
-        detail += ", UNSTABLE"
+        detail += ", timing unstable"
     return Fact(label, fmt.times(before, after, "faster", "slower", "as fast"), detail)

@@ -38,6 +38,7 @@ _ORDER: dict[str, tuple[Kind, ...]] = {
     "NOT SHOWN": ("teacher", "images", "training", "precision", "speed"),
     "PASS": ("images", "precision", "speed", "teacher", "training"),
 }
+_MATCHED: tuple[Kind, ...] = ("images", "precision", "speed")  # a student that keeps up needs no training
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def list_next_steps(run: Run, most: int = MOST_STEPS) -> list[NextStep]:
         run: what is known; its folder is named in the commands as it is there.
         most: steps to list.
     """
-    order = _ORDER.get(_student_verdict(run), _ORDER["PASS"])
+    order = _MATCHED if _is_matched(run) else _ORDER.get(_student_verdict(run), _ORDER["PASS"])
     found = [step for rule in _RULES for step in rule(run) if step.kind in order]
     found.sort(key=lambda step: order.index(step.kind))  # of one kind the order of the rules
     return found[:most]
@@ -284,6 +285,17 @@ _RULES: Sequence[Callable[[Run], Iterator[NextStep]]] = (
 def _student_verdict(run: Run) -> str:
     student = None if run.validation is None else run.validation.student
     return "NOT JUDGED" if student is None else student.verdict
+
+
+def _is_matched(run: Run) -> bool:
+    """Whether the student passes and loses nothing against its teacher."""
+    student = None if run.validation is None else run.validation.student
+    return (
+        student is not None
+        and student.verdict == "PASS"
+        and student.teacher is not None
+        and student.teacher.top1_drop.value <= 0
+    )
 
 
 def _student_rows(run: Run) -> list[BenchmarkRow]:

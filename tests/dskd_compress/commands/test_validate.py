@@ -41,7 +41,7 @@ def test_a_limit_is_crossed(finished: Finished, tmp_path: Path, capsys: pytest.C
     assert out.count("\n") == 1  # the document has said everything
     assert json.loads(out)["passed"] is False
     assert "FAIL" in err
-    assert "error: The exported student does not pass" in err
+    assert "error: Not good enough to ship (exit code 5)." in err
     assert json.loads((folder / "validation.json").read_text())["passed"] is False
 
 

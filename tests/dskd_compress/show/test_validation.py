@@ -11,6 +11,7 @@ from dskd_compress.console import Output
 from dskd_compress.show.benchmark import refuse_slow_anywhere
 from dskd_compress.show.validation import (
     decision_in,
+    print_decision,
     print_validation,
     refuse_failed,
     refuse_run,
@@ -109,6 +110,17 @@ def test_the_hint_is_the_likely_cause(finished: Finished) -> None:
     assert caught.value.hint == "Likely cause: model.fp32.onnx: the channels come in the order BGR."
 
 
+def test_a_bundle_is_not_told_to_train(finished: Finished) -> None:
+    document = of(
+        finished, judged(finished, GOOD), student=StudentJudgement(verdict="FAIL", reason="bad", checks=[])
+    )
+    bundle = document.model_copy(update={"data": document.data.model_copy(update={"train_images": None})})
+    for one, trains in ((document, True), (bundle, False)):
+        with pytest.raises(GateFailed) as caught:
+            refuse_failed(one)
+        assert ("--epochs" in str(caught.value.hint)) is trains
+
+
 def test_export_needs_one_model_to_ship(finished: Finished) -> None:
     student = StudentJudgement(verdict="PASS", reason="good", checks=[])
     bad, few = judged(finished, BAD, runner=RunnerName("onnxruntime:cpu:int8")), judged(finished, FEW)
@@ -121,7 +133,7 @@ def test_export_needs_one_model_to_ship(finished: Finished) -> None:
     refuse_undecided(unproven, True)
     with pytest.raises(GateFailed):
         refuse_undecided(decide(of(finished, bad, student=student), None), True)
-    with pytest.raises(GateFailed, match="Not checked"):  # of a pair
+    with pytest.raises(GateFailed, match="exit code 5"):  # of a pair
         refuse_undecided(decide(of(finished, judged(finished, GOOD)), None), True)
 
 
@@ -225,9 +237,12 @@ def test_the_decision_is_read_from_the_folder(finished: Finished, capsys: pytest
     document = read_document(finished.folder / "validation.json", ValidationDocument)
     decision = decision_in(finished.folder.path)
     assert decision == decide(document, read_document(finished.folder / "benchmark.json", BenchmarkDocument))
-    print_validation(document, decision, Output(json_output=False))
-    lines = capsys.readouterr().out.splitlines()
-    assert (lines[0], lines[-1]) == (decision.sentence, decision.detail)
+    output = Output(json_output=False)
+    print_validation(document, decision, output)
+    print_decision(decision, output)
+    out = capsys.readouterr().out
+    assert out.splitlines()[-2:] == [decision.sentence, decision.detail]
+    assert out.count(decision.sentence) == 1
     assert decision.sentence.startswith("Ship fp32 on ")
     assert decision.detail.startswith("onnxruntime:cpu:fp32, the only model that passes: p50 ")
     assert decision_in(finished.folder.path / "nothing").verdict == "NOT JUDGED"

@@ -95,9 +95,22 @@ def test_a_teacher_clearly_below_what_is_known_is_refused_before_the_training(
     words = shlex.split(str(caught.value.hint).removeprefix("Add to the command: "))[1::2]
     run_distill(small_recipe(*keys(weights, *words, held)), RunFolder(tmp_path / "right"), QUIET)
 
-    # Where the normalisation is right, the hint names what else may differ.
-    with pytest.raises(DiagnosisError, match=r"teacher\.crop_pct"):
-        run_distill(small_recipe(*keys(weights, *RIGHT, "teacher.accuracy=1")), RunFolder(tmp_path / "one"), QUIET)
+    # Where the normalisation is right, the hint names what else may differ: first images far below timm's size.
+    one = keys(weights, *RIGHT, "teacher.accuracy=1")
+    with pytest.raises(DiagnosisError) as caught:
+        run_distill(small_recipe(*one), RunFolder(tmp_path / "one"), QUIET)
+    assert caught.value.hint == "Add to the command: --set teacher.input_size=160"
+    # With its size given, all of its input, as options with the values of today, and its classes.
+    with pytest.raises(DiagnosisError) as caught:
+        run_distill(small_recipe(*one, "teacher.input_size=32"), RunFolder(tmp_path / "one"), QUIET)
+    assert "--set teacher.input_size=32 --set teacher.crop_pct=" in str(caught.value.hint)
+    assert "teacher.class_map=by_name" in str(caught.value.hint)
+    # The classes of a classifier that is fitted on the data are those of the data.
+    with pytest.raises(DiagnosisError) as caught:
+        run_distill(
+            small_recipe(*one, "teacher.input_size=32", "teacher.fit=probe"), RunFolder(tmp_path / "one"), QUIET
+        )
+    assert "class_map" not in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,43 @@ def test_each_way_works_when_it_is_pasted(
         assert "classifier of 5 classes is left out" in printed.out
         document = read_document(out / "teacher.json", TrainingDocument)
         fit = "head" if way == "train its classifier" else "all"
-        assert (document.epochs, document.steps, document.teacher_fit) == (1, 3, fit)
+        assert (document.epochs, document.steps, document.teacher_fit) == (
+            30,
+            90,
+            fit,
+        )  # --epochs is the student's
         following = next(line for line in printed.out.splitlines() if line.startswith("Next: dskd-compress "))
         assert main(shlex.split(following.removeprefix("Next: dskd-compress "))) == 0, capsys.readouterr().err
     document = read_document(out / "distill.json", TrainingDocument)
     assert (document.method, document.epochs, document.teacher is not None) == ("kd", 1, True)
+
+
+def test_a_teacher_that_is_still_to_be_trained_is_trained_by_the_hint(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All options are in the hint, also in a folder whose recipe has another teacher."""
+    head = [*job[:-1], "teacher.fit=head", "--set", "teacher.train={epochs: 1, batch_size: 6}"]
+    out = tmp_path / "my run"
+    assert main([*head, "--out", str(out)]) == 3
+    hint = next(line for line in capsys.readouterr().err.splitlines() if "Make it first: " in line)
+    monkeypatch.setattr(console, "_document_written", False)
+    assert main(shlex.split(hint.partition("Make it first: dskd-compress ")[2])) == 0, capsys.readouterr().err
+    assert read_document(out / "teacher.json", TrainingDocument).teacher_fit == "head"
+    (out / "teacher.safetensors").unlink()
+    capsys.readouterr()
+    assert main(["distill", str(out)]) == 3
+    assert f"dskd-compress train {shlex.quote(str(out))}\n" in capsys.readouterr().err
+    assert main(["distill", str(out), "--set", "teacher.train.lr=0.001"]) == 3
+    assert "--set teacher.train.lr=0.001" in capsys.readouterr().err
+
+
+def test_the_notice_of_a_fitted_classifier_names_the_command_that_trains(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*job[:-2], "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "To train it: dskd-compress train --teacher test_resnet " in out
+    assert f"--set teacher.fit=head --out {tmp_path / 'run'} " in out
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_the_smallest_where_nothing_was_timed_and_that_is_said() -> None:
     validation = validated(*MODELS)
     assert named(validation, None) == "onnxruntime:cpu:int8"
     assert decide(validation, None).sentence == (
-        "Ship int8: about the student, the smallest of 3 that pass (3 MB); not measured on any device."
+        "Ship int8: about the student, the smallest of 3 that pass (3 MB); not timed on any device."
     )
 
 

@@ -187,6 +187,16 @@ def test_speed(full_run: Path) -> None:
     assert not any(step.kind == "speed" for step in list_next_steps(timed(run, 0.9, 1.2)))
 
 
+def test_a_student_that_keeps_up_with_its_teacher_is_not_trained_again(make_run: Callable[..., Path]) -> None:
+    for right, advised in ((1430, False), (1425, True)):
+        folder = make_run(images=1500, student_right=right, teacher_right=1430, student_drop=0.05, start="random")
+        run = load_run(folder)
+        assert run.validation is not None
+        assert run.validation.student is not None
+        assert run.validation.student.verdict == "PASS"
+        assert any(step.kind == "training" for step in list_next_steps(run, most=9)) is advised
+
+
 def test_nothing_is_said_where_nothing_is_measured(run: Run) -> None:
     empty = replace(run, student=None, teacher=None, student_history=None, validation=None, benchmark=None)
     assert list_next_steps(empty) == []
