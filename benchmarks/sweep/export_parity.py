@@ -36,7 +36,7 @@ def export_with_parity(name: str) -> dict[str, Any]:
     """
     torch.manual_seed(0)
     line: dict[str, Any] = {"name": name}
-    section = StudentSection(name=name)
+    section = StudentSection(name=name, pretrained=False)
     began = time.perf_counter()
     try:
         size = resolve_preprocessing(DataSection(), create_on_meta(name, None, len(CLASSES))).input_size[1]

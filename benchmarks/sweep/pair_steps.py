@@ -45,7 +45,7 @@ def smallest_size(name: str, sizes: Sequence[int]) -> int:
 def build(name: str, size: int, seed: int) -> nn.Module:
     """Create a model with ten classes and random weights from a seed."""
     torch.manual_seed(seed)
-    return create_model(StudentSection(name=name), num_classes=CLASSES, input_size=size)
+    return create_model(StudentSection(name=name, pretrained=False), num_classes=CLASSES, input_size=size)
 
 
 def two_steps(student: nn.Module, student_size: int, teacher: nn.Module, teacher_size: int) -> str:

@@ -251,6 +251,7 @@ def _check_teacher(
     # timm's facts on its own weights, and ours on those we trained, are right.
     of_user = recipe.teacher.checkpoint is not None and loaded.origin is not None
     if doubted or (of_user and recipe.needs_teacher and recipe.diagnosis.enabled):
+        output.print("Trying the usual normalisations of the teacher's images.")
         better = group.run_on_main(lambda: compare_normalisations(sets, pair, device))
     if doubted:
         raise explain_below_known(accuracy.own, recipe.teacher, loaded, pair, better)

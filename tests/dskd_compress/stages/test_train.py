@@ -100,8 +100,10 @@ def test_the_head_alone_is_trained(encoder: Path, tmp_path: Path) -> None:
     assert document.teacher_fit == "head"
     assert document.model.weights == "checkpoint encoder.safetensors, classifier trained by this run"
     assert document.best.top1.low > 0.3  # chance is 0.1
-    steps = [line for line in records(tmp_path / "teacher.train.jsonl") if line["kind"] == "step"]
-    assert steps[-1]["losses"]["loss"] < 0.7 * steps[0]["losses"]["loss"]
+    lines = records(tmp_path / "teacher.train.jsonl")
+    losses = [line["losses"]["loss"] for line in lines if line["kind"] == "step"]
+    epoch = len(losses) // 4
+    assert sum(losses[-epoch:]) < 0.7 * sum(losses[:epoch])
 
 
 def test_all_of_it_is_trained_but_frozen_batch_norms(encoder: Path, tmp_path: Path) -> None:
