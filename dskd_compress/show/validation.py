@@ -104,7 +104,7 @@ def _find_failed(
     if document.verdict == "FAIL":
         # Of a student that is too weak, a precision that costs some more is not the cause.
         weak = document.student is not None and document.student.verdict == "FAIL"
-        causes = list(document.causes) if weak else list_causes(document)
+        causes = document.causes if weak else list_causes(document)
         hint = f"Likely cause: {causes[0]}." if causes else _advice(document)
         if decision.verdict == "FAIL":
             return _refuse(hint)
