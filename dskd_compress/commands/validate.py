@@ -74,7 +74,6 @@ def validate(
     from dskd_compress.console import Output
     from dskd_compress.show.validation import decision_in, print_decision, print_validation, refuse_failed
     from dskd_export.bundle.source import is_bundle
-    from dskd_export.files.atomic import write_atomic
 
     output = Output(json_output)
     if images is not None and str(images).isdecimal() and not is_bundle(source):
@@ -93,12 +92,17 @@ def validate(
     print_validation(document, decision, output)
     print_decision(decision, output)
     if junit is not None:
-        from dskd_export.ci.junit import junit_xml
-
-        write_atomic(junit, junit_xml(document, accept_unproven=accept_unproven))
+        _write_junit(junit, document, accept_unproven)
     options.say_where(None if folder == source else folder, output)
     output.result(document.without_photos())
     refuse_failed(document, accept_unproven, _repeat(source, images))
+
+
+def _write_junit(path: Path, document: ValidationDocument, accept_unproven: bool) -> None:
+    from dskd_export.ci.junit import junit_xml
+    from dskd_export.files.atomic import write_atomic
+
+    write_atomic(path, junit_xml(document, accept_unproven=accept_unproven))
 
 
 def _repeat(source: Path, images: Path | None) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from dskd_compress.run_folder.stages import find_stage
 from dskd_compress.show.validation import refuse_failed
 from dskd_compress.stages.validate import run_validate
 from dskd_compress.weights import load_trained, save_weights
+from dskd_export.benchmark.winner import decide
 from dskd_export.documents.base import StageRecord, read_document
 from dskd_export.documents.validation import Judgement, ValidationDocument
 from dskd_export.errors import BundleError, DataError, GateFailed, NotShown
@@ -282,12 +284,15 @@ def test_limits_that_are_crossed_are_named(finished: Finished, tmp_path: Path) -
     document = run_validate(small_recipe(*IMPOSSIBLE), folder, QUIET)
     assert not document.passed
     assert not read_document(folder / "validation.json", ValidationDocument).passed
-    match = r"onnxruntime:cpu:fp32: max abs / scale is \S+, the limit is <= 1e-30"
-    with pytest.raises(GateFailed, match=match) as caught:
+    decision = decide(document, None)
+    assert re.search(
+        r"onnxruntime:cpu:fp32 fails: max abs / scale is \S+, the limit is <= 1e-30", decision.sentence
+    )
+    with pytest.raises(GateFailed) as caught:
         refuse_failed(document)
     passed = [check.name for check in document.judgements[0].checks if not check.failed]
     assert "top-1 agreement" in passed
-    assert not any(name in str(caught.value) for name in passed)
+    assert not any(name in f"{decision.sentence} {caught.value}" for name in passed)
 
 
 def test_a_bundle_of_another_student(finished: Finished, tmp_path: Path) -> None:
@@ -357,6 +362,6 @@ def test_a_teacher_that_was_fed_wrongly_proves_nothing(
         verdicts.append(student.verdict)
     assert verdicts == ["PASS", "NOT SHOWN"]
     assert "--set 'teacher.mean=" in student.reason
-    with pytest.raises(NotShown, match=r"teacher\.mean") as caught:
+    with pytest.raises(NotShown) as caught:
         refuse_failed(read_document(folder / "validation.json", ValidationDocument))
     assert "Correct the teacher's input" in str(caught.value.hint)
