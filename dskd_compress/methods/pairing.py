@@ -19,7 +19,7 @@ class Pair:
     """A student, a teacher, and how each wants its images.
 
     Attributes:
-        own_size: whether the teacher is fed images of its own size, as one of a fixed size always is.
+        own_size: whether the teacher is fed images of the size of its weights, as one of a fixed size always is.
     """
 
     student: nn.Module

@@ -9,7 +9,7 @@ from dskd_export.report.next_steps import NextStep
 
 
 def print_next_steps(steps: Sequence[NextStep], output: Output) -> None:
-    """Print each step with its command on a line of its own, which can be copied."""
+    """Print each step, with its command on a separate line to copy."""
     if steps:
         output.plain("What to try next:")
     for number, step in enumerate(steps, start=1):

@@ -21,7 +21,7 @@ from dskd_compress.data import (
 from dskd_compress.methods import Pair
 from dskd_compress.models import create_model
 from dskd_compress.teachers.load import TeacherModel, check_has_weights, find_own_format
-from dskd_export.errors import ModelError
+from dskd_export.errors import ModelError, RecipeError
 
 _FEW_STEPS = 20_000  # image classifiers that start at random are trained for 50,000 to 500,000
 
@@ -72,6 +72,9 @@ def decide_student_start(recipe: Recipe) -> tuple[bool, str]:
 
     Returns:
         The decision, and the reason where the recipe leaves it open and the weights cannot be had.
+
+    Raises:
+        RecipeError: the batch norm of random weights would be frozen.
     """
     wanted = recipe.student.pretrained
     if wanted != "auto":
@@ -84,7 +87,13 @@ def decide_student_start(recipe: Recipe) -> tuple[bool, str]:
         )
     except ModelError as error:
         cause = error.__cause__
-        return False, (cause if isinstance(cause, ModelError) else error).message
+        missing = (cause if isinstance(cause, ModelError) else error).message
+        if recipe.train.freeze_batch_norm:
+            raise RecipeError(
+                f"train.freeze_batch_norm would freeze the student's random weights: {missing}",
+                "Add --student-checkpoint FILE, or --set train.freeze_batch_norm=false",
+            ) from error
+        return False, missing
     return True, ""
 
 

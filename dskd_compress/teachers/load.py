@@ -44,7 +44,7 @@ class TeacherModel:
     weights: str  # source of the weights, in words
     origin: str | None = None  # source of the preprocessing, in words; None: it is known to be right
     outputs: list[list[str]] | None = None
-    own_size: bool = False  # fed images of its own size, not of the student's
+    own_size: bool = False  # fed images of the size of its weights, not of the student's
     notes: tuple[str, ...] = ()  # what comes with the weights and is not used
     usual_px: int | None = None
 

@@ -129,12 +129,12 @@ def _read_metadata(path: Path) -> tuple[str, HubConfig | str] | None:
 
 def _read_config(path: Path) -> tuple[str, HubConfig | str] | None:
     """Read timm's `config.json` next to a checkpoint; that of another library has no architecture."""
-    beside = path.parent / "config.json"
-    if not beside.is_file():
+    file = path.parent / "config.json"
+    if not file.is_file():
         return None
-    source = f"{beside.name} next to {path.name}"
+    source = f"{file.name} next to {path.name}"
     try:
-        data = read_bounded(beside, _MAX_BYTES)
+        data = read_bounded(file, _MAX_BYTES)
         config = validate_json(data, HubConfig)
         if config.pretrained_cfg is None:  # before timm 0.9 all keys were on one level
             config = config.model_copy(update={"pretrained_cfg": validate_json(data, PretrainedConfig)})

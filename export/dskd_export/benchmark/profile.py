@@ -160,7 +160,7 @@ def describe_overhead(profile: LayerProfile) -> str:
 
 
 def _take_medians(profiled: ProfiledCalls, runner: str) -> list[_Layer]:
-    """Take the median of each layer over the calls; layers of one name are told apart by their order in a call."""
+    """Take the median of each layer over the calls; layers of one name differ by their order in a call."""
     times: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     types: dict[tuple[str, str, int], str | None] = {}
     for call in profiled.calls:

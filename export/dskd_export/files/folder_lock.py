@@ -117,7 +117,7 @@ def hold_folder(
 
 
 def find_holder(folder: Path) -> Holder | None:
-    """Find the process that writes to a folder; None: there is none, as far as the file system tells.
+    """Find the process that writes to a folder; None: the file system shows none.
 
     It neither writes nor waits.
     """

@@ -311,7 +311,7 @@ def _name(run: Run) -> str:
 
 
 def _again(run: Run, suffix: str, options: str, *, ready_teacher: bool = True) -> str:
-    """The run with another recipe, in a folder of its own; a teacher that was trained here is taken over."""
+    """Write the command that runs another recipe in a separate folder, with the teacher that was trained here."""
     out = shlex.quote(make_printable(f"{run.folder}-{suffix}"))
     taken = ""
     if ready_teacher and run.teacher is not None:

@@ -9,8 +9,13 @@ from run_support import small_recipe
 
 from dskd_compress.console import Output
 from dskd_compress.models import state_sha256
-from dskd_compress.stages.setup import create_student, create_untrained_teacher, open_checked_data
-from dskd_export.errors import DataError
+from dskd_compress.stages.setup import (
+    create_student,
+    create_untrained_teacher,
+    decide_student_start,
+    open_checked_data,
+)
+from dskd_export.errors import DataError, RecipeError
 
 OWN_FORMAT = "data={source: digits, workers: 0}"
 
@@ -22,6 +27,13 @@ def test_the_student_is_the_same_for_the_same_seed() -> None:
     again, _ = create_student(small_recipe(), 10)
     other, _ = create_student(small_recipe("seed=1"), 10)
     assert state_sha256(first) == state_sha256(again) != state_sha256(other)
+
+
+def test_random_batch_norm_is_not_frozen_where_the_weights_cannot_be_had() -> None:
+    recipe = small_recipe("student.pretrained=auto", "train.freeze_batch_norm=true")
+    with pytest.raises(RecipeError, match=r"train\.freeze_batch_norm") as caught:
+        decide_student_start(recipe)
+    assert "--student-checkpoint FILE" in str(caught.value.hint)
 
 
 def test_what_the_recipe_does_not_say_is_the_students_own() -> None:
