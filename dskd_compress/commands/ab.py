@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dskd_compress.commands import benchmark_options as bench
-from dskd_compress.commands import options
+from dskd_compress.commands import options, settings
 
 if TYPE_CHECKING:
     from dskd_compress.console import Output
 
 
+@settings.takes(*settings.MEASURED)
 def ab(
+    *,
     first: Annotated[Path, typer.Argument(metavar="A", help="Run folder, or a bundle, packed or not.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="The same; its time is compared with that of A.")],
-    precision: bench.Precision = None,
-    runner: bench.Runner = None,
-    provider: bench.Provider = None,
-    batch: bench.Batch = None,
+    changes: list[str],
     out: bench.Results = None,
-    set_: bench.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
     """A/B-test two runs or bundles: which is faster, model by model?
@@ -38,7 +36,6 @@ def ab(
     """
     from dskd_compress.console import Output
 
-    changes = bench.collect_overrides(precision, runner, provider, batch, set_)
     compare_bundles(first, second, changes, out, Output(json_output))
 
 

@@ -6,30 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dskd_compress.commands import benchmark_options as bench
-from dskd_compress.commands import options
+from dskd_compress.commands import options, settings
 
 if TYPE_CHECKING:
     from dskd_compress.console import Output
     from dskd_export.documents.benchmark import BenchmarkDocument, RowJudgement
 
 
+@settings.takes(*settings.MEASURED, settings.PROFILE, *settings.hide(settings.ALLOW_CPU))
 def benchmark(
+    *,
     source: options.RunOrBundle,
-    precision: bench.Precision = None,
-    runner: bench.Runner = None,
-    provider: bench.Provider = None,
-    batch: bench.Batch = None,
+    changes: list[str],
     images: bench.Images = None,
-    profile: bench.Profile = False,
     baseline: bench.Baseline = None,
     junit: bench.Junit = None,
     summary: bench.Summary = None,
     report_only: bench.ReportOnly = False,
     fresh: bench.Fresh = False,
     out: bench.Results = None,
-    set_: bench.Overrides = None,
     json_output: options.JsonFlag = False,
-    allow_cpu: bench.OldWords = None,
     threads: bench.OldWords = None,
     streams: bench.OldWords = None,
     scenario: bench.OldWords = None,
@@ -58,10 +54,9 @@ def benchmark(
 
     output = Output(json_output)
     if set(device or ["ssh"]) <= {"auto", "cpu", "cuda"}:  # the device of this process, as in other commands
-        provider, device = device, None
+        changes, device = [*options.as_overrides(benchmark__providers=device), *changes], None
     old = {"threads": threads, "streams": streams, "scenarios": scenario, "cross_check": cross_check}
-    changes = bench.replace_old_flags(output, **old)
-    changes += bench.collect_overrides(precision, runner, provider, batch, set_, allow_cpu, profile)
+    changes = [*bench.replace_old_flags(output, **old), *changes]
     if against or device or remote_command or ssh_config:
         rest = (against, device, remote_command, ssh_config, changes, report_only, out, output)
         _run_old(source, images, baseline, *rest)

@@ -6,25 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dskd_compress.commands import benchmark_options as bench
-from dskd_compress.commands import options
+from dskd_compress.commands import options, settings
 
 if TYPE_CHECKING:
     from dskd_compress.console import Output
 
 
+@settings.takes(*settings.MEASURED, settings.PROFILE)
 def fleet(
+    *,
     source: options.RunOrBundle,
     on: bench.On = None,
-    precision: bench.Precision = None,
-    runner: bench.Runner = None,
-    provider: bench.Provider = None,
-    batch: bench.Batch = None,
-    profile: bench.Profile = False,
+    changes: list[str],
     remote_command: bench.RemoteCommand = "dskd-compress",
     ssh_config: bench.SshConfig = None,
     report_only: bench.ReportOnly = False,
     out: bench.Results = None,
-    set_: bench.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
     """Benchmark a bundle on several devices over ssh, and print one table.
@@ -42,7 +39,6 @@ def fleet(
 
     if not on:
         raise UsageError("fleet needs at least one device.", "Name it: --on ssh://user@host")
-    changes = bench.collect_overrides(precision, runner, provider, batch, set_, profile=profile)
     run_on_fleet(source, on, changes, remote_command, ssh_config, out, report_only, Output(json_output))
 
 

@@ -39,38 +39,12 @@ def split_commas(words: Optional[list[str]]) -> Optional[list[str]]:
     return [name.strip() for text in words for name in text.split(",") if name.strip()] if words else None
 
 
-Precisions = Annotated[
-    Optional[list[str]],
-    typer.Option(
-        "--precision", callback=split_commas, help="Only these models of the bundle, with commas: fp32,int8."
-    ),
-]
-Runners = Annotated[
-    Optional[list[str]],
-    typer.Option(
-        "--runner",
-        callback=split_commas,
-        help="Only these runners, with commas: onnxruntime, tensorrt (engines of build); to time a run, torch.",
-    ),
-]
-Providers = Annotated[
-    Optional[list[str]],
-    typer.Option(
-        "--provider",
-        callback=split_commas,
-        help="Only these providers of ONNX Runtime, with commas: cpu, cuda, tensorrt. Default: cpu, and cuda "
-        "where it is installed.",
-    ),
-]
-AllowCpu = Annotated[
-    Optional[list[str]],
-    typer.Option(
-        "--allow-cpu",
-        metavar="OPERATOR",
-        callback=split_commas,
-        help="ONNX operators that may run on the CPU under another provider, with commas: Shape,Gather.",
-    ),
-]
+def split_words(words: Optional[list[str]]) -> Optional[list[Any]]:
+    """Split as `split_commas`; words of digits are numbers."""
+    found = split_commas(words)
+    return found and [int(word) if word.isdecimal() else word for word in found]
+
+
 AcceptUnproven = Annotated[
     bool,
     typer.Option(
@@ -98,14 +72,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; train a
 
 # A flag is named as the last part of its key; these are not.
 _FLAGS = {
-    "validate.precisions": "--precision",
-    "validate.runners": "--runner",
-    "validate.providers": "--provider",
     "validate.images": "--max-images",
-    "benchmark.precisions": "--precision",
-    "benchmark.runners": "--runner",
     "benchmark.providers": "--provider",
-    "benchmark.batches": "--batch",
     "benchmark.scenarios": "--scenario",
     "build.batches": "--batch",
     "build.workspace_mb": "--memPoolSize",
@@ -135,11 +103,6 @@ def make_override(key: str, value: Any, typed: str) -> str:
 
 def _typed(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def operators(given: list[str] | None) -> list[str] | None:
-    """Split `--allow-cpu A,B` into operators."""
-    return split_commas(given)
 
 
 def refuse_out(out: Path | None) -> None:

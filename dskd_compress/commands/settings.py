@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
 import typer
 
-from dskd_compress.commands.options import Overrides, make_override, split_commas
+from dskd_compress.commands.options import Overrides, make_override, split_commas, split_words
 from dskd_compress.commands.renamed_options import RenamedOptions
 from dskd_compress.names import AMP_NAMES, METHOD_NAMES, PRECISION_NAMES, TARGET_NAMES, join_words
 
@@ -45,7 +45,8 @@ class Setting:
     @property
     def parameter(self) -> inspect.Parameter:
         """The parameter that Typer reads."""
-        option = typer.Option(self.flag, help=self.help, hidden=self.hidden)
+        metavar = "A,B" if self.kind == list[str] else None
+        option = typer.Option(self.flag, help=self.help, hidden=self.hidden, metavar=metavar)
         return inspect.Parameter(
             self.flag.strip("-").replace("-", "_"),
             inspect.Parameter.KEYWORD_ONLY,
@@ -108,10 +109,6 @@ def _names(text: str) -> list[str] | str:
     return text if text == "auto" else [name.strip() for name in text.split(",")]
 
 
-def _numbers(words: list[str]) -> list[int | str]:
-    return [int(word) if word.isdecimal() else word for word in split_commas(words) or ()]
-
-
 TEACHER = Setting("teacher.name", "--teacher", str, "timm name of the teacher, or hf-hub:OWNER/NAME.")
 TEACHER_START = Setting(
     "teacher.checkpoint",
@@ -154,7 +151,14 @@ TARGET = Setting("export.target", "--target", str, f"What the models are for: {j
 EXPORTER = Setting("export.exporter", "--exporter", str, "dynamo, or legacy for models that dynamo cannot export.")
 PROFILE = Setting("benchmark.profile", "--profile", bool, "Time every node or layer too, and name the slowest.")
 TUNE_AMP = replace(AMP, key="tune.amp")
-# Of validate and benchmark, for `run`.
+# Of benchmark, ab and fleet; `for_validate` makes them those of validate.
+BUNDLE_PRECISION = Setting(
+    "benchmark.precisions",
+    "--precision",
+    list[str],
+    "Only these models of the bundle, with commas: fp32,int8.",
+    parse=split_commas,
+)
 RUNNER = Setting(
     "benchmark.runners",
     "--runner",
@@ -166,7 +170,7 @@ PROVIDER = Setting(
     "benchmark.providers",
     "--provider",
     list[str],
-    "Only these providers of ONNX Runtime, with commas: cpu, cuda, tensorrt.",
+    "Only these providers of ONNX Runtime, with commas: cpu, cuda, tensorrt. Default: cpu, and cuda if installed.",
     parse=split_commas,
 )
 ALLOW_CPU = Setting(
@@ -176,11 +180,19 @@ ALLOW_CPU = Setting(
     "ONNX operators that may run on the CPU under another provider, with commas.",
     parse=split_commas,
 )
-BATCH = Setting("benchmark.batches", "--batch", list[str], "Batch sizes to time, with commas.", parse=_numbers)
+BATCH = Setting(
+    "benchmark.batches", "--batch", list[str], "Batch sizes to time, with commas. Default: 1,8.", parse=split_words
+)
 MAX_IMAGES = Setting("validate.images", "--max-images", int, "Number of images to validate on. Default: all.")
 
+MEASURED = (BUNDLE_PRECISION, RUNNER, PROVIDER, BATCH)
 # What makes a recipe, where none is given.
 MODELS_AND_DATA = (TEACHER, TEACHER_CHECKPOINT, STUDENT, DATA)
+
+
+def for_validate(*settings: Setting) -> tuple[Setting, ...]:
+    """Make the flags of benchmark set the same keys of validate."""
+    return tuple(replace(one, key=one.key.replace("benchmark.", "validate.")) for one in settings)
 
 
 def for_teacher(*settings: Setting) -> tuple[Setting, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from dskd_compress.commands import options
+from dskd_compress.commands import options, settings
 
 if TYPE_CHECKING:
     from dskd_compress.console import Output
@@ -20,9 +20,6 @@ Images = Annotated[
         metavar="FOLDER",
         help="Labelled images for a bundle: CLASS/IMAGE, or with a labels.csv. A run has its own.",
     ),
-]
-MaxImages = Annotated[
-    Optional[int], typer.Option("--max-images", metavar="N", help="Number of images to use. Default: all.")
 ]
 Pair = Annotated[
     Optional[tuple[str, str]],
@@ -37,19 +34,19 @@ Junit = Annotated[
 ]
 
 
+@settings.takes(
+    *settings.for_validate(settings.BUNDLE_PRECISION, settings.RUNNER, settings.PROVIDER, settings.ALLOW_CPU),
+    settings.MAX_IMAGES,
+)
 def validate(
+    *,
     source: options.RunOrBundle,
-    precision: options.Precisions = None,
-    runner: options.Runners = None,
-    provider: options.Providers = None,
-    allow_cpu: options.AllowCpu = None,
     images: Images = None,
-    max_images: MaxImages = None,
+    changes: list[str],
     pair: Pair = None,
     junit: Junit = None,
     accept_unproven: options.AcceptUnproven = False,
     out: options.Results = None,
-    set_: options.Overrides = None,
     json_output: options.JsonFlag = False,
 ) -> None:
     """Judge the student against its teacher, and the exported models against the student.
@@ -78,16 +75,9 @@ def validate(
     output = Output(json_output)
     if images is not None and str(images).isdecimal() and not is_bundle(source):
         output.warn(f"--images {images} is now called --max-images {images}")
-        images, max_images = None, int(str(images))
-    changes = options.as_overrides(
-        validate__precisions=precision,
-        validate__runners=runner,
-        validate__providers=provider,
-        validate__allow_cpu=options.operators(allow_cpu),
-        validate__images=max_images,
-        validate__pair=pair,
-    )
-    document, folder = _validate(source, [*changes, *(set_ or [])], images, out, output)
+        changes, images = [*options.as_overrides(validate__images=int(str(images))), *changes], None
+    changes = [*options.as_overrides(validate__pair=pair), *changes]
+    document, folder = _validate(source, changes, images, out, output)
     decision = decision_in(folder, document)
     print_validation(document, decision, output)
     print_decision(decision, output)

@@ -56,7 +56,7 @@ def test_every_flag_that_stands_for_a_key_is_one_of_its_command() -> None:
         for key in re.findall(r"\b((?:[a-z]+__)+[a-z0-9_]+)=", text):
             assert flag_of(key.replace("__", ".")) in flags, (name, key)
             named += 1
-    assert named > 15
+    assert named > 8  # the others are settings, see test_settings.py
 
 
 def test_an_earlier_choice_is_said_with_the_way_back(capsys: pytest.CaptureFixture[str]) -> None:

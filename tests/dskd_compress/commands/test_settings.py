@@ -85,7 +85,10 @@ def test_a_help_lists_all_of_them(
 # --- flags that stand for keys
 
 
-@pytest.mark.parametrize("command", ["run", "train", "distill", "tune", "export", "compare"])
+@pytest.mark.parametrize(
+    "command",
+    ["run", "train", "distill", "tune", "export", "compare", "validate", "benchmark", "ab", "fleet"],
+)
 def test_every_setting_is_a_flag_of_its_command_and_a_key_of_the_recipe(command: str) -> None:
     flags = {option for parameter in COMMANDS[command].params for option in parameter.opts}
     found = [value for value in vars(settings).values() if isinstance(value, settings.Setting)]
@@ -96,7 +99,7 @@ def test_every_setting_is_a_flag_of_its_command_and_a_key_of_the_recipe(command:
     own = {"data.source": "digits", "train.device": "cpu", "train.precision": "fp32", "tune.amp": "fp32"}
     own |= {"export.precisions": "fp16", "export.target": "ada", "export.exporter": "legacy"}
     lists = {"benchmark.runners": ["torch"], "benchmark.providers": ["cpu"], "benchmark.allow_cpu": ["Shape"]}
-    lists |= {"benchmark.batches": ["1,4"]}
+    lists |= {"benchmark.batches": ["1,4"], "benchmark.precisions": ["int8,fp16"]}
     for setting in taken:
         given = lists[setting.key] if setting.key in lists else own.get(setting.key) or values[setting.kind]
         (override, *more) = setting.overrides(given)
