@@ -6,7 +6,7 @@ are those of the stages where these are cheap; a model is checked by its shapes.
 
 from __future__ import annotations
 
-from dskd_compress.preflight.check import ReadyRun, check_run
+from dskd_compress.preflight.check import ReadyRun, check_run, find_reasons
 from dskd_compress.preflight.document import Preflight
 
-__all__ = ["Preflight", "ReadyRun", "check_run"]
+__all__ = ["Preflight", "ReadyRun", "check_run", "find_reasons"]

@@ -61,7 +61,7 @@ def check_run(
     sets, in_order = inspect_data(recipe, found)
     usable = sets if in_order else None
     recipe = _fit_teacher(recipe, usable, output)
-    reasons = find_pending(recipe, folder, stages, first)
+    reasons = find_reasons(recipe, folder, stages, first)  # without the images: hashing them takes time
     # A stage that is up to date runs again after one that is not.
     begin = min((stages.index(name) for name in reasons), default=len(stages))
     running = stages[begin:]
@@ -104,11 +104,18 @@ def check_run(
     return ReadyRun(recipe, sets, preflight)
 
 
-def find_pending(recipe: Recipe, folder: RunFolder, stages: Sequence[str], first: str | None) -> dict[str, str]:
-    """Find the stages that have to run, with the reason; images are not compared."""
+def find_reasons(
+    recipe: Recipe, folder: RunFolder, stages: Sequence[str], first: str | None, data_sha256: str | None = None
+) -> dict[str, str]:
+    """Find the stages that have to run as things stand, with the reason.
+
+    Args:
+        first: stage that runs in any case.
+        data_sha256: of the images; None: they are not compared.
+    """
     found = {}
     for name in stages:
-        why = folder.why_rerun(name, recipe)
+        why = folder.why_rerun(name, recipe, data_sha256)
         if why is not None or name == first:
             found[name] = why or "requested with --from"
     return found

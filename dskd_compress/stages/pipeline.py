@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dskd_compress.config import Recipe
 from dskd_compress.console import Output
-from dskd_compress.preflight import ReadyRun, check_run
+from dskd_compress.preflight import ReadyRun, check_run, find_reasons
 from dskd_compress.required_packages import check_tools
 from dskd_compress.run_folder import (
     BENCHMARK,
@@ -108,7 +108,7 @@ def plan_pipeline(
     ready = _prepare(recipe, folder, output, first, last)
     print_preflight(ready.preflight, output)
     names = select_stages(ready.recipe, first, last)
-    pending = {name: why for name, why in _find_reasons(ready, folder, names, first).items() if why is not None}
+    pending = find_reasons(ready.recipe, folder, names, first, ready.sets.facts().sha256)
     print_stages(names, pending, output)
     plan = None
     if DISTILL in pending:
@@ -128,30 +128,17 @@ def _prepare(recipe: Recipe, folder: RunFolder, output: Output, first: str | Non
     return check_run(recipe, folder, select_stages(recipe, first, last), output, first=first)
 
 
-def _find_reasons(
-    ready: ReadyRun, folder: RunFolder, names: Sequence[str], first: str | None
-) -> dict[str, str | None]:
-    """Find why each stage has to run as things stand; None: it is up to date."""
-    data_sha256 = ready.sets.facts().sha256
-    reasons = {name: folder.why_rerun(name, ready.recipe, data_sha256) for name in names}
-    if first in reasons:
-        reasons[first] = reasons[first] or "requested with --from"
-    return reasons
-
-
 def _run_stages(
     ready: ReadyRun, folder: RunFolder, output: Output, first: str | None, last: str | None
 ) -> Iterator[StageOutcome]:
     recipe = ready.recipe
     names = select_stages(recipe, first, last)
     data_sha256 = ready.sets.facts().sha256
-    pending = [name for name in names if name == first or folder.why_rerun(name, recipe, data_sha256) is not None]
+    pending = list(find_reasons(recipe, folder, names, first, data_sha256))
     # Other images repeat more stages than the checks before the run knew.
     check_tools(recipe, names[names.index(pending[0]) :] if pending else [])
     for name in names:
-        why = folder.why_rerun(name, recipe, data_sha256)
-        if why is None and name == first:
-            why = "requested with --from"
+        why = find_reasons(recipe, folder, [name], first, data_sha256).get(name)
         if why is None:
             output.print(f"[dim]{name}: unchanged, skipped[/dim]")
             yield StageOutcome(name, ran=False, why="unchanged")
